@@ -1,0 +1,90 @@
+package earmark
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// MaxUnits is the largest number of units that one reservation may name.
+const MaxUnits = 8
+
+// Amounts maps a unit (such as "tokens" or "usd_micros") to a whole number of
+// it. Amounts are never fractions; money is counted in its smallest part.
+type Amounts map[string]int64
+
+var unitPattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+
+// Units returns the units of a, sorted.
+func (a Amounts) Units() []string {
+	return slices.Sorted(maps.Keys(a))
+}
+
+// Equal reports whether a and b hold the same units with the same amounts.
+func (a Amounts) Equal(b Amounts) bool {
+	return maps.Equal(a, b)
+}
+
+// String gives the amounts for people, sorted by unit, such as
+// "1,200 tokens + 1 requests".
+func (a Amounts) String() string {
+	parts := make([]string, 0, len(a))
+	for _, unit := range a.Units() {
+		parts = append(parts, FormatAmount(a[unit])+" "+unit)
+	}
+	return strings.Join(parts, " + ")
+}
+
+// FormatAmount writes n with a comma between groups of three digits.
+func FormatAmount(n int64) string {
+	digits := strconv.FormatInt(n, 10)
+	sign := ""
+	if digits[0] == '-' {
+		sign, digits = "-", digits[1:]
+	}
+	var grouped strings.Builder
+	for i, digit := range digits {
+		if i > 0 && (len(digits)-i)%3 == 0 {
+			grouped.WriteByte(',')
+		}
+		grouped.WriteRune(digit)
+	}
+	return sign + grouped.String()
+}
+
+// ValidateUnit checks the form of a unit; field names the input it came from.
+func ValidateUnit(field, unit string) error {
+	if !unitPattern.MatchString(unit) {
+		return invalid(field, "%q is not a unit: a unit starts with a letter a-z and has at most 32 of a-z, 0-9 and _", clip(unit))
+	}
+	return nil
+}
+
+// validateAmounts checks rule R8: at least one unit, at most MaxUnits, and no
+// amount below least.
+func validateAmounts(field string, amounts Amounts, least int64) error {
+	if len(amounts) == 0 {
+		return invalid(field, "name at least one unit, such as {\"tokens\": 1200}")
+	}
+	if len(amounts) > MaxUnits {
+		return invalid(field, "%d units are named; at most %d are allowed", len(amounts), MaxUnits)
+	}
+	for _, unit := range amounts.Units() {
+		if err := ValidateUnit(field, unit); err != nil {
+			return err
+		}
+		if amounts[unit] < least {
+			return invalid(field+"."+unit, "%d is too small: whole numbers from %d are allowed", amounts[unit], least)
+		}
+	}
+	return nil
+}
+
+// ValidateUsage checks that usage has at least one unit and no negative amount
+// (rule R8). That its units are exactly the reserved ones is checked by the
+// ledger, which alone knows them.
+func ValidateUsage(usage Amounts) error {
+	return validateAmounts("usage", usage, 0)
+}

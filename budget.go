@@ -1,0 +1,221 @@
+package earmark
+
+import (
+	"slices"
+	"strings"
+	"time"
+	_ "time/tzdata" // time zones are checked by name also where the machine has none
+)
+
+// Period is the length of a budget's window.
+type Period string
+
+// The periods. A week starts on Monday.
+const (
+	PeriodLifetime Period = "lifetime"
+	PeriodHour     Period = "hour"
+	PeriodDay      Period = "day"
+	PeriodWeek     Period = "week"
+	PeriodMonth    Period = "month"
+)
+
+// Enforcement says what a budget does with a request that does not fit.
+type Enforcement string
+
+const (
+	// EnforcementHard denies what would pass the limit (rule R1).
+	EnforcementHard Enforcement = "hard"
+	// EnforcementSoft admits past the limit, up to the soft ceiling if one is set.
+	EnforcementSoft Enforcement = "soft"
+)
+
+// OveragePolicy says what a budget does with usage beyond the reserved amount.
+type OveragePolicy string
+
+const (
+	// OverageAllowWithOverdraft charges all of it, even past the limit.
+	OverageAllowWithOverdraft OveragePolicy = "allow_with_overdraft"
+	// OverageAllowIfAvailable charges what fits and records the rest as shortfall.
+	OverageAllowIfAvailable OveragePolicy = "allow_if_available"
+	// OverageReject refuses the commit; the reservation then waits for review.
+	OverageReject OveragePolicy = "reject"
+)
+
+// Window is the period a limit is for, in an IANA time zone.
+type Window struct {
+	Period   Period `json:"period"`
+	Timezone string `json:"timezone"`
+}
+
+// Budget is a limit on one scope in one unit over one window.
+type Budget struct {
+	ID          string        `json:"id"`
+	Scope       string        `json:"scope"`
+	Unit        string        `json:"unit"`
+	Limit       int64         `json:"limit"`
+	Window      Window        `json:"window"`
+	Enforcement Enforcement   `json:"enforcement"`
+	SoftCeiling *int64        `json:"soft_ceiling"` // null: no ceiling
+	Overage     OveragePolicy `json:"overage"`
+	CreatedAt   time.Time     `json:"created_at"`
+	ArchivedAt  *time.Time    `json:"archived_at"`
+	Balance     Balance       `json:"balance"` // of the current window
+}
+
+// Balance is the state of one window of a budget, in the budget's unit.
+type Balance struct {
+	Limit       int64      `json:"limit"`
+	Reserved    int64      `json:"reserved"`     // set aside by open reservations
+	Committed   int64      `json:"committed"`    // spent
+	Available   int64      `json:"available"`    // limit - reserved - committed; negative when overdrawn
+	WindowStart time.Time  `json:"window_start"` // 1970-01-01 for lifetime
+	WindowEnd   *time.Time `json:"window_end"`   // null for lifetime
+}
+
+// BudgetRequest asks for a new budget. Scope, Unit and Limit are required; the
+// rest has defaults, see WithDefaults.
+type BudgetRequest struct {
+	Scope       string        `json:"scope"`
+	Unit        string        `json:"unit"`
+	Limit       *int64        `json:"limit"`
+	Window      Window        `json:"window,omitzero"`
+	Enforcement Enforcement   `json:"enforcement,omitempty"`
+	SoftCeiling *int64        `json:"soft_ceiling,omitempty"`
+	Overage     OveragePolicy `json:"overage,omitempty"`
+}
+
+// WithDefaults fills what was left out: a lifetime window, UTC, hard, and
+// allow_with_overdraft.
+func (r BudgetRequest) WithDefaults() BudgetRequest {
+	if r.Window.Period == "" {
+		r.Window.Period = PeriodLifetime
+	}
+	if r.Window.Timezone == "" {
+		r.Window.Timezone = "UTC"
+	}
+	if r.Enforcement == "" {
+		r.Enforcement = EnforcementHard
+	}
+	if r.Overage == "" {
+		r.Overage = OverageAllowWithOverdraft
+	}
+	return r
+}
+
+// Validate checks the request, defaults filled. The time zone's name is checked
+// again by Postgres, which alone computes window bounds.
+func (r BudgetRequest) Validate() error {
+	if err := ValidateScope("scope", r.Scope); err != nil {
+		return err
+	}
+	if err := ValidateUnit("unit", r.Unit); err != nil {
+		return err
+	}
+	if r.Limit == nil {
+		return invalid("limit", "is missing; give a whole number from 0")
+	}
+	if err := validateLimit("limit", *r.Limit); err != nil {
+		return err
+	}
+	if err := oneOf("window.period", r.Window.Period, PeriodLifetime, PeriodHour, PeriodDay, PeriodWeek, PeriodMonth); err != nil {
+		return err
+	}
+	if err := validateTimezone(r.Window.Timezone); err != nil {
+		return err
+	}
+	if err := validateEnforcement(r.Enforcement); err != nil {
+		return err
+	}
+	if err := validateOverage(r.Overage); err != nil {
+		return err
+	}
+	return ValidateSoftCeiling(r.Enforcement, *r.Limit, r.SoftCeiling)
+}
+
+// BudgetPatch changes a budget. What is nil stays as it is. SoftCeiling is a
+// double pointer: nil leaves it, a pointer to nil removes the ceiling.
+type BudgetPatch struct {
+	Limit       *int64         `json:"limit,omitempty"`
+	SoftCeiling **int64        `json:"soft_ceiling,omitempty"`
+	Enforcement *Enforcement   `json:"enforcement,omitempty"`
+	Overage     *OveragePolicy `json:"overage,omitempty"`
+}
+
+// Validate checks what the patch alone can tell. That a soft ceiling is not
+// below the limit is checked against the stored budget, under its lock.
+func (p BudgetPatch) Validate() error {
+	if p.Limit == nil && p.SoftCeiling == nil && p.Enforcement == nil && p.Overage == nil {
+		return invalid("", "nothing to change: give at least one of limit, soft_ceiling, enforcement and overage")
+	}
+	if p.Limit != nil {
+		if err := validateLimit("limit", *p.Limit); err != nil {
+			return err
+		}
+	}
+	if p.SoftCeiling != nil && *p.SoftCeiling != nil {
+		if err := validateLimit("soft_ceiling", **p.SoftCeiling); err != nil {
+			return err
+		}
+	}
+	if p.Enforcement != nil {
+		if err := validateEnforcement(*p.Enforcement); err != nil {
+			return err
+		}
+	}
+	if p.Overage != nil {
+		return validateOverage(*p.Overage)
+	}
+	return nil
+}
+
+// ValidateSoftCeiling checks that a soft ceiling comes with soft enforcement and
+// is not below the limit.
+func ValidateSoftCeiling(enforcement Enforcement, limit int64, ceiling *int64) error {
+	switch {
+	case ceiling == nil:
+		return nil
+	case enforcement != EnforcementSoft:
+		return invalid("soft_ceiling", "is only for enforcement \"soft\"; a hard budget ends at its limit")
+	case *ceiling < limit:
+		return invalid("soft_ceiling", "%d is below the limit %d", *ceiling, limit)
+	}
+	return nil
+}
+
+func validateLimit(field string, limit int64) error {
+	if limit < 0 {
+		return invalid(field, "%d is negative; whole numbers from 0 are allowed", limit)
+	}
+	return nil
+}
+
+func validateEnforcement(e Enforcement) error {
+	return oneOf("enforcement", e, EnforcementHard, EnforcementSoft)
+}
+
+func validateOverage(o OveragePolicy) error {
+	return oneOf("overage", o, OverageAllowWithOverdraft, OverageAllowIfAvailable, OverageReject)
+}
+
+func validateTimezone(name string) error {
+	// "Local" is the machine's own zone and the empty name is UTC to Go; neither
+	// is a name that Postgres would read the same way.
+	if name == "" || name == "Local" || len(name) > 64 {
+		return invalid("window.timezone", "%q is not an IANA time zone such as Europe/Berlin", clip(name))
+	}
+	if _, err := time.LoadLocation(name); err != nil {
+		return invalid("window.timezone", "%q is not an IANA time zone such as Europe/Berlin", clip(name))
+	}
+	return nil
+}
+
+func oneOf[T ~string](field string, value T, allowed ...T) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	names := make([]string, len(allowed))
+	for i, a := range allowed {
+		names[i] = string(a)
+	}
+	return invalid(field, "%q is not allowed; use one of %s", clip(string(value)), strings.Join(names, ", "))
+}

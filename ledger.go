@@ -1,0 +1,123 @@
+package earmark
+
+import "time"
+
+// Outcome is the result of a ledger transition: a closed set of values, so that
+// only transport faults are errors (rule R5).
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeApplied         Outcome = "applied"           // this call made the change
+	OutcomeSame            Outcome = "same"              // an equal call made it before; nothing changed
+	OutcomeConflict        Outcome = "conflict"          // settled otherwise before; Reservation is what stands
+	OutcomeExpired         Outcome = "expired"           // the lease ran out before, so it cannot be extended
+	OutcomeDenied          Outcome = "denied"            // does not fit; Decision says where
+	OutcomeNoBudget        Outcome = "no_budget"         // Subject is the scope that meets no budget
+	OutcomeUnitNotBudgeted Outcome = "unit_not_budgeted" // Subject is the unit that no budget counts
+	OutcomeMismatch        Outcome = "mismatch"          // the id was used for another request
+	OutcomeTooLate         Outcome = "too_late"          // AdmitBy had passed; nothing was reserved
+	OutcomeReleased        Outcome = "released"          // an explicit release came first; nothing was reserved
+	OutcomeOverageRejected Outcome = "overage_rejected"  // a budget's policy refused the usage
+	OutcomeUnitsMismatch   Outcome = "units_mismatch"    // usage is not in exactly the reserved units
+	OutcomeOverflow        Outcome = "overflow"          // a sum would not fit into int64; nothing was written
+	OutcomeNotDue          Outcome = "not_due"           // the lease runs on for Remaining
+	OutcomeUnknown         Outcome = "unknown"           // there is no such reservation
+)
+
+// Result is what a transition of a reservation came to.
+type Result struct {
+	Outcome     Outcome      `json:"outcome"`
+	Reservation *Reservation `json:"reservation,omitempty"` // what stands after the call, where a row exists
+	Decision    *Decision    `json:"decision,omitempty"`    // with OutcomeDenied
+	Subject     string       `json:"subject,omitempty"`     // with OutcomeNoBudget, OutcomeUnitNotBudgeted, OutcomeUnitsMismatch
+	// RemainingMS is how long the lease of a held reservation still runs by
+	// Postgres' clock, in milliseconds; 0 for any other.
+	RemainingMS int64 `json:"remaining_ms,omitempty"`
+}
+
+// Actors, as entries name them: who made a transition.
+const (
+	ActorWorkflow = "workflow" // the reservation's own workflow
+	ActorAPI      = "api"      // the HTTP API, past the workflow
+	ActorSweeper  = "sweeper"  // the sweeper of a worker process
+	ActorOperator = "operator" // a person
+)
+
+// Admission asks the ledger to reserve.
+type Admission struct {
+	ID          string             `json:"id"`
+	Tenant      string             `json:"tenant"`
+	Request     ReservationRequest `json:"request"`
+	RequestHash string             `json:"request_hash"`
+	WorkflowID  string             `json:"workflow_id"`
+	// AdmitBy is the moment, by Postgres' clock, after which nothing may be
+	// reserved any more, because whoever asked has been told "unknown".
+	AdmitBy time.Time `json:"admit_by"`
+	// Released says that an explicit release came first: record that instead.
+	Released bool `json:"released,omitempty"`
+}
+
+// Charge asks the ledger to charge usage that has no reservation.
+type Charge struct {
+	ID          string       `json:"id"`
+	Tenant      string       `json:"tenant"`
+	Request     UsageRequest `json:"request"`
+	RequestHash string       `json:"request_hash"`
+	Actor       string       `json:"actor"`
+	Reason      string       `json:"reason"`
+	// At selects the windows, by its own time (rule R7); zero means now, by
+	// Postgres' clock.
+	At time.Time `json:"at,omitzero"`
+}
+
+// Settlement names a reservation and says who settles it and why.
+type Settlement struct {
+	ID     string `json:"id"`
+	Tenant string `json:"tenant"`
+	Actor  string `json:"actor"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Preflight is what one read tells before an admission: a row that exists, a no
+// that needs no workflow, or neither, and then the admission may be tried.
+type Preflight struct {
+	// Now is Postgres' clock; AdmitBy is counted from it.
+	Now time.Time `json:"now"`
+	// Result has one of OutcomeSame (the row exists), OutcomeMismatch,
+	// OutcomeNoBudget, OutcomeUnitNotBudgeted, OutcomeOverflow, OutcomeDenied, and
+	// OutcomeApplied when the request would fit.
+	Result
+}
+
+// BudgetFilter selects budgets. At most one of Scope and Covering is set.
+type BudgetFilter struct {
+	Scope    string // exactly this scope
+	Covering string // every budget on the path of this scope
+	Cursor   string // NextCursor of the page before
+	Limit    int    // budgets a page
+}
+
+// ReservationFilter selects reservations. Empty fields select everything.
+type ReservationFilter struct {
+	State   State
+	Scope   string // reservations with a scope at or under this one
+	Overdue bool   // only held ones past their expiry
+	Orphan  bool   // only those that no open workflow was found to guard
+	Cursor  string
+	Limit   int
+}
+
+// EntryFilter selects entries. Empty fields select everything.
+type EntryFilter struct {
+	BudgetID      string
+	ReservationID string
+	Cursor        string
+	Limit         int
+}
+
+// DefaultPageSize and MaxPageSize bound the lists.
+const (
+	DefaultPageSize = 50
+	MaxPageSize     = 500
+)

@@ -1,0 +1,327 @@
+package earmark
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// DefaultTenant owns everything until there are keys.
+const DefaultTenant = "default"
+
+// Limits of a reservation.
+const (
+	MinTTL             = time.Second
+	MaxTTL             = 7 * 24 * time.Hour // also the latest expiry after creation, extended or not
+	DefaultTTL         = 300 * time.Second
+	MaxMetadataKeys    = 20
+	MaxMetadataBytes   = 512 // of a key, and of a value
+	MaxReasonBytes     = 512
+	MaxIdempotencyKey  = 255 // bytes, printable ASCII
+	reservationPrefix  = "rsv_"
+	budgetPrefix       = "bud_"
+	reservationIDBytes = sha256.Size
+	budgetIDBytes      = 16
+)
+
+// State is where a reservation stands.
+type State string
+
+// The states. Only held and review set budget aside.
+const (
+	StateHeld      State = "held"      // budget is set aside, the lease runs
+	StateCommitted State = "committed" // usage is charged
+	StateReleased  State = "released"  // the caller says that nothing was spent
+	StateExpired   State = "expired"   // given back without the caller's word; late usage is still charged
+	StateReview    State = "review"    // expired, and waits for an operator
+)
+
+// OnExpiry says what happens to a reservation whose lease runs out.
+type OnExpiry string
+
+// The expiry policies.
+const (
+	OnExpiryRelease OnExpiry = "release" // give the amount back
+	OnExpiryCommit  OnExpiry = "commit"  // charge the reserved amount, as an estimate
+	OnExpiryReview  OnExpiry = "review"  // keep it set aside until an operator decides
+)
+
+// Metadata is the caller's own notes on a reservation.
+type Metadata map[string]string
+
+// ReservationRequest asks to set Amounts aside on every budget that covers one
+// of Scopes. It is also the body of a decision, which reserves nothing.
+type ReservationRequest struct {
+	Scopes     []string `json:"scopes"`
+	Amounts    Amounts  `json:"amounts"`               // each at least 1
+	TTLSeconds int64    `json:"ttl_seconds,omitempty"` // 1 to 604800; 0 means 300
+	OnExpiry   OnExpiry `json:"on_expiry,omitempty"`   // release when empty
+	Metadata   Metadata `json:"metadata,omitempty"`
+}
+
+// WithDefaults fills what was left out and drops repeated scopes.
+func (r ReservationRequest) WithDefaults() ReservationRequest {
+	r.Scopes = uniqueScopes(r.Scopes)
+	if r.TTLSeconds == 0 {
+		r.TTLSeconds = int64(DefaultTTL / time.Second)
+	}
+	if r.OnExpiry == "" {
+		r.OnExpiry = OnExpiryRelease
+	}
+	return r
+}
+
+// Validate checks the request, defaults filled.
+func (r ReservationRequest) Validate() error {
+	if err := validateScopes(r.Scopes); err != nil {
+		return err
+	}
+	if err := validateAmounts("amounts", r.Amounts, 1); err != nil {
+		return err
+	}
+	if err := ValidateTTL(r.TTLSeconds); err != nil {
+		return err
+	}
+	if err := oneOf("on_expiry", r.OnExpiry, OnExpiryRelease, OnExpiryCommit, OnExpiryReview); err != nil {
+		return err
+	}
+	return validateMetadata(r.Metadata)
+}
+
+// TTL returns the length of the lease.
+func (r ReservationRequest) TTL() time.Duration { return time.Duration(r.TTLSeconds) * time.Second }
+
+// Hash identifies the request's meaning: the same key with another hash is
+// another request. The order of scopes does not count.
+func (r ReservationRequest) Hash() string {
+	r.Scopes = slices.Sorted(slices.Values(r.Scopes))
+	return hashOf("reservation", r)
+}
+
+// UsageRequest charges Amounts that were spent without a reservation.
+type UsageRequest struct {
+	Scopes   []string `json:"scopes"`
+	Amounts  Amounts  `json:"amounts"` // each at least 1
+	Metadata Metadata `json:"metadata,omitempty"`
+}
+
+// WithDefaults drops repeated scopes.
+func (r UsageRequest) WithDefaults() UsageRequest {
+	r.Scopes = uniqueScopes(r.Scopes)
+	return r
+}
+
+// Validate checks the request.
+func (r UsageRequest) Validate() error {
+	if err := validateScopes(r.Scopes); err != nil {
+		return err
+	}
+	if err := validateAmounts("amounts", r.Amounts, 1); err != nil {
+		return err
+	}
+	return validateMetadata(r.Metadata)
+}
+
+// Hash identifies the request's meaning. It never equals a reservation's.
+func (r UsageRequest) Hash() string {
+	r.Scopes = slices.Sorted(slices.Values(r.Scopes))
+	return hashOf("usage", r)
+}
+
+// Reservation is amounts set aside for one request, and what became of them.
+type Reservation struct {
+	ID            string              `json:"id"`
+	State         State               `json:"state"`
+	Scopes        []string            `json:"scopes"`
+	Amounts       Amounts             `json:"amounts"`
+	Usage         Amounts             `json:"usage"`                    // null until committed
+	Overage       Amounts             `json:"overage"`                  // usage beyond the reserved amount; null when none
+	Shortfall     Amounts             `json:"shortfall"`                // usage that a policy did not charge; null when none
+	RejectedUsage Amounts             `json:"rejected_usage,omitempty"` // usage that the policy "reject" refused
+	Late          bool                `json:"late"`                     // committed after its expiry
+	Estimated     bool                `json:"estimated"`                // charged by the expiry policy "commit"
+	OverLimit     bool                `json:"over_limit"`               // admitted past a soft limit
+	CreatedAt     time.Time           `json:"created_at"`
+	ExpiresAt     *time.Time          `json:"expires_at"` // null for usage charged without a reservation
+	SettledAt     *time.Time          `json:"settled_at"`
+	Overdue       bool                `json:"overdue"` // held past expires_at
+	Orphan        bool                `json:"orphan"`  // held, and no open workflow was found to guard it
+	OnExpiry      OnExpiry            `json:"on_expiry"`
+	Reason        string              `json:"reason"`
+	Metadata      Metadata            `json:"metadata"`
+	WorkflowID    string              `json:"workflow_id"`
+	UIURL         string              `json:"ui_url"` // of the workflow in Temporal UI; empty when not configured
+	Budgets       []ReservationBudget `json:"budgets"`
+}
+
+// ReservationBudget is a reservation's share in one budget.
+type ReservationBudget struct {
+	BudgetID    string    `json:"budget_id"`
+	Scope       string    `json:"scope"`
+	Unit        string    `json:"unit"`
+	WindowStart time.Time `json:"window_start"`
+	Reserved    int64     `json:"reserved"`  // set aside at admission
+	Committed   int64     `json:"committed"` // charged by now
+}
+
+// Open reports whether the reservation still sets budget aside.
+func (r *Reservation) Open() bool { return r.State == StateHeld || r.State == StateReview }
+
+// Violation is one budget that a request does not fit into. All amounts are in Unit.
+type Violation struct {
+	BudgetID  string `json:"budget_id"`
+	Scope     string `json:"scope"`
+	Unit      string `json:"unit"`
+	Limit     int64  `json:"limit"` // for a soft budget, its ceiling
+	Reserved  int64  `json:"reserved"`
+	Committed int64  `json:"committed"`
+	Available int64  `json:"available"`
+	Requested int64  `json:"requested"`
+}
+
+// Decision answers whether a request would be admitted now.
+type Decision struct {
+	Admitted   bool        `json:"admitted"`
+	Violations []Violation `json:"violations"`
+	// Retryable is true when only holds in flight stand in the way.
+	Retryable bool       `json:"retryable"`
+	RetryAt   *time.Time `json:"retry_at,omitempty"` // the window's end that would help, if one would
+}
+
+// Entry is one line of the ledger's journal. Entries are append-only (rule R4).
+type Entry struct {
+	ID             int64      `json:"id"`
+	Kind           string     `json:"kind"`
+	ReservationID  string     `json:"reservation_id"` // empty for an entry about a budget
+	BudgetID       string     `json:"budget_id"`      // empty for a note on a reservation
+	WindowStart    *time.Time `json:"window_start"`
+	ReservedDelta  int64      `json:"reserved_delta"`
+	CommittedDelta int64      `json:"committed_delta"`
+	Actor          string     `json:"actor"`
+	Reason         string     `json:"reason"`
+	CreatedAt      time.Time  `json:"created_at"`
+}
+
+// Page is one page of a list. NextCursor is empty on the last page.
+type Page[T any] struct {
+	Data       []T    `json:"data"`
+	NextCursor string `json:"next_cursor"`
+}
+
+// ValidateTTL checks a lease's length in seconds.
+func ValidateTTL(seconds int64) error {
+	if seconds < int64(MinTTL/time.Second) || seconds > int64(MaxTTL/time.Second) {
+		return invalid("ttl_seconds", "%d is out of range: 1 to %d seconds are allowed", seconds, int64(MaxTTL/time.Second))
+	}
+	return nil
+}
+
+// ValidateReason checks the words that go with a release.
+func ValidateReason(reason string) error {
+	return validateText("reason", reason, MaxReasonBytes)
+}
+
+// ValidateIdempotencyKey checks an Idempotency-Key.
+func ValidateIdempotencyKey(key string) error {
+	if len(key) == 0 || len(key) > MaxIdempotencyKey {
+		return invalid("Idempotency-Key", "is %d bytes long; 1 to %d are allowed", len(key), MaxIdempotencyKey)
+	}
+	for _, char := range []byte(key) {
+		if char < ' ' || char > '~' {
+			return invalid("Idempotency-Key", "holds a character that is not printable ASCII")
+		}
+	}
+	return nil
+}
+
+func validateMetadata(metadata Metadata) error {
+	if len(metadata) > MaxMetadataKeys {
+		return invalid("metadata", "has %d keys; at most %d are allowed", len(metadata), MaxMetadataKeys)
+	}
+	for key, value := range metadata {
+		if key == "" {
+			return invalid("metadata", "has an empty key")
+		}
+		if err := validateText("metadata", key, MaxMetadataBytes); err != nil {
+			return err
+		}
+		if err := validateText("metadata."+clip(key), value, MaxMetadataBytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// validateText refuses what Postgres could not store: NUL and broken UTF-8.
+func validateText(field, text string, maxBytes int) error {
+	if len(text) > maxBytes {
+		return invalid(field, "is %d bytes long; at most %d are allowed", len(text), maxBytes)
+	}
+	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+		return invalid(field, "holds a NUL character or broken UTF-8")
+	}
+	return nil
+}
+
+func uniqueScopes(scopes []string) []string {
+	var unique []string
+	for _, scope := range scopes {
+		if !slices.Contains(unique, scope) {
+			unique = append(unique, scope)
+		}
+	}
+	return unique
+}
+
+var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// ReservationID derives a reservation's id from its tenant and idempotency key:
+// "rsv_" and the base32 of SHA-256 over both.
+func ReservationID(tenant, key string) string {
+	sum := sha256.Sum256([]byte(tenant + "\x00" + key))
+	return reservationPrefix + idEncoding.EncodeToString(sum[:])
+}
+
+// NewReservationID makes the id of a reservation that came without a key. It has
+// the form of ReservationID's.
+func NewReservationID() string { return reservationPrefix + randomID(reservationIDBytes) }
+
+// NewBudgetID makes the id of a budget.
+func NewBudgetID() string { return budgetPrefix + randomID(budgetIDBytes) }
+
+// IsReservationID reports whether id has the form of a reservation's id.
+func IsReservationID(id string) bool { return hasIDForm(id, reservationPrefix, reservationIDBytes) }
+
+// IsBudgetID reports whether id has the form of a budget's id.
+func IsBudgetID(id string) bool { return hasIDForm(id, budgetPrefix, budgetIDBytes) }
+
+func hasIDForm(id, prefix string, size int) bool {
+	encoded, ok := strings.CutPrefix(id, prefix)
+	if !ok {
+		return false
+	}
+	raw, err := idEncoding.DecodeString(encoded)
+	return err == nil && len(raw) == size
+}
+
+func randomID(size int) string {
+	raw := make([]byte, size)
+	_, _ = rand.Read(raw) // never fails, see crypto/rand
+	return idEncoding.EncodeToString(raw)
+}
+
+func hashOf(kind string, request any) string {
+	encoded, err := json.Marshal(request) // maps are written in the order of their keys
+	if err != nil {
+		panic(fmt.Sprintf("earmark: a request did not encode: %v", err)) // strings and whole numbers always do
+	}
+	sum := sha256.Sum256(append([]byte(kind+"\x00"), encoded...))
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,64 @@
+package earmark
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Limits of a scope, see ValidateScope.
+const (
+	MaxScopes     = 8   // scopes that one reservation may name
+	MaxScopeDepth = 8   // segments of one scope
+	MaxScopeBytes = 255 // length of one scope
+)
+
+var segmentPattern = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,63}$`)
+
+// ValidateScope checks the form of a scope, a path such as "acme/ml/u1"; field
+// names the input it came from.
+func ValidateScope(field, scope string) error {
+	if scope == "" {
+		return invalid(field, "is empty; a scope is a path such as acme/ml/u1")
+	}
+	if len(scope) > MaxScopeBytes {
+		return invalid(field, "is %d bytes long; at most %d are allowed", len(scope), MaxScopeBytes)
+	}
+	segments := strings.Split(scope, "/")
+	if len(segments) > MaxScopeDepth {
+		return invalid(field, "%q has %d segments; at most %d are allowed", clip(scope), len(segments), MaxScopeDepth)
+	}
+	for _, segment := range segments {
+		if !segmentPattern.MatchString(segment) {
+			return invalid(field, "%q is not a scope: segments between slashes have 1 to 63 of A-Z, a-z, 0-9, _, . and -", clip(scope))
+		}
+	}
+	return nil
+}
+
+func validateScopes(scopes []string) error {
+	if len(scopes) == 0 {
+		return invalid("scopes", "name at least one scope, such as [\"acme/ml/u1\"]")
+	}
+	if len(scopes) > MaxScopes {
+		return invalid("scopes", "%d scopes are named; at most %d are allowed", len(scopes), MaxScopes)
+	}
+	for i, scope := range scopes {
+		if err := ValidateScope(fmt.Sprintf("scopes[%d]", i), scope); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ScopePaths returns every scope on the path of scope, the widest first:
+// "acme/ml/u1" gives "acme", "acme/ml" and "acme/ml/u1".
+func ScopePaths(scope string) []string {
+	var paths []string
+	for i, char := range scope {
+		if char == '/' {
+			paths = append(paths, scope[:i])
+		}
+	}
+	return append(paths, scope)
+}
