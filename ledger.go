@@ -121,3 +121,14 @@ const (
 	DefaultPageSize = 50
 	MaxPageSize     = 500
 )
+
+// Check is a reservation whose workflow the reconciler looks for.
+type Check struct {
+	ID         string
+	Tenant     string
+	WorkflowID string
+	State      State
+	Scopes     []string
+	Amounts    Amounts
+	ExpiresAt  time.Time
+}

@@ -1,0 +1,204 @@
+package postgres
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/earmark-dev/earmark"
+)
+
+var (
+	//go:embed sql/budgets.sql
+	budgetsSQL string
+	//go:embed sql/create_budget.sql
+	createBudgetSQL string
+	//go:embed sql/lock_budget.sql
+	lockBudgetSQL string
+	//go:embed sql/patch_budget.sql
+	patchBudgetSQL string
+	//go:embed sql/archive_budget.sql
+	archiveBudgetSQL string
+	//go:embed sql/note_budget.sql
+	noteBudgetSQL string
+)
+
+// CreateBudget stores a valid request, defaults filled. The error's code is
+// budget_exists when the scope has one for the same unit and period.
+func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest) (*earmark.Budget, error) {
+	id := earmark.NewBudgetID()
+	_, err := l.pool.Exec(ctx, createBudgetSQL, id, tenant, r.Scope, r.Unit, *r.Limit, string(r.Window.Period), r.Window.Timezone,
+		string(r.Enforcement), r.SoftCeiling, string(r.Overage), earmark.ActorAPI)
+	switch sqlState(err) {
+	case uniqueViolation:
+		return nil, earmark.Errorf(earmark.CodeBudgetExists, "%s has a budget of %s per %s already; change it with PATCH, or archive it first", r.Scope, r.Unit, r.Window.Period)
+	case invalidParameterValue:
+		refused := earmark.Errorf(earmark.CodeInvalidRequest, "%q is not a time zone that Postgres knows", r.Window.Timezone)
+		refused.Field = "window.timezone"
+		return nil, refused
+	}
+	if err != nil {
+		return nil, fault(err)
+	}
+	return l.Budget(ctx, tenant, id)
+}
+
+// Budget returns one budget with the balance of its current window; nil when
+// there is none. Archived budgets are found too.
+func (l *Ledger) Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error) {
+	budgets, err := l.queryBudgets(ctx, tenant, id, earmark.BudgetFilter{Limit: 1})
+	if err != nil || len(budgets) == 0 {
+		return nil, err
+	}
+	return &budgets[0], nil
+}
+
+// Budgets lists the budgets that are not archived, newest first.
+func (l *Ledger) Budgets(ctx context.Context, tenant string, f earmark.BudgetFilter) (earmark.Page[earmark.Budget], error) {
+	limit := pageSize(f.Limit)
+	f.Limit = limit + 1
+	budgets, err := l.queryBudgets(ctx, tenant, "", f)
+	if err != nil {
+		return earmark.Page[earmark.Budget]{}, err
+	}
+	return page(budgets, limit, func(b earmark.Budget) string { return timeCursor(b.CreatedAt, b.ID) }), nil
+}
+
+// PatchBudget changes a budget under its lock, so that an admission sees the
+// limit before or after and never between; nil when there is none.
+func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch) (*earmark.Budget, error) {
+	err := l.changeBudget(ctx, tenant, id, func(tx pgx.Tx, b earmark.Budget) error {
+		if b.ArchivedAt != nil {
+			return earmark.Errorf(earmark.CodeInvalidRequest, "the budget was archived at %s and cannot change any more", b.ArchivedAt.UTC().Format(time.RFC3339))
+		}
+		before := b
+		if patch.Limit != nil {
+			b.Limit = *patch.Limit
+		}
+		if patch.Enforcement != nil {
+			b.Enforcement = *patch.Enforcement
+		}
+		if patch.Overage != nil {
+			b.Overage = *patch.Overage
+		}
+		if patch.SoftCeiling != nil {
+			b.SoftCeiling = *patch.SoftCeiling
+		}
+		if err := earmark.ValidateSoftCeiling(b.Enforcement, b.Limit, b.SoftCeiling); err != nil {
+			return err
+		}
+		change := describeChange(before, b)
+		if change == "" {
+			return nil
+		}
+		if _, err := tx.Exec(ctx, patchBudgetSQL, tenant, id, b.Limit, string(b.Enforcement), b.SoftCeiling, string(b.Overage)); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, noteBudgetSQL, tenant, id, earmark.ActorAPI, change)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l.Budget(ctx, tenant, id)
+}
+
+// ArchiveBudget ends a budget for new holds; open ones settle in it. Archiving
+// twice is once. It returns nil when there is none.
+func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string) (*earmark.Budget, error) {
+	err := l.changeBudget(ctx, tenant, id, func(tx pgx.Tx, b earmark.Budget) error {
+		if b.ArchivedAt != nil {
+			return nil
+		}
+		if _, err := tx.Exec(ctx, archiveBudgetSQL, tenant, id); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, noteBudgetSQL, tenant, id, earmark.ActorAPI, "archived")
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l.Budget(ctx, tenant, id)
+}
+
+// changeBudget runs change on a budget whose row is locked. It does nothing when
+// there is no such budget.
+func (l *Ledger) changeBudget(ctx context.Context, tenant, id string, change func(pgx.Tx, earmark.Budget) error) error {
+	return l.inTx(ctx, func(tx pgx.Tx) error {
+		var b earmark.Budget
+		err := tx.QueryRow(ctx, lockBudgetSQL, tenant, id).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt)
+		if isNoRows(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return change(tx, b)
+	})
+}
+
+func (l *Ledger) queryBudgets(ctx context.Context, tenant, id string, f earmark.BudgetFilter) ([]earmark.Budget, error) {
+	createdAt, lastID, err := parseTimeCursor(f.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	covering := []string{}
+	if f.Covering != "" {
+		covering = earmark.ScopePaths(f.Covering)
+	}
+	rows, err := l.pool.Query(ctx, budgetsSQL, tenant, id, f.Scope, covering, createdAt, lastID, f.Limit)
+	if err != nil {
+		return nil, fault(err)
+	}
+	budgets, err := pgx.CollectRows(rows, scanBudget)
+	return budgets, fault(err)
+}
+
+func scanBudget(row pgx.CollectableRow) (earmark.Budget, error) {
+	var b earmark.Budget
+	err := row.Scan(&b.ID, &b.Scope, &b.Unit, &b.Limit, &b.Window.Period, &b.Window.Timezone, &b.Enforcement, &b.SoftCeiling, &b.Overage,
+		&b.CreatedAt, &b.ArchivedAt, &b.Balance.Reserved, &b.Balance.Committed, &b.Balance.WindowStart, &b.Balance.WindowEnd)
+	b.Balance.Limit = b.Limit
+	b.Balance.Available = b.Limit - b.Balance.Reserved - b.Balance.Committed // the sum of the two fits int64, see windows_sum_check
+	b.CreatedAt, b.Balance.WindowStart = b.CreatedAt.UTC(), b.Balance.WindowStart.UTC()
+	b.ArchivedAt, b.Balance.WindowEnd = utc(b.ArchivedAt), utc(b.Balance.WindowEnd)
+	return b, err
+}
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}
+
+// describeChange says for the journal what differs, "" when nothing does.
+func describeChange(before, after earmark.Budget) string {
+	var changes []string
+	if before.Limit != after.Limit {
+		changes = append(changes, fmt.Sprintf("limit %d to %d", before.Limit, after.Limit))
+	}
+	if before.Enforcement != after.Enforcement {
+		changes = append(changes, fmt.Sprintf("enforcement %s to %s", before.Enforcement, after.Enforcement))
+	}
+	if ceilingText(before.SoftCeiling) != ceilingText(after.SoftCeiling) {
+		changes = append(changes, fmt.Sprintf("soft_ceiling %s to %s", ceilingText(before.SoftCeiling), ceilingText(after.SoftCeiling)))
+	}
+	if before.Overage != after.Overage {
+		changes = append(changes, fmt.Sprintf("overage %s to %s", before.Overage, after.Overage))
+	}
+	return strings.Join(changes, ", ")
+}
+
+func ceilingText(ceiling *int64) string {
+	if ceiling == nil {
+		return "none"
+	}
+	return fmt.Sprint(*ceiling)
+}

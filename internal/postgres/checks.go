@@ -1,0 +1,41 @@
+package postgres
+
+import (
+	"context"
+	_ "embed"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/earmark-dev/earmark"
+)
+
+var (
+	//go:embed sql/claim_checks.sql
+	claimChecksSQL string
+	//go:embed sql/mark_checked.sql
+	markCheckedSQL string
+)
+
+// ClaimChecks takes up to most open reservations, and up to most settled ones
+// whose workflow may not know it, that were not looked at for leastAge: the ones
+// looked at longest ago first. It counts as the look.
+func (l *Ledger) ClaimChecks(ctx context.Context, leastAge time.Duration, most int) ([]earmark.Check, error) {
+	rows, err := l.pool.Query(ctx, claimChecksSQL, leastAge.Seconds(), most)
+	if err != nil {
+		return nil, fault(err)
+	}
+	checks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (earmark.Check, error) {
+		var c earmark.Check
+		err := row.Scan(&c.ID, &c.Tenant, &c.WorkflowID, &c.State, &c.Scopes, &c.Amounts, &c.ExpiresAt)
+		return c, err
+	})
+	return checks, fault(err)
+}
+
+// MarkChecked notes what a look at a reservation's workflow found: orphan when no
+// open workflow guards it, and refreshed when a settled one need not be told.
+func (l *Ledger) MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error {
+	_, err := l.pool.Exec(ctx, markCheckedSQL, tenant, id, orphan, refreshed)
+	return fault(err)
+}

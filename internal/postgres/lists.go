@@ -1,0 +1,126 @@
+package postgres
+
+import (
+	"context"
+	_ "embed"
+	"encoding/base64"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/earmark-dev/earmark"
+)
+
+var (
+	//go:embed sql/reservation.sql
+	reservationSQL string
+	//go:embed sql/reservations.sql
+	reservationsSQL string
+	//go:embed sql/entries.sql
+	entriesSQL string
+)
+
+// Reservation returns one reservation, nil when there is none.
+func (l *Ledger) Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error) {
+	var r *earmark.Reservation
+	err := l.read(ctx, &r, reservationSQL, tenant, id)
+	return r, err
+}
+
+// Reservations lists reservations, newest first.
+func (l *Ledger) Reservations(ctx context.Context, tenant string, f earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
+	var none earmark.Page[earmark.Reservation]
+	createdAt, lastID, err := parseTimeCursor(f.Cursor)
+	if err != nil {
+		return none, err
+	}
+	limit := pageSize(f.Limit)
+	rows, err := l.pool.Query(ctx, reservationsSQL, tenant, string(f.State), f.Scope, f.Overdue, f.Orphan, createdAt, lastID, limit+1)
+	if err != nil {
+		return none, fault(err)
+	}
+	reservations, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (earmark.Reservation, error) {
+		var document []byte
+		var r earmark.Reservation
+		if err := row.Scan(&document); err != nil {
+			return r, err
+		}
+		return r, json.Unmarshal(document, &r)
+	})
+	if err != nil {
+		return none, fault(err)
+	}
+	return page(reservations, limit, func(r earmark.Reservation) string { return timeCursor(r.CreatedAt, r.ID) }), nil
+}
+
+// Entries lists entries of the journal, oldest first.
+func (l *Ledger) Entries(ctx context.Context, tenant string, f earmark.EntryFilter) (earmark.Page[earmark.Entry], error) {
+	var none earmark.Page[earmark.Entry]
+	var after int64
+	if f.Cursor != "" {
+		var err error
+		if after, err = strconv.ParseInt(f.Cursor, 10, 64); err != nil {
+			return none, badCursor()
+		}
+	}
+	limit := pageSize(f.Limit)
+	rows, err := l.pool.Query(ctx, entriesSQL, tenant, f.BudgetID, f.ReservationID, after, limit+1)
+	if err != nil {
+		return none, fault(err)
+	}
+	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (earmark.Entry, error) {
+		var e earmark.Entry
+		err := row.Scan(&e.ID, &e.Kind, &e.ReservationID, &e.BudgetID, &e.WindowStart, &e.ReservedDelta, &e.CommittedDelta, &e.Actor, &e.Reason, &e.CreatedAt)
+		e.CreatedAt, e.WindowStart = e.CreatedAt.UTC(), utc(e.WindowStart)
+		return e, err
+	})
+	if err != nil {
+		return none, fault(err)
+	}
+	return page(entries, limit, func(e earmark.Entry) string { return strconv.FormatInt(e.ID, 10) }), nil
+}
+
+func pageSize(limit int) int {
+	if limit <= 0 {
+		return earmark.DefaultPageSize
+	}
+	return min(limit, earmark.MaxPageSize)
+}
+
+// page cuts rows, which were asked for one over the limit, to a page.
+func page[T any](rows []T, limit int, cursor func(T) string) earmark.Page[T] {
+	if len(rows) <= limit {
+		return earmark.Page[T]{Data: rows}
+	}
+	return earmark.Page[T]{Data: rows[:limit], NextCursor: cursor(rows[limit-1])}
+}
+
+// timeCursor names the last row of a page that is ordered by time and id.
+func timeCursor(at time.Time, id string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(at.UTC().Format(time.RFC3339Nano) + " " + id))
+}
+
+func parseTimeCursor(cursor string) (at *time.Time, id string, err error) {
+	if cursor == "" {
+		return nil, "", nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		return nil, "", badCursor()
+	}
+	stamp, id, _ := strings.Cut(string(raw), " ")
+	parsed, err := time.Parse(time.RFC3339Nano, stamp)
+	if err != nil || strings.ContainsRune(id, 0) {
+		return nil, "", badCursor()
+	}
+	return &parsed, id, nil
+}
+
+func badCursor() error {
+	err := earmark.Errorf(earmark.CodeInvalidRequest, "is not a next_cursor of this list")
+	err.Field = "cursor"
+	return err
+}

@@ -1,0 +1,95 @@
+// Package postgrestest gives each test a migrated database of its own, cloned
+// from a template, so that tests run in parallel.
+package postgrestest
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark/internal/postgres"
+)
+
+const template = "earmark_template"
+
+var (
+	makeTemplate sync.Once
+	errTemplate  error
+	cloning      sync.Mutex // Postgres refuses to clone a template that another session clones
+	databases    atomic.Int64
+)
+
+// URL clones the template on the server at serverURL and returns the clone's
+// connection string. The clone is dropped with the test.
+func URL(t testing.TB, serverURL string) string {
+	t.Helper()
+	ctx := context.Background()
+	makeTemplate.Do(func() { errTemplate = migrateTemplate(ctx, serverURL) })
+	require.NoError(t, errTemplate)
+
+	name := fmt.Sprintf("earmark_test_%d", databases.Add(1))
+	execute(t, serverURL, "CREATE DATABASE "+name+" TEMPLATE "+template)
+	t.Cleanup(func() { execute(t, serverURL, "DROP DATABASE "+name+" WITH (FORCE)") })
+	clone, err := databaseURL(serverURL, name)
+	require.NoError(t, err)
+	return clone
+}
+
+// Pool is URL with a pool on it, closed with the test.
+func Pool(t testing.TB, serverURL string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := postgres.Open(context.Background(), URL(t, serverURL))
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func migrateTemplate(ctx context.Context, serverURL string) error {
+	conn, err := pgx.Connect(ctx, serverURL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, "CREATE DATABASE "+template); err != nil {
+		return err
+	}
+	templateURL, err := databaseURL(serverURL, template)
+	if err != nil {
+		return err
+	}
+	pool, err := postgres.Open(ctx, templateURL)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	_, err = postgres.Migrate(ctx, pool)
+	return err
+}
+
+func execute(t testing.TB, serverURL, sql string) {
+	t.Helper()
+	cloning.Lock()
+	defer cloning.Unlock()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, serverURL)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(ctx)) }()
+	_, err = conn.Exec(ctx, sql)
+	require.NoError(t, err)
+}
+
+func databaseURL(serverURL, database string) (string, error) {
+	parsed, err := url.Parse(serverURL)
+	if err != nil {
+		return "", err
+	}
+	parsed.Path = "/" + database
+	return parsed.String(), nil
+}

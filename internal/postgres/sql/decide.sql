@@ -1,0 +1,1 @@
+SELECT earmark.decide($1, $2, $3)

@@ -1,0 +1,1 @@
+SELECT earmark.expire($1, $2, $3, $4)

@@ -1,0 +1,1 @@
+SELECT earmark.preflight($1, $2, $3, $4, $5)

@@ -1,0 +1,1 @@
+SELECT earmark.sweep($1, $2, $3, $4)
