@@ -124,11 +124,11 @@ const (
 
 // Check is a reservation whose workflow the reconciler looks for.
 type Check struct {
-	ID         string
-	Tenant     string
-	WorkflowID string
-	State      State
-	Scopes     []string
-	Amounts    Amounts
-	ExpiresAt  time.Time
+	ID          string
+	Tenant      string
+	WorkflowID  string
+	State       State
+	Request     ReservationRequest // without its TTL and metadata
+	RequestHash string
+	ExpiresAt   time.Time
 }

@@ -1,14 +1,18 @@
 -- Open reservations, and settled ones whose workflow may not know it: the ones
 -- looked at longest ago first. $1 least age of the last look in seconds, $2 rows
-UPDATE earmark.reservations r SET checked_at = clock_timestamp()
-FROM (
-    (SELECT id, checked_at FROM earmark.reservations
-     WHERE state IN ('held', 'review') AND checked_at < clock_timestamp() - $1 * interval '1 second'
-     ORDER BY checked_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)
-    UNION ALL
-    (SELECT id, checked_at FROM earmark.reservations
-     WHERE refresh_due AND checked_at < clock_timestamp() - $1 * interval '1 second'
-     ORDER BY checked_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)
-) AS due
-WHERE r.id = due.id
-RETURNING r.id, r.tenant, r.workflow_id, r.state, r.scopes, r.amounts, r.expires_at
+-- of each kind. Postgres takes no row locks inside a UNION, hence the two steps.
+WITH open AS (
+    SELECT id, checked_at FROM earmark.reservations
+    WHERE state IN ('held', 'review') AND checked_at < clock_timestamp() - $1 * interval '1 second'
+    ORDER BY checked_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
+), settled AS (
+    SELECT id, checked_at FROM earmark.reservations
+    WHERE refresh_due AND checked_at < clock_timestamp() - $1 * interval '1 second'
+    ORDER BY checked_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE earmark.reservations r SET checked_at = clock_timestamp()
+    FROM (SELECT * FROM open UNION ALL SELECT * FROM settled) AS due
+    WHERE r.id = due.id
+    RETURNING r.id, r.tenant, r.workflow_id, r.state, r.scopes, r.amounts, r.expires_at, r.on_expiry, r.request_hash, due.checked_at AS looked_at
+)
+SELECT id, tenant, workflow_id, state, scopes, amounts, expires_at FROM claimed ORDER BY looked_at, id

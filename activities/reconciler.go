@@ -1,0 +1,135 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
+	"golang.org/x/time/rate"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// Bounds of one reconcile run, so that a large number of open reservations does
+// not flood Temporal.
+const (
+	describesPerSecond = 50
+	checksPerClaim     = 100
+	checkLeastAge      = time.Minute      // younger ones are left to their own workflow
+	reconcileBudget    = 50 * time.Second // of one run; it is started every minute
+)
+
+// CheckLedger is what the reconciler needs of the ledger.
+type CheckLedger interface {
+	ClaimChecks(ctx context.Context, leastAge time.Duration, most int) ([]earmark.Check, error)
+	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
+}
+
+// Guardians is what the reconciler needs of Temporal.
+type Guardians interface {
+	// Status describes the reservation's latest workflow; the error is a
+	// serviceerror.NotFound when there is none.
+	Status(ctx context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error)
+	// Refresh tells an open workflow to look at the ledger.
+	Refresh(ctx context.Context, workflowID string) error
+	// Adopt starts a workflow that guards a reservation which exists already.
+	Adopt(ctx context.Context, check earmark.Check) error
+}
+
+// Reconciler finds reservations that lost their guardian.
+type Reconciler struct {
+	Ledger    CheckLedger
+	Guardians Guardians
+	Logger    *slog.Logger
+	// LeastAge is how long ago a reservation must have been looked at; zero means
+	// a minute.
+	LeastAge time.Duration
+}
+
+// ReconcileReport counts what one run did.
+type ReconcileReport struct {
+	Checked   int `json:"checked"`
+	Orphans   int `json:"orphans"` // open reservations without an open workflow
+	Adopted   int `json:"adopted"` // orphans that have a workflow again
+	Refreshed int `json:"refreshed"`
+}
+
+// Reconcile looks for the workflows of open reservations, the ones looked at
+// longest ago first, until none is due or its time is over.
+func (r *Reconciler) Reconcile(ctx context.Context) (ReconcileReport, error) {
+	var report ReconcileReport
+	limiter := rate.NewLimiter(describesPerSecond, 1)
+	leastAge := r.LeastAge
+	if leastAge == 0 {
+		leastAge = checkLeastAge
+	}
+	for end := time.Now().Add(reconcileBudget); time.Now().Before(end); {
+		checks, err := r.Ledger.ClaimChecks(ctx, leastAge, checksPerClaim)
+		if err != nil || len(checks) == 0 {
+			return report, err
+		}
+		for _, check := range checks {
+			if err := limiter.Wait(ctx); err != nil {
+				return report, err
+			}
+			activity.RecordHeartbeat(ctx, report)
+			if err := r.check(ctx, check, &report); err != nil {
+				return report, err
+			}
+		}
+	}
+	return report, nil
+}
+
+// check looks for one reservation's workflow. Only what is surely missing or
+// closed counts as gone: a fault of Temporal ends the run.
+func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *ReconcileReport) error {
+	report.Checked++
+	status, err := r.Guardians.Status(ctx, check.WorkflowID)
+	var notFound *serviceerror.NotFound
+	missing := errors.As(err, &notFound)
+	if err != nil && !missing {
+		return err
+	}
+	guarded := !missing && isOpen(status)
+	holds := check.State == earmark.StateHeld || check.State == earmark.StateReview
+	switch {
+	case holds && guarded:
+		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, false)
+	case holds:
+		report.Orphans++
+		r.Logger.WarnContext(ctx, "A reservation has no open workflow; starting one.", "reservation_id", check.ID, "tenant", check.Tenant)
+		if err := r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, true, false); err != nil {
+			return err
+		}
+		if err := r.Guardians.Adopt(ctx, check); err != nil {
+			return err
+		}
+		report.Adopted++
+		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, false)
+	case guarded: // settled past its workflow
+		report.Refreshed++
+		if err := r.Guardians.Refresh(ctx, check.WorkflowID); err != nil && !errors.As(err, &notFound) {
+			return err
+		}
+		return nil // the next look tells whether it has closed
+	default:
+		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, true)
+	}
+}
+
+func isOpen(status enumspb.WorkflowExecutionStatus) bool {
+	// A paused workflow is open too. Its status may be newer than this program's
+	// enumeration, so the closed ones are listed.
+	switch status {
+	case enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED, enumspb.WORKFLOW_EXECUTION_STATUS_FAILED, enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED,
+		enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED, enumspb.WORKFLOW_EXECUTION_STATUS_TIMED_OUT, enumspb.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW:
+		return false
+	default:
+		return true
+	}
+}

@@ -1,0 +1,335 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+// DefaultAdmissionDeadline is how long a caller waits for a decision at most.
+const DefaultAdmissionDeadline = 2 * time.Second
+
+const (
+	// handOver is how long an admission is waited for in this process before the
+	// workflow itself is asked: its first task may run in another one.
+	handOver = 100 * time.Millisecond
+	// settleMoment is how long a settlement may take through the workflow before it
+	// is applied to the ledger directly.
+	settleMoment = time.Second
+	// settleLimit bounds a whole settlement, which goes on when its caller leaves.
+	settleLimit = 5 * time.Second
+	nudgeLimit  = 2 * time.Second
+	// retryPause is what a caller is told to wait after an unknown or failed call.
+	retryPause = time.Second
+)
+
+// GuardLedger is what the guard needs of the ledger.
+type GuardLedger interface {
+	Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error)
+	Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error)
+	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
+}
+
+// TemporalGuard runs reservations' workflows, and goes past them to the ledger
+// where they do not answer.
+type TemporalGuard struct {
+	Client client.Client
+	Ledger GuardLedger
+	// Admissions hands over what a worker in this process decides; nil when there
+	// is none.
+	Admissions *activities.Admissions
+	// Deadline is how long a decision may take, DefaultAdmissionDeadline when zero.
+	Deadline time.Duration
+	Namespace string
+	// Unindexed leaves the search attributes alone.
+	Unindexed bool
+	Logger    *slog.Logger
+}
+
+// Admit starts the reservation's workflow and waits for its decision until the
+// deadline. Past that the result is unknown, and the workflow resolves it. AdmitBy
+// comes as Postgres' time at the beginning; nothing is reserved a deadline later,
+// when the caller has been told.
+func (g *TemporalGuard) Admit(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
+	deadline := g.Deadline
+	if deadline == 0 {
+		deadline = DefaultAdmissionDeadline
+	}
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	admission.AdmitBy = admission.AdmitBy.Add(deadline)
+	for {
+		result, err := g.attempt(ctx, admission)
+		if err != nil {
+			return earmark.Result{}, g.unknown(ctx, admission, err)
+		}
+		if result.Outcome != earmark.OutcomeTooLate {
+			return result, nil
+		}
+		// An earlier attempt's workflow was still open and has found its own time
+		// over; this attempt has time left.
+		if ctx.Err() != nil {
+			return earmark.Result{}, g.unknown(ctx, admission, ctx.Err())
+		}
+	}
+}
+
+func (g *TemporalGuard) attempt(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
+	if g.Admissions == nil {
+		return g.attemptElsewhere(ctx, admission)
+	}
+	return g.attemptHere(ctx, admission)
+}
+
+// attemptHere starts the workflow eagerly: its first task runs in this process,
+// and so the admission is heard of at once.
+func (g *TemporalGuard) attemptHere(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends what waits below
+	answer, stop := g.Admissions.Wait(admission)
+	defer stop()
+
+	options := g.startOptions(admission)
+	options.EnableEagerStart = true
+	run, err := g.Client.ExecuteWorkflow(ctx, options, workflows.ReservationType, g.input(admission))
+	if err != nil {
+		return earmark.Result{}, err
+	}
+	slow := time.NewTimer(handOver)
+	defer slow.Stop()
+	select {
+	case result := <-answer:
+		if stands(result) {
+			return result, nil
+		}
+		return g.closed(ctx, admission, run) // a no stands once the workflow has closed with it
+	case <-slow.C:
+		return g.asked(ctx, admission, run, answer)
+	case <-ctx.Done():
+		return earmark.Result{}, ctx.Err()
+	}
+}
+
+// asked asks the workflow for its decision, and still listens in this process.
+func (g *TemporalGuard) asked(ctx context.Context, admission earmark.Admission, run client.WorkflowRun, here <-chan earmark.Result) (earmark.Result, error) {
+	type reply struct {
+		result earmark.Result
+		err    error
+	}
+	replies := make(chan reply, 1)
+	go func() {
+		var standing activities.Standing
+		err := g.update(ctx, admission.WorkflowID, workflows.UpdateAdmission, workflows.AdmissionMessage{RequestHash: admission.RequestHash}, &standing)
+		if isNotFound(err) { // it has closed meanwhile
+			result, err := g.closed(ctx, admission, run)
+			replies <- reply{result, err}
+			return
+		}
+		if err != nil {
+			replies <- reply{err: err}
+			return
+		}
+		result, err := g.resultOf(ctx, admission, standing)
+		replies <- reply{result, err}
+	}()
+	for {
+		select {
+		case result := <-here:
+			if stands(result) {
+				return result, nil
+			}
+		case r := <-replies:
+			return r.result, r.err
+		case <-ctx.Done():
+			return earmark.Result{}, ctx.Err()
+		}
+	}
+}
+
+// closed waits for the workflow's end, whose result is how the reservation stands.
+func (g *TemporalGuard) closed(ctx context.Context, admission earmark.Admission, run client.WorkflowRun) (earmark.Result, error) {
+	var standing activities.Standing
+	if err := run.Get(ctx, &standing); err != nil {
+		return earmark.Result{}, err
+	}
+	return g.resultOf(ctx, admission, standing)
+}
+
+// attemptElsewhere starts the workflow and asks for the decision in one call; a
+// worker in another process answers.
+func (g *TemporalGuard) attemptElsewhere(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
+	start := g.Client.NewWithStartWorkflowOperation(g.startOptions(admission), workflows.ReservationType, g.input(admission))
+	handle, err := g.Client.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
+		StartWorkflowOperation: start,
+		UpdateOptions: client.UpdateWorkflowOptions{
+			UpdateName:   workflows.UpdateAdmission,
+			Args:         []any{workflows.AdmissionMessage{RequestHash: admission.RequestHash}},
+			WaitForStage: client.WorkflowUpdateStageCompleted,
+		},
+	})
+	if err != nil {
+		return earmark.Result{}, err
+	}
+	var standing activities.Standing
+	if err := handle.Get(ctx, &standing); err != nil {
+		return earmark.Result{}, err
+	}
+	return g.resultOf(ctx, admission, standing)
+}
+
+// resultOf completes what a workflow knows with the reservation itself.
+func (g *TemporalGuard) resultOf(ctx context.Context, admission earmark.Admission, standing activities.Standing) (earmark.Result, error) {
+	result := earmark.Result{Outcome: standing.Outcome, Decision: standing.Decision, Subject: standing.Subject}
+	if standing.State == "" {
+		return result, nil
+	}
+	reservation, err := g.Ledger.Reservation(ctx, admission.Tenant, admission.ID)
+	if err != nil {
+		return earmark.Result{}, err
+	}
+	if reservation == nil { // Postgres has lost it since
+		return earmark.Result{Outcome: earmark.OutcomeUnknown}, nil
+	}
+	if reservation.State != earmark.StateHeld { // settled since, or long before
+		result.Outcome = earmark.OutcomeSame
+	}
+	result.Reservation = reservation
+	return result, nil
+}
+
+// Commit charges usage through the workflow, or past it. accepted means that
+// neither could tell, and that Temporal keeps the message until it is applied.
+func (g *TemporalGuard) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (result earmark.Result, accepted bool, err error) {
+	return g.settle(ctx, s, workflows.MessageCommit, workflows.CommitMessage{Usage: usage}, func(ctx context.Context) (earmark.Result, error) {
+		return g.Ledger.Commit(ctx, s, usage)
+	})
+}
+
+// Release gives everything back through the workflow, or past it; see Commit.
+func (g *TemporalGuard) Release(ctx context.Context, s earmark.Settlement) (result earmark.Result, accepted bool, err error) {
+	return g.settle(ctx, s, workflows.MessageRelease, workflows.ReleaseMessage{Reason: s.Reason}, func(ctx context.Context) (earmark.Result, error) {
+		return g.Ledger.Release(ctx, s)
+	})
+}
+
+// settle goes on when its caller leaves: a charge must not depend on a connection.
+func (g *TemporalGuard) settle(ctx context.Context, s earmark.Settlement, name string, message any,
+	direct func(context.Context) (earmark.Result, error),
+) (earmark.Result, bool, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
+	defer cancel()
+	workflowID := workflows.ReservationWorkflowID(s.ID)
+
+	result, gone, err := g.settleByWorkflow(ctx, s, workflowID, name, message)
+	if err == nil {
+		return result, false, nil
+	}
+	result, err = direct(ctx)
+	switch {
+	case err == nil && gone:
+		return result, false, nil
+	case err == nil && result.Outcome != earmark.OutcomeUnknown:
+		g.nudge(ctx, workflowID)
+		return result, false, nil
+	}
+	// Postgres is away, or it does not have the row while a workflow for it is open
+	// and may yet reserve. Temporal keeps the message.
+	if signalErr := g.Client.SignalWorkflow(ctx, workflowID, "", name, message); signalErr == nil {
+		return earmark.Result{}, true, nil
+	}
+	return result, false, err
+}
+
+// settleByWorkflow asks the workflow, for a moment. gone is true when it is known
+// that no workflow is open.
+func (g *TemporalGuard) settleByWorkflow(ctx context.Context, s earmark.Settlement, workflowID, name string, message any) (result earmark.Result, gone bool, err error) {
+	moment, cancel := context.WithTimeout(ctx, settleMoment)
+	defer cancel()
+	var standing activities.Standing
+	if err := g.update(moment, workflowID, name, message, &standing); err != nil {
+		return earmark.Result{}, isNotFound(err), err
+	}
+	result = earmark.Result{Outcome: standing.Outcome, Subject: standing.Subject}
+	if standing.State != "" {
+		result.Reservation, err = g.Ledger.Reservation(ctx, s.Tenant, s.ID)
+	}
+	return result, false, err
+}
+
+// nudge tells the workflow that the ledger has moved past it. If that fails, its
+// timer or the reconciler finds out.
+func (g *TemporalGuard) nudge(ctx context.Context, workflowID string) {
+	ctx, cancel := context.WithTimeout(ctx, nudgeLimit)
+	defer cancel()
+	if err := g.Client.SignalWorkflow(ctx, workflowID, "", workflows.SignalRefresh, nil); err != nil && !isNotFound(err) {
+		g.Logger.WarnContext(ctx, "A workflow could not be told that its reservation is settled.", "workflow_id", workflowID, "error", err)
+	}
+}
+
+// update sends an update and waits for its result.
+func (g *TemporalGuard) update(ctx context.Context, workflowID, name string, message, result any) error {
+	handle, err := g.Client.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+		WorkflowID: workflowID, UpdateName: name, Args: []any{message}, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	if err != nil {
+		return err
+	}
+	return handle.Get(ctx, result)
+}
+
+func (g *TemporalGuard) startOptions(admission earmark.Admission) client.StartWorkflowOptions {
+	// Postgres will set the real expiry; for finding workflows this is near enough.
+	return workflows.StartOptions(admission, time.Now().Add(admission.Request.TTL()), g.Unindexed)
+}
+
+func (g *TemporalGuard) input(admission earmark.Admission) workflows.ReservationInput {
+	return workflows.ReservationInput{Admission: admission, Unindexed: g.Unindexed}
+}
+
+// unknown says that the decision on an admission did not arrive.
+func (g *TemporalGuard) unknown(ctx context.Context, admission earmark.Admission, err error) error {
+	unknown := earmark.Errorf(earmark.CodeAdmissionUnknown, "no decision arrived in time; the same Idempotency-Key is safe to try again, and what was reserved meanwhile expires by itself")
+	unknown.ReservationID = admission.ID
+	unknown.RetryAfter = retryPause
+	g.Logger.WarnContext(ctx, "An admission is not known yet.", "reservation_id", admission.ID, "tenant", admission.Tenant, "error", err)
+	return unknown
+}
+
+// stands reports whether an answer in this process can be acted on: whatever rests
+// on a row in Postgres can, and another request's id is no admission either way.
+func stands(result earmark.Result) bool {
+	return result.Reservation != nil || result.Outcome == earmark.OutcomeMismatch
+}
+
+// Ready reports whether Temporal answers and has the search attributes.
+func (g *TemporalGuard) Ready(ctx context.Context) error {
+	if _, err := g.Client.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
+		return earmark.Errorf(earmark.CodeUnavailable, "Temporal does not answer: %w", err)
+	}
+	if g.Unindexed {
+		return nil
+	}
+	missing, err := workflows.MissingSearchAttributes(ctx, g.Client, g.Namespace)
+	if err != nil {
+		return earmark.Errorf(earmark.CodeUnavailable, "Temporal does not tell its search attributes: %w", err)
+	}
+	if len(missing) > 0 {
+		return earmark.Errorf(earmark.CodeUnavailable, "the Temporal namespace %s lacks the search attributes %s; run `earmark migrate up`, or use --without-search-attributes",
+			g.Namespace, strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+func isNotFound(err error) bool {
+	var notFound *serviceerror.NotFound
+	return errors.As(err, &notFound)
+}

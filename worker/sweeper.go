@@ -1,0 +1,64 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+const (
+	// DefaultGrace is how long past its expiry a reservation is left to its workflow.
+	DefaultGrace = 30 * time.Second
+	sweepEvery   = time.Second
+	// sweepBatch bounds how long one call keeps its windows locked.
+	sweepBatch = 50
+	// sweepBreath lets admissions in between two full batches.
+	sweepBreath  = 20 * time.Millisecond
+	sweepTimeout = 10 * time.Second
+)
+
+// SweepLedger is what the sweeper needs of the ledger.
+type SweepLedger interface {
+	Sweep(ctx context.Context, grace time.Duration, most int) ([]string, error)
+}
+
+// Sweeper expires what no workflow expired in time. It does not depend on
+// Temporal, so that nothing stays held when Temporal is lost.
+type Sweeper struct {
+	Ledger SweepLedger
+	Grace  time.Duration
+	Logger *slog.Logger
+}
+
+// Run sweeps until ctx is done. It begins one grace after it is started, so that
+// after an outage the workflows come first.
+func (s *Sweeper) Run(ctx context.Context) error {
+	if !sleep(ctx, s.Grace) {
+		return nil
+	}
+	for {
+		pause := sweepEvery
+		ids, err := s.sweep(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			s.Logger.WarnContext(ctx, "The sweeper could not look for overdue reservations.", "error", err)
+		case len(ids) == sweepBatch:
+			pause = sweepBreath
+		}
+		if !sleep(ctx, pause) {
+			return nil
+		}
+	}
+}
+
+func (s *Sweeper) sweep(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	ids, err := s.Ledger.Sweep(ctx, s.Grace, sweepBatch)
+	for _, id := range ids {
+		s.Logger.WarnContext(ctx, "The sweeper expired a reservation that its workflow did not.", "reservation_id", id)
+	}
+	return ids, err
+}

@@ -1,0 +1,153 @@
+// Package worker runs the workflows and activities of Earmark, and the sweeper.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+// How the worker is tuned.
+const (
+	stopTimeout      = 10 * time.Second // for activities that run when the worker is told to stop
+	workflowPollers  = 8
+	activityPollers  = 4
+	maxLocalAtOnce   = 500
+	startRetryPause  = time.Second // while Temporal does not answer
+	schedulePause    = time.Minute // between looks whether the schedule is still there
+	scheduleDeadline = 10 * time.Second
+	stickyTimeout    = 5 * time.Second
+)
+
+// Ledger is what a worker process needs of the ledger.
+type Ledger interface {
+	activities.Ledger
+	activities.CheckLedger
+	SweepLedger
+}
+
+// Options say what a worker works with.
+type Options struct {
+	Ledger     Ledger
+	Admissions *activities.Admissions // nil where nobody waits in this process
+	Logger     *slog.Logger
+	// Grace is how long past its expiry a reservation is left to its workflow.
+	Grace time.Duration
+	// Unindexed leaves the search attributes alone.
+	Unindexed bool
+}
+
+// Worker is one worker process' part of the work.
+type Worker struct {
+	client  client.Client
+	worker  worker.Worker
+	sweeper *Sweeper
+	logger  *slog.Logger
+}
+
+// New makes a worker on the task queue of the contract.
+func New(c client.Client, options Options) *Worker {
+	w := worker.New(c, workflows.TaskQueue, worker.Options{
+		WorkerStopTimeout:                       stopTimeout,
+		MaxConcurrentWorkflowTaskPollers:        workflowPollers,
+		MaxConcurrentActivityTaskPollers:        activityPollers,
+		MaxConcurrentLocalActivityExecutionSize: maxLocalAtOnce,
+		StickyScheduleToStartTimeout:            stickyTimeout,
+	})
+	Register(w, &activities.Reservations{Ledger: options.Ledger, Admissions: options.Admissions}, &activities.Reconciler{
+		Ledger: options.Ledger, Guardians: &workflows.Guardians{Client: c, Unindexed: options.Unindexed}, Logger: options.Logger,
+	})
+	return &Worker{client: c, worker: w, logger: options.Logger, sweeper: &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger}}
+}
+
+// Register registers every workflow and activity, by the names of the contract.
+func Register(registry worker.Registry, reservations *activities.Reservations, reconciler *activities.Reconciler) {
+	registry.RegisterWorkflowWithOptions(workflows.Reservation, workflow.RegisterOptions{Name: workflows.ReservationType})
+	registry.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileType})
+	registry.RegisterActivity(reservations)
+	registry.RegisterActivity(reconciler)
+}
+
+// Run works until ctx is done, and then lets what runs finish. It waits for a
+// Temporal that does not answer yet; the sweeper does not depend on it.
+func (w *Worker) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return w.sweeper.Run(ctx) })
+	group.Go(func() error {
+		if !w.start(ctx) {
+			return nil
+		}
+		defer w.worker.Stop()
+		w.keepSchedule(ctx)
+		return nil
+	})
+	return group.Wait()
+}
+
+// start retries until Temporal answers; false when ctx was done first.
+func (w *Worker) start(ctx context.Context) bool {
+	for {
+		err := w.worker.Start()
+		if err == nil {
+			return true
+		}
+		w.logger.WarnContext(ctx, "The worker waits for Temporal.", "error", err)
+		if !sleep(ctx, startRetryPause) {
+			return false
+		}
+	}
+}
+
+// keepSchedule makes the reconciler's schedule, and makes it again should the
+// namespace lose it.
+func (w *Worker) keepSchedule(ctx context.Context) {
+	for {
+		if err := w.ensureSchedule(ctx); err != nil && ctx.Err() == nil {
+			w.logger.WarnContext(ctx, "The reconciler's schedule was not made; trying again.", "error", err)
+		}
+		if !sleep(ctx, schedulePause) {
+			return
+		}
+	}
+}
+
+func (w *Worker) ensureSchedule(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, scheduleDeadline)
+	defer cancel()
+	_, err := w.client.ScheduleClient().Create(ctx, client.ScheduleOptions{
+		ID:   workflows.ReconcileScheduleID,
+		Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: workflows.ReconcileEvery}}},
+		Action: &client.ScheduleWorkflowAction{
+			ID:        workflows.ReconcileScheduleID,
+			Workflow:  workflows.ReconcileType,
+			TaskQueue: workflows.TaskQueue,
+		},
+		Note: "Looks for open reservations whose workflow is gone, and starts it again.",
+	})
+	if err != nil && !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+		return fmt.Errorf("create schedule %s: %w", workflows.ReconcileScheduleID, err)
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,175 @@
+package workflows
+
+import (
+	"slices"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
+)
+
+// message is one signal or update that asks for a transition.
+type message struct {
+	name   string
+	apply  func(workflow.Context) activities.Standing
+	answer activities.Standing
+	done   bool
+}
+
+// inbox keeps messages in order until the workflow applies them, one at a time.
+type inbox struct {
+	messages []*message
+	signals  []signal
+}
+
+// signal is a channel of the contract and how to read one message off it.
+type signal struct {
+	channel workflow.ReceiveChannel
+	read    func() (m *message, received bool) // m is nil when the payload was refused
+}
+
+func (i *inbox) empty() bool { return len(i.messages) == 0 }
+
+func (i *inbox) next() *message {
+	m := i.messages[0]
+	i.messages = i.messages[1:]
+	return m
+}
+
+// waiting reports whether anything has arrived, signals not yet collected included.
+func (i *inbox) waiting() bool {
+	for _, s := range i.signals {
+		if s.channel.Len() > 0 {
+			return true
+		}
+	}
+	return !i.empty()
+}
+
+// holdsRelease reports whether the caller has released already, and not committed.
+func (i *inbox) holdsRelease() bool {
+	named := func(name string) bool {
+		return slices.ContainsFunc(i.messages, func(m *message) bool { return m.name == name })
+	}
+	return named(MessageRelease) && !named(MessageCommit)
+}
+
+// collect takes what has arrived off the signal channels: commits first.
+func (i *inbox) collect() {
+	for _, s := range i.signals {
+		for {
+			m, received := s.read()
+			if !received {
+				break
+			}
+			if m != nil {
+				i.messages = append(i.messages, m)
+			}
+		}
+	}
+}
+
+// setup registers everything that can be asked of the workflow.
+func (r *reservation) setup(ctx workflow.Context) error {
+	r.inbox.signals = []signal{
+		listen(ctx, MessageCommit, r.onCommit),
+		listen(ctx, MessageRelease, r.onRelease),
+		listen(ctx, SignalExtend, r.onExtend),
+		listen(ctx, SignalRefresh, func(any) (*message, error) { return &message{name: SignalRefresh, apply: r.inspect}, nil }),
+	}
+	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryReservation, func() (View, error) { return r.view(), nil },
+		workflow.QueryHandlerOptions{Description: "Where the reservation stands, as the workflow knows it."}); err != nil {
+		return err
+	}
+	if err := workflow.SetUpdateHandlerWithOptions(ctx, UpdateAdmission, r.answerAdmission,
+		workflow.UpdateHandlerOptions{Description: "Waits for the decision on the admission and answers it."}); err != nil {
+		return err
+	}
+	if err := handleUpdate(ctx, r, MessageCommit, "Charges the usage and gives the rest back.", r.onCommit); err != nil {
+		return err
+	}
+	return handleUpdate(ctx, r, MessageRelease, "Gives everything back: nothing was spent.", r.onRelease)
+}
+
+// listen reads a signal's payloads. A payload that does not decode is dropped
+// with a trace by the SDK; one that breaks a rule, here.
+func listen[T any](ctx workflow.Context, name string, accept func(T) (*message, error)) signal {
+	channel := workflow.GetSignalChannel(ctx, name)
+	return signal{channel: channel, read: func() (*message, bool) {
+		var payload T
+		if !channel.ReceiveAsync(&payload) {
+			return nil, false
+		}
+		m, err := accept(payload)
+		if err != nil {
+			workflow.GetLogger(ctx).Warn("A signal was refused.", "signal", name, "error", err)
+			return nil, true
+		}
+		return m, true
+	}}
+}
+
+// handleUpdate lets an update ask for a transition and answers what came of it.
+// Its validator refuses a bad payload before anything is written to the history.
+func handleUpdate[T any](ctx workflow.Context, r *reservation, name, description string, accept func(T) (*message, error)) error {
+	handler := func(ctx workflow.Context, payload T) (activities.Standing, error) {
+		m, err := accept(payload)
+		if err != nil {
+			return activities.Standing{}, err
+		}
+		r.inbox.messages = append(r.inbox.messages, m)
+		err = workflow.Await(detached(ctx), func() bool { return m.done })
+		return m.answer, err
+	}
+	return workflow.SetUpdateHandlerWithOptions(ctx, name, handler, workflow.UpdateHandlerOptions{
+		Description: description,
+		Validator: func(payload T) error {
+			_, err := accept(payload)
+			return err
+		},
+	})
+}
+
+// apply makes the transition that a message asks for, and answers it.
+func (r *reservation) apply(ctx workflow.Context, m *message) {
+	m.answer = m.apply(ctx)
+	m.done = true
+}
+
+func (r *reservation) onCommit(payload CommitMessage) (*message, error) {
+	if err := earmark.ValidateUsage(payload.Usage); err != nil {
+		return nil, err
+	}
+	return &message{name: MessageCommit, apply: func(ctx workflow.Context) activities.Standing { return r.commit(ctx, payload.Usage) }}, nil
+}
+
+func (r *reservation) onRelease(payload ReleaseMessage) (*message, error) {
+	if err := earmark.ValidateReason(payload.Reason); err != nil {
+		return nil, err
+	}
+	return &message{name: MessageRelease, apply: func(ctx workflow.Context) activities.Standing { return r.release(ctx, payload.Reason) }}, nil
+}
+
+func (r *reservation) onExtend(payload ExtendMessage) (*message, error) {
+	if err := earmark.ValidateTTL(payload.TTLSeconds); err != nil {
+		return nil, err
+	}
+	return &message{name: SignalExtend, apply: func(ctx workflow.Context) activities.Standing { return r.extend(ctx, payload.TTLSeconds) }}, nil
+}
+
+// answerAdmission waits for the decision. Whoever asks with another request under
+// the same id learns that, and not the decision on somebody else's.
+func (r *reservation) answerAdmission(ctx workflow.Context, payload AdmissionMessage) (activities.Standing, error) {
+	if payload.RequestHash != r.Admission.RequestHash {
+		return activities.Standing{Outcome: earmark.OutcomeMismatch}, nil
+	}
+	err := workflow.Await(detached(ctx), func() bool { return r.decided })
+	return r.admission, err
+}
+
+func (r *reservation) view() View {
+	request := r.Admission.Request
+	return View{ReservationID: r.Admission.ID, Scopes: request.Scopes, Amounts: request.Amounts, OnExpiry: request.OnExpiry,
+		Standing: r.standing, Pending: len(r.inbox.messages)}
+}

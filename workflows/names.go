@@ -1,0 +1,66 @@
+// Package workflows holds the Reservation workflow, which guards one reservation
+// from admission to settlement, and the Reconcile workflow, which finds
+// reservations that lost their guardian.
+package workflows
+
+import (
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// The names of the contract with workers and clients in any language.
+const (
+	TaskQueue       = "earmark"
+	ReservationType = "Reservation"
+	ReconcileType   = "Reconcile"
+
+	// Signals and updates of the same name and payload.
+	MessageCommit  = "commit"  // {"usage": {"tokens": 812}}
+	MessageRelease = "release" // {"reason": "the model was not called"}
+	// Signals.
+	SignalExtend  = "extend"  // {"ttl_seconds": 300}
+	SignalRefresh = "refresh" // no payload: look at the ledger again
+	// Query and update.
+	QueryReservation = "reservation" // answers a View
+	UpdateAdmission  = "admission"   // {"request_hash": "…"} answers an activities.Standing
+)
+
+// ReservationWorkflowID returns the workflow id of a reservation.
+func ReservationWorkflowID(reservationID string) string { return "reservation-" + reservationID }
+
+// Search attributes of the Reservation workflow.
+var (
+	AttributeTenant    = temporal.NewSearchAttributeKeyKeyword("EarmarkTenant")
+	AttributeScope     = temporal.NewSearchAttributeKeyKeywordList("EarmarkScope")
+	AttributeExpiresAt = temporal.NewSearchAttributeKeyTime("EarmarkExpiresAt")
+	// AttributeState is set for review and while a settlement keeps failing only:
+	// each change of an attribute costs a write.
+	AttributeState = temporal.NewSearchAttributeKeyKeyword("EarmarkState")
+)
+
+// Values of AttributeState.
+const (
+	StateAttributeReview   = string(earmark.StateReview)
+	StateAttributeSettling = "settlement_failing"
+)
+
+// CommitMessage is the payload of MessageCommit.
+type CommitMessage struct {
+	Usage earmark.Amounts `json:"usage"`
+}
+
+// ReleaseMessage is the payload of MessageRelease.
+type ReleaseMessage struct {
+	Reason string `json:"reason"`
+}
+
+// ExtendMessage is the payload of SignalExtend.
+type ExtendMessage struct {
+	TTLSeconds int64 `json:"ttl_seconds"`
+}
+
+// AdmissionMessage is the payload of UpdateAdmission.
+type AdmissionMessage struct {
+	RequestHash string `json:"request_hash"`
+}

@@ -1,0 +1,36 @@
+package workflows
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/earmark-dev/earmark/activities"
+)
+
+// The schedule of the Reconcile workflow.
+const (
+	ReconcileScheduleID = "earmark-reconcile"
+	ReconcileEvery      = time.Minute
+	// reconcileTimeout bounds one run; what it does not reach, the next one does.
+	reconcileTimeout   = 10 * time.Minute
+	reconcileHeartbeat = 30 * time.Second
+	reconcileTries     = 3
+)
+
+// Reconcile finds open reservations that no open workflow guards, and gives them
+// a new guardian; and tells open workflows whose reservation was settled past
+// them. One run looks at those that were looked at longest ago.
+func Reconcile(ctx workflow.Context) (activities.ReconcileReport, error) {
+	var reconciler *activities.Reconciler
+	var report activities.ReconcileReport
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout: reconcileTimeout,
+		HeartbeatTimeout:    reconcileHeartbeat,
+		RetryPolicy:         &temporal.RetryPolicy{MaximumAttempts: reconcileTries},
+		Summary:             "look for reservations without a workflow",
+	})
+	err := workflow.ExecuteActivity(ctx, reconciler.Reconcile).Get(ctx, &report)
+	return report, err
+}

@@ -1,0 +1,194 @@
+package workflows
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
+)
+
+// The workflow calls the ledger by a local activity for a moment, since that is
+// one history event and no round trip to Temporal, and then, when Postgres is
+// away, by a regular activity that never gives up.
+const (
+	momentPerTry      = 1500 * time.Millisecond // above the ledger's lock_timeout
+	momentInAll       = 3 * time.Second         // well below a workflow task's time-out
+	momentTries       = 3
+	patientPerTry     = 10 * time.Second
+	patientFirstPause = 200 * time.Millisecond
+	patientMaxPause   = 10 * time.Second
+	// failingAfter is how long a call to the ledger may go on failing before the
+	// search attribute says so.
+	failingAfter = 30 * time.Second
+	// brokenPause spaces the tries when even the patient call ends, which only a
+	// bug can cause.
+	brokenPause = time.Minute
+)
+
+var local = workflow.LocalActivityOptions{
+	StartToCloseTimeout:    momentPerTry,
+	ScheduleToCloseTimeout: momentInAll,
+	RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 50 * time.Millisecond, BackoffCoefficient: 2, MaximumAttempts: momentTries},
+}
+
+var patient = workflow.ActivityOptions{
+	StartToCloseTimeout: patientPerTry,
+	RetryPolicy:         &temporal.RetryPolicy{InitialInterval: patientFirstPause, BackoffCoefficient: 2, MaximumInterval: patientMaxPause},
+}
+
+// Activities are named by typed nil pointers: only their names are used here.
+var ledger *activities.Reservations
+
+// reserve asks for the admission. What is unknown is resolved before the workflow
+// goes on: nobody else would free what a lost call may have set aside.
+func (r *reservation) reserve(ctx workflow.Context) {
+	r.Admission.Released = r.inbox.holdsRelease()
+	r.admission = r.call(ctx, "reserve", ledger.Reserve, r.Admission)
+	r.standing = r.admission
+	r.decided = true
+	r.admitted = r.standing.State != ""
+	r.born(r.admission)
+	r.arm(ctx)
+}
+
+// commit charges usage. Usage of a reservation that Postgres has lost, as it is
+// after the restore of a backup, is charged from what the workflow knows itself;
+// so is usage that was accepted while it was not known whether the row exists.
+func (r *reservation) commit(ctx workflow.Context, usage earmark.Amounts) activities.Standing {
+	answer := r.call(ctx, "commit", ledger.Commit, activities.CommitInput{Settlement: r.settlement(""), Usage: usage})
+	if answer.Outcome == earmark.OutcomeUnknown && (r.admitted || r.admission.Outcome == earmark.OutcomeTooLate) {
+		answer = r.call(ctx, "charge", ledger.Charge, r.lostCharge(usage))
+		r.admitted = true
+	}
+	return r.take(ctx, answer)
+}
+
+func (r *reservation) release(ctx workflow.Context, reason string) activities.Standing {
+	return r.take(ctx, r.call(ctx, "release", ledger.Release, r.settlement(reason)))
+}
+
+func (r *reservation) giveBack(ctx workflow.Context, reason string) activities.Standing {
+	settlement := r.settlement(reason)
+	return r.take(ctx, r.call(ctx, "give back", ledger.GiveBack, settlement))
+}
+
+func (r *reservation) extend(ctx workflow.Context, ttlSeconds int64) activities.Standing {
+	return r.take(ctx, r.call(ctx, "extend", ledger.Extend, activities.ExtendInput{Settlement: r.settlement(""), TTLSeconds: ttlSeconds}))
+}
+
+// expire applies the expiry policy. The timer is lazy: after an extension it is
+// early, the ledger says so, and it is set again.
+func (r *reservation) expire(ctx workflow.Context) {
+	r.take(ctx, r.call(ctx, "expire", ledger.Expire, r.settlement("the lease ran out")))
+	r.arm(ctx)
+}
+
+// inspect looks where the reservation stands, after somebody else changed it.
+func (r *reservation) inspect(ctx workflow.Context) activities.Standing {
+	return r.take(ctx, r.call(ctx, "look", ledger.Inspect, r.settlement("")))
+}
+
+// guard takes over a reservation that exists, in the place of a lost workflow.
+func (r *reservation) guard(ctx workflow.Context) {
+	r.admitted = true
+	r.admission = r.inspect(ctx)
+	r.decided = true
+	r.born(r.admission)
+	r.arm(ctx)
+}
+
+// born remembers when the reservation was made: it settles in that window (R7).
+func (r *reservation) born(answer activities.Standing) {
+	if answer.CreatedAt != nil {
+		r.createdAt = *answer.CreatedAt
+	}
+}
+
+// take takes over how the reservation stands from an answer of the ledger.
+func (r *reservation) take(ctx workflow.Context, answer activities.Standing) activities.Standing {
+	if !r.admitted || answer.Outcome == earmark.OutcomeOverflow {
+		return answer // there was nothing, or the call was refused whole: all stands as before
+	}
+	before := r.standing.State
+	r.standing = answer
+	if r.standing.State != before {
+		r.indexState(ctx)
+	}
+	return answer
+}
+
+func (r *reservation) settlement(reason string) earmark.Settlement {
+	return earmark.Settlement{ID: r.Admission.ID, Tenant: r.Admission.Tenant, Actor: earmark.ActorWorkflow, Reason: reason}
+}
+
+func (r *reservation) lostCharge(usage earmark.Amounts) earmark.Charge {
+	return earmark.Charge{
+		ID: r.Admission.ID, Tenant: r.Admission.Tenant, RequestHash: r.Admission.RequestHash,
+		Request: earmark.UsageRequest{Scopes: r.Admission.Request.Scopes, Amounts: usage, Metadata: r.Admission.Request.Metadata},
+		Actor:   earmark.ActorWorkflow, Reason: "the reservation was lost by Postgres", At: r.createdAt,
+	}
+}
+
+// call asks the ledger until it answers. It runs on a detached context: what was
+// begun is resolved even when the workflow is cancelled.
+func (r *reservation) call(ctx workflow.Context, what string, activity, input any) activities.Standing {
+	ctx = detached(ctx)
+	var answer activities.Standing
+	options := local
+	options.Summary = what
+	err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, options), activity, input).Get(ctx, &answer)
+	for err != nil {
+		workflow.GetLogger(ctx).Warn("The ledger did not answer; trying until it does.", "call", what, "error", err)
+		if err = r.callPatiently(ctx, what, activity, input, &answer); err != nil {
+			_ = workflow.Sleep(ctx, brokenPause) // a detached context is never cancelled
+		}
+	}
+	return answer
+}
+
+// callPatiently runs a regular activity with unlimited retries, which Temporal UI
+// shows with its last error, and marks the workflow when that takes long.
+func (r *reservation) callPatiently(ctx workflow.Context, what string, activity, input, answer any) error {
+	options := patient
+	options.Summary = what
+	future := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), activity, input)
+	inTime, err := workflow.AwaitWithTimeout(ctx, failingAfter, future.IsReady)
+	if err != nil {
+		return err
+	}
+	if !inTime {
+		r.index(ctx, StateAttributeSettling)
+	}
+	err = future.Get(ctx, answer)
+	if !inTime {
+		r.indexState(ctx)
+	}
+	return err
+}
+
+// indexState makes the search attribute say what is worth looking for: review.
+func (r *reservation) indexState(ctx workflow.Context) {
+	if r.standing.State == earmark.StateReview {
+		r.index(ctx, StateAttributeReview)
+		return
+	}
+	r.index(ctx, "")
+}
+
+// index writes the search attribute if it differs from what was written last.
+func (r *reservation) index(ctx workflow.Context, value string) {
+	if r.Unindexed || value == r.indexed {
+		return
+	}
+	r.indexed = value
+	update := AttributeState.ValueSet(value)
+	if value == "" {
+		update = AttributeState.ValueUnset()
+	}
+	if err := workflow.UpsertTypedSearchAttributes(ctx, update); err != nil {
+		workflow.GetLogger(ctx).Warn("The search attribute was not written.", "error", err)
+	}
+}

@@ -1,0 +1,68 @@
+package workflows
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// StartOptions are the options that every Reservation workflow starts with. No
+// execution or run time-out: those end a workflow without its cleanup. Postgres
+// decides whether an id is new, not Temporal, so a closed workflow's id may be
+// used again and an open one's is attached to.
+func StartOptions(admission earmark.Admission, expiresAt time.Time, unindexed bool) client.StartWorkflowOptions {
+	options := client.StartWorkflowOptions{
+		ID:                       admission.WorkflowID,
+		TaskQueue:                TaskQueue,
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		StaticSummary:            Summary(admission.Request),
+		StaticDetails:            Details(admission.ID, admission.Request),
+	}
+	if !unindexed {
+		options.TypedSearchAttributes = temporal.NewSearchAttributes(
+			AttributeTenant.ValueSet(admission.Tenant), AttributeScope.ValueSet(admission.Request.Scopes), AttributeExpiresAt.ValueSet(expiresAt))
+	}
+	return options
+}
+
+// Guardians looks after the workflows of reservations, for the reconciler.
+type Guardians struct {
+	Client    client.Client
+	Unindexed bool
+}
+
+// Status describes the latest workflow of that id.
+func (g *Guardians) Status(ctx context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error) {
+	description, err := g.Client.DescribeWorkflowExecution(ctx, workflowID, "")
+	if err != nil {
+		return enumspb.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED, err
+	}
+	return description.GetWorkflowExecutionInfo().GetStatus(), nil
+}
+
+// Refresh tells the workflow to look at the ledger.
+func (g *Guardians) Refresh(ctx context.Context, workflowID string) error {
+	return g.Client.SignalWorkflow(ctx, workflowID, "", SignalRefresh, nil)
+}
+
+// Adopt starts a workflow for a reservation that exists; one that is open already
+// is as good.
+func (g *Guardians) Adopt(ctx context.Context, check earmark.Check) error {
+	input := ReservationInput{Adopt: true, Unindexed: g.Unindexed, Admission: earmark.Admission{
+		ID: check.ID, Tenant: check.Tenant, Request: check.Request, RequestHash: check.RequestHash, WorkflowID: check.WorkflowID}}
+	options := StartOptions(input.Admission, check.ExpiresAt, g.Unindexed)
+	_, err := g.Client.ExecuteWorkflow(ctx, options, ReservationType, input)
+	var started *serviceerror.WorkflowExecutionAlreadyStarted
+	if errors.As(err, &started) {
+		return nil
+	}
+	return err
+}
