@@ -18,6 +18,8 @@ type Amounts map[string]int64
 var unitPattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
 
 // Units returns the units of a, sorted.
+//
+//workflowcheck:ignore the order of keys does not show, they are sorted
 func (a Amounts) Units() []string {
 	return slices.Sorted(maps.Keys(a))
 }

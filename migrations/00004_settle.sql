@@ -128,7 +128,7 @@ END $$;
 CREATE FUNCTION earmark.extend(p_tenant text, p_id text, p_ttl_ms bigint, p_actor text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
-    c_longest CONSTANT interval := '7 days';
+    c_longest CONSTANT interval := '168 hours'; -- '7 days' would be an hour off where the session's time zone changes its clocks
     r         earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
     v_expires timestamptz;
 BEGIN

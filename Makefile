@@ -1,0 +1,99 @@
+# `make` lists the targets.
+
+SHELL         := /bin/bash
+.SHELLFLAGS   := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS     += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# No VCS stamping: git refuses to read a working tree that another user owns, and VERSION says it all.
+BUILD_FLAGS := -buildvcs=false -trimpath
+
+# Two packages at a time: several of them run a Postgres and a Temporal of their own.
+TEST_FLAGS      ?= -timeout 10m -p 2
+TEST_RACE_FLAGS ?= -timeout 30m -p 1 -race
+PACKAGES        ?= ./...
+
+# A Temporal that is installed is good enough; without one it is built, which takes a while but happens once.
+TEMPORAL := $(if $(shell command -v temporal 2>/dev/null),,bin/temporal)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: bin/earmark $(TEMPORAL) ## build earmark and, where none is installed, Temporal into bin/
+
+.PHONY: bin/earmark
+bin/earmark:
+	$(GO) build $(BUILD_FLAGS) -ldflags '-X main.version=$(VERSION)' -o $@ ./cmd/earmark
+
+bin/temporal: tools/go.mod tools/go.sum
+	@tools/progress.sh 'building Temporal once, about 3 minutes' \
+	  $(GO) build -C tools $(BUILD_FLAGS) -ldflags '-s -w' -o ../$@ github.com/temporalio/cli/cmd/temporal
+
+bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+	@tools/progress.sh 'building golangci-lint once, about a minute' \
+	  $(GO) build -C tools/lint $(BUILD_FLAGS) -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+bin/workflowcheck: tools/lint/go.mod tools/lint/go.sum
+	@tools/progress.sh 'building workflowcheck once' \
+	  $(GO) build -C tools/lint $(BUILD_FLAGS) -o ../../$@ go.temporal.io/sdk/contrib/tools/workflowcheck
+
+.PHONY: dev
+dev: build ## run everything on this machine: Postgres, Temporal, API and worker (ARGS=… for its flags)
+	@exec bin/earmark dev $(ARGS)
+
+.PHONY: test
+test: $(TEMPORAL) ## run all tests, on a real Postgres and a real Temporal
+	@$(GO) test $(TEST_FLAGS) $(PACKAGES)
+
+.PHONY: test-race
+test-race: $(TEMPORAL) ## the same under the race detector; takes longer
+	@$(GO) test $(TEST_RACE_FLAGS) $(PACKAGES)
+
+.PHONY: test-flags
+test-flags: # for .ci/run, whose last words are to be those of go test
+	@echo '$(TEST_FLAGS)'
+
+.PHONY: bench
+bench: $(TEMPORAL) ## run the benchmarks
+	@$(GO) test -timeout 30m -p 1 -run '^$$' -bench . -benchmem $(PACKAGES)
+
+.PHONY: check
+check: check-format check-vet check-lint check-workflows check-modules check-generated ## format, vet, lint, workflow determinism, modules, generated files
+
+.PHONY: check-format
+check-format:
+	@unformatted=$$(gofmt -l .); \
+	if [[ -n $$unformatted ]]; then printf 'not formatted; run make fmt:\n%s\n' "$$unformatted"; exit 1; fi
+
+.PHONY: check-vet
+check-vet:
+	$(GO) vet ./...
+
+.PHONY: check-lint
+check-lint: bin/golangci-lint
+	bin/golangci-lint run
+
+.PHONY: check-workflows
+check-workflows: bin/workflowcheck
+	bin/workflowcheck ./workflows/...
+
+.PHONY: check-modules
+check-modules:
+	$(GO) mod tidy -diff
+
+.PHONY: check-generated
+check-generated:
+	tools/check-generated.sh
+
+.PHONY: fmt
+fmt: bin/golangci-lint ## format the code and sort its imports
+	bin/golangci-lint fmt
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist

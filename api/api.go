@@ -1,0 +1,190 @@
+// Package api is the HTTP API of Earmark, as openapi.yaml describes it.
+//
+// Handlers read a request strictly, ask the ledger or the guard, and turn the
+// outcome into an answer. What an error code means in HTTP words is in
+// problem.go and nowhere else.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// Ledger is what the API asks of the ledger. An error is a transport fault
+// (*earmark.Error with CodeUnavailable) or an input that only the ledger can
+// judge (CodeInvalidRequest, CodeBudgetExists); everything else is an outcome.
+type Ledger interface {
+	// Preflight reads whether the reservation exists or could not be admitted
+	// anyway. It changes nothing.
+	Preflight(ctx context.Context, admission earmark.Admission) (earmark.Preflight, error)
+	// Decide reads whether a request would be admitted now. It changes nothing.
+	Decide(ctx context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error)
+	// Extend moves the expiry of a held reservation to at least ttl from now.
+	Extend(ctx context.Context, settlement earmark.Settlement, ttl time.Duration) (earmark.Result, error)
+	// Charge records usage that has no reservation.
+	Charge(ctx context.Context, charge earmark.Charge) (earmark.Result, error)
+	// Reservation gives nil where there is none.
+	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
+	Reservations(ctx context.Context, tenant string, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error)
+	CreateBudget(ctx context.Context, tenant string, request earmark.BudgetRequest) (*earmark.Budget, error)
+	// Budget gives nil where there is none, as PatchBudget and ArchiveBudget do.
+	Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
+	Budgets(ctx context.Context, tenant string, filter earmark.BudgetFilter) (earmark.Page[earmark.Budget], error)
+	PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch) (*earmark.Budget, error)
+	// ArchiveBudget answers the same when it is repeated.
+	ArchiveBudget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
+	Entries(ctx context.Context, tenant string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error)
+	// Ready is nil when Postgres answers and has the schema this program needs.
+	Ready(ctx context.Context) error
+}
+
+// Guard runs the workflows of reservations.
+type Guard interface {
+	// Admit reserves inside the reservation's workflow. AdmitBy arrives as the
+	// moment of the preflight by Postgres' clock; Admit adds its own deadline.
+	// An error has CodeAdmissionUnknown or CodeUnavailable.
+	Admit(ctx context.Context, admission earmark.Admission) (earmark.Result, error)
+	// Commit charges usage. accepted means that Postgres is away and Temporal
+	// took the commit durably; result is empty then.
+	Commit(ctx context.Context, settlement earmark.Settlement, usage earmark.Amounts) (result earmark.Result, accepted bool, err error)
+	// Release gives the amounts back, with accepted as for Commit.
+	Release(ctx context.Context, settlement earmark.Settlement) (result earmark.Result, accepted bool, err error)
+	// Ready is nil when Temporal answers and is set up for this program.
+	Ready(ctx context.Context) error
+}
+
+// Options are what New needs. Ledger and Guard are required.
+type Options struct {
+	Ledger Ledger
+	Guard  Guard
+	// UIURL is where Temporal UI answers, such as http://127.0.0.1:8233; empty
+	// leaves ui_url empty. Namespace is "default" when empty.
+	UIURL     string
+	Namespace string
+	// Logger is slog.Default() when nil.
+	Logger *slog.Logger
+	// Registry takes the API's metrics and is what /metrics shows. One registry
+	// serves one handler. A new one is made when nil.
+	Registry *prometheus.Registry
+}
+
+// Limits of the HTTP server. Header and body are small and arrive at once;
+// handlerTimeout bounds the work on a call and so has to fit into writeTimeout.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 15 * time.Second
+	writeTimeout      = 30 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 16 << 10
+	handlerTimeout    = 20 * time.Second
+)
+
+// Server returns a server for handler on addr with the time limits that a
+// public port needs.
+func Server(addr string, handler http.Handler) *http.Server {
+	return &http.Server{
+		Addr:              addr,
+		Handler:           handler,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+	}
+}
+
+// server is what the handlers share.
+type server struct {
+	ledger  Ledger
+	guard   Guard
+	uiBase  string // of one workflow, its id to be added; empty when not configured
+	log     *slog.Logger
+	metrics *metrics
+}
+
+func init() {
+	gin.SetMode(gin.ReleaseMode) // gin's debug mode writes to stdout
+}
+
+// New returns the handler of the whole API.
+func New(options Options) http.Handler {
+	if options.Logger == nil {
+		options.Logger = slog.Default()
+	}
+	if options.Registry == nil {
+		options.Registry = prometheus.NewRegistry()
+	}
+	s := &server{
+		ledger:  options.Ledger,
+		guard:   options.Guard,
+		uiBase:  workflowBase(options.UIURL, options.Namespace),
+		log:     options.Logger,
+		metrics: newMetrics(options.Registry),
+	}
+
+	router := gin.New()
+	router.HandleMethodNotAllowed = true
+	router.RedirectTrailingSlash = false
+	router.Use(s.observe, s.recoverPanic, limitTime)
+	router.NoRoute(s.handle(noRoute))
+	router.NoMethod(s.handle(noMethod))
+	s.routes(router, promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{}))
+	return router
+}
+
+// routes lists every call of the API; openapi.yaml lists the same.
+func (s *server) routes(router *gin.Engine, metrics http.Handler) {
+	read := func(path string, handler gin.HandlerFunc) {
+		router.GET(path, handler)
+		router.HEAD(path, handler)
+	}
+
+	router.POST("/v1/budgets", s.handle(s.createBudget))
+	read("/v1/budgets", s.handle(s.listBudgets))
+	read("/v1/budgets/:id", s.handle(s.getBudget))
+	router.PATCH("/v1/budgets/:id", s.handle(s.patchBudget))
+	router.DELETE("/v1/budgets/:id", s.handle(s.archiveBudget))
+
+	router.POST("/v1/reservations", s.handle(s.reserve))
+	read("/v1/reservations", s.handle(s.listReservations))
+	read("/v1/reservations/:id", s.handle(s.getReservation))
+	router.POST("/v1/reservations/:id/commit", s.handle(s.commit))
+	router.POST("/v1/reservations/:id/release", s.handle(s.release))
+	router.POST("/v1/reservations/:id/extend", s.handle(s.extend))
+
+	router.POST("/v1/usage", s.handle(s.chargeUsage))
+	router.POST("/v1/decisions", s.handle(s.decide))
+	read("/v1/entries", s.handle(s.listEntries))
+
+	read("/healthz", s.handle(s.health))
+	read("/readyz", s.handle(s.ready))
+	read("/metrics", gin.WrapH(metrics))
+	read("/openapi.yaml", s.handle(s.document))
+}
+
+// handle adapts a handler that may fail: an error becomes a problem.
+func (s *server) handle(handler func(*gin.Context) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		c.Header("Cache-Control", "no-store")
+		if err := handler(c); err != nil {
+			s.fail(c, err)
+		}
+	}
+}
+
+func noRoute(*gin.Context) error {
+	return earmark.Errorf(earmark.CodeNotFound, "there is nothing at this path; GET /openapi.yaml lists every call")
+}
+
+func noMethod(c *gin.Context) error {
+	return earmark.Errorf(earmark.CodeMethodNotAllowed, "this path does not answer %s; allowed are %s",
+		clip(c.Request.Method), c.Writer.Header().Get("Allow"))
+}

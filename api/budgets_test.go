@@ -1,0 +1,173 @@
+package api
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+)
+
+func pointer[T any](value T) *T { return &value }
+
+func TestCreateBudget(t *testing.T) {
+	t.Parallel()
+	f := &fake{budget: testBudget()}
+	b := setup(t, f)
+	x := b.do("POST", "/v1/budgets", `{"scope":"acme/ml","unit":"tokens","limit":0}`).status(http.StatusCreated)
+	require.Equal(t, "/v1/budgets/"+testBudgetID, x.resp.Header.Get("Location"))
+	require.Equal(t, *testBudget(), decoded[earmark.Budget](x))
+	require.Equal(t, earmark.BudgetRequest{
+		Scope: "acme/ml", Unit: "tokens", Limit: pointer[int64](0),
+		Window:      earmark.Window{Period: earmark.PeriodLifetime, Timezone: "UTC"},
+		Enforcement: earmark.EnforcementHard, Overage: earmark.OverageAllowWithOverdraft,
+	}, f.last())
+
+	b.do("POST", "/v1/budgets", `{"scope":"acme","unit":"usd_micros","limit":5,"window":{"period":"month"},
+		"enforcement":"soft","soft_ceiling":5,"overage":"reject"}`).status(http.StatusCreated)
+	require.Equal(t, earmark.BudgetRequest{
+		Scope: "acme", Unit: "usd_micros", Limit: pointer[int64](5), SoftCeiling: pointer[int64](5),
+		Window:      earmark.Window{Period: earmark.PeriodMonth, Timezone: "UTC"},
+		Enforcement: earmark.EnforcementSoft, Overage: earmark.OverageReject,
+	}, f.last())
+
+	b.do("POST", "/v1/budgets", `{"scope":"acme","unit":"tokens","limit":5,"enforcement":"soft","soft_ceiling":null,"window":{}}`).status(http.StatusCreated)
+	require.Nil(t, f.last().(earmark.BudgetRequest).SoftCeiling)
+}
+
+func TestCreateBudgetRefusesBadInput(t *testing.T) {
+	t.Parallel()
+	with := func(more string) string { return `{"scope":"acme","unit":"tokens","limit":5,` + more + `}` }
+	for _, test := range []struct{ body, field string }{
+		{`{}`, "scope"},
+		{`{"unit":"tokens","limit":5}`, "scope"},
+		{`{"scope":"acme","limit":5}`, "unit"},
+		{`{"scope":"acme","unit":"tokens"}`, "limit"},
+		{`{"scope":"acme","unit":"tokens","limit":null}`, "limit"},
+		{`{"scope":"acme","unit":"tokens","limit":-1}`, "limit"},
+		{`{"scope":"acme","unit":"tokens","limit":"5"}`, "limit"},
+		{`{"scope":"/acme","unit":"tokens","limit":5}`, "scope"},
+		{with(`"window":null`), "window"},
+		{with(`"window":"month"`), "window"},
+		{with(`"window":{"period":"year"}`), "window.period"},
+		{with(`"window":{"period":""}`), "window.period"},
+		{with(`"window":{"period":null}`), "window.period"},
+		{with(`"window":{"timezone":"Mars/Base"}`), "window.timezone"},
+		{with(`"window":{"timezone":""}`), "window.timezone"},
+		{with(`"window":{"start":"now"}`), "window.start"},
+		{with(`"enforcement":"firm"`), "enforcement"},
+		{with(`"enforcement":""`), "enforcement"},
+		{with(`"soft_ceiling":6`), "soft_ceiling"},
+		{with(`"enforcement":"soft","soft_ceiling":4`), "soft_ceiling"},
+		{with(`"enforcement":"soft","soft_ceiling":true`), "soft_ceiling"},
+		{with(`"overage":"ignore"`), "overage"},
+		{with(`"id":"bud_x"`), "id"},
+		{with(`"window":{"period":"day","period":"hour"}`), "window.period"},
+	} {
+		t.Run(test.body, func(t *testing.T) {
+			t.Parallel()
+			f := &fake{}
+			p := setup(t, f).do("POST", "/v1/budgets", test.body).problem(http.StatusBadRequest, earmark.CodeInvalidRequest)
+			require.Equal(t, test.field, p.Field)
+			require.Empty(t, f.calls)
+		})
+	}
+}
+
+func TestCreateBudgetThatExists(t *testing.T) {
+	t.Parallel()
+	f := &fake{err: earmark.Errorf(earmark.CodeBudgetExists, "a budget on acme in tokens for a lifetime exists")}
+	setup(t, f).do("POST", "/v1/budgets", `{"scope":"acme","unit":"tokens","limit":5}`).problem(http.StatusConflict, earmark.CodeBudgetExists)
+}
+
+func TestListBudgets(t *testing.T) {
+	t.Parallel()
+	f := &fake{budgets: earmark.Page[earmark.Budget]{Data: []earmark.Budget{*testBudget()}, NextCursor: "n"}}
+	b := setup(t, f)
+	x := b.do("GET", "/v1/budgets?scope=acme/ml&cursor=c&limit=2", "").status(http.StatusOK)
+	require.Equal(t, f.budgets, decoded[earmark.Page[earmark.Budget]](x))
+	require.Equal(t, earmark.BudgetFilter{Scope: "acme/ml", Cursor: "c", Limit: 2}, f.last())
+
+	b.do("GET", "/v1/budgets?covering=acme/ml/u1&cursor=", "").status(http.StatusOK)
+	require.Equal(t, earmark.BudgetFilter{Covering: "acme/ml/u1", Limit: 50}, f.last())
+
+	f.budgets = earmark.Page[earmark.Budget]{}
+	require.JSONEq(t, `{"data":[],"next_cursor":""}`, string(b.do("GET", "/v1/budgets", "").status(http.StatusOK).body))
+
+	// A cursor that is not one of the ledger's own is the ledger's to refuse.
+	bad := earmark.Errorf(earmark.CodeInvalidRequest, "is not a cursor")
+	bad.Field = "cursor"
+	f.err = bad
+	require.Equal(t, "cursor", b.do("GET", "/v1/budgets?cursor=x", "").problem(http.StatusBadRequest, earmark.CodeInvalidRequest).Field)
+}
+
+func TestOneBudget(t *testing.T) {
+	t.Parallel()
+	for _, call := range []struct{ method, body, name string }{
+		{"GET", "", "Budget"}, {"PATCH", `{"limit":7}`, "PatchBudget"}, {"DELETE", "", "ArchiveBudget"},
+	} {
+		f := &fake{budget: testBudget()}
+		f.budget.ArchivedAt = &testTime
+		x := setup(t, f).do(call.method, "/v1/budgets/"+testBudgetID, call.body).status(http.StatusOK)
+		require.Equal(t, *f.budget, decoded[earmark.Budget](x))
+		require.Equal(t, []string{call.name}, f.names())
+
+		setup(t, &fake{}).do(call.method, "/v1/budgets/"+testBudgetID, call.body).problem(http.StatusNotFound, earmark.CodeNotFound)
+		setup(t, &fake{err: earmark.Errorf(earmark.CodeUnavailable, "away")}).
+			do(call.method, "/v1/budgets/"+testBudgetID, call.body).problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
+	}
+}
+
+// Null removes the ceiling; left out leaves it.
+func TestPatchBudgetTellsNullFromLeftOut(t *testing.T) {
+	t.Parallel()
+	f := &fake{budget: testBudget()}
+	b := setup(t, f)
+	patch := func(body string) earmark.BudgetPatch {
+		b.do("PATCH", "/v1/budgets/"+testBudgetID, body).status(http.StatusOK)
+		return f.last().(earmark.BudgetPatch)
+	}
+	removed := patch(`{"soft_ceiling":null}`)
+	require.NotNil(t, removed.SoftCeiling)
+	require.Nil(t, *removed.SoftCeiling)
+
+	set := patch(`{"soft_ceiling":9,"limit":8,"enforcement":"soft","overage":"reject"}`)
+	require.EqualValues(t, 9, **set.SoftCeiling)
+	require.EqualValues(t, 8, *set.Limit)
+	require.Equal(t, earmark.EnforcementSoft, *set.Enforcement)
+	require.Equal(t, earmark.OverageReject, *set.Overage)
+
+	require.Nil(t, patch(`{"limit":8}`).SoftCeiling)
+}
+
+func TestPatchBudgetRefusesBadInput(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ body, field string }{
+		{``, ""},
+		{`{}`, ""},
+		{`{"limit":null}`, "limit"},
+		{`{"limit":null,"overage":"reject"}`, "limit"},
+		{`{"limit":-1}`, "limit"},
+		{`{"soft_ceiling":-1}`, "soft_ceiling"},
+		{`{"soft_ceiling":"none"}`, "soft_ceiling"},
+		{`{"enforcement":null}`, "enforcement"},
+		{`{"enforcement":"firm"}`, "enforcement"},
+		{`{"overage":""}`, "overage"},
+		{`{"scope":"other"}`, "scope"},
+		{`{"unit":"tokens"}`, "unit"},
+		{`{"window":{"period":"day"}}`, "window"},
+	} {
+		t.Run(test.body, func(t *testing.T) {
+			t.Parallel()
+			f := &fake{}
+			p := setup(t, f).do("PATCH", "/v1/budgets/"+testBudgetID, test.body).problem(http.StatusBadRequest, earmark.CodeInvalidRequest)
+			require.Equal(t, test.field, p.Field)
+			require.Empty(t, f.calls)
+		})
+	}
+	refused := earmark.Errorf(earmark.CodeInvalidRequest, "7 is below the limit 8")
+	refused.Field = "soft_ceiling"
+	p := setup(t, &fake{err: refused}).do("PATCH", "/v1/budgets/"+testBudgetID, `{"soft_ceiling":7}`).problem(http.StatusBadRequest, earmark.CodeInvalidRequest)
+	require.Equal(t, "soft_ceiling", p.Field)
+}

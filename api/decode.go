@@ -1,0 +1,301 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// MaxBodyBytes bounds the body of a request.
+const MaxBodyBytes = 64 << 10
+
+// nullableField is the one field of a request in which null says something: no
+// ceiling. Elsewhere null is refused, for it would turn into a zero unnoticed,
+// and a usage of null is not a usage of 0.
+const nullableField = "soft_ceiling"
+
+// decodeBody reads the JSON object in the body over into, a pointer to a struct
+// that holds the defaults.
+//
+// encoding/json's own decoding into structs is too lenient for amounts of money:
+// it takes null for 0, matches names in any case, lets the last of two equal
+// names win, and does not name the key of a map that it trips over.
+func decodeBody(c *gin.Context, into any) error {
+	body, err := readBody(c)
+	if err != nil {
+		return err
+	}
+	if len(body) == 0 {
+		return invalidField("", "the body is empty; a JSON object is needed")
+	}
+	return decodeAs(c.Request.Header, body, into)
+}
+
+// decodeOptionalBody does the same, and leaves into as it is without a body.
+func decodeOptionalBody(c *gin.Context, into any) error {
+	body, err := readBody(c)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	return decodeAs(c.Request.Header, body, into)
+}
+
+func readBody(c *gin.Context) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, MaxBodyBytes))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, earmark.Errorf(earmark.CodePayloadTooLarge, "the body is over %d bytes", MaxBodyBytes)
+	case err != nil:
+		return nil, invalidField("", "the body could not be read to its end")
+	}
+	return body, nil
+}
+
+func decodeAs(header http.Header, body []byte, into any) error {
+	mediaType, _, err := mime.ParseMediaType(header.Get("Content-Type"))
+	if err != nil || mediaType != "application/json" {
+		return unsupported("Content-Type", "%q is not supported; send application/json", clip(header.Get("Content-Type")))
+	}
+	if encoding := header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return unsupported("Content-Encoding", "%q is not supported; send the body as it is", clip(encoding))
+	}
+	return decodeJSON(body, into)
+}
+
+func unsupported(field, format string, args ...any) *earmark.Error {
+	err := earmark.Errorf(earmark.CodeUnsupportedMediaType, format, args...)
+	err.Field = field
+	return err
+}
+
+// decodeJSON reads one JSON object over into and refuses anything after it.
+func decodeJSON(body []byte, into any) error {
+	if !utf8.Valid(body) {
+		return invalidField("", "the body is not UTF-8")
+	}
+	d := decoder{json.NewDecoder(bytes.NewReader(body))}
+	d.tokens.UseNumber()
+	token, err := d.next("")
+	if err != nil {
+		return err
+	}
+	if token != json.Delim('{') {
+		return invalidField("", "the body is %s; a JSON object is needed", kindOf(token))
+	}
+	if err := d.object("", reflect.ValueOf(into).Elem()); err != nil {
+		return err
+	}
+	if _, err := d.tokens.Token(); !errors.Is(err, io.EOF) {
+		return invalidField("", "the body goes on after its JSON object; one object is allowed")
+	}
+	return nil
+}
+
+// decoder walks the tokens of a body along the type that it decodes into. What
+// the type does not have is refused at once, so the type bounds the depth.
+type decoder struct{ tokens *json.Decoder }
+
+func (d decoder) next(path string) (json.Token, error) {
+	token, err := d.tokens.Token()
+	var syntax *json.SyntaxError
+	switch {
+	case err == nil:
+		return token, nil
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, invalidField(path, "the body ends in the middle of its JSON")
+	case errors.As(err, &syntax):
+		return nil, invalidField(path, "the body is not JSON at byte %d: %v", d.tokens.InputOffset(), syntax)
+	}
+	return nil, invalidField(path, "the body is not JSON at byte %d", d.tokens.InputOffset())
+}
+
+// value stores what starts with token into target.
+func (d decoder) value(path string, token json.Token, target reflect.Value) error {
+	if token == nil {
+		return null(path, target)
+	}
+	switch target.Kind() {
+	case reflect.Pointer:
+		target.Set(reflect.New(target.Type().Elem()))
+		return d.value(path, token, target.Elem())
+	case reflect.Struct, reflect.Map:
+		if token == json.Delim('{') {
+			return d.object(path, target)
+		}
+	case reflect.Slice:
+		if token == json.Delim('[') {
+			return d.array(path, target)
+		}
+	case reflect.String:
+		if text, ok := token.(string); ok {
+			target.SetString(text)
+			return nil
+		}
+	case reflect.Int64:
+		if number, ok := token.(json.Number); ok {
+			return integer(path, number, target)
+		}
+	}
+	return invalidField(path, "is %s; %s is needed", kindOf(token), wanted(target.Type()))
+}
+
+func (d decoder) object(path string, target reflect.Value) error {
+	seen := map[string]bool{}
+	for d.tokens.More() {
+		token, err := d.next(path)
+		if err != nil {
+			return err
+		}
+		name, _ := token.(string) // the decoder lets nothing else be a name
+		field := clip(name)
+		if path != "" {
+			field = path + "." + field
+		}
+		if seen[name] {
+			return invalidField(field, "is given twice")
+		}
+		seen[name] = true
+		if err := d.member(field, name, target); err != nil {
+			return err
+		}
+	}
+	_, err := d.next(path) // the closing brace
+	return err
+}
+
+// member stores the value that follows name in an object.
+func (d decoder) member(path, name string, target reflect.Value) error {
+	if target.Kind() == reflect.Map {
+		value := reflect.New(target.Type().Elem()).Elem()
+		token, err := d.next(path)
+		if err != nil {
+			return err
+		}
+		if err := d.value(path, token, value); err != nil {
+			return err
+		}
+		if target.IsNil() {
+			target.Set(reflect.MakeMap(target.Type()))
+		}
+		target.SetMapIndex(reflect.ValueOf(name), value)
+		return nil
+	}
+	names := fieldNames(target.Type())
+	index := slices.Index(names, name)
+	if index < 0 {
+		return invalidField(path, "is not a field here; allowed are %s", strings.Join(names, ", "))
+	}
+	token, err := d.next(path)
+	if err != nil {
+		return err
+	}
+	return d.value(path, token, target.Field(index))
+}
+
+func (d decoder) array(path string, target reflect.Value) error {
+	for i := 0; d.tokens.More(); i++ {
+		element := reflect.New(target.Type().Elem()).Elem()
+		at := fmt.Sprintf("%s[%d]", path, i)
+		token, err := d.next(at)
+		if err != nil {
+			return err
+		}
+		if err := d.value(at, token, element); err != nil {
+			return err
+		}
+		target.Set(reflect.Append(target, element))
+	}
+	_, err := d.next(path) // the closing bracket
+	return err
+}
+
+// null stores a null: nil into a *T, and into a **T a pointer to nil, which tells
+// "remove it" from "left out".
+func null(path string, target reflect.Value) error {
+	if path != nullableField || target.Kind() != reflect.Pointer {
+		return invalidField(path, "is null; leave it out or give %s", wanted(target.Type()))
+	}
+	target.SetZero()
+	if target.Type().Elem().Kind() == reflect.Pointer {
+		target.Set(reflect.New(target.Type().Elem()))
+	}
+	return nil
+}
+
+func integer(path string, number json.Number, target reflect.Value) error {
+	n, err := strconv.ParseInt(number.String(), 10, 64)
+	switch {
+	case err == nil:
+		target.SetInt(n)
+		return nil
+	case strings.ContainsAny(number.String(), ".eE"):
+		return invalidField(path, "%s is not a whole number in digits; a fraction or an exponent is not allowed", clip(number.String()))
+	}
+	return invalidField(path, "%s is out of range; the largest whole number is 9223372036854775807", clip(number.String()))
+}
+
+// fieldNames gives the JSON names of a request's fields, in their order. Every
+// field of a request has one.
+func fieldNames(t reflect.Type) []string {
+	names := make([]string, t.NumField())
+	for i := range names {
+		names[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	}
+	return names
+}
+
+// kindOf says what a token is, for people.
+func kindOf(token json.Token) string {
+	switch token.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "true or false"
+	case string:
+		return "a text"
+	case json.Number:
+		return "a number"
+	}
+	if token == json.Delim('[') {
+		return "a list"
+	}
+	return "an object"
+}
+
+// wanted says what a field takes, for people.
+func wanted(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return wanted(t.Elem())
+	case reflect.Slice:
+		return "a list"
+	case reflect.String:
+		return "a text"
+	case reflect.Int64:
+		return "a whole number"
+	}
+	return "an object"
+}
+
+// clip shortens untrusted input before it is quoted in a message.
+func clip(text string) string {
+	const maxQuotedBytes = 80
+	if len(text) <= maxQuotedBytes {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxQuotedBytes], "") + "…"
+}

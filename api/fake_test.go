@@ -1,0 +1,150 @@
+package api
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// fake is a Ledger and a Guard that answers what a test tells it to and records
+// what it was asked.
+type fake struct {
+	mu    sync.Mutex
+	calls []call
+
+	preflight    earmark.Preflight
+	result       earmark.Result // of everything else that has one
+	accepted     bool
+	reservation  *earmark.Reservation
+	reservations earmark.Page[earmark.Reservation]
+	budget       *earmark.Budget
+	budgets      earmark.Page[earmark.Budget]
+	entries      earmark.Page[earmark.Entry]
+	err          error
+	guardErr     error
+
+	postgresReady func(context.Context) error
+	temporalReady func(context.Context) error
+	panics        any
+}
+
+// call is one call of a fake: its name and the argument that tells most.
+type call struct {
+	name string
+	arg  any
+}
+
+func (f *fake) record(name string, arg any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, call{name, arg})
+	if f.panics != nil {
+		panic(f.panics)
+	}
+}
+
+func (f *fake) names() []string {
+	names := []string{}
+	for _, c := range f.calls {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+func (f *fake) last() any {
+	return f.calls[len(f.calls)-1].arg
+}
+
+func (f *fake) Preflight(_ context.Context, admission earmark.Admission) (earmark.Preflight, error) {
+	f.record("Preflight", admission)
+	return f.preflight, f.err
+}
+
+func (f *fake) Decide(_ context.Context, _ string, request earmark.ReservationRequest) (earmark.Result, error) {
+	f.record("Decide", request)
+	return f.result, f.err
+}
+
+func (f *fake) Extend(_ context.Context, _ earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+	f.record("Extend", ttl)
+	return f.result, f.err
+}
+
+func (f *fake) Charge(_ context.Context, charge earmark.Charge) (earmark.Result, error) {
+	f.record("Charge", charge)
+	return f.result, f.err
+}
+
+func (f *fake) Reservation(_ context.Context, _, id string) (*earmark.Reservation, error) {
+	f.record("Reservation", id)
+	return f.reservation, f.err
+}
+
+func (f *fake) Reservations(_ context.Context, _ string, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
+	f.record("Reservations", filter)
+	return f.reservations, f.err
+}
+
+func (f *fake) CreateBudget(_ context.Context, _ string, request earmark.BudgetRequest) (*earmark.Budget, error) {
+	f.record("CreateBudget", request)
+	return f.budget, f.err
+}
+
+func (f *fake) Budget(_ context.Context, _, id string) (*earmark.Budget, error) {
+	f.record("Budget", id)
+	return f.budget, f.err
+}
+
+func (f *fake) Budgets(_ context.Context, _ string, filter earmark.BudgetFilter) (earmark.Page[earmark.Budget], error) {
+	f.record("Budgets", filter)
+	return f.budgets, f.err
+}
+
+func (f *fake) PatchBudget(_ context.Context, _, _ string, patch earmark.BudgetPatch) (*earmark.Budget, error) {
+	f.record("PatchBudget", patch)
+	return f.budget, f.err
+}
+
+func (f *fake) ArchiveBudget(_ context.Context, _, id string) (*earmark.Budget, error) {
+	f.record("ArchiveBudget", id)
+	return f.budget, f.err
+}
+
+func (f *fake) Entries(_ context.Context, _ string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error) {
+	f.record("Entries", filter)
+	return f.entries, f.err
+}
+
+func (f *fake) Ready(ctx context.Context) error {
+	if f.postgresReady == nil {
+		return nil
+	}
+	return f.postgresReady(ctx)
+}
+
+// fakeGuard is the same fake as a Guard; the two interfaces share the name Ready.
+type fakeGuard struct{ *fake }
+
+func (g fakeGuard) Admit(_ context.Context, admission earmark.Admission) (earmark.Result, error) {
+	g.record("Admit", admission)
+	return g.result, g.guardErr
+}
+
+func (g fakeGuard) Commit(_ context.Context, _ earmark.Settlement, usage earmark.Amounts) (earmark.Result, bool, error) {
+	g.record("Commit", usage)
+	return g.result, g.accepted, g.guardErr
+}
+
+func (g fakeGuard) Release(_ context.Context, settlement earmark.Settlement) (earmark.Result, bool, error) {
+	g.record("Release", settlement)
+	return g.result, g.accepted, g.guardErr
+}
+
+func (g fakeGuard) Ready(ctx context.Context) error {
+	if g.temporalReady == nil {
+		return nil
+	}
+	return g.temporalReady(ctx)
+}

@@ -1,0 +1,116 @@
+package api
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// readyTimeout bounds each check of /readyz.
+const readyTimeout = 2 * time.Second
+
+// Words of the checks.
+const (
+	checkUp   = "up"
+	checkDown = "down"
+)
+
+// check is what /readyz says of one service.
+type check struct {
+	Status string `json:"status"`
+	Detail string `json:"detail"`
+}
+
+type readiness struct {
+	Status string           `json:"status"`
+	Checks map[string]check `json:"checks"`
+}
+
+// openapiYAML is the contract that this package keeps.
+//
+//go:embed openapi.yaml
+var openapiYAML []byte
+
+// health says that the process runs. It asks nobody, so that a restart is not the
+// cure for a Postgres that is away.
+func (s *server) health(c *gin.Context) error {
+	return answer(c, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// ready says whether calls can be answered, and if not, what is away and why.
+func (s *server) ready(c *gin.Context) error {
+	checks := runChecks(c.Request.Context(), map[string]func(context.Context) error{
+		"postgres": s.ledger.Ready,
+		"temporal": s.guard.Ready,
+	})
+	away := awayWords(checks)
+	if len(away) == 0 {
+		return answer(c, http.StatusOK, readiness{Status: "ready", Checks: checks})
+	}
+	err := earmark.Errorf(earmark.CodeUnavailable, "%s", strings.Join(away, "; "))
+	p := s.problemOf(err, problems[err.Code])
+	p.Checks = checks
+	c.Header("Retry-After", wholeSeconds(retryUnavailable))
+	writeJSON(c, p.Status, problemContentType, p)
+	return nil
+}
+
+// runChecks asks all at once and waits no longer than readyTimeout, not even for
+// one that does not heed its context.
+func runChecks(ctx context.Context, ready map[string]func(context.Context) error) map[string]check {
+	type answer struct {
+		name string
+		err  error
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	answers := make(chan answer, len(ready))
+	checks := make(map[string]check, len(ready))
+	for name, ask := range ready {
+		checks[name] = check{Status: checkDown, Detail: "did not answer within " + readyTimeout.String()}
+		go func() { answers <- answer{name, ask(ctx)} }()
+	}
+	for range ready {
+		select {
+		case a := <-answers:
+			if !errors.Is(a.err, context.DeadlineExceeded) {
+				checks[a.name] = checkOf(a.err)
+			}
+		case <-ctx.Done():
+			return checks
+		}
+	}
+	return checks
+}
+
+func checkOf(err error) check {
+	if err == nil {
+		return check{Status: checkUp}
+	}
+	return check{Status: checkDown, Detail: err.Error()}
+}
+
+func awayWords(checks map[string]check) []string {
+	var away []string
+	for name, c := range checks {
+		if c.Status != checkUp {
+			away = append(away, name+": "+c.Detail)
+		}
+	}
+	slices.Sort(away)
+	return away
+}
+
+// document serves openapi.yaml.
+func (s *server) document(c *gin.Context) error {
+	c.Data(http.StatusOK, "application/yaml", openapiYAML)
+	return nil
+}

@@ -1,0 +1,87 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// metrics are the API's own. Every label has a closed set of values: routes come
+// from the router, outcomes and codes from the ledger's vocabulary.
+type metrics struct {
+	requests    *prometheus.CounterVec
+	seconds     *prometheus.HistogramVec
+	admissions  *prometheus.CounterVec
+	settlements *prometheus.CounterVec
+}
+
+func newMetrics(registry prometheus.Registerer) *metrics {
+	factory := promauto.With(registry)
+	return &metrics{
+		requests: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "earmark_http_requests_total",
+			Help: "Calls answered, by route, method and class of status.",
+		}, []string{"route", "method", "status"}),
+		seconds: factory.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "earmark_http_request_duration_seconds",
+			Help:    "Time to answer a call, in seconds.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"route", "method"}),
+		admissions: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "earmark_admissions_total",
+			Help: "Valid requests for a reservation, by outcome: applied is a new hold, same a replay; an error counts by its code.",
+		}, []string{"outcome"}),
+		settlements: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "earmark_settlements_total",
+			Help: "Valid commits, releases, extends and charges, by outcome; an error counts by its code.",
+		}, []string{"verb", "outcome"}),
+	}
+}
+
+func (m *metrics) request(c *gin.Context, took time.Duration) {
+	route := c.FullPath()
+	if route == "" {
+		route = "none" // a path of the caller's own making is no label
+	}
+	method := boundedMethod(c.Request.Method)
+	class := strconv.Itoa(c.Writer.Status()/100) + "xx"
+	m.requests.WithLabelValues(route, method, class).Inc()
+	m.seconds.WithLabelValues(route, method).Observe(took.Seconds())
+}
+
+func (m *metrics) admission(outcome earmark.Outcome, err error) {
+	m.admissions.WithLabelValues(outcomeLabel(outcome, err)).Inc()
+}
+
+func (m *metrics) settlement(verb string, outcome earmark.Outcome, taken bool, err error) {
+	label := outcomeLabel(outcome, err)
+	if taken && err == nil {
+		label = "accepted"
+	}
+	m.settlements.WithLabelValues(verb, label).Inc()
+}
+
+func outcomeLabel(outcome earmark.Outcome, err error) string {
+	if err != nil {
+		return string(asError(err).Code)
+	}
+	return string(outcome)
+}
+
+func boundedMethod(method string) string {
+	known := []string{
+		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut,
+		http.MethodPatch, http.MethodDelete, http.MethodOptions,
+	}
+	if slices.Contains(known, method) {
+		return method
+	}
+	return "other"
+}

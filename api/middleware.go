@@ -1,0 +1,60 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// observe counts and logs a call. It logs the route, never the query or the body.
+func (s *server) observe(c *gin.Context) {
+	started := time.Now()
+	c.Next()
+	took := time.Since(started)
+	s.metrics.request(c, took)
+
+	level := slog.LevelDebug
+	if c.Writer.Status() >= http.StatusInternalServerError {
+		level = slog.LevelInfo
+	}
+	s.log.LogAttrs(c.Request.Context(), level, "call answered",
+		slog.String("method", c.Request.Method),
+		slog.String("route", c.FullPath()),
+		slog.Int("status", c.Writer.Status()),
+		slog.Float64("duration_ms", float64(took.Microseconds())/1000))
+}
+
+// recoverPanic answers `internal` where a handler panicked.
+func (s *server) recoverPanic(c *gin.Context) {
+	defer func() {
+		fault := recover()
+		if fault == nil {
+			return
+		}
+		if fault == http.ErrAbortHandler { //nolint:errorlint // net/http panics with this very value
+			panic(fault)
+		}
+		c.Abort()
+		s.log.LogAttrs(c.Request.Context(), slog.LevelError, "handler panicked",
+			slog.String("route", c.FullPath()),
+			slog.Any("panic", fault),
+			slog.String("stack", string(debug.Stack())))
+		s.fail(c, earmark.Errorf(earmark.CodeInternal, "a handler panicked: %v", fault))
+	}()
+	c.Next()
+}
+
+// limitTime ends what a call still does at handlerTimeout, so that its answer goes
+// out before the server closes the connection.
+func limitTime(c *gin.Context) {
+	ctx, cancel := context.WithTimeout(c.Request.Context(), handlerTimeout)
+	defer cancel()
+	c.Request = c.Request.WithContext(ctx)
+	c.Next()
+}

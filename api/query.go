@@ -1,0 +1,97 @@
+package api
+
+import (
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// maxCursorBytes bounds a cursor; the ledger's own are far shorter.
+const maxCursorBytes = 512
+
+// query is a call's query parameters, each given at most once.
+type query struct{ values url.Values }
+
+// readQuery refuses every parameter that is not among allowed: one that is
+// ignored is a filter that the caller believes in.
+func readQuery(c *gin.Context, allowed ...string) (query, error) {
+	values, err := url.ParseQuery(c.Request.URL.RawQuery)
+	if err != nil {
+		return query{}, invalidField("", "the query string is not well formed")
+	}
+	for name, given := range values {
+		if !slices.Contains(allowed, name) {
+			return query{}, unknownParameter(name, allowed)
+		}
+		if len(given) > 1 {
+			return query{}, invalidField(name, "is given %d times; once is allowed", len(given))
+		}
+	}
+	return query{values}, nil
+}
+
+// noQuery refuses every query parameter.
+func noQuery(c *gin.Context) error {
+	_, err := readQuery(c)
+	return err
+}
+
+func unknownParameter(name string, allowed []string) error {
+	if len(allowed) == 0 {
+		return invalidField(clip(name), "is not a query parameter here; none is allowed")
+	}
+	return invalidField(clip(name), "is not a query parameter here; allowed are %s", strings.Join(allowed, ", "))
+}
+
+// page reads cursor and limit.
+func (q query) page() (cursor string, limit int, err error) {
+	cursor = q.values.Get("cursor") // empty is the first page, as next_cursor is empty on the last
+	if len(cursor) > maxCursorBytes || strings.ContainsFunc(cursor, notPrintable) {
+		return "", 0, invalidField("cursor", "is not a cursor; give the next_cursor of the page before")
+	}
+	if !q.values.Has("limit") {
+		return cursor, earmark.DefaultPageSize, nil
+	}
+	text := q.values.Get("limit")
+	limit, err = strconv.Atoi(text)
+	if err != nil || limit < 1 || limit > earmark.MaxPageSize {
+		return "", 0, invalidField("limit", "%q is out of range: 1 to %d are allowed", clip(text), earmark.MaxPageSize)
+	}
+	return cursor, limit, nil
+}
+
+// scope reads a scope; empty where the parameter is not given.
+func (q query) scope(name string) (string, error) {
+	if !q.values.Has(name) {
+		return "", nil
+	}
+	scope := q.values.Get(name)
+	return scope, earmark.ValidateScope(name, scope)
+}
+
+// flag reads true or false; false where the parameter is not given.
+func (q query) flag(name string) (bool, error) {
+	switch {
+	case !q.values.Has(name), q.values.Get(name) == "false":
+		return false, nil
+	case q.values.Get(name) == "true":
+		return true, nil
+	}
+	return false, invalidField(name, "%q is not allowed; use true or false", clip(q.values.Get(name)))
+}
+
+// id reads an id of the form that isID checks; empty where it is not given.
+func (q query) id(name string, isID func(string) bool, example string) (string, error) {
+	id := q.values.Get(name)
+	if q.values.Has(name) && !isID(id) {
+		return "", invalidField(name, "%q is not an id such as %s", clip(id), example)
+	}
+	return id, nil
+}
+
+func notPrintable(char rune) bool { return char < '!' || char > '~' }

@@ -1,0 +1,238 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+// reserve answers what one read can answer, and starts a workflow for the rest:
+// only a yes needs a reservation.
+func (s *server) reserve(c *gin.Context) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	key, err := idempotencyKey(c)
+	if err != nil {
+		return err
+	}
+	request, err := reservationRequest(c)
+	if err != nil {
+		return err
+	}
+	admission := earmark.Admission{
+		ID:          earmark.NewReservationID(),
+		Tenant:      earmark.DefaultTenant,
+		Request:     request,
+		RequestHash: request.Hash(),
+	}
+	if key != "" {
+		admission.ID = earmark.ReservationID(admission.Tenant, key)
+	}
+	admission.WorkflowID = workflows.ReservationWorkflowID(admission.ID)
+
+	result, err := s.admit(c, admission)
+	s.metrics.admission(result.Outcome, err)
+	if err != nil {
+		return err
+	}
+	return s.answerAdmission(c, admission, result, key != "")
+}
+
+func (s *server) admit(c *gin.Context, admission earmark.Admission) (earmark.Result, error) {
+	ctx := c.Request.Context()
+	preflight, err := s.ledger.Preflight(ctx, admission)
+	if err != nil || preflight.Outcome != earmark.OutcomeApplied {
+		return preflight.Result, err
+	}
+	admission.AdmitBy = preflight.Now
+	return s.guard.Admit(ctx, admission)
+}
+
+func (s *server) answerAdmission(c *gin.Context, admission earmark.Admission, result earmark.Result, keyed bool) error {
+	switch {
+	case result.Reservation == nil:
+		return refused(admission.ID, result)
+	case result.Outcome == earmark.OutcomeApplied:
+	case result.Outcome == earmark.OutcomeSame:
+		if err := replayed(result.Reservation); err != nil {
+			return err
+		}
+		if keyed { // without a key it can only be this very call, tried twice
+			c.Header(idempotencyHitHeader, "true")
+		}
+	default:
+		return refused(admission.ID, result)
+	}
+	c.Header("Location", "/v1/reservations/"+admission.ID)
+	return answer(c, http.StatusCreated, s.show(result.Reservation))
+}
+
+// replayed says why a request that was admitted before is not answered with a
+// reservation again: what it set aside is set aside no more.
+func replayed(reservation *earmark.Reservation) error {
+	switch reservation.State {
+	case earmark.StateHeld:
+		return nil
+	case earmark.StateExpired, earmark.StateReview:
+		return standing(earmark.CodeReservationExpired, reservation,
+			"the reservation of this key has expired; use a new key for a new request")
+	}
+	return standing(earmark.CodeAlreadySettled, reservation,
+		"the reservation of this key is %s; use a new key for a new request", reservation.State)
+}
+
+// refused turns the outcome of an admission that reserved nothing into an error.
+func refused(id string, result earmark.Result) error {
+	switch result.Outcome {
+	case earmark.OutcomeDenied:
+		return denied(result.Decision)
+	case earmark.OutcomeReleased:
+		if result.Reservation != nil {
+			return replayed(result.Reservation)
+		}
+		err := earmark.Errorf(earmark.CodeAlreadySettled, "the reservation was released before it was made")
+		err.ReservationID = id
+		return err
+	case earmark.OutcomeTooLate, earmark.OutcomeUnknown: // too late, or the row is lost: neither a yes nor a no
+		err := earmark.Errorf(earmark.CodeAdmissionUnknown, "there was no decision in time; the same key is safe to retry")
+		err.ReservationID = id
+		return err
+	}
+	return notBudgeted(result)
+}
+
+// notBudgeted turns the outcomes that a reservation, a decision and a usage share
+// into errors that name the field.
+func notBudgeted(result earmark.Result) error {
+	switch result.Outcome {
+	case earmark.OutcomeNoBudget:
+		err := earmark.Errorf(earmark.CodeNoBudget, "%q meets no budget; create one on it or on a scope above it", result.Subject)
+		err.Field = "scopes"
+		return err
+	case earmark.OutcomeUnitNotBudgeted:
+		err := earmark.Errorf(earmark.CodeUnitNotBudgeted, "no budget on these scopes counts %q; create one or leave the unit out", result.Subject)
+		err.Field = "amounts." + result.Subject
+		return err
+	case earmark.OutcomeMismatch:
+		err := earmark.Errorf(earmark.CodeIdempotencyMismatch, "was used for another request; use a new key, or send the same body")
+		err.Field = idempotencyKeyHeader
+		return err
+	case earmark.OutcomeOverflow:
+		return overflow("amounts", result.Subject)
+	}
+	return unexpected(result)
+}
+
+func denied(decision *earmark.Decision) error {
+	if decision == nil {
+		decision = &earmark.Decision{}
+	}
+	err := earmark.Errorf(earmark.CodeBudgetExceeded, "%s", denialWords(decision))
+	err.Violations = decision.Violations
+	err.Retryable = decision.Retryable
+	err.RetryAt = decision.RetryAt
+	return err
+}
+
+func denialWords(decision *earmark.Decision) string {
+	if len(decision.Violations) == 0 {
+		return "the request does not fit into a budget"
+	}
+	first := decision.Violations[0]
+	words := earmark.Amounts{first.Unit: first.Requested}.String() + " do not fit into the budget on " + first.Scope +
+		": " + earmark.FormatAmount(first.Available) + " of " + earmark.FormatAmount(first.Limit) + " are available"
+	if decision.Retryable {
+		words += "; holds in flight stand in the way, try again when some have settled"
+	}
+	return words
+}
+
+func (s *server) getReservation(c *gin.Context) error {
+	id, err := reservationID(c)
+	if err != nil {
+		return err
+	}
+	reservation, err := s.ledger.Reservation(c.Request.Context(), earmark.DefaultTenant, id)
+	switch {
+	case err != nil:
+		return err
+	case reservation == nil:
+		return noReservationWithID(id)
+	}
+	return answer(c, http.StatusOK, s.show(reservation))
+}
+
+func (s *server) listReservations(c *gin.Context) error {
+	filter, err := reservationFilter(c)
+	if err != nil {
+		return err
+	}
+	page, err := s.ledger.Reservations(c.Request.Context(), earmark.DefaultTenant, filter)
+	if err != nil {
+		return err
+	}
+	shown := earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{}, NextCursor: page.NextCursor}
+	for _, reservation := range page.Data {
+		shown.Data = append(shown.Data, s.show(&reservation))
+	}
+	return answer(c, http.StatusOK, shown)
+}
+
+func reservationFilter(c *gin.Context) (filter earmark.ReservationFilter, err error) {
+	q, err := readQuery(c, "state", "scope", "overdue", "orphan", "cursor", "limit")
+	if err != nil {
+		return filter, err
+	}
+	states := []earmark.State{
+		earmark.StateHeld, earmark.StateCommitted, earmark.StateReleased, earmark.StateExpired, earmark.StateReview,
+	}
+	if q.values.Has("state") {
+		filter.State = earmark.State(q.values.Get("state"))
+		if !slices.Contains(states, filter.State) {
+			return filter, invalidField("state", "%q is not allowed; use one of held, committed, released, expired, review", clip(string(filter.State)))
+		}
+	}
+	if filter.Scope, err = q.scope("scope"); err != nil {
+		return filter, err
+	}
+	if filter.Overdue, err = q.flag("overdue"); err != nil {
+		return filter, err
+	}
+	if filter.Orphan, err = q.flag("orphan"); err != nil {
+		return filter, err
+	}
+	filter.Cursor, filter.Limit, err = q.page()
+	return filter, err
+}
+
+// reservationRequest reads the body that a reservation and a decision share.
+func reservationRequest(c *gin.Context) (earmark.ReservationRequest, error) {
+	// Defaults first: an explicit 0 or "" is then told from a field left out.
+	request := earmark.ReservationRequest{}.WithDefaults()
+	if err := decodeBody(c, &request); err != nil {
+		return request, err
+	}
+	if err := request.Validate(); err != nil {
+		return request, err
+	}
+	return request.WithDefaults(), nil
+}
+
+// reservationID reads the id in the path. What has not the form of one cannot
+// exist.
+func reservationID(c *gin.Context) (string, error) {
+	id := c.Param("id")
+	if !earmark.IsReservationID(id) {
+		return "", noReservationWithID(id)
+	}
+	return id, noQuery(c)
+}
+
+func noReservationWithID(id string) error {
+	return earmark.Errorf(earmark.CodeNotFound, "there is no reservation with the id %q", clip(id))
+}

@@ -1,0 +1,178 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// accepted is the body of a 202: Temporal has taken the settlement durably, and
+// it lands as soon as Postgres is back.
+type accepted struct {
+	ID       string `json:"id"`
+	Accepted bool   `json:"accepted"`
+}
+
+type commitBody struct {
+	Usage earmark.Amounts `json:"usage"`
+}
+
+type releaseBody struct {
+	Reason string `json:"reason"`
+}
+
+type extendBody struct {
+	TTLSeconds int64 `json:"ttl_seconds"`
+}
+
+func (s *server) commit(c *gin.Context) error {
+	settlement, err := settlementOf(c)
+	if err != nil {
+		return err
+	}
+	var body commitBody
+	if err := decodeBody(c, &body); err != nil {
+		return err
+	}
+	if err := earmark.ValidateUsage(body.Usage); err != nil {
+		return err
+	}
+	result, taken, err := s.guard.Commit(c.Request.Context(), settlement, body.Usage)
+	s.metrics.settlement("commit", result.Outcome, taken, err)
+	return s.answerSettlement(c, settlement.ID, result, taken, err)
+}
+
+func (s *server) release(c *gin.Context) error {
+	settlement, err := settlementOf(c)
+	if err != nil {
+		return err
+	}
+	var body releaseBody
+	if err := decodeOptionalBody(c, &body); err != nil {
+		return err
+	}
+	if err := earmark.ValidateReason(body.Reason); err != nil {
+		return err
+	}
+	settlement.Reason = body.Reason
+	result, taken, err := s.guard.Release(c.Request.Context(), settlement)
+	s.metrics.settlement("release", result.Outcome, taken, err)
+	return s.answerSettlement(c, settlement.ID, result, taken, err)
+}
+
+// extend is the ledger's alone: the workflow's timer is lazy and asks the ledger
+// when it fires.
+func (s *server) extend(c *gin.Context) error {
+	settlement, err := settlementOf(c)
+	if err != nil {
+		return err
+	}
+	var body extendBody
+	if err := decodeBody(c, &body); err != nil {
+		return err
+	}
+	if err := earmark.ValidateTTL(body.TTLSeconds); err != nil {
+		return err
+	}
+	result, err := s.ledger.Extend(c.Request.Context(), settlement, time.Duration(body.TTLSeconds)*time.Second)
+	s.metrics.settlement("extend", result.Outcome, false, err)
+	return s.answerSettlement(c, settlement.ID, result, false, err)
+}
+
+func settlementOf(c *gin.Context) (earmark.Settlement, error) {
+	id, err := reservationID(c)
+	return earmark.Settlement{ID: id, Tenant: earmark.DefaultTenant, Actor: earmark.ActorAPI}, err
+}
+
+func (s *server) answerSettlement(c *gin.Context, id string, result earmark.Result, taken bool, err error) error {
+	switch {
+	case err != nil:
+		return withReservationID(err, id)
+	case taken:
+		c.Header("Location", "/v1/reservations/"+id)
+		return answer(c, http.StatusAccepted, accepted{ID: id, Accepted: true})
+	case result.Reservation != nil && settled(result.Outcome):
+		return answer(c, http.StatusOK, s.show(result.Reservation))
+	}
+	return notSettled(id, result)
+}
+
+func settled(outcome earmark.Outcome) bool {
+	return outcome == earmark.OutcomeApplied || outcome == earmark.OutcomeSame
+}
+
+// notSettled turns the outcome of a commit, release or extend that changed
+// nothing into an error.
+func notSettled(id string, result earmark.Result) error {
+	switch result.Outcome {
+	case earmark.OutcomeUnknown:
+		return noReservationWithID(id)
+	case earmark.OutcomeConflict:
+		return conflict(result.Reservation)
+	case earmark.OutcomeExpired:
+		return standing(earmark.CodeReservationExpired, result.Reservation, "the lease of the reservation has run out")
+	case earmark.OutcomeOverageRejected:
+		return standing(earmark.CodeOverageRejected, result.Reservation,
+			"the usage is more than was reserved and a budget refuses overage; the usage is noted, and the reservation will wait for an operator")
+	case earmark.OutcomeUnitsMismatch:
+		return unitsMismatch(result)
+	case earmark.OutcomeOverflow:
+		return overflow("usage", result.Subject)
+	}
+	return unexpected(result)
+}
+
+func conflict(reservation *earmark.Reservation) error {
+	if reservation == nil {
+		return earmark.Errorf(earmark.CodeAlreadySettled, "the reservation is settled otherwise")
+	}
+	if reservation.State == earmark.StateReleased {
+		return standing(earmark.CodeAlreadySettled, reservation,
+			"the reservation is released, which is final; charge usage that was spent nevertheless with POST /v1/usage")
+	}
+	return standing(earmark.CodeAlreadySettled, reservation, "the reservation is %s otherwise, which stands", reservation.State)
+}
+
+func unitsMismatch(result earmark.Result) error {
+	field, allowed := "usage", "exactly the reserved units"
+	if result.Subject != "" {
+		field += "." + result.Subject
+	}
+	if result.Reservation != nil {
+		allowed += ", " + result.Reservation.Amounts.String() + " here"
+	}
+	return invalidField(field, "usage is given in %s", allowed)
+}
+
+// overflow is rule R8: a sum that int64 does not hold is refused.
+func overflow(field, unit string) error {
+	if unit != "" {
+		field += "." + unit
+	}
+	return invalidField(field, "is too large: with what is reserved and spent it would pass 9,223,372,036,854,775,807")
+}
+
+// standing is an error that shows the reservation as it stands.
+func standing(code earmark.Code, reservation *earmark.Reservation, format string, args ...any) error {
+	err := earmark.Errorf(code, format, args...)
+	err.Reservation = reservation
+	return err
+}
+
+// unexpected is an outcome that the call cannot have, or one that lacks its
+// reservation: a bug.
+func unexpected(result earmark.Result) error {
+	return earmark.Errorf(earmark.CodeInternal, "outcome %q with reservation %t is not one of this call", result.Outcome, result.Reservation != nil)
+}
+
+// withReservationID makes an error tell which reservation it is about.
+func withReservationID(err error, id string) error {
+	known := *asError(err)
+	if known.ReservationID == "" {
+		known.ReservationID = id
+	}
+	return &known
+}

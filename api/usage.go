@@ -1,0 +1,136 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/earmark-dev/earmark"
+)
+
+const (
+	idempotencyKeyHeader = "Idempotency-Key"
+	idempotencyHitHeader = "Idempotency-Hit"
+)
+
+// chargeUsage charges what was spent without a reservation. A key is needed, for
+// a charge that is sent twice would be charged twice.
+func (s *server) chargeUsage(c *gin.Context) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	key, err := idempotencyKey(c)
+	if err != nil {
+		return err
+	}
+	if key == "" {
+		return invalidField(idempotencyKeyHeader, "is missing; give a key of 1 to %d printable ASCII characters that names this usage", earmark.MaxIdempotencyKey)
+	}
+	var request earmark.UsageRequest
+	if err := decodeBody(c, &request); err != nil {
+		return err
+	}
+	if err := request.Validate(); err != nil {
+		return err
+	}
+	request = request.WithDefaults()
+	charge := earmark.Charge{
+		ID:          earmark.ReservationID(earmark.DefaultTenant, key),
+		Tenant:      earmark.DefaultTenant,
+		Request:     request,
+		RequestHash: request.Hash(),
+		Actor:       earmark.ActorAPI,
+		Reason:      "usage without a reservation",
+	}
+	result, err := s.ledger.Charge(c.Request.Context(), charge)
+	s.metrics.settlement("charge", result.Outcome, false, err)
+	if err != nil {
+		return withReservationID(err, charge.ID)
+	}
+	return s.answerCharge(c, result)
+}
+
+func (s *server) answerCharge(c *gin.Context, result earmark.Result) error {
+	switch {
+	case result.Reservation == nil:
+		return notBudgeted(result)
+	case result.Outcome == earmark.OutcomeApplied:
+	case result.Outcome == earmark.OutcomeSame && result.Reservation.ExpiresAt == nil:
+		c.Header(idempotencyHitHeader, "true")
+	case result.Outcome == earmark.OutcomeSame: // a lease: the key was a reservation's
+		return notBudgeted(earmark.Result{Outcome: earmark.OutcomeMismatch})
+	default:
+		return notBudgeted(result)
+	}
+	c.Header("Location", "/v1/reservations/"+result.Reservation.ID)
+	return answer(c, http.StatusCreated, s.show(result.Reservation))
+}
+
+// decide answers whether a reservation would be admitted now. It reserves
+// nothing, so the answer may be another a moment later.
+func (s *server) decide(c *gin.Context) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	request, err := reservationRequest(c)
+	if err != nil {
+		return err
+	}
+	result, err := s.ledger.Decide(c.Request.Context(), earmark.DefaultTenant, request)
+	if err != nil {
+		return err
+	}
+	decision := earmark.Decision{Admitted: true}
+	switch result.Outcome {
+	case earmark.OutcomeApplied:
+	case earmark.OutcomeDenied:
+		decision = earmark.Decision{}
+		if result.Decision != nil {
+			decision = *result.Decision
+		}
+	default:
+		return notBudgeted(result)
+	}
+	decision.Violations = orEmpty(decision.Violations)
+	return answer(c, http.StatusOK, decision)
+}
+
+func (s *server) listEntries(c *gin.Context) error {
+	filter, err := entryFilter(c)
+	if err != nil {
+		return err
+	}
+	page, err := s.ledger.Entries(c.Request.Context(), earmark.DefaultTenant, filter)
+	if err != nil {
+		return err
+	}
+	page.Data = orEmpty(page.Data)
+	return answer(c, http.StatusOK, page)
+}
+
+func entryFilter(c *gin.Context) (filter earmark.EntryFilter, err error) {
+	q, err := readQuery(c, "budget_id", "reservation_id", "cursor", "limit")
+	if err != nil {
+		return filter, err
+	}
+	if filter.BudgetID, err = q.id("budget_id", earmark.IsBudgetID, "bud_…"); err != nil {
+		return filter, err
+	}
+	if filter.ReservationID, err = q.id("reservation_id", earmark.IsReservationID, "rsv_…"); err != nil {
+		return filter, err
+	}
+	filter.Cursor, filter.Limit, err = q.page()
+	return filter, err
+}
+
+// idempotencyKey reads the header; empty where it is not given.
+func idempotencyKey(c *gin.Context) (string, error) {
+	keys := c.Request.Header.Values(idempotencyKeyHeader)
+	switch len(keys) {
+	case 0:
+		return "", nil
+	case 1:
+		return keys[0], earmark.ValidateIdempotencyKey(keys[0])
+	}
+	return "", invalidField(idempotencyKeyHeader, "is given %d times; once is allowed", len(keys))
+}

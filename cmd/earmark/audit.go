@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+
+	"github.com/earmark-dev/earmark/internal/postgres"
+)
+
+func newAudit() *cobra.Command {
+	s := &settings{}
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Check every rule of the ledger on a live database",
+		Long: `Check every rule of the ledger on a live database, all at one moment, without
+blocking anybody. Exits with 1 when anything does not add up.`,
+		Example: "  earmark audit --database-url postgres://earmark@127.0.0.1:5433/earmark",
+		Args:    noArguments,
+		RunE: withDatabase(s, func(ctx context.Context, cmd *cobra.Command, pool *pgxpool.Pool) error {
+			report, err := postgres.New(pool).Audit(ctx)
+			if err != nil {
+				return err
+			}
+			return printAudit(cmd, report, asJSON)
+		}),
+	}
+	s.databaseFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// printAudit prints the report; its error says that a rule is broken.
+func printAudit(cmd *cobra.Command, report postgres.AuditReport, asJSON bool) error {
+	out := cmd.OutOrStdout()
+	mismatches := report.Mismatches()
+	if asJSON {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(report); err != nil {
+			return err
+		}
+	} else {
+		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "RULE\tCHECKED\tMISMATCHED\tMEANING")
+		for _, check := range report.Checks {
+			fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", check.Rule, check.Checked, check.Mismatched, check.Meaning)
+		}
+		if err := table.Flush(); err != nil {
+			return err
+		}
+		for _, line := range mismatches {
+			fmt.Fprintln(out, line)
+		}
+	}
+	if len(mismatches) > 0 {
+		return fmt.Errorf("%d of %d checks found mismatches", len(mismatches), len(report.Checks))
+	}
+	return nil
+}

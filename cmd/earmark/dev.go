@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/earmark-dev/earmark/internal/devstack"
+	"github.com/earmark-dev/earmark/internal/postgres"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+// stopTimeout bounds how long one child process may take to stop.
+const stopTimeout = 20 * time.Second
+
+// devSettings say where the development stack lives.
+type devSettings struct {
+	settings
+	dataDir      string
+	postgresPort int
+	temporalPort int
+	uiPort       int
+}
+
+func newDev() *cobra.Command {
+	d := &devSettings{}
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything on this machine: Postgres, Temporal with its UI, API and worker",
+		Long: `Run everything on this machine, on loopback addresses: Postgres, Temporal with
+its UI, migrations, the HTTP API and a worker. What it stores survives a restart.
+Ctrl-C stops all of it.`,
+		Example: `  earmark dev
+  earmark dev --addr 127.0.0.1:9080 --data-dir ./data
+  earmark dev --database-url postgres://me@127.0.0.1:5432/earmark   # with a Postgres that runs already`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := d.load(cmd); err != nil {
+				return err
+			}
+			return d.run(cmd.Context(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	d.databaseFlags(flags)
+	d.temporalFlags(flags)
+	d.apiFlags(flags)
+	d.workerFlags(flags)
+	d.logFlags(flags)
+	flags.Lookup("log-format").DefValue, d.LogFormat = "text", "text"
+	flags.StringVar(&d.dataDir, "data-dir", "", "where Postgres and Temporal keep their data (default: a directory of this user)")
+	flags.IntVar(&d.postgresPort, "postgres-port", 5433, "port of Postgres")
+	flags.IntVar(&d.temporalPort, "temporal-port", 7233, "port of Temporal")
+	flags.IntVar(&d.uiPort, "ui-port", 8233, "port of Temporal UI")
+	return cmd
+}
+
+// run starts what is not running already, serves until ctx is done, and stops in
+// the opposite order.
+func (d *devSettings) run(ctx context.Context, out io.Writer) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if d.dataDir == "" {
+		if d.dataDir, err = devstack.DefaultDataDir(); err != nil {
+			return err
+		}
+	}
+	if d.dataDir, err = filepath.Abs(d.dataDir); err != nil {
+		return fmt.Errorf("find --data-dir: %w", err)
+	}
+	lock, err := devstack.LockDir(d.dataDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+
+	stop, err := d.startChildren(ctx, out, cancel)
+	defer func() { err = errors.Join(err, stop()) }()
+	if err != nil {
+		return err
+	}
+	if err := d.migrate(ctx, out); err != nil {
+		return err
+	}
+	err = serve(ctx, &d.settings, d.logger(), func(address string) { d.greet(out, address) })
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return errors.Join(cause, err) // a child died
+	}
+	return err
+}
+
+// startChildren starts Postgres and Temporal side by side, each unless the settings
+// name one that runs already. stop is never nil and stops what was started.
+func (d *devSettings) startChildren(ctx context.Context, out io.Writer, died context.CancelCauseFunc) (stop func() error, err error) {
+	var database *devstack.Postgres
+	var temporal *devstack.Temporal
+	group, groupCtx := errgroup.WithContext(ctx)
+	if d.DatabaseURL == "" {
+		group.Go(func() (err error) {
+			database, err = devstack.StartPostgres(groupCtx, devstack.PostgresOptions{Dir: filepath.Join(d.dataDir, "postgres"), Port: d.postgresPort, Log: out})
+			return err
+		})
+	}
+	if d.temporalAddress == "" {
+		group.Go(func() (err error) {
+			attributes := make(map[string]string)
+			for name, kind := range workflows.SearchAttributes() {
+				attributes[name] = kind.String()
+			}
+			temporal, err = devstack.StartTemporal(groupCtx, devstack.TemporalOptions{
+				Dir: filepath.Join(d.dataDir, "temporal"), Port: d.temporalPort, UIPort: d.uiPort, Log: out, SearchAttributes: attributes,
+			})
+			return err
+		})
+	}
+	fmt.Fprintf(out, "starting Postgres and Temporal in %s …\n", d.dataDir)
+	err = group.Wait()
+	stop = func() error {
+		var errs []error
+		for _, child := range []interface{ Stop(context.Context) error }{orNil(temporal), orNil(database)} {
+			if child != nil {
+				stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+				errs = append(errs, child.Stop(stopCtx))
+				cancel()
+			}
+		}
+		return errors.Join(errs...)
+	}
+	if err != nil {
+		return stop, err
+	}
+	if database != nil {
+		d.DatabaseURL = database.URL()
+		go watch(ctx, "Postgres", database, died)
+	}
+	if temporal != nil {
+		d.temporalAddress, d.temporalNamespace = temporal.Address(), client.DefaultNamespace
+		if d.UIURL == "" {
+			d.UIURL = temporal.UIURL()
+		}
+		go watch(ctx, "Temporal", temporal, died)
+	}
+	return stop, nil
+}
+
+// orNil keeps a nil pointer from hiding in an interface.
+func orNil[T any, P interface {
+	*T
+	Stop(context.Context) error
+}](child P) interface{ Stop(context.Context) error } {
+	if child == nil {
+		return nil
+	}
+	return child
+}
+
+// watch ends everything when a child ends by itself.
+func watch(ctx context.Context, name string, child interface {
+	Done() <-chan struct{}
+	Err() error
+}, died context.CancelCauseFunc,
+) {
+	select {
+	case <-ctx.Done():
+	case <-child.Done():
+		if ctx.Err() == nil {
+			died(fmt.Errorf("%s ended, and so everything stops: %w", name, child.Err()))
+		}
+	}
+}
+
+func (d *devSettings) migrate(ctx context.Context, out io.Writer) error {
+	pool, err := postgres.Open(ctx, d.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if _, err := postgres.Migrate(ctx, pool); err != nil {
+		return err
+	}
+	if d.WithoutSearchAttributes {
+		return nil
+	}
+	return withTemporal(ctx, &d.settings, func(ctx context.Context, c client.Client, namespace string) error {
+		return registerAttributes(ctx, out, c, namespace)
+	})
+}
+
+func (d *devSettings) greet(out io.Writer, address string) {
+	fmt.Fprintf(out, `
+Earmark is running.
+
+  API          http://%s
+  Temporal UI  %s
+  Postgres     %s
+  data         %s
+
+Create a budget and hold some of it:
+
+  curl -s http://%[1]s/v1/budgets -H 'Content-Type: application/json' -d '{"scope":"acme","unit":"tokens","limit":1000}'
+  curl -s http://%[1]s/v1/reservations -H 'Content-Type: application/json' -d '{"scopes":["acme"],"amounts":{"tokens":600}}'
+
+Ctrl-C stops everything; the data stays.
+`, address, orElse(d.UIURL, "(of the Temporal that runs already)"), d.DatabaseURL, d.dataDir)
+}
+
+func orElse(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}

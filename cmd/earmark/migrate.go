@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
+
+	"github.com/earmark-dev/earmark/internal/postgres"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+// attributesTimeout bounds the registration of search attributes.
+const attributesTimeout = 30 * time.Second
+
+func newMigrate() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Bring the database and the Temporal namespace to what this version needs",
+		Args:  noArguments,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newMigrateUp(), newMigrateStatus())
+	return cmd
+}
+
+func newMigrateUp() *cobra.Command {
+	s := &settings{LogFormat: "text"}
+	cmd := &cobra.Command{
+		Use:     "up",
+		Short:   "Apply pending migrations and register the search attributes",
+		Example: "  earmark migrate up --database-url postgres://earmark@127.0.0.1:5432/earmark --temporal-address 127.0.0.1:7233",
+		Args:    noArguments,
+		RunE: withDatabase(s, func(ctx context.Context, cmd *cobra.Command, pool *pgxpool.Pool) error {
+			if err := migrateUp(ctx, cmd.OutOrStdout(), pool); err != nil {
+				return err
+			}
+			if s.WithoutSearchAttributes {
+				return nil
+			}
+			return withTemporal(ctx, s, func(ctx context.Context, c client.Client, namespace string) error {
+				return registerAttributes(ctx, cmd.OutOrStdout(), c, namespace)
+			})
+		}),
+	}
+	s.databaseFlags(cmd.Flags())
+	s.temporalFlags(cmd.Flags())
+	return cmd
+}
+
+func newMigrateStatus() *cobra.Command {
+	s := &settings{LogFormat: "text"}
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "List the migrations and the search attributes that are missing",
+		Example: "  earmark migrate status --database-url postgres://earmark@127.0.0.1:5432/earmark",
+		Args:    noArguments,
+		RunE: withDatabase(s, func(ctx context.Context, cmd *cobra.Command, pool *pgxpool.Pool) error {
+			if err := printMigrations(ctx, cmd.OutOrStdout(), pool); err != nil {
+				return err
+			}
+			if s.WithoutSearchAttributes {
+				return nil
+			}
+			return withTemporal(ctx, s, func(ctx context.Context, c client.Client, namespace string) error {
+				missing, err := workflows.MissingSearchAttributes(ctx, c, namespace)
+				if err != nil {
+					return fmt.Errorf("the search attributes of namespace %s: %w", namespace, err)
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "search attributes missing in namespace %s: %s\n", namespace, orNone(missing))
+				return nil
+			})
+		}),
+	}
+	s.databaseFlags(cmd.Flags())
+	s.temporalFlags(cmd.Flags())
+	return cmd
+}
+
+func migrateUp(ctx context.Context, out io.Writer, pool *pgxpool.Pool) error {
+	applied, err := postgres.Migrate(ctx, pool)
+	for _, m := range applied {
+		fmt.Fprintf(out, "applied %s in %s\n", m.Name, m.Took.Round(time.Millisecond))
+	}
+	if err == nil && len(applied) == 0 {
+		fmt.Fprintln(out, "the database is up to date")
+	}
+	return err
+}
+
+func registerAttributes(ctx context.Context, out io.Writer, c client.Client, namespace string) error {
+	added, err := workflows.AddSearchAttributes(ctx, c, namespace)
+	if err != nil {
+		return fmt.Errorf("the search attributes were not registered in namespace %s (an administrator may have to, or use --without-search-attributes): %w", namespace, err)
+	}
+	if len(added) > 0 {
+		fmt.Fprintf(out, "registered the search attributes %s in namespace %s\n", strings.Join(added, ", "), namespace)
+	}
+	return nil
+}
+
+func printMigrations(ctx context.Context, out io.Writer, pool *pgxpool.Pool) error {
+	migrations, err := postgres.MigrationStatus(ctx, pool)
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "MIGRATION\tAPPLIED")
+	for _, m := range migrations {
+		when := "pending"
+		if !m.AppliedAt.IsZero() {
+			when = m.AppliedAt.UTC().Format(time.RFC3339)
+		}
+		fmt.Fprintf(table, "%s\t%s\n", m.Name, when)
+	}
+	return table.Flush()
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// withDatabase runs f with a pool on the database of the settings.
+func withDatabase(s *settings, f func(context.Context, *cobra.Command, *pgxpool.Pool) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		if err := errors.Join(s.load(cmd), s.requireDatabase()); err != nil {
+			return err
+		}
+		pool, err := postgres.Open(cmd.Context(), s.DatabaseURL)
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		return f(cmd.Context(), cmd, pool)
+	}
+}
+
+// withTemporal runs f with a client on the namespace of the settings, within attributesTimeout.
+func withTemporal(ctx context.Context, s *settings, f func(context.Context, client.Client, string) error) error {
+	c, namespace, err := s.temporal(s.logger())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, attributesTimeout)
+	defer cancel()
+	return f(ctx, c, namespace)
+}

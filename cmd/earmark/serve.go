@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/api"
+	"github.com/earmark-dev/earmark/internal/postgres"
+	"github.com/earmark-dev/earmark/worker"
+)
+
+// drainTimeout is how long calls under way may take after a signal to stop.
+const drainTimeout = 15 * time.Second
+
+func newServe() *cobra.Command {
+	s := &settings{}
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the HTTP API, with a worker in the same process",
+		Long: `Serve the HTTP API. A worker runs in the same process unless --without-worker is
+given; then workers run elsewhere (earmark worker), and admissions take longer.
+Temporal's address, namespace, key and certificates come from its standard
+environment variables (TEMPORAL_ADDRESS, …) and profile file.`,
+		Example: "  EARMARK_DATABASE_URL=postgres://earmark@127.0.0.1:5432/earmark TEMPORAL_ADDRESS=127.0.0.1:7233 earmark serve",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := errors.Join(s.load(cmd), s.requireDatabase()); err != nil {
+				return err
+			}
+			return serve(cmd.Context(), s, s.logger(), nil)
+		},
+	}
+	s.databaseFlags(cmd.Flags())
+	s.temporalFlags(cmd.Flags())
+	s.apiFlags(cmd.Flags())
+	s.workerFlags(cmd.Flags())
+	s.logFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&s.WithoutWorker, "without-worker", false, "serve the API alone; workers run elsewhere (env EARMARK_WITHOUT_WORKER)")
+	return cmd
+}
+
+// serve runs the API, and the worker unless told not to, until ctx is done. Then
+// it lets calls finish before the worker stops. ready is called once it listens.
+func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(address string)) error {
+	pool, err := postgres.Open(ctx, s.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	temporal, namespace, err := s.temporal(logger)
+	if err != nil {
+		return err
+	}
+	defer temporal.Close()
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr)
+	if err != nil {
+		return fmt.Errorf("the HTTP API cannot listen on %s (choose another with --addr): %w", s.Addr, err)
+	}
+
+	ledger := postgres.New(pool)
+	guard := &api.TemporalGuard{Client: temporal, Ledger: ledger, Deadline: s.AdmissionDeadline, Namespace: namespace, Unindexed: s.WithoutSearchAttributes, Logger: logger}
+	if !s.WithoutWorker {
+		guard.Admissions = &activities.Admissions{}
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	handler := api.New(api.Options{Ledger: ledger, Guard: guard, UIURL: s.UIURL, Namespace: namespace, Logger: logger, Registry: registry})
+
+	// The worker outlives ctx until the last call is answered.
+	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWorker()
+	group, groupCtx := errgroup.WithContext(ctx)
+	if !s.WithoutWorker {
+		w := worker.New(temporal, worker.Options{Ledger: ledger, Admissions: guard.Admissions, Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
+		group.Go(func() error { return w.Run(workerCtx) })
+	}
+	server := api.Server(s.Addr, handler)
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-groupCtx.Done()
+		defer stopWorker()
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		defer cancel()
+		return server.Shutdown(drain)
+	})
+	logger.InfoContext(ctx, "The HTTP API listens.", "address", listener.Addr().String(), "worker", !s.WithoutWorker, "version", version)
+	if ready != nil {
+		ready(listener.Addr().String())
+	}
+	return group.Wait()
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/sethvargo/go-envconfig"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.temporal.io/sdk/client"
+	temporalconfig "go.temporal.io/sdk/contrib/envconfig"
+	temporallog "go.temporal.io/sdk/log"
+
+	"github.com/earmark-dev/earmark/api"
+	"github.com/earmark-dev/earmark/worker"
+)
+
+// settings come from the environment; flags come on top. Temporal's own settings
+// come from its standard environment variables and profile file.
+type settings struct {
+	DatabaseURL             string        `env:"EARMARK_DATABASE_URL"`
+	Addr                    string        `env:"EARMARK_ADDR, default=127.0.0.1:8080"`
+	AllowNetwork            bool          `env:"EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS"`
+	UIURL                   string        `env:"EARMARK_UI_URL"`
+	Grace                   time.Duration `env:"EARMARK_GRACE"`
+	AdmissionDeadline       time.Duration `env:"EARMARK_ADMISSION_DEADLINE"`
+	WithoutWorker           bool          `env:"EARMARK_WITHOUT_WORKER"`
+	WithoutSearchAttributes bool          `env:"EARMARK_WITHOUT_SEARCH_ATTRIBUTES"`
+	LogLevel                slog.Level    `env:"EARMARK_LOG_LEVEL, default=info"`
+	LogFormat               string        `env:"EARMARK_LOG_FORMAT"`
+
+	temporalAddress   string // "": as Temporal's own settings say
+	temporalNamespace string
+}
+
+// Bounds of what can be set.
+const (
+	minGrace             = time.Second
+	maxGrace             = time.Hour
+	minAdmissionDeadline = 50 * time.Millisecond
+	maxAdmissionDeadline = 15 * time.Second
+)
+
+func (s *settings) databaseFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.DatabaseURL, "database-url", "", "Postgres connection string (env EARMARK_DATABASE_URL)")
+}
+
+func (s *settings) temporalFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.temporalAddress, "temporal-address", "", "host:port of Temporal (env TEMPORAL_ADDRESS, or the profile in Temporal's configuration file)")
+	flags.StringVar(&s.temporalNamespace, "temporal-namespace", "", "Temporal namespace (env TEMPORAL_NAMESPACE, or the profile)")
+	flags.BoolVar(&s.WithoutSearchAttributes, "without-search-attributes", false, "do not use search attributes, where the namespace cannot have them (env EARMARK_WITHOUT_SEARCH_ATTRIBUTES)")
+}
+
+func (s *settings) workerFlags(flags *pflag.FlagSet) {
+	flags.DurationVar(&s.Grace, "grace", worker.DefaultGrace, "how long past its expiry a reservation is left to its workflow before the sweeper expires it (env EARMARK_GRACE)")
+}
+
+func (s *settings) logFlags(flags *pflag.FlagSet) {
+	flags.TextVar(&s.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error (env EARMARK_LOG_LEVEL)")
+	flags.StringVar(&s.LogFormat, "log-format", "json", "json or text (env EARMARK_LOG_FORMAT)")
+}
+
+func (s *settings) apiFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.Addr, "addr", "127.0.0.1:8080", "address that the HTTP API listens on (env EARMARK_ADDR)")
+	flags.BoolVar(&s.AllowNetwork, "allow-unauthenticated-network-access", false,
+		"listen on an address that is not loopback although calls are not authenticated: whoever can reach it can spend every budget (env EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS)")
+	flags.StringVar(&s.UIURL, "ui-url", "", "address of Temporal UI, for the links in answers (env EARMARK_UI_URL)")
+	flags.DurationVar(&s.AdmissionDeadline, "admission-deadline", api.DefaultAdmissionDeadline, "how long a caller waits for a decision at most (env EARMARK_ADMISSION_DEADLINE)")
+}
+
+// load fills from the environment what no flag has set, and checks the whole.
+func (s *settings) load(cmd *cobra.Command) error {
+	var env settings
+	if err := envconfig.Process(cmd.Context(), &env); err != nil {
+		return usageError{fmt.Errorf("the environment: %w", err)}
+	}
+	// A flag that was given wins; the environment comes next, then the flag's default.
+	take := func(flag string, fromEnv bool, apply func()) {
+		if defined := cmd.Flags().Lookup(flag); defined != nil && !defined.Changed && fromEnv {
+			apply()
+		}
+	}
+	take("database-url", true, func() { s.DatabaseURL = env.DatabaseURL })
+	take("addr", true, func() { s.Addr = env.Addr })
+	take("allow-unauthenticated-network-access", true, func() { s.AllowNetwork = env.AllowNetwork })
+	take("ui-url", true, func() { s.UIURL = env.UIURL })
+	take("grace", env.Grace != 0, func() { s.Grace = env.Grace })
+	take("admission-deadline", env.AdmissionDeadline != 0, func() { s.AdmissionDeadline = env.AdmissionDeadline })
+	take("without-worker", true, func() { s.WithoutWorker = env.WithoutWorker })
+	take("without-search-attributes", true, func() { s.WithoutSearchAttributes = env.WithoutSearchAttributes })
+	take("log-level", true, func() { s.LogLevel = env.LogLevel })
+	take("log-format", env.LogFormat != "", func() { s.LogFormat = env.LogFormat })
+	return s.check(cmd)
+}
+
+func (s *settings) check(cmd *cobra.Command) error {
+	has := func(flag string) bool { return cmd.Flags().Lookup(flag) != nil }
+	switch {
+	case has("log-format") && s.LogFormat != "json" && s.LogFormat != "text":
+		return usageError{fmt.Errorf("--log-format is %q; use json or text", s.LogFormat)}
+	case has("grace") && (s.Grace < minGrace || s.Grace > maxGrace):
+		return usageError{fmt.Errorf("--grace is %s; %s to %s are allowed", s.Grace, minGrace, maxGrace)}
+	case has("admission-deadline") && (s.AdmissionDeadline < minAdmissionDeadline || s.AdmissionDeadline > maxAdmissionDeadline):
+		return usageError{fmt.Errorf("--admission-deadline is %s; %s to %s are allowed", s.AdmissionDeadline, minAdmissionDeadline, maxAdmissionDeadline)}
+	case has("addr"):
+		return checkAddr(s.Addr, s.AllowNetwork)
+	}
+	return nil
+}
+
+// requireDatabase is for commands that cannot do without.
+func (s *settings) requireDatabase() error {
+	if s.DatabaseURL == "" {
+		return usageError{fmt.Errorf("which database? Set EARMARK_DATABASE_URL or --database-url, such as postgres://user:password@127.0.0.1:5432/earmark")}
+	}
+	return nil
+}
+
+// checkAddr refuses to listen for a network, since nobody is asked for a key.
+func checkAddr(addr string, allowNetwork bool) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return usageError{fmt.Errorf("--addr is %q; it needs the form host:port, such as 127.0.0.1:8080", addr)}
+	}
+	if allowNetwork || host == "localhost" {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return usageError{fmt.Errorf("--addr is %q, which others can reach, and calls are not authenticated: listen on a loopback address such as 127.0.0.1:8080, or pass --allow-unauthenticated-network-access where a private network protects it", addr)}
+}
+
+func (s *settings) logger() *slog.Logger {
+	options := &slog.HandlerOptions{Level: s.LogLevel}
+	if s.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewJSONHandler(os.Stderr, options))
+}
+
+// temporal makes a client that connects when it is first used, so that a process
+// can start before Temporal does.
+func (s *settings) temporal(logger *slog.Logger) (c client.Client, namespace string, err error) {
+	options, err := temporalconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return nil, "", usageError{fmt.Errorf("Temporal's settings: %w", err)}
+	}
+	if s.temporalAddress != "" {
+		options.HostPort = s.temporalAddress
+	}
+	if s.temporalNamespace != "" {
+		options.Namespace = s.temporalNamespace
+	}
+	if options.Namespace == "" {
+		options.Namespace = client.DefaultNamespace
+	}
+	options.Logger = temporallog.NewStructuredLogger(logger)
+	c, err = client.NewLazyClient(options)
+	if err != nil {
+		return nil, "", usageError{fmt.Errorf("Temporal's settings: %w", err)}
+	}
+	return c, options.Namespace, nil
+}

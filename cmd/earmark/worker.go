@@ -1,0 +1,48 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/earmark-dev/earmark/internal/postgres"
+	"github.com/earmark-dev/earmark/worker"
+)
+
+func newWorker() *cobra.Command {
+	s := &settings{}
+	cmd := &cobra.Command{
+		Use:     "worker",
+		Short:   "Run a worker: the workflows, their activities, and the sweeper",
+		Example: "  EARMARK_DATABASE_URL=postgres://earmark@127.0.0.1:5432/earmark TEMPORAL_ADDRESS=127.0.0.1:7233 earmark worker",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := errors.Join(s.load(cmd), s.requireDatabase()); err != nil {
+				return err
+			}
+			return runWorker(cmd, s)
+		},
+	}
+	s.databaseFlags(cmd.Flags())
+	s.temporalFlags(cmd.Flags())
+	s.workerFlags(cmd.Flags())
+	s.logFlags(cmd.Flags())
+	return cmd
+}
+
+func runWorker(cmd *cobra.Command, s *settings) error {
+	ctx, logger := cmd.Context(), s.logger()
+	pool, err := postgres.Open(ctx, s.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	temporal, namespace, err := s.temporal(logger)
+	if err != nil {
+		return err
+	}
+	defer temporal.Close()
+	w := worker.New(temporal, worker.Options{Ledger: postgres.New(pool), Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
+	logger.InfoContext(ctx, "The worker starts.", "namespace", namespace, "version", version)
+	return w.Run(ctx)
+}

@@ -1,0 +1,256 @@
+package model
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// mostInTheWay is how many overdue reservations one admission expires.
+const mostInTheWay = 100
+
+// touched is a budget that a request touches, in one window.
+type touched struct {
+	*budget
+	start time.Time
+	end   *time.Time
+	// Reserved by overdue reservations, which an admission would expire: a
+	// decision does not count it.
+	overdue int64
+}
+
+// Reserve sets the amounts aside on every budget that covers one of the scopes,
+// or on none (R1, R2).
+func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result, error) {
+	if answer := l.replay(a.ID, a.Tenant, a.RequestHash); answer != nil {
+		return *answer, nil
+	}
+	now := l.now()
+	r := &reservation{tenant: a.Tenant, hash: a.RequestHash, Reservation: earmark.Reservation{
+		ID: a.ID, State: earmark.StateHeld, Scopes: a.Request.Scopes, Amounts: a.Request.Amounts, CreatedAt: now,
+		ExpiresAt: new(now.Add(a.Request.TTL())), OnExpiry: a.Request.OnExpiry, Metadata: orEmpty(a.Request.Metadata), WorkflowID: a.WorkflowID,
+	}}
+	if a.Released {
+		r.State, r.SettledAt, r.Reason = earmark.StateReleased, &now, "released before it was reserved"
+		l.reservations[r.ID] = r
+		l.note("release", r, earmark.ActorWorkflow, r.Reason)
+		return l.result(earmark.OutcomeReleased, r), nil
+	}
+	if !a.AdmitBy.IsZero() && now.After(a.AdmitBy) {
+		return earmark.Result{Outcome: earmark.OutcomeTooLate}, nil
+	}
+	budgets := l.touch(a.Tenant, a.Request.Scopes, a.Request.Amounts, now)
+	if answer := l.unmet(a.Tenant, a.Request.Scopes, a.Request.Amounts, budgets); answer != nil {
+		return *answer, nil
+	}
+	if misfit(budgets, a.Request.Amounts) != nil {
+		for _, overdue := range l.inTheWay(budgets, mostInTheWay) {
+			l.applyExpiry(overdue, earmark.ActorWorkflow, "overdue, and in the way of an admission")
+		}
+	}
+	if answer := misfit(budgets, a.Request.Amounts); answer != nil {
+		return *answer, nil
+	}
+	for _, b := range budgets {
+		s := b.at(b.start)
+		requested := a.Request.Amounts[b.Unit]
+		r.OverLimit = r.OverLimit || requested > b.Limit-s.reserved-s.committed
+		share := earmark.ReservationBudget{BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, WindowStart: b.start, Reserved: requested}
+		r.Budgets = append(r.Budgets, share)
+		l.post("reserve", r, share, requested, 0, earmark.ActorWorkflow, "")
+	}
+	l.reservations[r.ID] = r
+	return l.result(earmark.OutcomeApplied, r), nil
+}
+
+// Charge charges amounts that have no reservation, whatever the limits say.
+func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, error) {
+	if answer := l.replay(c.ID, c.Tenant, c.RequestHash); answer != nil {
+		return *answer, nil
+	}
+	now, at := l.now(), l.now()
+	if !c.At.IsZero() {
+		at = c.At
+	}
+	budgets := l.touch(c.Tenant, c.Request.Scopes, c.Request.Amounts, at)
+	if answer := l.unmet(c.Tenant, c.Request.Scopes, c.Request.Amounts, budgets); answer != nil {
+		return *answer, nil
+	}
+	for _, b := range budgets {
+		if s := b.at(b.start); c.Request.Amounts[b.Unit] > math.MaxInt64-s.reserved-s.committed {
+			return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil
+		}
+	}
+	r := &reservation{tenant: c.Tenant, hash: c.RequestHash, Reservation: earmark.Reservation{
+		ID: c.ID, State: earmark.StateCommitted, Scopes: c.Request.Scopes, Amounts: c.Request.Amounts, Usage: c.Request.Amounts, CreatedAt: now,
+		SettledAt: &now, OnExpiry: earmark.OnExpiryRelease, Reason: c.Reason, Metadata: orEmpty(c.Request.Metadata),
+	}}
+	for _, b := range budgets {
+		share := earmark.ReservationBudget{BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, WindowStart: b.start, Committed: c.Request.Amounts[b.Unit]}
+		r.Budgets = append(r.Budgets, share)
+		l.post("charge", r, share, 0, share.Committed, c.Actor, c.Reason)
+	}
+	l.reservations[r.ID] = r
+	return l.result(earmark.OutcomeApplied, r), nil
+}
+
+// Decide tells whether the request would be admitted now.
+func (l *Ledger) Decide(_ context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error) {
+	budgets := l.touch(tenant, request.Scopes, request.Amounts, l.now())
+	if answer := l.unmet(tenant, request.Scopes, request.Amounts, budgets); answer != nil {
+		return *answer, nil
+	}
+	if misfit(budgets, request.Amounts) != nil {
+		for _, r := range l.inTheWay(budgets, math.MaxInt) {
+			for _, share := range r.Budgets {
+				if i := slices.IndexFunc(budgets, func(b touched) bool { return b.is(share) }); i >= 0 {
+					budgets[i].overdue += share.Reserved
+				}
+			}
+		}
+	}
+	if answer := misfit(budgets, request.Amounts); answer != nil {
+		return *answer, nil
+	}
+	return earmark.Result{Outcome: earmark.OutcomeApplied}, nil
+}
+
+// Preflight reads what is known before an admission.
+func (l *Ledger) Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error) {
+	if answer := l.replay(a.ID, a.Tenant, a.RequestHash); answer != nil {
+		return earmark.Preflight{Now: l.now(), Result: *answer}, nil
+	}
+	decision, err := l.Decide(ctx, a.Tenant, a.Request)
+	return earmark.Preflight{Now: l.now(), Result: decision}, err
+}
+
+// replay is what an existing row answers to an id that is used again.
+func (l *Ledger) replay(id, tenant, hash string) *earmark.Result {
+	r := l.reservations[id]
+	switch {
+	case r == nil:
+		return nil
+	case r.tenant != tenant || r.hash != hash:
+		return &earmark.Result{Outcome: earmark.OutcomeMismatch}
+	}
+	return new(l.result(earmark.OutcomeSame, r))
+}
+
+// touch returns the budgets that cover one of scopes in a unit of amounts, each
+// once, in the order of their ids.
+func (l *Ledger) touch(tenant string, scopes []string, amounts earmark.Amounts, at time.Time) []touched {
+	var budgets []touched
+	for _, id := range slices.Sorted(maps.Keys(l.budgets)) {
+		b := l.budgets[id]
+		_, asked := amounts[b.Unit]
+		covered := slices.ContainsFunc(scopes, func(scope string) bool { return covers(b.Scope, scope) })
+		if b.tenant == tenant && b.ArchivedAt == nil && asked && covered {
+			start, end := Bounds(b.Window, at)
+			budgets = append(budgets, touched{budget: b, start: start, end: end})
+		}
+	}
+	return budgets
+}
+
+// unmet names the first scope that meets no budget, whatever its unit, or else
+// the first unit that no touched budget counts.
+func (l *Ledger) unmet(tenant string, scopes []string, amounts earmark.Amounts, budgets []touched) *earmark.Result {
+	for _, scope := range scopes {
+		met := false
+		for _, b := range l.budgets {
+			met = met || b.tenant == tenant && b.ArchivedAt == nil && covers(b.Scope, scope)
+		}
+		if !met {
+			return &earmark.Result{Outcome: earmark.OutcomeNoBudget, Subject: scope}
+		}
+	}
+	for _, unit := range amounts.Units() {
+		if !slices.ContainsFunc(budgets, func(b touched) bool { return b.Unit == unit }) {
+			return &earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: unit}
+		}
+	}
+	return nil
+}
+
+// misfit says where amounts do not fit: denied or overflow; nil when they fit.
+func misfit(budgets []touched, amounts earmark.Amounts) *earmark.Result {
+	decision := earmark.Decision{Retryable: true}
+	windowsHelp := true
+	for _, b := range budgets {
+		s := *b.at(b.start)
+		s.reserved -= b.overdue
+		requested, ceiling := amounts[b.Unit], b.ceiling()
+		if ceiling == nil {
+			if requested > math.MaxInt64-s.reserved-s.committed {
+				return &earmark.Result{Outcome: earmark.OutcomeOverflow, Subject: b.Unit}
+			}
+			continue
+		}
+		available := *ceiling - s.reserved - s.committed
+		if requested <= available {
+			continue
+		}
+		decision.Violations = append(decision.Violations, earmark.Violation{
+			BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, Limit: *ceiling, Reserved: s.reserved, Committed: s.committed,
+			Available: available, Requested: requested,
+		})
+		if requested <= *ceiling-s.committed {
+			continue // only holds in flight stand in the way
+		}
+		decision.Retryable = false
+		if b.end == nil || requested > *ceiling {
+			windowsHelp = false
+		} else if decision.RetryAt == nil || b.end.After(*decision.RetryAt) {
+			decision.RetryAt = b.end
+		}
+	}
+	if len(decision.Violations) == 0 {
+		return nil
+	}
+	if !windowsHelp {
+		decision.RetryAt = nil
+	}
+	return &earmark.Result{Outcome: earmark.OutcomeDenied, Decision: &decision}
+}
+
+// inTheWay returns up to most overdue reservations that an admission to budgets
+// would expire, the longest overdue first.
+func (l *Ledger) inTheWay(budgets []touched, most int) []*reservation {
+	return l.overdue(0, most, func(r *reservation) bool {
+		return r.OnExpiry == earmark.OnExpiryRelease && slices.ContainsFunc(r.Budgets, func(share earmark.ReservationBudget) bool {
+			return slices.ContainsFunc(budgets, func(b touched) bool { return b.is(share) })
+		})
+	})
+}
+
+// overdue returns up to most held reservations that are overdue by more than
+// grace and that want selects, the longest overdue first.
+func (l *Ledger) overdue(grace time.Duration, most int, want func(*reservation) bool) []*reservation {
+	var due []*reservation
+	for _, r := range l.reservations {
+		if r.State == earmark.StateHeld && r.ExpiresAt.Before(l.now().Add(-grace)) && want(r) {
+			due = append(due, r)
+		}
+	}
+	slices.SortFunc(due, func(a, b *reservation) int {
+		return cmp.Or(a.ExpiresAt.Compare(*b.ExpiresAt), strings.Compare(a.ID, b.ID))
+	})
+	return due[:min(most, len(due))]
+}
+
+func (b touched) is(share earmark.ReservationBudget) bool {
+	return b.ID == share.BudgetID && b.start.Equal(share.WindowStart)
+}
+
+func orEmpty(m earmark.Metadata) earmark.Metadata {
+	if m == nil {
+		return earmark.Metadata{}
+	}
+	return m
+}

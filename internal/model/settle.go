@@ -1,0 +1,268 @@
+package model
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// Commit charges usage and gives back the rest.
+func (l *Ledger) Commit(_ context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
+	r := l.find(s)
+	if r == nil {
+		return unknown()
+	}
+	if unit := differingUnit(r.Amounts, usage); unit != "" {
+		result := l.result(earmark.OutcomeUnitsMismatch, r)
+		result.Subject = unit
+		return result, nil
+	}
+	switch {
+	case r.State == earmark.StateCommitted && !r.Estimated && r.Usage.Equal(usage):
+		return l.result(earmark.OutcomeSame, r), nil
+	case r.State == earmark.StateCommitted && !r.Estimated:
+		return l.result(earmark.OutcomeConflict, r), nil
+	case r.State == earmark.StateReleased:
+		reason := fmt.Sprintf("usage %s came after the release and was not charged", journalText(usage))
+		if !slices.Contains(r.refused, reason) {
+			r.refused = append(r.refused, reason)
+			l.note("refuse", r, s.Actor, reason)
+		}
+		return l.result(earmark.OutcomeConflict, r), nil
+	}
+	late := r.State != earmark.StateHeld
+	overage := beyond(usage, r.Amounts)
+	if !late && l.rejects(r, overage) {
+		if !r.RejectedUsage.Equal(usage) {
+			r.RejectedUsage, r.OnExpiry = usage, earmark.OnExpiryReview
+			l.note("reject", r, s.Actor, fmt.Sprintf("usage %s is over the reserved amount", journalText(usage)))
+		}
+		return l.result(earmark.OutcomeOverageRejected, r), nil
+	}
+	charges, fits := l.charges(r, usage, late)
+	if !fits {
+		return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil
+	}
+	r.Reason = lateReason(r, s.Reason)
+	l.charge(r, charges, s.Actor, r.Reason)
+	r.Shortfall = nil
+	for _, share := range r.Budgets {
+		if short := usage[share.Unit] - share.Committed; short > 0 {
+			if r.Shortfall == nil {
+				r.Shortfall = earmark.Amounts{}
+			}
+			r.Shortfall[share.Unit] = max(r.Shortfall[share.Unit], short)
+		}
+	}
+	r.State, r.Usage, r.Overage, r.Late, r.Estimated, r.SettledAt = earmark.StateCommitted, usage, overage, late, false, new(l.now())
+	return l.result(earmark.OutcomeApplied, r), nil
+}
+
+// charges says what each of r's budgets is charged for usage, in their order, and
+// whether that fits int64.
+func (l *Ledger) charges(r *reservation, usage earmark.Amounts, late bool) (charges []int64, fits bool) {
+	for _, share := range r.Budgets {
+		b := l.budgets[share.BudgetID]
+		window := b.at(share.WindowStart)
+		charged := usage[share.Unit]
+		if ceiling := b.ceiling(); !late && b.Overage == earmark.OverageAllowIfAvailable && ceiling != nil && charged > share.Reserved {
+			free := max(0, *ceiling-window.reserved-window.committed)
+			charged = share.Reserved + min(charged-share.Reserved, free)
+		}
+		open := int64(0)
+		if r.Open() {
+			open = share.Reserved
+		}
+		if charged > math.MaxInt64-(window.reserved-open)-(window.committed-share.Committed) {
+			return nil, false
+		}
+		charges = append(charges, charged)
+	}
+	return charges, true
+}
+
+// charge makes each of r's budgets stand at its charge, with nothing reserved.
+func (l *Ledger) charge(r *reservation, charges []int64, actor, reason string) {
+	for i := range r.Budgets {
+		share := &r.Budgets[i]
+		reservedDelta := int64(0)
+		if r.Open() {
+			reservedDelta = -share.Reserved
+		}
+		l.post("commit", r, *share, reservedDelta, charges[i]-share.Committed, actor, reason)
+		share.Committed = charges[i]
+	}
+}
+
+// rejects reports whether a budget of r refuses a part of overage.
+func (l *Ledger) rejects(r *reservation, overage earmark.Amounts) bool {
+	return slices.ContainsFunc(r.Budgets, func(share earmark.ReservationBudget) bool {
+		return overage[share.Unit] > 0 && l.budgets[share.BudgetID].Overage == earmark.OverageReject
+	})
+}
+
+// Release is the caller's own: nothing was spent, and that is final.
+func (l *Ledger) Release(_ context.Context, s earmark.Settlement) (earmark.Result, error) {
+	return l.release(s, earmark.StateReleased, "release")
+}
+
+// GiveBack is an operator's release: an expiry with a reason.
+func (l *Ledger) GiveBack(_ context.Context, s earmark.Settlement) (earmark.Result, error) {
+	return l.release(s, earmark.StateExpired, "expire")
+}
+
+func (l *Ledger) release(s earmark.Settlement, to earmark.State, kind string) (earmark.Result, error) {
+	r := l.find(s)
+	switch {
+	case r == nil:
+		return unknown()
+	case r.State == earmark.StateCommitted:
+		return l.result(earmark.OutcomeConflict, r), nil
+	case !r.Open():
+		return l.result(earmark.OutcomeSame, r), nil
+	}
+	l.giveBack(r, to, kind, s.Actor, s.Reason)
+	return l.result(earmark.OutcomeApplied, r), nil
+}
+
+// Expire applies the expiry policy to a reservation that is due.
+func (l *Ledger) Expire(_ context.Context, s earmark.Settlement) (earmark.Result, error) {
+	r := l.find(s)
+	switch {
+	case r == nil:
+		return unknown()
+	case r.State != earmark.StateHeld:
+		return l.result(earmark.OutcomeSame, r), nil
+	case r.leaseLeft(l.now()) > 0:
+		return l.result(earmark.OutcomeNotDue, r), nil
+	}
+	l.applyExpiry(r, s.Actor, s.Reason)
+	return l.result(earmark.OutcomeApplied, r), nil
+}
+
+// Sweep expires up to most held reservations, of any tenant, that are overdue by
+// more than grace.
+func (l *Ledger) Sweep(_ context.Context, grace time.Duration, most int) ([]string, error) {
+	ids := []string{}
+	for _, r := range l.overdue(grace, most, func(*reservation) bool { return true }) {
+		l.applyExpiry(r, earmark.ActorSweeper, "overdue, and its workflow did not act")
+		ids = append(ids, r.ID)
+	}
+	return ids, nil
+}
+
+// Extend lets the lease run for ttl from now, if that is longer than it runs
+// already, and for earmark.MaxTTL after its creation at the most.
+func (l *Ledger) Extend(_ context.Context, s earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+	r := l.find(s)
+	switch {
+	case r == nil:
+		return unknown()
+	case r.State == earmark.StateExpired || r.State == earmark.StateReview:
+		return l.result(earmark.OutcomeExpired, r), nil
+	case r.State != earmark.StateHeld:
+		return l.result(earmark.OutcomeConflict, r), nil
+	}
+	expires := l.now().Add(ttl)
+	if longest := r.CreatedAt.Add(earmark.MaxTTL); expires.After(longest) {
+		expires = longest
+	}
+	if !expires.After(*r.ExpiresAt) {
+		return l.result(earmark.OutcomeSame, r), nil
+	}
+	r.ExpiresAt = &expires
+	l.note("extend", r, s.Actor, "expires at "+expires.Format("2006-01-02T15:04:05Z"))
+	return l.result(earmark.OutcomeApplied, r), nil
+}
+
+// Inspect tells where a reservation stands.
+func (l *Ledger) Inspect(_ context.Context, tenant, id string) (earmark.Result, error) {
+	r := l.find(earmark.Settlement{Tenant: tenant, ID: id})
+	if r == nil {
+		return unknown()
+	}
+	return l.result(earmark.OutcomeSame, r), nil
+}
+
+func (l *Ledger) applyExpiry(r *reservation, actor, reason string) {
+	switch r.OnExpiry {
+	case earmark.OnExpiryRelease:
+		l.giveBack(r, earmark.StateExpired, "expire", actor, reason)
+	case earmark.OnExpiryReview:
+		r.State, r.Reason = earmark.StateReview, reason
+		l.note("review", r, actor, reason)
+	case earmark.OnExpiryCommit:
+		for i := range r.Budgets {
+			share := &r.Budgets[i]
+			l.post("expire", r, *share, -share.Reserved, share.Reserved, actor, reason)
+			share.Committed = share.Reserved
+		}
+		r.State, r.Usage, r.Estimated, r.SettledAt, r.Reason = earmark.StateCommitted, r.Amounts, true, new(l.now()), reason
+	}
+}
+
+func (l *Ledger) giveBack(r *reservation, to earmark.State, kind, actor, reason string) {
+	for _, share := range r.Budgets {
+		l.post(kind, r, share, -share.Reserved, 0, actor, reason)
+	}
+	r.State, r.SettledAt, r.Reason = to, new(l.now()), reason
+}
+
+func (l *Ledger) find(s earmark.Settlement) *reservation {
+	if r := l.reservations[s.ID]; r != nil && r.tenant == s.Tenant {
+		return r
+	}
+	return nil
+}
+
+func unknown() (earmark.Result, error) { return earmark.Result{Outcome: earmark.OutcomeUnknown}, nil }
+
+// lateReason is the reason of a commit, which says so when it is late.
+func lateReason(r *reservation, reason string) string {
+	late := ""
+	switch {
+	case r.State == earmark.StateHeld:
+		return reason
+	case r.Estimated:
+		late = "late, corrects an estimate"
+	default:
+		late = "late"
+	}
+	if reason == "" {
+		return late
+	}
+	return late + ": " + reason
+}
+
+// differingUnit returns the first unit that only one of both has, "" for none.
+func differingUnit(a, b earmark.Amounts) string {
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	for _, unit := range all.Units() {
+		_, inA := a[unit]
+		_, inB := b[unit]
+		if !inA || !inB {
+			return unit
+		}
+	}
+	return ""
+}
+
+// beyond returns what usage has over reserved, nil for nothing.
+func beyond(usage, reserved earmark.Amounts) earmark.Amounts {
+	var over earmark.Amounts
+	for unit, used := range usage {
+		if used > reserved[unit] {
+			if over == nil {
+				over = earmark.Amounts{}
+			}
+			over[unit] = used - reserved[unit]
+		}
+	}
+	return over
+}

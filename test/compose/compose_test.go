@@ -1,0 +1,180 @@
+// Package compose_test checks what can be checked of docker-compose.yml without a Docker engine.
+package compose_test
+
+import (
+	"context"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/stretchr/testify/require"
+)
+
+const root = "../.."
+
+// pinned is a tag that names one release, such as 17.7 or 1.32.0.
+var pinned = regexp.MustCompile(`^[a-z0-9./-]+:\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?$`)
+
+// ownImage is built from this repository.
+const ownImage = "earmark:local"
+
+// silent are the long-running services that listen on nothing that a health check could ask.
+var silent = []string{"worker"}
+
+func load(t *testing.T) *types.Project {
+	t.Helper()
+	options, err := cli.NewProjectOptions([]string{root + "/docker-compose.yml"}, cli.WithWorkingDirectory(root))
+	require.NoError(t, err)
+	project, err := options.LoadProject(context.Background())
+	require.NoError(t, err)
+	require.NotEmpty(t, project.Services)
+	return project
+}
+
+// jobs are the services that others wait for to complete. All others run for good.
+func jobs(project *types.Project) map[string]bool {
+	found := map[string]bool{}
+	for _, service := range project.Services {
+		for name, dependency := range service.DependsOn {
+			if dependency.Condition == types.ServiceConditionCompletedSuccessfully {
+				found[name] = true
+			}
+		}
+	}
+	return found
+}
+
+func TestImagesArePinned(t *testing.T) {
+	t.Parallel()
+	for name, service := range load(t).Services {
+		require.NotContains(t, service.Image, "auto-setup", "%s: that image is deprecated", name)
+		if service.Image == ownImage {
+			require.NotNil(t, service.Build, name)
+			continue
+		}
+		require.Regexp(t, pinned, service.Image, name)
+	}
+}
+
+func TestTemporalImagesAreOfOneRelease(t *testing.T) {
+	t.Parallel()
+	project := load(t)
+	_, server, _ := strings.Cut(project.Services["temporal"].Image, ":")
+	for _, job := range []string{"temporal-schema", "temporal-namespace"} {
+		require.Equal(t, "temporalio/admin-tools:"+server, project.Services[job].Image)
+	}
+}
+
+func TestPublishedPortsAreOnLoopback(t *testing.T) {
+	t.Parallel()
+	published := map[string]string{}
+	for name, service := range load(t).Services {
+		require.NotEqual(t, "host", service.NetworkMode, name)
+		for _, port := range service.Ports {
+			require.Equal(t, "127.0.0.1", port.HostIP, name)
+			published[name] = port.Published
+		}
+	}
+	require.Equal(t, map[string]string{"serve": "8080", "temporal-ui": "8233"}, published)
+}
+
+func TestServicesAreKeptRunningAndWatched(t *testing.T) {
+	t.Parallel()
+	project := load(t)
+	done := jobs(project)
+	for name, service := range project.Services {
+		if done[name] {
+			require.Equal(t, "no", service.Restart, name)
+			continue
+		}
+		require.Equal(t, "unless-stopped", service.Restart, name)
+		if !slices.Contains(silent, name) {
+			require.NotNil(t, service.HealthCheck, name)
+			require.NotEmpty(t, service.HealthCheck.Test, name)
+		}
+	}
+}
+
+func TestServicesWaitForWhatTheyNeed(t *testing.T) {
+	t.Parallel()
+	project := load(t)
+	done := jobs(project)
+	for name, service := range project.Services {
+		for dependency, how := range service.DependsOn {
+			want := types.ServiceConditionHealthy
+			if done[dependency] {
+				want = types.ServiceConditionCompletedSuccessfully
+			}
+			require.Equal(t, want, how.Condition, "%s waits for %s", name, dependency)
+			require.True(t, how.Required, "%s waits for %s", name, dependency)
+		}
+	}
+	require.Contains(t, project.Services["serve"].DependsOn, "migrate")
+	require.Contains(t, project.Services["worker"].DependsOn, "migrate")
+	require.Contains(t, project.Services["migrate"].DependsOn, "temporal-namespace")
+	require.Contains(t, project.Services["migrate"].DependsOn, "postgres")
+}
+
+func TestCommandsOfEarmark(t *testing.T) {
+	t.Parallel()
+	commands := map[string]string{}
+	for name, service := range load(t).Services {
+		if service.Image == ownImage {
+			require.Empty(t, service.Entrypoint, "%s: the image has one", name)
+			commands[name] = strings.Join(service.Command, " ")
+		}
+	}
+	require.Equal(t, map[string]string{"serve": "serve", "worker": "worker", "migrate": "migrate up"}, commands)
+}
+
+func TestMountedFilesExist(t *testing.T) {
+	t.Parallel()
+	project := load(t)
+	for name, service := range project.Services {
+		for _, volume := range service.Volumes {
+			switch volume.Type {
+			case types.VolumeTypeBind:
+				require.FileExists(t, volume.Source, name)
+				require.True(t, volume.ReadOnly, "%s: %s", name, volume.Source)
+			default:
+				require.Contains(t, project.Volumes, volume.Source, name)
+			}
+		}
+	}
+}
+
+// The passwords are written down in more than one place.
+func TestTemporalLogsInAsItsOwnRole(t *testing.T) {
+	t.Parallel()
+	project := load(t)
+	value := func(service, key string) string {
+		found := project.Services[service].Environment[key]
+		require.NotNil(t, found, "%s: %s", service, key)
+		return *found
+	}
+	user, password := value("temporal", "POSTGRES_USER"), value("temporal", "POSTGRES_PWD")
+	require.Equal(t, user, value("temporal-schema", "SQL_USER"))
+	require.Equal(t, password, value("temporal-schema", "SQL_PASSWORD"))
+	require.Equal(t, value("temporal", "DB"), value("temporal-schema", "SQL_PLUGIN"))
+	require.NotEqual(t, user, value("postgres", "POSTGRES_USER"))
+
+	script, err := os.ReadFile(root + "/deploy/compose/postgres-init.sql")
+	require.NoError(t, err)
+	require.Contains(t, string(script), "CREATE ROLE "+user+" LOGIN CREATEDB PASSWORD '"+password+"'")
+}
+
+func TestDockerfileIsPinnedAndUnprivileged(t *testing.T) {
+	t.Parallel()
+	content, err := os.ReadFile(root + "/Dockerfile")
+	require.NoError(t, err)
+	for _, from := range regexp.MustCompile(`(?m)^FROM (\S+)`).FindAllStringSubmatch(string(content), -1) {
+		if from[1] != "scratch" {
+			require.Regexp(t, pinned, from[1])
+		}
+	}
+	require.Regexp(t, `(?m)^USER [1-9]\d*:[1-9]\d*$`, string(content))
+}
