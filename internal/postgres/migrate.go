@@ -16,7 +16,9 @@ import (
 )
 
 const (
-	migrationsTable = "earmark_migrations"
+	// The schema is spelled out: for a user called earmark the schema earmark comes
+	// first on the search path, and does not exist when the table is made.
+	migrationsTable = "public.earmark_migrations"
 	// How long one of several processes that migrate at once waits for the others.
 	migrationLockProbeSeconds = 1
 	migrationLockProbesAtMost = 60
