@@ -1,6 +1,7 @@
 -- +goose Up
 -- What every transition shares: the bounds of windows, the locks, the one place
--- that changes a balance, and the form of an answer.
+-- that changes a balance, and the form of an answer. All of it is PL/pgSQL, also
+-- what would fit LANGUAGE sql: that is parsed and planned again in every call.
 
 -- +goose StatementBegin
 -- The window of a period that holds p_at: window_start <= p_at < window_end.
@@ -38,11 +39,12 @@ END $$;
 
 -- +goose StatementBegin
 -- 'acme/ml/u1' gives {acme, acme/ml, acme/ml/u1}.
-CREATE FUNCTION earmark.scope_paths(p_scopes text[]) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
-    SELECT array_agg(DISTINCT array_to_string(s.segments[1:n], '/'))
-    FROM (SELECT string_to_array(scope, '/') AS segments FROM unnest(p_scopes) AS scope) AS s,
-         generate_series(1, cardinality(s.segments)) AS n
-$$;
+CREATE FUNCTION earmark.scope_paths(p_scopes text[]) RETURNS text[] LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN (SELECT array_agg(DISTINCT array_to_string(s.segments[1:n], '/'))
+            FROM (SELECT string_to_array(scope, '/') AS segments FROM unnest(p_scopes) AS scope) AS s,
+                 generate_series(1, cardinality(s.segments)) AS n);
+END $$;
 -- +goose StatementEnd
 
 -- One budget that a request touches, with its window and balance.
@@ -145,16 +147,18 @@ END $$;
 -- +goose StatementBegin
 -- Says in the journal what changed no balance.
 CREATE FUNCTION earmark.note(p_kind text, p_tenant text, p_reservation_id text, p_budget_id text, p_actor text, p_reason text) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO earmark.entries (kind, tenant, reservation_id, budget_id, actor, reason)
-    VALUES (p_kind, p_tenant, p_reservation_id, p_budget_id, p_actor, p_reason)
-$$;
+    VALUES (p_kind, p_tenant, p_reservation_id, p_budget_id, p_actor, p_reason);
+END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
 -- A reservation in the form that callers see.
-CREATE FUNCTION earmark.reservation_json(r earmark.reservations) RETURNS jsonb LANGUAGE sql STABLE AS $$
-    SELECT jsonb_build_object(
+CREATE FUNCTION earmark.reservation_json(r earmark.reservations) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN jsonb_build_object(
         'id', r.id, 'state', r.state, 'scopes', r.scopes, 'amounts', r.amounts, 'usage', r.usage, 'overage', r.overage,
         'shortfall', r.shortfall, 'rejected_usage', r.rejected_usage, 'late', r.late, 'estimated', r.estimated,
         'over_limit', r.over_limit, 'created_at', r.created_at, 'expires_at', r.expires_at, 'settled_at', r.settled_at,
@@ -165,16 +169,17 @@ CREATE FUNCTION earmark.reservation_json(r earmark.reservations) RETURNS jsonb L
                 'budget_id', s.budget_id, 'scope', b.scope, 'unit', s.unit, 'window_start', s.window_start,
                 'reserved', s.reserved, 'committed', s.committed) ORDER BY b.scope, s.unit, s.budget_id), '[]')
             FROM earmark.reservation_budgets s JOIN earmark.budgets b ON b.id = s.budget_id
-            WHERE s.reservation_id = r.id))
-$$;
+            WHERE s.reservation_id = r.id));
+END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
 -- What a transition answers: its outcome and what stands after it.
-CREATE FUNCTION earmark.result(p_outcome text, r earmark.reservations) RETURNS jsonb LANGUAGE sql STABLE AS $$
-    SELECT jsonb_build_object('outcome', p_outcome, 'reservation', earmark.reservation_json(r),
-        'remaining_ms', CASE WHEN r.state = 'held' THEN greatest(0, ceil(extract(epoch FROM r.expires_at - clock_timestamp()) * 1000))::bigint END)
-$$;
+CREATE FUNCTION earmark.result(p_outcome text, r earmark.reservations) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN jsonb_build_object('outcome', p_outcome, 'reservation', earmark.reservation_json(r),
+        'remaining_ms', CASE WHEN r.state = 'held' THEN greatest(0, ceil(extract(epoch FROM r.expires_at - clock_timestamp()) * 1000))::bigint END);
+END $$;
 -- +goose StatementEnd
 
 -- +goose Down

@@ -2,18 +2,20 @@
 -- From nothing to held: the admission, and the reads that decide without one.
 
 -- +goose StatementBegin
-CREATE FUNCTION earmark.units(p_amounts jsonb) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
-    SELECT array_agg(unit ORDER BY unit) FROM jsonb_object_keys(p_amounts) AS unit
-$$;
+CREATE FUNCTION earmark.units(p_amounts jsonb) RETURNS text[] LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN (SELECT array_agg(unit ORDER BY unit) FROM jsonb_object_keys(p_amounts) AS unit);
+END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
 -- What an existing row answers to an id that is used again; null when there is none.
-CREATE FUNCTION earmark.replay(p_id text, p_tenant text, p_hash text) RETURNS jsonb LANGUAGE sql STABLE AS $$
-    SELECT CASE WHEN r.tenant = p_tenant AND r.request_hash = p_hash THEN earmark.result('same', r)
-                ELSE jsonb_build_object('outcome', 'mismatch') END
-    FROM earmark.reservations r WHERE r.id = p_id
-$$;
+CREATE FUNCTION earmark.replay(p_id text, p_tenant text, p_hash text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT CASE WHEN r.tenant = p_tenant AND r.request_hash = p_hash THEN earmark.result('same', r)
+                        ELSE jsonb_build_object('outcome', 'mismatch') END
+            FROM earmark.reservations r WHERE r.id = p_id);
+END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
@@ -93,7 +95,7 @@ BEGIN
              WHERE o.state = 'held' AND o.on_expiry = 'release' AND o.expires_at < clock_timestamp()
                AND EXISTS (SELECT 1 FROM earmark.reservation_budgets s JOIN unnest(p_touched) t ON t.budget_id = s.budget_id
                            WHERE s.reservation_id = o.id AND s.window_start = t.window_start)
-             ORDER BY o.expires_at LIMIT c_most FOR UPDATE SKIP LOCKED
+             ORDER BY o.expires_at, o.id LIMIT c_most FOR UPDATE SKIP LOCKED
     LOOP
         IF (SELECT count(*) FROM earmark.reservation_budgets s WHERE s.reservation_id = r.id) =
            (SELECT count(*) FROM (SELECT 1 FROM earmark.windows w JOIN earmark.reservation_budgets s USING (budget_id, window_start)

@@ -70,7 +70,8 @@ BEGIN
     ELSIF clock_timestamp() < r.expires_at THEN
         RETURN earmark.result('not_due', r);
     END IF;
-    RETURN earmark.result('applied', earmark.apply_expiry(r, p_actor, p_reason));
+    r := earmark.apply_expiry(r, p_actor, p_reason); -- a statement of its own, for the answer to see what it changed
+    RETURN earmark.result('applied', r);
 END $$;
 -- +goose StatementEnd
 
@@ -88,12 +89,12 @@ BEGIN
     SELECT array_agg(id) INTO v_ids FROM (
         SELECT id FROM earmark.reservations
         WHERE state = 'held' AND expires_at < clock_timestamp() - p_grace_ms * interval '1 millisecond'
-        ORDER BY expires_at LIMIT p_most FOR NO KEY UPDATE SKIP LOCKED
+        ORDER BY expires_at, id LIMIT p_most FOR NO KEY UPDATE SKIP LOCKED
     ) AS overdue;
     PERFORM 1 FROM earmark.windows w
     WHERE (w.budget_id, w.window_start) IN (SELECT s.budget_id, s.window_start FROM earmark.reservation_budgets s WHERE s.reservation_id = ANY (v_ids))
     ORDER BY w.budget_id, w.window_start FOR NO KEY UPDATE;
-    FOR r IN SELECT * FROM earmark.reservations WHERE id = ANY (v_ids) ORDER BY expires_at LOOP
+    FOR r IN SELECT * FROM earmark.reservations WHERE id = ANY (v_ids) ORDER BY expires_at, id LOOP
         PERFORM earmark.apply_expiry(r, p_actor, p_reason);
     END LOOP;
     RETURN coalesce(v_ids, '{}');

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -113,7 +114,7 @@ func parseTimeCursor(cursor string) (at *time.Time, id string, err error) {
 	}
 	stamp, id, _ := strings.Cut(string(raw), " ")
 	parsed, err := time.Parse(time.RFC3339Nano, stamp)
-	if err != nil || strings.ContainsRune(id, 0) {
+	if err != nil || !utf8.ValidString(id) || strings.ContainsRune(id, 0) { // Postgres would refuse it, as a fault
 		return nil, "", badCursor()
 	}
 	return &parsed, id, nil

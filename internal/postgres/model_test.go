@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"math"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -22,8 +23,10 @@ import (
 
 // The default run is short; -rapid.checks=1000 on the command line looks longer.
 func init() {
-	if err := flag.Set("rapid.checks", "40"); err != nil {
-		panic(err)
+	for name, value := range map[string]string{"rapid.checks": "40", "rapid.steps": "60"} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
 	}
 }
 
@@ -113,7 +116,8 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			"patch budget":  m.patchBudget,
 			"archive":       m.archiveBudget,
 			"reserve":       m.reserve,
-			"reserve more":  m.reserve, // twice as often as the rest
+			"reserve again": m.reserve, // the more often it is named, the more often it is done
+			"reserve more":  m.reserve,
 			"commit":        m.commit,
 			"commit more":   m.commit,
 			"release":       m.release,
@@ -134,8 +138,8 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 var (
 	modelScopes = []string{"a", "a/b", "a/b/c", "ab"}
 	modelUnits  = []string{"tokens", "usd_micros"}
-	modelKeys   = []string{"k1", "k2", "k3", "k4", "k5", "k6"}
-	modelLimits = []int64{0, 1, 10, 10, 100, 100, math.MaxInt64 - 1, math.MaxInt64}
+	modelKeys   = []string{"k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9"}
+	modelLimits = []int64{100, 100, 100, 100, 10, 10, 10, 1, 0, math.MaxInt64 - 1, math.MaxInt64}
 	modelTTLs   = []int64{1, 60, 300, 3600, 86400, 604800}
 	modelActors = []string{earmark.ActorWorkflow, earmark.ActorAPI, earmark.ActorOperator}
 	modelZones  = []string{"UTC", "Europe/Berlin", "America/Havana", "America/Sao_Paulo", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia"}
@@ -153,6 +157,7 @@ type machine struct {
 	model    *model.Ledger
 	now      time.Time
 	budgets  []string // ids, archived ones too
+	fresh    int      // keys that were drawn to be used once
 	entries  int      // that were compared by now
 	cursor   string   // after them
 }
@@ -163,6 +168,9 @@ func newMachine(t *rapid.T, pool *pgxpool.Pool) *machine {
 	beginning, err := time.Parse(time.RFC3339, rapid.SampledFrom(modelBeginnings).Draw(t, "beginning"))
 	require.NoError(t, err)
 	m.advanceTo(t, beginning)
+	for range rapid.IntRange(1, 4).Draw(t, "budgets") {
+		m.createBudget(t)
+	}
 	return m
 }
 
@@ -202,7 +210,7 @@ func asJSON(t require.TestingT, value any) string {
 
 func (m *machine) createBudget(t *rapid.T) {
 	r := earmark.BudgetRequest{
-		Scope: rapid.SampledFrom(modelScopes[:3]).Draw(t, "scope"), Unit: rapid.SampledFrom(modelUnits).Draw(t, "unit"),
+		Scope: rapid.SampledFrom(modelScopes[:3]).Draw(t, "scope"), Unit: drawUnit(t),
 		Limit: new(rapid.SampledFrom(modelLimits).Draw(t, "limit")),
 		Window: earmark.Window{
 			Period:   rapid.SampledFrom([]earmark.Period{earmark.PeriodLifetime, earmark.PeriodHour, earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth}).Draw(t, "period"),
@@ -224,12 +232,24 @@ func (m *machine) createBudget(t *rapid.T) {
 	})
 }
 
+// drawUnit draws one unit more often than the other, so that budgets share it.
+func drawUnit(t *rapid.T) string {
+	return modelUnits[rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "unit")]
+}
+
+// oneIn is true once in n times. Plain numbers would not do: rapid likes small ones.
+func oneIn(t *rapid.T, n int, label string) bool {
+	faces := make([]bool, n)
+	faces[n-1] = true
+	return rapid.SampledFrom(faces).Draw(t, label)
+}
+
 func drawEnforcement(t *rapid.T) earmark.Enforcement {
 	return rapid.SampledFrom([]earmark.Enforcement{earmark.EnforcementHard, earmark.EnforcementHard, earmark.EnforcementSoft}).Draw(t, "enforcement")
 }
 
 func drawOverage(t *rapid.T) earmark.OveragePolicy {
-	return rapid.SampledFrom([]earmark.OveragePolicy{earmark.OverageAllowWithOverdraft, earmark.OverageAllowIfAvailable, earmark.OverageReject}).Draw(t, "overage")
+	return rapid.SampledFrom([]earmark.OveragePolicy{earmark.OverageAllowWithOverdraft, earmark.OverageAllowIfAvailable, earmark.OverageAllowIfAvailable, earmark.OverageReject}).Draw(t, "overage")
 }
 
 // drawCeiling draws a soft ceiling at or a little over limit, or none.
@@ -265,16 +285,20 @@ func (m *machine) patchBudget(t *rapid.T) {
 }
 
 func (m *machine) archiveBudget(t *rapid.T) {
-	if rapid.IntRange(0, 3).Draw(t, "seldom") > 0 {
+	if !oneIn(t, 4, "archive") {
 		t.Skip("without budgets there is little to see")
 	}
 	id := m.drawBudget(t)
 	both(t, m, func(l oracle) (*earmark.Budget, error) { return l.ArchiveBudget(ctx(), earmark.DefaultTenant, id) })
 }
 
-// drawAmount draws from the edges: of int64, and of what a budget has left.
+// drawAmount draws small amounts, so that several fit, and from the edges: of
+// int64, and of what a budget has left.
 func (m *machine) drawAmount(t *rapid.T, least int64) int64 {
-	edges := []int64{1, 1, 2, 5, 9, 10, 11, 99, 100, math.MaxInt64 - 1, math.MaxInt64}
+	if !oneIn(t, 3, "edge") {
+		return rapid.SampledFrom([]int64{1, 2, 3, 5, 8, 20, 40}).Draw(t, "amount")
+	}
+	edges := []int64{9, 10, 11, 99, 100, 101, math.MaxInt64 - 1, math.MaxInt64}
 	for _, id := range m.budgets {
 		b, err := m.model.Budget(ctx(), earmark.DefaultTenant, id)
 		require.NoError(t, err)
@@ -287,20 +311,20 @@ func (m *machine) drawAmount(t *rapid.T, least int64) int64 {
 }
 
 func (m *machine) drawAmounts(t *rapid.T) earmark.Amounts {
-	amounts := earmark.Amounts{}
-	for _, unit := range modelUnits {
-		if rapid.IntRange(0, 2).Draw(t, unit) > 0 {
-			amounts[unit] = m.drawAmount(t, 1)
-		}
-	}
-	if len(amounts) == 0 {
-		amounts["tokens"] = m.drawAmount(t, 1)
+	amounts := earmark.Amounts{drawUnit(t): m.drawAmount(t, 1)}
+	if oneIn(t, 5, "two units") {
+		amounts[drawUnit(t)] = m.drawAmount(t, 1)
 	}
 	return amounts
 }
 
 func drawScopes(t *rapid.T) []string {
-	return rapid.SliceOfNDistinct(rapid.SampledFrom(append([]string{"a/b/c", "a/b"}, modelScopes...)), 1, 2, rapid.ID).Draw(t, "scopes")
+	scopes := rapid.SampledFrom([]string{"a/b/c", "a/b/c", "a/b/c", "a/b/d", "a/b", "a"})
+	drawn := rapid.SliceOfNDistinct(scopes, 1, 2, rapid.ID).Draw(t, "scopes")
+	if oneIn(t, 20, "scope without a budget") {
+		drawn = append(drawn, "ab")
+	}
+	return drawn
 }
 
 func drawKey(t *rapid.T) string {
@@ -313,7 +337,11 @@ func (m *machine) drawAdmission(t *rapid.T) earmark.Admission {
 		OnExpiry: rapid.SampledFrom([]earmark.OnExpiry{earmark.OnExpiryRelease, earmark.OnExpiryRelease, earmark.OnExpiryCommit, earmark.OnExpiryReview}).Draw(t, "on expiry"),
 	}
 	id := drawKey(t)
-	if old, _ := m.model.Reservation(ctx(), earmark.DefaultTenant, id); old != nil && rapid.Bool().Draw(t, "same body") {
+	if !oneIn(t, 3, "used key") {
+		m.fresh++
+		id = earmark.ReservationID(earmark.DefaultTenant, "fresh"+strconv.Itoa(m.fresh))
+	}
+	if old, _ := m.model.Reservation(ctx(), earmark.DefaultTenant, id); old != nil && oneIn(t, 2, "same body") {
 		r.Scopes, r.Amounts, r.OnExpiry, r.TTLSeconds = old.Scopes, old.Amounts, old.OnExpiry, modelTTLs[0]
 		if old.ExpiresAt != nil {
 			r.TTLSeconds = int64(old.ExpiresAt.Sub(old.CreatedAt).Seconds()) // unless it was extended
@@ -321,11 +349,11 @@ func (m *machine) drawAdmission(t *rapid.T) earmark.Admission {
 	}
 	require.NoError(t, r.Validate())
 	a := earmark.Admission{ID: id, Tenant: earmark.DefaultTenant, Request: r, RequestHash: r.Hash(), WorkflowID: "reservation-" + id}
-	// No deadline, one that is over, one that is this very moment, one to come.
-	if margin := rapid.IntRange(-1, 3).Draw(t, "admit by"); margin < 3 {
-		a.AdmitBy = m.now.Add(time.Duration(margin) * time.Microsecond)
+	// A deadline that is over, one that is this very moment, one to come, or none.
+	if oneIn(t, 5, "deadline") {
+		a.AdmitBy = m.now.Add(rapid.SampledFrom([]time.Duration{-1, 0, 1}).Draw(t, "admit by") * time.Microsecond)
 	}
-	a.Released = rapid.IntRange(0, 9).Draw(t, "released first") == 0
+	a.Released = oneIn(t, 20, "released first")
 	return a
 }
 
@@ -347,49 +375,67 @@ func (m *machine) look(t *rapid.T) {
 	both(t, m, func(l oracle) (earmark.Page[earmark.Budget], error) { return l.Budgets(ctx(), a.Tenant, covering) })
 }
 
-func drawSettlement(t *rapid.T) earmark.Settlement {
+// drawSettlement names a reservation that is open, or less often any.
+func (m *machine) drawSettlement(t *rapid.T) earmark.Settlement {
+	id := drawKey(t)
+	all, err := m.model.Reservations(ctx(), earmark.DefaultTenant, earmark.ReservationFilter{})
+	require.NoError(t, err)
+	if open := m.open(t); len(open) > 0 && !oneIn(t, 3, "any") {
+		id = rapid.SampledFrom(open).Draw(t, "open").ID
+	} else if len(all.Data) > 0 && !oneIn(t, 10, "none") {
+		id = rapid.SampledFrom(all.Data).Draw(t, "reservation").ID
+	}
 	return earmark.Settlement{
-		ID: drawKey(t), Tenant: earmark.DefaultTenant, Actor: rapid.SampledFrom(modelActors).Draw(t, "actor"),
+		ID: id, Tenant: earmark.DefaultTenant, Actor: rapid.SampledFrom(modelActors).Draw(t, "actor"),
 		Reason: rapid.SampledFrom([]string{"", "why not"}).Draw(t, "reason"),
 	}
 }
 
+func (m *machine) open(t *rapid.T) []earmark.Reservation {
+	all, err := m.model.Reservations(ctx(), earmark.DefaultTenant, earmark.ReservationFilter{})
+	require.NoError(t, err)
+	return slices.DeleteFunc(all.Data, func(r earmark.Reservation) bool { return !r.Open() })
+}
+
 func (m *machine) commit(t *rapid.T) {
-	s := drawSettlement(t)
+	s := m.drawSettlement(t)
 	usage := m.drawAmounts(t)
-	if r, _ := m.model.Reservation(ctx(), s.Tenant, s.ID); r != nil && rapid.IntRange(0, 9).Draw(t, "units fit") > 0 {
+	if r, _ := m.model.Reservation(ctx(), s.Tenant, s.ID); r != nil && !oneIn(t, 10, "other units") {
 		usage = earmark.Amounts{}
 		for unit, reserved := range r.Amounts {
 			near := []int64{0, 1, reserved - 1, reserved, reserved, m.drawAmount(t, 0)}
-			if reserved < math.MaxInt64 {
-				near = append(near, reserved+1)
+			if reserved < math.MaxInt64-100 {
+				near = append(near, reserved+1, reserved+100)
 			}
 			usage[unit] = rapid.SampledFrom(near).Draw(t, "usage")
 		}
 	}
 	both(t, m, func(l oracle) (earmark.Result, error) { return l.Commit(ctx(), s, usage) })
-	if rapid.IntRange(0, 4).Draw(t, "twice") == 0 {
+	if oneIn(t, 5, "twice") {
 		both(t, m, func(l oracle) (earmark.Result, error) { return l.Commit(ctx(), s, usage) })
 	}
 }
 
 func (m *machine) release(t *rapid.T) {
-	s := drawSettlement(t)
+	s := m.drawSettlement(t)
 	both(t, m, func(l oracle) (earmark.Result, error) { return l.Release(ctx(), s) })
 }
 
 func (m *machine) giveBack(t *rapid.T) {
-	s := drawSettlement(t)
+	s := m.drawSettlement(t)
 	both(t, m, func(l oracle) (earmark.Result, error) { return l.GiveBack(ctx(), s) })
 }
 
 func (m *machine) expire(t *rapid.T) {
-	s := drawSettlement(t)
+	s := m.drawSettlement(t)
+	if r, _ := m.model.Reservation(ctx(), s.Tenant, s.ID); r != nil && r.State == earmark.StateHeld && !oneIn(t, 4, "not due") {
+		m.advanceTo(t, *r.ExpiresAt)
+	}
 	both(t, m, func(l oracle) (earmark.Result, error) { return l.Expire(ctx(), s) })
 }
 
 func (m *machine) extend(t *rapid.T) {
-	s := drawSettlement(t)
+	s := m.drawSettlement(t)
 	ttl := time.Duration(rapid.SampledFrom(modelTTLs).Draw(t, "ttl")) * time.Second
 	both(t, m, func(l oracle) (earmark.Result, error) { return l.Extend(ctx(), s, ttl) })
 }
@@ -397,8 +443,11 @@ func (m *machine) extend(t *rapid.T) {
 func (m *machine) charge(t *rapid.T) {
 	r := earmark.UsageRequest{Scopes: drawScopes(t), Amounts: m.drawAmounts(t)}
 	require.NoError(t, r.Validate())
+	if !oneIn(t, 3, "charge") {
+		t.Skip("what is charged is not there to be reserved")
+	}
 	c := earmark.Charge{ID: drawKey(t), Tenant: earmark.DefaultTenant, Request: r, RequestHash: r.Hash(), Actor: earmark.ActorAPI, Reason: "spent"}
-	if rapid.IntRange(0, 3).Draw(t, "earlier") == 0 {
+	if oneIn(t, 4, "earlier") {
 		c.At = m.now.Add(-time.Duration(rapid.IntRange(0, 200).Draw(t, "hours ago")) * time.Hour)
 	}
 	both(t, m, func(l oracle) (earmark.Result, error) { return l.Charge(ctx(), c) })
@@ -412,12 +461,15 @@ func (m *machine) sweep(t *rapid.T) {
 
 // timePasses moves the clock: by some time, or to the edge of a lease or a window.
 func (m *machine) timePasses(t *rapid.T) {
-	moments := []time.Time{m.now.Add(time.Microsecond), m.now.Add(time.Second), m.now.Add(31 * time.Second), m.now.Add(time.Hour), m.now.Add(25 * time.Hour)}
-	reservations, err := m.model.Reservations(ctx(), earmark.DefaultTenant, earmark.ReservationFilter{State: earmark.StateHeld})
-	require.NoError(t, err)
-	for _, r := range reservations.Data {
-		moments = append(moments, r.ExpiresAt.Add(-time.Microsecond), *r.ExpiresAt, r.ExpiresAt.Add(time.Microsecond))
+	var moments []time.Time
+	for _, r := range m.open(t) {
+		moments = append(moments, r.ExpiresAt.Add(-time.Microsecond), *r.ExpiresAt, r.ExpiresAt.Add(time.Microsecond), r.ExpiresAt.Add(31*time.Second))
 	}
+	if len(moments) > 0 && oneIn(t, 2, "edge of a lease") {
+		m.advanceTo(t, rapid.SampledFrom(moments).Draw(t, "moment"))
+		return
+	}
+	moments = []time.Time{m.now.Add(time.Microsecond), m.now.Add(time.Second), m.now.Add(31 * time.Second), m.now.Add(time.Hour), m.now.Add(25 * time.Hour)}
 	for _, id := range m.budgets {
 		b, err := m.model.Budget(ctx(), earmark.DefaultTenant, id)
 		require.NoError(t, err)

@@ -34,6 +34,7 @@ func Open(ctx context.Context, databaseURL string) (*pgxpool.Pool, error) {
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "earmark"
 	}
+	config.ConnConfig.RuntimeParams["timezone"] = "UTC" // so that times in JSON are, whatever zone the server is set to
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open the database pool: %w", err)

@@ -15,4 +15,4 @@ WITH open AS (
     WHERE r.id = due.id
     RETURNING r.id, r.tenant, r.workflow_id, r.state, r.scopes, r.amounts, r.expires_at, r.on_expiry, r.request_hash, due.checked_at AS looked_at
 )
-SELECT id, tenant, workflow_id, state, scopes, amounts, expires_at FROM claimed ORDER BY looked_at, id
+SELECT id, tenant, workflow_id, state, scopes, amounts, expires_at, on_expiry, request_hash FROM claimed ORDER BY looked_at, id

@@ -1,8 +1,8 @@
 WITH created AS (
     INSERT INTO earmark.budgets (id, tenant, scope, unit, limit_amount, period, timezone, enforcement, soft_ceiling, overage)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-    RETURNING id, tenant, limit_amount, period, timezone
+    RETURNING id, tenant, limit_amount, timezone
 )
--- The window's bounds are computed so that Postgres refuses a time zone that it does not know.
-SELECT earmark.note('budget', c.tenant, NULL, c.id, $11, format('created with limit %s', c.limit_amount)), earmark.window_bounds(c.period, c.timezone, clock_timestamp())
+-- The second column is there for Postgres to refuse a time zone that it does not know.
+SELECT earmark.note('budget', c.tenant, NULL, c.id, $11, format('created with limit %s', c.limit_amount)), clock_timestamp() AT TIME ZONE c.timezone
 FROM created c
