@@ -1,0 +1,164 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// How a call is repeated. Pauses double from firstPause to longestPause, each cut
+// short at random by up to a half, so that many clients do not come back at once.
+const (
+	defaultMaxAttempts = 4
+	firstPause         = 100 * time.Millisecond
+	longestPause       = 2 * time.Second
+	// longestRetryAfter bounds how long a Retry-After is heeded within a call; the
+	// error tells it in full.
+	longestRetryAfter = 5 * time.Second
+)
+
+// maxAnswerBytes bounds an answer that is read: a full page of reservations, each
+// with all the metadata and budgets that it may have, is smaller.
+const maxAnswerBytes = 64 << 20
+
+// call is one call of the API. repeat says that sending it twice does no more
+// than sending it once.
+type call struct {
+	method string
+	path   string
+	query  url.Values
+	key    string
+	body   any
+	repeat bool
+}
+
+// answer is what came back, read to its end.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func one[T any](ctx context.Context, c *Client, call call) (*T, error) {
+	var value T
+	if _, err := c.do(ctx, call, &value); err != nil {
+		return nil, err
+	}
+	return &value, nil
+}
+
+func page[T any](ctx context.Context, c *Client, path string, query url.Values) (earmark.Page[T], error) {
+	var value earmark.Page[T]
+	_, err := c.do(ctx, call{method: http.MethodGet, path: path, query: query, repeat: true}, &value)
+	return value, err
+}
+
+// do makes a call and decodes what it succeeded with into target, if there is one.
+func (c *Client) do(ctx context.Context, call call, target any) (status int, err error) {
+	var body []byte
+	if call.body != nil {
+		if body, err = json.Marshal(call.body); err != nil {
+			return 0, earmark.Errorf(earmark.CodeInvalidRequest, "the request does not encode: %w", err)
+		}
+	}
+	got, err := c.sendUntilAnswered(ctx, call, body)
+	switch {
+	case err != nil:
+		return 0, err
+	case got.status < 200 || got.status > 299:
+		return got.status, got.problem()
+	case target == nil:
+		return got.status, nil
+	}
+	if err := json.Unmarshal(got.body, target); err != nil {
+		return got.status, undecodable(err)
+	}
+	return got.status, nil
+}
+
+// sendUntilAnswered repeats a call that may be repeated while the service is away.
+// It gives up early where the context would end before the next attempt.
+func (c *Client) sendUntilAnswered(ctx context.Context, call call, body []byte) (answer, error) {
+	for attempt := 1; ; attempt++ {
+		got, err := c.send(ctx, call, body)
+		if !call.repeat || attempt >= c.maxAttempts || !away(got, err) {
+			return got, err
+		}
+		wait := pauseAfter(attempt, got)
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+			return got, err
+		}
+		if c.pause(ctx, wait) != nil {
+			return got, err // says more than that the context ended
+		}
+	}
+}
+
+// away reports whether the service, or the way to it, failed in passing. A 500 is
+// a bug and would come again; a 4xx is an answer.
+func away(got answer, err error) bool {
+	if err != nil {
+		return earmark.ErrorCode(err) == earmark.CodeUnavailable && !errors.Is(err, context.Canceled)
+	}
+	switch got.status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+func pauseAfter(attempt int, got answer) time.Duration {
+	pause := min(firstPause<<(attempt-1), longestPause)
+	pause -= rand.N(pause/2 + 1)
+	return pause + min(got.retryAfter(), longestRetryAfter)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// send makes one attempt. Its errors have CodeUnavailable where nothing or half
+// an answer came back; whether the call took effect is then not known.
+func (c *Client) send(ctx context.Context, call call, body []byte) (answer, error) {
+	request, err := http.NewRequestWithContext(ctx, call.method, c.base+call.path, bytes.NewReader(body))
+	if err != nil {
+		return answer{}, earmark.Errorf(earmark.CodeInvalidRequest, "the request cannot be made: %w", err)
+	}
+	request.URL.RawQuery = call.query.Encode()
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", c.userAgent)
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if call.key != "" {
+		request.Header.Set("Idempotency-Key", call.key)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return answer{}, earmark.Errorf(earmark.CodeUnavailable, "Earmark did not answer: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	read, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
+	switch {
+	case err != nil:
+		return answer{}, earmark.Errorf(earmark.CodeUnavailable, "Earmark's answer broke off: %w", err)
+	case len(read) > maxAnswerBytes:
+		return answer{}, earmark.Errorf(earmark.CodeInternal, "Earmark's answer is over %d bytes", maxAnswerBytes)
+	}
+	return answer{status: response.StatusCode, header: response.Header, body: read}, nil
+}

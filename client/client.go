@@ -1,0 +1,97 @@
+// Package client is the Go client of Earmark's HTTP API.
+//
+// Every answer that is not what the caller asked for comes back as an
+// *earmark.Error with the code that the API gave. Calls that are safe to repeat
+// are repeated, with pauses, when the connection breaks or the service is away;
+// see the methods for which those are.
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// Limits of the default HTTP client. An admission is decided within seconds; a
+// call that takes longer than callTimeout is not coming back.
+const (
+	callTimeout         = 30 * time.Second
+	maxIdleConns        = 512
+	maxIdleConnsPerHost = 256 // one for each request in flight of a busy backend
+	idleConnTimeout     = 90 * time.Second
+)
+
+const defaultUserAgent = "earmark-go-client"
+
+// Client calls one Earmark. It is safe for concurrent use.
+type Client struct {
+	base        string // without a slash at its end
+	http        *http.Client
+	userAgent   string
+	maxAttempts int
+	pause       func(ctx context.Context, d time.Duration) error
+}
+
+// Option changes a client under construction.
+type Option func(*Client)
+
+// WithHTTPClient uses another HTTP client than the default one, which pools its
+// connections and gives up on a call after 30 seconds.
+func WithHTTPClient(httpClient *http.Client) Option {
+	return func(c *Client) { c.http = httpClient }
+}
+
+// WithUserAgent sets the User-Agent header.
+func WithUserAgent(userAgent string) Option {
+	return func(c *Client) { c.userAgent = userAgent }
+}
+
+// WithMaxAttempts bounds how often a call that is safe to repeat is sent, the
+// first time included. The default is 4; 1 turns repeating off.
+func WithMaxAttempts(attempts int) Option {
+	return func(c *Client) { c.maxAttempts = max(1, attempts) }
+}
+
+// New makes a client of the Earmark at baseURL, such as http://127.0.0.1:8080.
+func New(baseURL string, options ...Option) (*Client, error) {
+	parsed, err := url.Parse(baseURL)
+	if err != nil {
+		return nil, earmark.Errorf(earmark.CodeInvalidRequest, "the base URL does not parse: %w", err)
+	}
+	if (parsed.Scheme != "http" && parsed.Scheme != "https") || parsed.Host == "" || parsed.RawQuery != "" || parsed.Fragment != "" {
+		return nil, earmark.Errorf(earmark.CodeInvalidRequest, "%q is not a base URL such as http://127.0.0.1:8080", parsed.Redacted())
+	}
+	c := &Client{
+		base:        strings.TrimRight(parsed.String(), "/"),
+		userAgent:   defaultUserAgent,
+		maxAttempts: defaultMaxAttempts,
+		pause:       sleep,
+	}
+	for _, option := range options {
+		option(c)
+	}
+	if c.http == nil {
+		c.http = newHTTPClient()
+	}
+	return c, nil
+}
+
+func newHTTPClient() *http.Client {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment}
+	if standard, ok := http.DefaultTransport.(*http.Transport); ok {
+		transport = standard.Clone() // with its timeouts for dialing and TLS
+	}
+	transport.MaxIdleConns = maxIdleConns
+	transport.MaxIdleConnsPerHost = maxIdleConnsPerHost
+	transport.IdleConnTimeout = idleConnTimeout
+	return &http.Client{Transport: transport, Timeout: callTimeout}
+}
+
+// IsDenied reports whether err says that a request does not fit into a budget.
+func IsDenied(err error) bool {
+	return earmark.ErrorCode(err) == earmark.CodeBudgetExceeded
+}

@@ -1,0 +1,541 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/legacy"
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// sent is a request as the server saw it.
+type sent struct {
+	method, path, query, body string
+	header                    http.Header
+}
+
+// bundle is a client, the server that it calls, and what happened between them.
+type bundle struct {
+	client *Client
+	mu     sync.Mutex
+	sent   []sent
+	pauses []time.Duration
+}
+
+// setup makes a server that gives the answers in their order, and the last one
+// from then on. The client's pauses take no time.
+func setup(t *testing.T, answers ...http.HandlerFunc) *bundle {
+	t.Helper()
+	b := &bundle{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(err)
+		}
+		b.mu.Lock()
+		b.sent = append(b.sent, sent{r.Method, r.URL.EscapedPath(), r.URL.RawQuery, string(body), r.Header})
+		next := answers[min(len(b.sent), len(answers))-1]
+		b.mu.Unlock()
+		next(w, r)
+	}))
+	t.Cleanup(server.Close)
+	client, err := New(server.URL + "/")
+	require.NoError(t, err)
+	client.pause = func(ctx context.Context, d time.Duration) error {
+		b.pauses = append(b.pauses, d)
+		return ctx.Err()
+	}
+	b.client = client
+	return b
+}
+
+func says(status int, body string, header ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		if status >= 400 && strings.HasPrefix(body, "{") {
+			w.Header().Set("Content-Type", "application/problem+json")
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// breaks closes the connection without an answer.
+func breaks(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+
+// breaksOff closes it in the middle of one.
+func breaksOff(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Length", "100")
+	_, _ = io.WriteString(w, `{"id":`)
+	panic(http.ErrAbortHandler)
+}
+
+const (
+	unavailable = `{"type":"urn:earmark:problem:unavailable","title":"Away","status":503,"detail":"Postgres is away","code":"unavailable"}`
+	held        = `{"id":"rsv_1","state":"held"}`
+)
+
+func ctxOf(t *testing.T) context.Context { return t.Context() }
+
+// Every call goes out as the document describes it, and there is a method for
+// every call in the document.
+func TestEveryCall(t *testing.T) {
+	t.Parallel()
+	doc, router := contract(t)
+	budgetID, reservationID := earmark.NewBudgetID(), earmark.NewReservationID()
+	limit := int64(7)
+	var none *int64
+	ten := earmark.Amounts{"tokens": 10}
+	reservation := earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: ten}
+	called := map[string]bool{}
+	for _, test := range []struct {
+		name   string
+		call   func(context.Context, *Client) (any, error)
+		answer string
+		want   sent
+	}{
+		{"CreateBudget", func(ctx context.Context, c *Client) (any, error) {
+			return c.CreateBudget(ctx, earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit})
+		}, `{"id":"bud_1"}`, sent{method: "POST", path: "/v1/budgets", body: `{"scope":"acme","unit":"tokens","limit":7}`}},
+		{"Budget", func(ctx context.Context, c *Client) (any, error) { return c.Budget(ctx, budgetID) },
+			`{"id":"bud_1"}`, sent{method: "GET", path: "/v1/budgets/" + budgetID}},
+		{"Budgets", func(ctx context.Context, c *Client) (any, error) {
+			return c.Budgets(ctx, earmark.BudgetFilter{Covering: "acme/ml", Cursor: "c", Limit: 2})
+		}, `{"data":[{"id":"bud_1"}],"next_cursor":"n"}`, sent{method: "GET", path: "/v1/budgets", query: "covering=acme%2Fml&cursor=c&limit=2"}},
+		{"Budgets on a scope", func(ctx context.Context, c *Client) (any, error) {
+			return c.Budgets(ctx, earmark.BudgetFilter{Scope: "acme"})
+		}, `{"data":[],"next_cursor":""}`, sent{method: "GET", path: "/v1/budgets", query: "scope=acme"}},
+		{"PatchBudget", func(ctx context.Context, c *Client) (any, error) {
+			return c.PatchBudget(ctx, budgetID, earmark.BudgetPatch{Limit: &limit})
+		}, `{"id":"bud_1"}`, sent{method: "PATCH", path: "/v1/budgets/" + budgetID, body: `{"limit":7}`}},
+		{"PatchBudget without a ceiling", func(ctx context.Context, c *Client) (any, error) {
+			return c.PatchBudget(ctx, budgetID, earmark.BudgetPatch{SoftCeiling: &none})
+		}, `{"id":"bud_1"}`, sent{method: "PATCH", path: "/v1/budgets/" + budgetID, body: `{"soft_ceiling":null}`}},
+		{"ArchiveBudget", func(ctx context.Context, c *Client) (any, error) { return c.ArchiveBudget(ctx, budgetID) },
+			`{"id":"bud_1"}`, sent{method: "DELETE", path: "/v1/budgets/" + budgetID}},
+		{"Reserve", func(ctx context.Context, c *Client) (any, error) { return c.Reserve(ctx, "k", reservation) },
+			held, sent{method: "POST", path: "/v1/reservations", body: `{"scopes":["acme"],"amounts":{"tokens":10}}`}},
+		{"Decide", func(ctx context.Context, c *Client) (any, error) { return c.Decide(ctx, reservation) },
+			`{"admitted":true,"violations":[]}`, sent{method: "POST", path: "/v1/decisions", body: `{"scopes":["acme"],"amounts":{"tokens":10}}`}},
+		{"Reservation", func(ctx context.Context, c *Client) (any, error) { return c.Reservation(ctx, reservationID) },
+			held, sent{method: "GET", path: "/v1/reservations/" + reservationID}},
+		{"Reservations", func(ctx context.Context, c *Client) (any, error) {
+			return c.Reservations(ctx, earmark.ReservationFilter{State: earmark.StateHeld, Scope: "a", Overdue: true, Orphan: true})
+		}, `{"data":[` + held + `],"next_cursor":""}`, sent{method: "GET", path: "/v1/reservations", query: "orphan=true&overdue=true&scope=a&state=held"}},
+		{"Commit", func(ctx context.Context, c *Client) (any, error) { return c.Commit(ctx, reservationID, ten) },
+			held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/commit", body: `{"usage":{"tokens":10}}`}},
+		{"Release", func(ctx context.Context, c *Client) (any, error) { return c.Release(ctx, reservationID, "no") },
+			held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/release", body: `{"reason":"no"}`}},
+		{"Extend", func(ctx context.Context, c *Client) (any, error) {
+			return c.Extend(ctx, reservationID, 1500*time.Millisecond)
+		},
+			held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/extend", body: `{"ttl_seconds":2}`}},
+		{"ChargeUsage", func(ctx context.Context, c *Client) (any, error) {
+			return c.ChargeUsage(ctx, "k", earmark.UsageRequest{Scopes: []string{"acme"}, Amounts: ten})
+		}, held, sent{method: "POST", path: "/v1/usage", body: `{"scopes":["acme"],"amounts":{"tokens":10}}`}},
+		{"Entries", func(ctx context.Context, c *Client) (any, error) {
+			return c.Entries(ctx, earmark.EntryFilter{BudgetID: budgetID, ReservationID: reservationID, Limit: 5})
+		}, `{"data":[{"id":1}],"next_cursor":""}`, sent{method: "GET", path: "/v1/entries", query: "budget_id=" + budgetID + "&limit=5&reservation_id=" + reservationID}},
+		{"Health", func(ctx context.Context, c *Client) (any, error) { return nil, c.Health(ctx) },
+			`{"status":"ok"}`, sent{method: "GET", path: "/healthz"}},
+		{"Ready", func(ctx context.Context, c *Client) (any, error) { return c.Ready(ctx) },
+			`{"status":"ready","checks":{"postgres":{"status":"up","detail":""}}}`, sent{method: "GET", path: "/readyz"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := setup(t, says(http.StatusOK, test.answer))
+			value, err := test.call(ctxOf(t), b.client)
+			require.NoError(t, err)
+			require.Len(t, b.sent, 1)
+			got := b.sent[0]
+			called[checkRequest(t, router, got)] = true
+			require.Equal(t, "earmark-go-client", got.header.Get("User-Agent"))
+			require.Equal(t, test.want.body != "", got.header.Get("Content-Type") == "application/json")
+			got.header = nil
+			require.Equal(t, test.want, got)
+			if value != nil {
+				encoded, err := json.Marshal(value)
+				require.NoError(t, err)
+				require.NotEqual(t, "null", string(encoded))
+			}
+		})
+	}
+	for path, item := range doc.Paths.Map() {
+		for _, operation := range item.Operations() {
+			if path != "/metrics" && path != "/openapi.yaml" { // for Prometheus, and for people
+				require.True(t, called[operation.OperationID], "no method calls %s", operation.OperationID)
+			}
+		}
+	}
+}
+
+func contract(t *testing.T) (*openapi3.T, routers.Router) {
+	t.Helper()
+	doc, err := openapi3.NewLoader().LoadFromFile("../api/openapi.yaml")
+	require.NoError(t, err)
+	doc.Servers = nil // tests call another host
+	router, err := legacy.NewRouter(doc)
+	require.NoError(t, err)
+	return doc, router
+}
+
+// checkRequest checks a request against the document and gives its operation.
+func checkRequest(t *testing.T, router routers.Router, s sent) (operationID string) {
+	t.Helper()
+	request := httptest.NewRequest(s.method, s.path+"?"+s.query, strings.NewReader(s.body))
+	request.Header = s.header
+	route, params, err := router.FindRoute(request)
+	require.NoError(t, err)
+	require.NoError(t, openapi3filter.ValidateRequest(t.Context(), &openapi3filter.RequestValidationInput{
+		Request: request, PathParams: params, Route: route, Options: &openapi3filter.Options{SkipSettingDefaults: true},
+	}))
+	return route.Operation.OperationID
+}
+
+func TestReserveKeys(t *testing.T) {
+	t.Parallel()
+	b := setup(t, says(http.StatusCreated, held))
+	for range 2 {
+		r, err := b.client.Reserve(ctxOf(t), "", earmark.ReservationRequest{})
+		require.NoError(t, err)
+		require.Equal(t, earmark.StateHeld, r.State)
+	}
+	_, err := b.client.Reserve(ctxOf(t), "mine", earmark.ReservationRequest{})
+	require.NoError(t, err)
+	keys := []string{}
+	for _, s := range b.sent {
+		keys = append(keys, s.header.Get("Idempotency-Key"))
+	}
+	require.NoError(t, earmark.ValidateIdempotencyKey(keys[0]))
+	require.NotEqual(t, keys[0], keys[1])
+	require.Equal(t, "mine", keys[2])
+
+	for _, call := range []func() error{
+		func() error { _, err := b.client.Reserve(ctxOf(t), "a\nb", earmark.ReservationRequest{}); return err },
+		func() error { _, err := b.client.ChargeUsage(ctxOf(t), "", earmark.UsageRequest{}); return err },
+	} {
+		var e *earmark.Error
+		require.ErrorAs(t, call(), &e)
+		require.Equal(t, earmark.CodeInvalidRequest, e.Code)
+		require.Equal(t, "Idempotency-Key", e.Field)
+	}
+	require.Len(t, b.sent, 3, "a bad key is not sent")
+}
+
+func TestAccepted(t *testing.T) {
+	t.Parallel()
+	b := setup(t, says(http.StatusAccepted, `{"id":"rsv_1","accepted":true}`))
+	committed, err := b.client.Commit(ctxOf(t), "rsv_1", earmark.Amounts{"tokens": 1})
+	require.NoError(t, err)
+	require.Equal(t, Settled{Accepted: true}, committed)
+	released, err := b.client.Release(ctxOf(t), "rsv_1", "")
+	require.NoError(t, err)
+	require.Equal(t, Settled{Accepted: true}, released)
+}
+
+func TestProblemsComeBackWhole(t *testing.T) {
+	t.Parallel()
+	b := setup(t, says(http.StatusPaymentRequired, `{"type":"x","title":"T","status":402,"detail":"does not fit","code":"budget_exceeded",
+		"violations":[{"budget_id":"bud_1","unit":"tokens","limit":5}],"retryable":true,"new_field":1}`, "Retry-After", "3"))
+	_, err := b.client.Reserve(ctxOf(t), "", earmark.ReservationRequest{})
+	var e *earmark.Error
+	require.ErrorAs(t, err, &e)
+	require.True(t, IsDenied(err))
+	require.Equal(t, "does not fit", e.Error())
+	require.Equal(t, []earmark.Violation{{BudgetID: "bud_1", Unit: "tokens", Limit: 5}}, e.Violations)
+	require.True(t, e.Retryable)
+	require.Equal(t, 3*time.Second, e.RetryAfter)
+	require.Len(t, b.sent, 1, "a denial is an answer")
+
+	b = setup(t, says(http.StatusConflict, `{"detail":"settled","code":"already_settled","reservation":`+held+`,"reservation_id":"rsv_1"}`))
+	_, err = b.client.Commit(ctxOf(t), "rsv_1", nil)
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, earmark.StateHeld, e.Reservation.State)
+	require.Equal(t, "rsv_1", e.ReservationID)
+	require.False(t, IsDenied(err))
+
+	b = setup(t, says(http.StatusBadRequest, `{"title":"T","detail":"scopes[0]: is empty","code":"invalid_request","field":"scopes[0]"}`))
+	_, err = b.client.Decide(ctxOf(t), earmark.ReservationRequest{})
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, "scopes[0]", e.Field)
+	require.Equal(t, "is empty", e.Message)
+	require.Equal(t, "scopes[0]: is empty", e.Error())
+}
+
+func TestForeignAnswers(t *testing.T) {
+	t.Parallel()
+	for status, code := range map[int]earmark.Code{
+		301: earmark.CodeInternal, 400: earmark.CodeInvalidRequest, 401: earmark.CodeInvalidRequest, 404: earmark.CodeNotFound,
+		405: earmark.CodeMethodNotAllowed, 413: earmark.CodePayloadTooLarge, 415: earmark.CodeUnsupportedMediaType,
+		429: earmark.CodeUnavailable, 500: earmark.CodeInternal, 502: earmark.CodeUnavailable, 503: earmark.CodeUnavailable, 504: earmark.CodeUnavailable,
+	} {
+		for _, body := range []string{"<html>nginx</html>", `{"error":"no code"}`, ""} {
+			b := setup(t, says(status, body))
+			_, err := b.client.CreateBudget(ctxOf(t), earmark.BudgetRequest{})
+			require.Equal(t, code, earmark.ErrorCode(err), "%d %q", status, body)
+		}
+	}
+	b := setup(t, says(http.StatusOK, "<html>a login page</html>"))
+	_, err := b.client.Budget(ctxOf(t), "x")
+	require.Equal(t, earmark.CodeInternal, earmark.ErrorCode(err))
+	require.Len(t, b.sent, 1)
+}
+
+func TestReadyTellsWhatIsAway(t *testing.T) {
+	t.Parallel()
+	b := setup(t, says(http.StatusServiceUnavailable, `{"detail":"postgres: refused","code":"unavailable",
+		"checks":{"postgres":{"status":"down","detail":"refused"},"temporal":{"status":"up","detail":""}}}`))
+	checks, err := b.client.Ready(ctxOf(t))
+	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
+	require.Equal(t, map[string]Check{"postgres": {"down", "refused"}, "temporal": {"up", ""}}, checks)
+	require.Len(t, b.sent, 1)
+
+	b = setup(t, says(http.StatusOK, "rubbish"))
+	_, err = b.client.Ready(ctxOf(t))
+	require.Equal(t, earmark.CodeInternal, earmark.ErrorCode(err))
+}
+
+// Calls that do no more when they are sent twice are repeated, the others not.
+func TestWhatIsRepeated(t *testing.T) {
+	t.Parallel()
+	amounts := earmark.Amounts{"tokens": 1}
+	repeated := map[string]func(context.Context, *Client) error{
+		"Budget": func(ctx context.Context, c *Client) error { _, err := c.Budget(ctx, "b"); return err },
+		"Budgets": func(ctx context.Context, c *Client) error {
+			_, err := c.Budgets(ctx, earmark.BudgetFilter{})
+			return err
+		},
+		"ArchiveBudget": func(ctx context.Context, c *Client) error { _, err := c.ArchiveBudget(ctx, "b"); return err },
+		"Reserve": func(ctx context.Context, c *Client) error {
+			_, err := c.Reserve(ctx, "", earmark.ReservationRequest{})
+			return err
+		},
+		"Decide": func(ctx context.Context, c *Client) error {
+			_, err := c.Decide(ctx, earmark.ReservationRequest{})
+			return err
+		},
+		"Commit": func(ctx context.Context, c *Client) error { _, err := c.Commit(ctx, "r", amounts); return err },
+		"Release": func(ctx context.Context, c *Client) error {
+			_, err := c.Release(ctx, "r", "")
+			return err
+		},
+		"Extend":      func(ctx context.Context, c *Client) error { _, err := c.Extend(ctx, "r", time.Second); return err },
+		"Reservation": func(ctx context.Context, c *Client) error { _, err := c.Reservation(ctx, "r"); return err },
+		"Reservations": func(ctx context.Context, c *Client) error {
+			_, err := c.Reservations(ctx, earmark.ReservationFilter{})
+			return err
+		},
+		"Entries": func(ctx context.Context, c *Client) error {
+			_, err := c.Entries(ctx, earmark.EntryFilter{})
+			return err
+		},
+		"ChargeUsage": func(ctx context.Context, c *Client) error {
+			_, err := c.ChargeUsage(ctx, "k", earmark.UsageRequest{})
+			return err
+		},
+	}
+	once := map[string]func(context.Context, *Client) error{
+		"CreateBudget": func(ctx context.Context, c *Client) error {
+			_, err := c.CreateBudget(ctx, earmark.BudgetRequest{})
+			return err
+		},
+		"PatchBudget": func(ctx context.Context, c *Client) error {
+			_, err := c.PatchBudget(ctx, "b", earmark.BudgetPatch{})
+			return err
+		},
+		"Health": func(ctx context.Context, c *Client) error { return c.Health(ctx) },
+		"Ready":  func(ctx context.Context, c *Client) error { _, err := c.Ready(ctx); return err },
+	}
+	for name, call := range repeated {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, says(http.StatusServiceUnavailable, unavailable, "Retry-After", "1"), breaks, breaksOff, says(http.StatusOK, `{"id":"rsv_1"}`))
+			if name == "Entries" || name == "Reservations" || name == "Budgets" {
+				b = setup(t, breaks, says(http.StatusBadGateway, ""), says(http.StatusGatewayTimeout, ""), says(http.StatusOK, `{"data":[]}`))
+			}
+			require.NoError(t, call(ctxOf(t), b.client))
+			require.GreaterOrEqual(t, len(b.sent), 4) // net/http may repeat a broken one by itself
+			for _, s := range b.sent {
+				require.Equal(t, b.sent[0].body, s.body)
+				require.Equal(t, b.sent[0].header.Get("Idempotency-Key"), s.header.Get("Idempotency-Key"))
+			}
+		})
+	}
+	for name, call := range once {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, says(http.StatusServiceUnavailable, unavailable))
+			require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(call(ctxOf(t), b.client)))
+			require.Len(t, b.sent, 1)
+		})
+	}
+}
+
+// Only a service that is away is asked again; an answer stands.
+func TestWhatIsWorthRepeating(t *testing.T) {
+	t.Parallel()
+	for status, code := range map[int]string{
+		400: "invalid_request", 402: "budget_exceeded", 404: "not_found", 409: "already_settled",
+		410: "reservation_expired", 422: "idempotency_mismatch", 429: "", 500: "internal",
+	} {
+		b := setup(t, says(status, `{"code":"`+code+`","detail":"d"}`, "Retry-After", "1"))
+		_, err := b.client.Commit(ctxOf(t), "r", earmark.Amounts{"tokens": 1})
+		require.Error(t, err)
+		require.Len(t, b.sent, 1, status)
+	}
+}
+
+func TestAdmissionUnknownIsRepeatedWithTheSameKey(t *testing.T) {
+	t.Parallel()
+	b := setup(t,
+		says(http.StatusServiceUnavailable, `{"code":"admission_unknown","detail":"no decision","reservation_id":"rsv_1"}`, "Retry-After", "1"),
+		says(http.StatusCreated, held, "Idempotency-Hit", "true"))
+	r, err := b.client.Reserve(ctxOf(t), "", earmark.ReservationRequest{Scopes: []string{"acme"}})
+	require.NoError(t, err)
+	require.Equal(t, "rsv_1", r.ID)
+	require.Len(t, b.sent, 2)
+	require.NotEmpty(t, b.sent[0].header.Get("Idempotency-Key"))
+	require.Equal(t, b.sent[0].header.Get("Idempotency-Key"), b.sent[1].header.Get("Idempotency-Key"))
+	require.GreaterOrEqual(t, b.pauses[0], time.Second)
+}
+
+func TestAttemptsAreBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t, says(http.StatusServiceUnavailable, unavailable, "Retry-After", "3600"))
+	_, err := b.client.Reservation(ctxOf(t), "r")
+	var e *earmark.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, earmark.CodeUnavailable, e.Code)
+	require.Equal(t, "Postgres is away", e.Message)
+	require.Equal(t, time.Hour, e.RetryAfter)
+	require.Len(t, b.sent, defaultMaxAttempts)
+	for _, pause := range b.pauses {
+		require.GreaterOrEqual(t, pause, longestRetryAfter)
+		require.LessOrEqual(t, pause, longestRetryAfter+longestPause)
+	}
+
+	WithMaxAttempts(1)(b.client)
+	_, err = b.client.Reservation(ctxOf(t), "r")
+	require.Error(t, err)
+	require.Len(t, b.sent, defaultMaxAttempts+1)
+}
+
+func TestContextBoundsTheWhole(t *testing.T) {
+	t.Parallel()
+	b := setup(t, says(http.StatusServiceUnavailable, unavailable, "Retry-After", "2"))
+	b.client.pause = sleep
+	ctx, cancel := context.WithTimeout(ctxOf(t), time.Second)
+	defer cancel()
+	started := time.Now()
+	_, err := b.client.Reservation(ctx, "r")
+	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
+	require.Less(t, time.Since(started), 500*time.Millisecond, "a pause past the deadline is not begun")
+	require.Len(t, b.sent, 1)
+
+	cancelled, cancelNow := context.WithCancel(ctxOf(t))
+	b = setup(t, func(http.ResponseWriter, *http.Request) { cancelNow(); time.Sleep(20 * time.Millisecond) })
+	_, err = b.client.Reservation(cancelled, "r")
+	require.ErrorIs(t, err, context.Canceled)
+	require.Len(t, b.sent, 1)
+}
+
+func TestNoServer(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	c, err := New(server.URL)
+	require.NoError(t, err)
+	pauses := 0
+	c.pause = func(context.Context, time.Duration) error { pauses++; return nil }
+	_, err = c.Reserve(ctxOf(t), "", earmark.ReservationRequest{})
+	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
+	require.Equal(t, defaultMaxAttempts-1, pauses)
+}
+
+func TestAnswersAreBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(w http.ResponseWriter, _ *http.Request) {
+		chunk := []byte(strings.Repeat(" ", 1<<20))
+		for range maxAnswerBytes/len(chunk) + 1 {
+			_, _ = w.Write(chunk)
+		}
+	})
+	_, err := b.client.Budget(ctxOf(t), "b")
+	require.ErrorContains(t, err, "over")
+	require.Len(t, b.sent, 1)
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	read := func(text string) time.Duration {
+		return answer{header: http.Header{"Retry-After": {text}}}.retryAfter()
+	}
+	require.Equal(t, 7*time.Second, read("7"))
+	require.Zero(t, read(""))
+	require.Zero(t, read("-7"))
+	require.Zero(t, read("soon"))
+	require.Zero(t, read("99999999999999999999"))
+	require.Zero(t, read("Wed, 21 Oct 2015 07:28:00 GMT"))
+	in := read(time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+	require.InDelta(t, time.Hour, in, float64(2*time.Second))
+}
+
+func TestPausesGrowAndVary(t *testing.T) {
+	t.Parallel()
+	seen := map[time.Duration]bool{}
+	for attempt := 1; attempt < 40; attempt++ {
+		pause := pauseAfter(min(attempt, 10), answer{})
+		require.Positive(t, pause)
+		require.LessOrEqual(t, pause, longestPause)
+		seen[pause] = true
+	}
+	require.Greater(t, len(seen), 20)
+}
+
+func TestNew(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"", "127.0.0.1:8080", "localhost", "ftp://x", "http://", "http://x?y=1", "http://x#y", "http://x\n", "unix:///x"} {
+		_, err := New(bad)
+		require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err), bad)
+	}
+	_, err := New("http://user:secret@x?y=1")
+	require.NotContains(t, err.Error(), "secret")
+
+	c, err := New("https://example.com/earmark/", WithUserAgent("me/1"), WithMaxAttempts(0))
+	require.NoError(t, err)
+	require.Equal(t, "https://example.com/earmark", c.base)
+	require.Equal(t, "me/1", c.userAgent)
+	require.Equal(t, 1, c.maxAttempts)
+	transport, ok := c.http.Transport.(*http.Transport)
+	require.True(t, ok)
+	require.GreaterOrEqual(t, transport.MaxIdleConnsPerHost, 256)
+	require.Positive(t, c.http.Timeout)
+
+	own := &http.Client{}
+	c, err = New("http://x", WithHTTPClient(own))
+	require.NoError(t, err)
+	require.Same(t, own, c.http)
+}
+
+func TestUnencodableRequest(t *testing.T) {
+	t.Parallel()
+	c, err := New("http://x")
+	require.NoError(t, err)
+	_, err = c.do(ctxOf(t), call{method: http.MethodPost, path: "/", body: func() {}}, nil)
+	require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err))
+	var unsupported *json.UnsupportedTypeError
+	require.ErrorAs(t, err, &unsupported)
+}

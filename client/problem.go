@@ -1,0 +1,90 @@
+package client
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// problem is an error as the API writes it (RFC 9457).
+type problem struct {
+	Title         string               `json:"title"`
+	Detail        string               `json:"detail"`
+	Code          earmark.Code         `json:"code"`
+	Field         string               `json:"field"`
+	Violations    []earmark.Violation  `json:"violations"`
+	Retryable     bool                 `json:"retryable"`
+	RetryAt       *time.Time           `json:"retry_at"`
+	Reservation   *earmark.Reservation `json:"reservation"`
+	ReservationID string               `json:"reservation_id"`
+}
+
+// problem makes an error of an answer that is not a success.
+func (a answer) problem() error {
+	var p problem
+	if err := json.Unmarshal(a.body, &p); err != nil || p.Code == "" {
+		return a.foreign()
+	}
+	message := strings.TrimPrefix(p.Detail, p.Field+": ") // Error() puts the field in front again
+	if message == "" {
+		message = p.Title
+	}
+	e := earmark.Errorf(p.Code, "%s", message)
+	e.Field = p.Field
+	e.RetryAfter = a.retryAfter()
+	e.Violations, e.Retryable, e.RetryAt = p.Violations, p.Retryable, p.RetryAt
+	e.Reservation, e.ReservationID = p.Reservation, p.ReservationID
+	return e
+}
+
+// foreign makes an error of an answer that is not Earmark's own, such as one of a
+// proxy in between.
+func (a answer) foreign() error {
+	const maxQuotedBytes = 200
+	text := strings.TrimSpace(strings.ToValidUTF8(string(a.body[:min(len(a.body), maxQuotedBytes)]), ""))
+	e := earmark.Errorf(codeOf(a.status), "%d %s, and not in Earmark's words: %q", a.status, http.StatusText(a.status), text)
+	e.RetryAfter = a.retryAfter()
+	return e
+}
+
+// codeOf is the nearest code for a status that comes without one.
+func codeOf(status int) earmark.Code {
+	switch status {
+	case http.StatusNotFound:
+		return earmark.CodeNotFound
+	case http.StatusMethodNotAllowed:
+		return earmark.CodeMethodNotAllowed
+	case http.StatusRequestEntityTooLarge:
+		return earmark.CodePayloadTooLarge
+	case http.StatusUnsupportedMediaType:
+		return earmark.CodeUnsupportedMediaType
+	case http.StatusRequestTimeout, http.StatusTooManyRequests,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return earmark.CodeUnavailable
+	}
+	if status >= 400 && status <= 499 {
+		return earmark.CodeInvalidRequest
+	}
+	return earmark.CodeInternal
+}
+
+// retryAfter reads the header of the same name, in seconds or as a date; 0 when
+// there is none.
+func (a answer) retryAfter() time.Duration {
+	text := a.header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
+}
+
+func undecodable(err error) error {
+	return earmark.Errorf(earmark.CodeInternal, "Earmark's answer does not decode: %w", err)
+}

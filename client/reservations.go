@@ -1,0 +1,136 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// Settled is what a commit or a release came to.
+type Settled struct {
+	// Reservation is how it stands; nil when Accepted.
+	Reservation *earmark.Reservation
+	// Accepted means that the ledger is away and that the settlement is kept
+	// durably until it is back. Repeating the call is safe.
+	Accepted bool
+}
+
+// Reserve sets amounts aside for one request. CodeBudgetExceeded is a denial, and
+// then the error's Violations say where.
+//
+// key names the request: the same key and request give the same reservation,
+// however often they are sent. With an empty key Reserve makes one up for this
+// call, so that it can be repeated within it; a caller who wants to try again
+// later, after CodeAdmissionUnknown or CodeUnavailable, needs a key of its own.
+// It is repeated.
+func (c *Client) Reserve(ctx context.Context, key string, request earmark.ReservationRequest) (*earmark.Reservation, error) {
+	if key == "" {
+		key = rand.Text()
+	}
+	if err := earmark.ValidateIdempotencyKey(key); err != nil {
+		return nil, err
+	}
+	return one[earmark.Reservation](ctx, c, call{method: http.MethodPost, path: "/v1/reservations", key: key, body: request, repeat: true})
+}
+
+// Decide asks whether a request would be admitted now, and reserves nothing. It
+// is repeated.
+func (c *Client) Decide(ctx context.Context, request earmark.ReservationRequest) (*earmark.Decision, error) {
+	return one[earmark.Decision](ctx, c, call{method: http.MethodPost, path: "/v1/decisions", body: request, repeat: true})
+}
+
+// Reservation shows a reservation. It is repeated.
+func (c *Client) Reservation(ctx context.Context, id string) (*earmark.Reservation, error) {
+	return one[earmark.Reservation](ctx, c, call{method: http.MethodGet, path: reservationPath(id), repeat: true})
+}
+
+// Reservations lists reservations, newest first. It is repeated.
+func (c *Client) Reservations(ctx context.Context, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
+	query := pageQuery(filter.Cursor, filter.Limit)
+	set(query, "state", string(filter.State))
+	set(query, "scope", filter.Scope)
+	setFlag(query, "overdue", filter.Overdue)
+	setFlag(query, "orphan", filter.Orphan)
+	return page[earmark.Reservation](ctx, c, "/v1/reservations", query)
+}
+
+// Commit charges what was used, in exactly the reserved units, and gives the rest
+// back. It is repeated.
+func (c *Client) Commit(ctx context.Context, id string, usage earmark.Amounts) (Settled, error) {
+	return c.settle(ctx, id, "commit", map[string]earmark.Amounts{"usage": usage})
+}
+
+// Release gives everything back, for nothing was spent. reason may be empty. It
+// is repeated.
+func (c *Client) Release(ctx context.Context, id, reason string) (Settled, error) {
+	return c.settle(ctx, id, "release", map[string]string{"reason": reason})
+}
+
+// Extend moves the expiry of a held reservation to at least ttl from now; parts of
+// a second are rounded up. It is repeated.
+func (c *Client) Extend(ctx context.Context, id string, ttl time.Duration) (*earmark.Reservation, error) {
+	body := map[string]int64{"ttl_seconds": wholeSeconds(ttl)}
+	return one[earmark.Reservation](ctx, c, call{method: http.MethodPost, path: reservationPath(id) + "/extend", body: body, repeat: true})
+}
+
+// ChargeUsage charges usage that has no reservation; the answer is a committed
+// reservation. key names the usage and is required: the same usage sent again
+// under another key is charged again. It is repeated.
+func (c *Client) ChargeUsage(ctx context.Context, key string, request earmark.UsageRequest) (*earmark.Reservation, error) {
+	if err := earmark.ValidateIdempotencyKey(key); err != nil {
+		return nil, err
+	}
+	return one[earmark.Reservation](ctx, c, call{method: http.MethodPost, path: "/v1/usage", key: key, body: request, repeat: true})
+}
+
+// Entries lists the journal, oldest first. It is repeated.
+func (c *Client) Entries(ctx context.Context, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error) {
+	query := pageQuery(filter.Cursor, filter.Limit)
+	set(query, "budget_id", filter.BudgetID)
+	set(query, "reservation_id", filter.ReservationID)
+	return page[earmark.Entry](ctx, c, "/v1/entries", query)
+}
+
+func (c *Client) settle(ctx context.Context, id, verb string, body any) (Settled, error) {
+	var reservation earmark.Reservation
+	status, err := c.do(ctx, call{method: http.MethodPost, path: reservationPath(id) + "/" + verb, body: body, repeat: true}, &reservation)
+	switch {
+	case err != nil:
+		return Settled{}, err
+	case status == http.StatusAccepted:
+		return Settled{Accepted: true}, nil
+	}
+	return Settled{Reservation: &reservation}, nil
+}
+
+func reservationPath(id string) string { return "/v1/reservations/" + url.PathEscape(id) }
+
+func pageQuery(cursor string, limit int) url.Values {
+	query := url.Values{}
+	set(query, "cursor", cursor)
+	if limit != 0 {
+		query.Set("limit", strconv.Itoa(limit))
+	}
+	return query
+}
+
+func set(query url.Values, name, value string) {
+	if value != "" {
+		query.Set(name, value)
+	}
+}
+
+func setFlag(query url.Values, name string, value bool) {
+	if value {
+		query.Set(name, "true")
+	}
+}
+
+func wholeSeconds(d time.Duration) int64 {
+	return int64((d + time.Second - 1) / time.Second)
+}
