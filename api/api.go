@@ -168,6 +168,8 @@ func (s *server) routes(router *gin.Engine, metrics http.Handler) {
 	read("/readyz", s.handle(s.ready))
 	read("/metrics", gin.WrapH(metrics))
 	read("/openapi.yaml", s.handle(s.document))
+	read("/docs", s.handle(docs)) // pages for people, which openapi.yaml leaves out
+	read("/docs/*file", s.handle(docs))
 }
 
 // handle adapts a handler that may fail: an error becomes a problem.

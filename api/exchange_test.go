@@ -188,7 +188,7 @@ func reservationIn(state earmark.State) *earmark.Reservation {
 
 func chargedUsage() *earmark.Reservation {
 	r := reservationIn(earmark.StateCommitted)
-	r.ExpiresAt, r.WorkflowID, r.OnExpiry = nil, "", ""
+	r.ExpiresAt, r.WorkflowID = nil, ""
 	return r
 }
 

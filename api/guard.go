@@ -25,9 +25,16 @@ const (
 	// settleMoment is how long a settlement may take through the workflow before it
 	// is applied to the ledger directly.
 	settleMoment = time.Second
+	// ledgerMoment is how long the ledger may take to answer, so that time is left
+	// to hand the settlement to Temporal.
+	ledgerMoment = 1500 * time.Millisecond
 	// settleLimit bounds a whole settlement, which goes on when its caller leaves.
 	settleLimit = 5 * time.Second
-	nudgeLimit  = 2 * time.Second
+	// nudgeLimit is short: the caller waits, and others find out too.
+	nudgeLimit = 500 * time.Millisecond
+	// admitTries bounds the attempts at one admission: the first may meet a workflow
+	// of an earlier call, whose time is over.
+	admitTries = 3
 	// retryPause is what a caller is told to wait after an unknown or failed call.
 	retryPause = time.Second
 )
@@ -48,7 +55,7 @@ type TemporalGuard struct {
 	// is none.
 	Admissions *activities.Admissions
 	// Deadline is how long a decision may take, DefaultAdmissionDeadline when zero.
-	Deadline time.Duration
+	Deadline  time.Duration
 	Namespace string
 	// Unindexed leaves the search attributes alone.
 	Unindexed bool
@@ -67,7 +74,7 @@ func (g *TemporalGuard) Admit(ctx context.Context, admission earmark.Admission) 
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	admission.AdmitBy = admission.AdmitBy.Add(deadline)
-	for {
+	for range admitTries {
 		result, err := g.attempt(ctx, admission)
 		if err != nil {
 			return earmark.Result{}, g.unknown(ctx, admission, err)
@@ -75,13 +82,11 @@ func (g *TemporalGuard) Admit(ctx context.Context, admission earmark.Admission) 
 		if result.Outcome != earmark.OutcomeTooLate {
 			return result, nil
 		}
-		// An earlier attempt's workflow was still open and has found its own time
-		// over; this attempt has time left.
-		if ctx.Err() != nil {
-			return earmark.Result{}, g.unknown(ctx, admission, ctx.Err())
-		}
 	}
+	return earmark.Result{}, g.unknown(ctx, admission, errTooLate)
 }
+
+var errTooLate = errors.New("the workflow found the time for the admission over")
 
 func (g *TemporalGuard) attempt(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
 	if g.Admissions == nil {
@@ -95,7 +100,7 @@ func (g *TemporalGuard) attempt(ctx context.Context, admission earmark.Admission
 func (g *TemporalGuard) attemptHere(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends what waits below
-	answer, stop := g.Admissions.Wait(admission)
+	here, stop := g.Admissions.Wait(admission)
 	defer stop()
 
 	options := g.startOptions(admission)
@@ -106,46 +111,19 @@ func (g *TemporalGuard) attemptHere(ctx context.Context, admission earmark.Admis
 	}
 	slow := time.NewTimer(handOver)
 	defer slow.Stop()
-	select {
-	case result := <-answer:
-		if stands(result) {
-			return result, nil
-		}
-		return g.closed(ctx, admission, run) // a no stands once the workflow has closed with it
-	case <-slow.C:
-		return g.asked(ctx, admission, run, answer)
-	case <-ctx.Done():
-		return earmark.Result{}, ctx.Err()
-	}
-}
-
-// asked asks the workflow for its decision, and still listens in this process.
-func (g *TemporalGuard) asked(ctx context.Context, admission earmark.Admission, run client.WorkflowRun, here <-chan earmark.Result) (earmark.Result, error) {
-	type reply struct {
-		result earmark.Result
-		err    error
-	}
-	replies := make(chan reply, 1)
-	go func() {
-		var standing activities.Standing
-		err := g.update(ctx, admission.WorkflowID, workflows.UpdateAdmission, workflows.AdmissionMessage{RequestHash: admission.RequestHash}, &standing)
-		if isNotFound(err) { // it has closed meanwhile
-			result, err := g.closed(ctx, admission, run)
-			replies <- reply{result, err}
-			return
-		}
-		if err != nil {
-			replies <- reply{err: err}
-			return
-		}
-		result, err := g.resultOf(ctx, admission, standing)
-		replies <- reply{result, err}
-	}()
+	var replies <-chan reply // from Temporal, once it is asked
 	for {
 		select {
 		case result := <-here:
 			if stands(result) {
 				return result, nil
+			}
+			if replies == nil { // a no stands once the workflow has closed with it
+				replies = ask(func() (earmark.Result, error) { return g.closed(ctx, admission, run) })
+			}
+		case <-slow.C:
+			if replies == nil {
+				replies = ask(func() (earmark.Result, error) { return g.asked(ctx, admission, run) })
 			}
 		case r := <-replies:
 			return r.result, r.err
@@ -155,13 +133,45 @@ func (g *TemporalGuard) asked(ctx context.Context, admission earmark.Admission, 
 	}
 }
 
-// closed waits for the workflow's end, whose result is how the reservation stands.
-func (g *TemporalGuard) closed(ctx context.Context, admission earmark.Admission, run client.WorkflowRun) (earmark.Result, error) {
+type reply struct {
+	result earmark.Result
+	err    error
+}
+
+// ask runs a call that is not waited for alone. It ends with the call's context.
+func ask(call func() (earmark.Result, error)) <-chan reply {
+	replies := make(chan reply, 1)
+	go func() {
+		result, err := call()
+		replies <- reply{result, err}
+	}()
+	return replies
+}
+
+// asked asks the workflow for its decision.
+func (g *TemporalGuard) asked(ctx context.Context, admission earmark.Admission, run client.WorkflowRun) (earmark.Result, error) {
 	var standing activities.Standing
-	if err := run.Get(ctx, &standing); err != nil {
+	err := g.update(ctx, admission.WorkflowID, workflows.UpdateAdmission, workflows.AdmissionMessage{RequestHash: admission.RequestHash}, &standing)
+	switch {
+	case isNotFound(err): // it has closed meanwhile
+		return g.closed(ctx, admission, run)
+	case err != nil:
 		return earmark.Result{}, err
 	}
 	return g.resultOf(ctx, admission, standing)
+}
+
+// closed waits for the workflow's end, whose result is how the reservation stands.
+// If that was another request's, ours has not been looked at: too late for it.
+func (g *TemporalGuard) closed(ctx context.Context, admission earmark.Admission, run client.WorkflowRun) (earmark.Result, error) {
+	var ending workflows.Ending
+	if err := run.Get(ctx, &ending); err != nil {
+		return earmark.Result{}, err
+	}
+	if ending.RequestHash != admission.RequestHash {
+		return earmark.Result{Outcome: earmark.OutcomeTooLate}, nil
+	}
+	return g.resultOf(ctx, admission, ending.Standing)
 }
 
 // attemptElsewhere starts the workflow and asks for the decision in one call; a
@@ -233,7 +243,7 @@ func (g *TemporalGuard) settle(ctx context.Context, s earmark.Settlement, name s
 	if err == nil {
 		return result, false, nil
 	}
-	result, err = direct(ctx)
+	result, err = within(ctx, ledgerMoment, direct)
 	switch {
 	case err == nil && gone:
 		return result, false, nil
@@ -260,9 +270,17 @@ func (g *TemporalGuard) settleByWorkflow(ctx context.Context, s earmark.Settleme
 	}
 	result = earmark.Result{Outcome: standing.Outcome, Subject: standing.Subject}
 	if standing.State != "" {
-		result.Reservation, err = g.Ledger.Reservation(ctx, s.Tenant, s.ID)
+		result.Reservation, err = within(ctx, ledgerMoment, func(ctx context.Context) (*earmark.Reservation, error) {
+			return g.Ledger.Reservation(ctx, s.Tenant, s.ID)
+		})
 	}
 	return result, false, err
+}
+
+func within[T any](ctx context.Context, limit time.Duration, call func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return call(ctx)
 }
 
 // nudge tells the workflow that the ledger has moved past it. If that fails, its

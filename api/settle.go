@@ -127,13 +127,13 @@ func notSettled(id string, result earmark.Result) error {
 
 func conflict(reservation *earmark.Reservation) error {
 	if reservation == nil {
-		return earmark.Errorf(earmark.CodeAlreadySettled, "the reservation is settled otherwise")
+		return earmark.Errorf(earmark.CodeAlreadySettled, "the reservation is settled already")
 	}
 	if reservation.State == earmark.StateReleased {
 		return standing(earmark.CodeAlreadySettled, reservation,
 			"the reservation is released, which is final; charge usage that was spent nevertheless with POST /v1/usage")
 	}
-	return standing(earmark.CodeAlreadySettled, reservation, "the reservation is %s otherwise, which stands", reservation.State)
+	return standing(earmark.CodeAlreadySettled, reservation, "the reservation is %s already, and that stands", reservation.State)
 }
 
 func unitsMismatch(result earmark.Result) error {
