@@ -20,9 +20,9 @@ type waiter struct {
 	answer      chan earmark.Result
 }
 
-// Wait returns a channel that receives the decision on the admission, at most
-// once, and a function that ends the wait. A yes can be acted on. Of a no only
-// the outcome counts as a hint: it stands when the workflow has closed with it.
+// Wait returns a channel that receives the decision on the admission, and a
+// function that ends the wait. A yes can be acted on. A no is a hint: it stands
+// when the workflow has closed with it, and until then a yes may follow.
 func (a *Admissions) Wait(admission earmark.Admission) (answer <-chan earmark.Result, cancel func()) {
 	w := &waiter{requestHash: admission.RequestHash, answer: make(chan earmark.Result, 1)}
 	a.mu.Lock()

@@ -24,7 +24,7 @@ const (
 	workflowPollers  = 8
 	activityPollers  = 4
 	maxLocalAtOnce   = 500
-	startRetryPause  = time.Second // while Temporal does not answer
+	retryPause       = time.Second // while Temporal does not answer
 	schedulePause    = time.Minute // between looks whether the schedule is still there
 	scheduleDeadline = 10 * time.Second
 	stickyTimeout    = 5 * time.Second
@@ -51,24 +51,29 @@ type Options struct {
 // Worker is one worker process' part of the work.
 type Worker struct {
 	client  client.Client
-	worker  worker.Worker
+	build   func() worker.Worker
 	sweeper *Sweeper
 	logger  *slog.Logger
 }
 
 // New makes a worker on the task queue of the contract.
 func New(c client.Client, options Options) *Worker {
-	w := worker.New(c, workflows.TaskQueue, worker.Options{
-		WorkerStopTimeout:                       stopTimeout,
-		MaxConcurrentWorkflowTaskPollers:        workflowPollers,
-		MaxConcurrentActivityTaskPollers:        activityPollers,
-		MaxConcurrentLocalActivityExecutionSize: maxLocalAtOnce,
-		StickyScheduleToStartTimeout:            stickyTimeout,
-	})
-	Register(w, &activities.Reservations{Ledger: options.Ledger, Admissions: options.Admissions}, &activities.Reconciler{
+	reservations := &activities.Reservations{Ledger: options.Ledger, Admissions: options.Admissions}
+	reconciler := &activities.Reconciler{
 		Ledger: options.Ledger, Guardians: &workflows.Guardians{Client: c, Unindexed: options.Unindexed}, Logger: options.Logger,
-	})
-	return &Worker{client: c, worker: w, logger: options.Logger, sweeper: &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger}}
+	}
+	build := func() worker.Worker {
+		w := worker.New(c, workflows.TaskQueue, worker.Options{
+			WorkerStopTimeout:                       stopTimeout,
+			MaxConcurrentWorkflowTaskPollers:        workflowPollers,
+			MaxConcurrentActivityTaskPollers:        activityPollers,
+			MaxConcurrentLocalActivityExecutionSize: maxLocalAtOnce,
+			StickyScheduleToStartTimeout:            stickyTimeout,
+		})
+		Register(w, reservations, reconciler)
+		return w
+	}
+	return &Worker{client: c, build: build, logger: options.Logger, sweeper: &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger}}
 }
 
 // Register registers every workflow and activity, by the names of the contract.
@@ -84,27 +89,20 @@ func Register(registry worker.Registry, reservations *activities.Reservations, r
 func (w *Worker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.sweeper.Run(ctx) })
-	group.Go(func() error {
-		if !w.start(ctx) {
-			return nil
-		}
-		defer w.worker.Stop()
-		w.keepSchedule(ctx)
-		return nil
-	})
+	group.Go(func() error { w.keepWorking(ctx); return nil })
+	group.Go(func() error { w.keepSchedule(ctx); return nil })
 	return group.Wait()
 }
 
-// start retries until Temporal answers; false when ctx was done first.
-func (w *Worker) start(ctx context.Context) bool {
-	for {
-		err := w.worker.Start()
-		if err == nil {
-			return true
-		}
-		w.logger.WarnContext(ctx, "The worker waits for Temporal.", "error", err)
-		if !sleep(ctx, startRetryPause) {
-			return false
+// keepWorking serves the task queue. The SDK starts a worker once and never
+// again: one that did not find Temporal, or that gave up on it, is replaced.
+func (w *Worker) keepWorking(ctx context.Context) {
+	interrupt := make(chan any)
+	defer context.AfterFunc(ctx, func() { close(interrupt) })()
+	for ctx.Err() == nil {
+		if err := w.build().Run(interrupt); err != nil {
+			w.logger.WarnContext(ctx, "The worker waits for Temporal.", "error", err)
+			sleep(ctx, retryPause)
 		}
 	}
 }
@@ -112,12 +110,11 @@ func (w *Worker) start(ctx context.Context) bool {
 // keepSchedule makes the reconciler's schedule, and makes it again should the
 // namespace lose it.
 func (w *Worker) keepSchedule(ctx context.Context) {
-	for {
+	for pause := time.Duration(0); sleep(ctx, pause); {
+		pause = schedulePause
 		if err := w.ensureSchedule(ctx); err != nil && ctx.Err() == nil {
 			w.logger.WarnContext(ctx, "The reconciler's schedule was not made; trying again.", "error", err)
-		}
-		if !sleep(ctx, schedulePause) {
-			return
+			pause = retryPause
 		}
 	}
 }

@@ -3,6 +3,7 @@ package workflows
 import (
 	"slices"
 
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/earmark-dev/earmark"
@@ -31,9 +32,12 @@ type signal struct {
 
 func (i *inbox) empty() bool { return len(i.messages) == 0 }
 
+// next takes the oldest message, but a commit before any other: once it is
+// released, a reservation takes no usage any more.
 func (i *inbox) next() *message {
-	m := i.messages[0]
-	i.messages = i.messages[1:]
+	first := max(0, slices.IndexFunc(i.messages, func(m *message) bool { return m.name == MessageCommit }))
+	m := i.messages[first]
+	i.messages = slices.Delete(i.messages, first, first+1)
 	return m
 }
 
@@ -55,7 +59,7 @@ func (i *inbox) holdsRelease() bool {
 	return named(MessageRelease) && !named(MessageCommit)
 }
 
-// collect takes what has arrived off the signal channels: commits first.
+// collect takes what has arrived off the signal channels.
 func (i *inbox) collect() {
 	for _, s := range i.signals {
 		for {
@@ -92,22 +96,36 @@ func (r *reservation) setup(ctx workflow.Context) error {
 	return handleUpdate(ctx, r, MessageRelease, "Gives everything back: nothing was spent.", r.onRelease)
 }
 
-// listen reads a signal's payloads. A payload that does not decode is dropped
-// with a trace by the SDK; one that breaks a rule, here.
+// listen reads a signal's payloads. One that does not decode or breaks a rule is
+// dropped with a trace. It is received as it is: the SDK would decode the next one
+// into what is left of one that broke half-way.
 func listen[T any](ctx workflow.Context, name string, accept func(T) (*message, error)) signal {
 	channel := workflow.GetSignalChannel(ctx, name)
 	return signal{channel: channel, read: func() (*message, bool) {
-		var payload T
-		if !channel.ReceiveAsync(&payload) {
+		var raw converter.RawValue
+		if !channel.ReceiveAsync(&raw) {
 			return nil, false
 		}
-		m, err := accept(payload)
+		var payload T
+		err := decode(raw, &payload)
+		var m *message
+		if err == nil {
+			m, err = accept(payload)
+		}
 		if err != nil {
 			workflow.GetLogger(ctx).Warn("A signal was refused.", "signal", name, "error", err)
 			return nil, true
 		}
 		return m, true
 	}}
+}
+
+// decode reads a payload; none at all leaves target as it is.
+func decode(raw converter.RawValue, target any) error {
+	if raw.Payload() == nil {
+		return nil
+	}
+	return converter.GetDefaultDataConverter().FromPayload(raw.Payload(), target)
 }
 
 // handleUpdate lets an update ask for a transition and answers what came of it.

@@ -30,19 +30,27 @@ type View struct {
 	Pending int `json:"pending"`
 }
 
+// Ending is the workflow's result: how the reservation stands, and which request
+// that answers, since one id may have been asked for with several.
+type Ending struct {
+	activities.Standing
+	RequestHash string `json:"request_hash"`
+}
+
 // minLease is the shortest time that the lease's timer is set to.
 const minLease = time.Second
 
 // Reservation guards one reservation: it reserves, waits for the completion, and
 // commits, releases or expires. Postgres decides every transition; the workflow
 // sees to it that the next one happens. It ends when the reservation is settled,
-// and never before. Its result is how the reservation stands.
-func Reservation(ctx workflow.Context, input ReservationInput) (activities.Standing, error) {
+// and never before.
+func Reservation(ctx workflow.Context, input ReservationInput) (Ending, error) {
 	r := &reservation{ReservationInput: input}
 	if err := r.setup(ctx); err != nil {
-		return activities.Standing{}, err
+		return Ending{}, err
 	}
-	return r.run(ctx)
+	err := r.run(ctx)
+	return Ending{Standing: r.standing, RequestHash: r.Admission.RequestHash}, err
 }
 
 // reservation is the state of one Reservation workflow. The ledger's calls are in
@@ -61,14 +69,14 @@ type reservation struct {
 
 // run reads like the state diagram. Completions that have arrived come before the
 // timer, and a commit before a release.
-func (r *reservation) run(ctx workflow.Context) (activities.Standing, error) {
+func (r *reservation) run(ctx workflow.Context) error {
 	r.inbox.collect()
 	if r.Adopt {
 		r.guard(ctx)
 	} else {
 		r.reserve(ctx)
 	}
-	cancelled := false
+	var cancelled error
 	for {
 		r.inbox.collect()
 		r.show(ctx)
@@ -76,17 +84,19 @@ func (r *reservation) run(ctx workflow.Context) (activities.Standing, error) {
 		case !r.inbox.empty():
 			r.apply(ctx, r.inbox.next())
 		case !r.open():
-			if err := r.leave(ctx); err != nil {
-				return r.standing, err
+			if r.leave(ctx) {
+				return cancelled
 			}
-			if r.inbox.empty() {
-				return r.standing, cancellation(ctx, cancelled)
-			}
-		case ctx.Err() != nil && !cancelled:
-			cancelled = true
+		case ctx.Err() != nil:
+			cancelled = ctx.Err()
+			ctx = detached(ctx)
 			r.giveBack(ctx, "the workflow was cancelled")
-		case r.standing.State == earmark.StateHeld && r.lease.IsReady():
+		case r.leaseOver():
 			r.expire(ctx)
+		case workflow.GetInfo(ctx).GetContinueAsNewSuggested():
+			if r.leave(ctx) {
+				return r.goOn(ctx)
+			}
 		default:
 			r.await(ctx)
 		}
@@ -98,18 +108,32 @@ func (r *reservation) open() bool {
 	return r.standing.State == earmark.StateHeld || r.standing.State == earmark.StateReview
 }
 
-// await waits for a message, the end of the lease, or a cancellation.
-func (r *reservation) await(ctx workflow.Context) {
-	leaseOver := func() bool { return r.standing.State == earmark.StateHeld && r.lease.IsReady() }
-	// The one error is the cancellation, which run looks at itself.
-	_ = workflow.Await(ctx, func() bool { return r.inbox.waiting() || leaseOver() })
+// leaseOver reports whether the lease may have run out.
+func (r *reservation) leaseOver() bool {
+	return r.standing.State == earmark.StateHeld && r.lease.IsReady()
 }
 
-// leave waits until every handler has answered, and collects what came meanwhile.
-func (r *reservation) leave(ctx workflow.Context) error {
-	err := workflow.Await(detached(ctx), func() bool { return r.inbox.waiting() || workflow.AllHandlersFinished(ctx) })
+// await waits for a message, the end of the lease, or a cancellation.
+func (r *reservation) await(ctx workflow.Context) {
+	// The one error is the cancellation, which run looks at itself.
+	_ = workflow.Await(ctx, func() bool { return r.inbox.waiting() || r.leaseOver() })
+}
+
+// leave waits until every handler has answered. It is false when more has come
+// meanwhile, which is to be applied first.
+func (r *reservation) leave(ctx workflow.Context) bool {
+	// A detached context is never cancelled, so there is no error.
+	_ = workflow.Await(detached(ctx), func() bool { return r.inbox.waiting() || workflow.AllHandlersFinished(ctx) })
 	r.inbox.collect()
-	return err
+	return r.inbox.empty()
+}
+
+// goOn continues with an empty history. A lease that is extended every 30 s for 7
+// days costs some 120,000 events; Temporal ends a workflow at 51,200.
+func (r *reservation) goOn(ctx workflow.Context) error {
+	next := r.ReservationInput
+	next.Adopt = true
+	return workflow.NewContinueAsNewError(ctx, ReservationType, next)
 }
 
 // arm sets the lease's timer to what Postgres says remains. No clocks are
@@ -120,14 +144,6 @@ func (r *reservation) arm(ctx workflow.Context) {
 	}
 	remaining := max(time.Duration(r.standing.RemainingMS)*time.Millisecond, minLease)
 	r.lease = workflow.NewTimerWithOptions(detached(ctx), remaining, workflow.TimerOptions{Summary: "lease"})
-}
-
-// cancellation closes the workflow as cancelled if that is what settled it.
-func cancellation(ctx workflow.Context, cancelled bool) error {
-	if cancelled {
-		return ctx.Err()
-	}
-	return nil
 }
 
 // detached returns a context that a cancellation does not reach, for whatever

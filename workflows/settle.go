@@ -76,7 +76,7 @@ func (r *reservation) giveBack(ctx workflow.Context, reason string) activities.S
 }
 
 func (r *reservation) extend(ctx workflow.Context, ttlSeconds int64) activities.Standing {
-	return r.take(ctx, r.call(ctx, "extend", ledger.Extend, activities.ExtendInput{Settlement: r.settlement(""), TTLSeconds: ttlSeconds}))
+	return r.hear(ctx, r.call(ctx, "extend", ledger.Extend, activities.ExtendInput{Settlement: r.settlement(""), TTLSeconds: ttlSeconds}))
 }
 
 // expire applies the expiry policy. The timer is lazy: after an extension it is
@@ -88,7 +88,7 @@ func (r *reservation) expire(ctx workflow.Context) {
 
 // inspect looks where the reservation stands, after somebody else changed it.
 func (r *reservation) inspect(ctx workflow.Context) activities.Standing {
-	return r.take(ctx, r.call(ctx, "look", ledger.Inspect, r.settlement("")))
+	return r.hear(ctx, r.call(ctx, "look", ledger.Inspect, r.settlement("")))
 }
 
 // guard takes over a reservation that exists, in the place of a lost workflow.
@@ -97,7 +97,6 @@ func (r *reservation) guard(ctx workflow.Context) {
 	r.admission = r.inspect(ctx)
 	r.decided = true
 	r.born(r.admission)
-	r.arm(ctx)
 }
 
 // born remembers when the reservation was made: it settles in that window (R7).
@@ -116,8 +115,18 @@ func (r *reservation) take(ctx workflow.Context, answer activities.Standing) act
 	r.standing = answer
 	if r.standing.State != before {
 		r.indexState(ctx)
+		r.arm(ctx)
 	}
 	return answer
+}
+
+// hear is take for calls that settle nothing. To them a row that Postgres has lost
+// is no news: the lease runs on, since usage may come that is to be charged.
+func (r *reservation) hear(ctx workflow.Context, answer activities.Standing) activities.Standing {
+	if answer.Outcome == earmark.OutcomeUnknown && r.open() {
+		return answer
+	}
+	return r.take(ctx, answer)
 }
 
 func (r *reservation) settlement(reason string) earmark.Settlement {
