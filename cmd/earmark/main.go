@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,11 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // the command ran and failed, or an audit found a mismatch
 	exitUsage  = 2 // wrong flags or arguments: nothing was done
+
+	// Of the commands that call a server.
+	exitDenied   = 3 // the request does not fit into a budget
+	exitNotFound = 4 // there is no such budget or reservation, or a scope meets no budget
+	exitUnknown  = 5 // no answer, or one without a decision: the outcome is not known
 )
 
 func main() {
@@ -38,16 +44,25 @@ func main() {
 type usageError struct{ error }
 
 func run(ctx context.Context, args []string) int {
-	root := newRoot()
+	return execute(ctx, newRoot(), args)
+}
+
+func execute(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(os.Stderr, "earmark:", err)
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(root.ErrOrStderr(), "earmark:", text)
+	}
 	var wrong usageError
-	if errors.As(err, &wrong) {
+	var call *callError
+	switch {
+	case errors.As(err, &wrong):
 		return exitUsage
+	case errors.As(err, &call):
+		return call.code
 	}
 	return exitFailed
 }
@@ -65,8 +80,20 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newDev(), newServe(), newWorker(), newMigrate(), newAudit(), newHealth())
+	addGroup(root, "Run it:", newDev(), newServe(), newWorker(), newMigrate())
+	addGroup(root, "Budgets and reservations:", newBudget(), newReserve(), newCommit(), newRelease(), newExtend(),
+		newShow(), newList(), newUsage(), newDecide(), newEntries())
+	addGroup(root, "Check it:", newAudit(), newHealth(), newReplay())
 	return root
+}
+
+// addGroup adds commands under a title of their own in the help.
+func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title})
+	for _, cmd := range commands {
+		cmd.GroupID = title
+		root.AddCommand(cmd)
+	}
 }
 
 // noArguments refuses arguments, and says which commands there are.
@@ -75,7 +102,12 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	if cmd.HasSubCommands() {
-		return usageError{fmt.Errorf("there is no command %q; see `%s --help`", args[0], cmd.CommandPath())}
+		meant := ""
+		cmd.SuggestionsMinimumDistance = 2 // letters apart
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			meant = fmt.Sprintf(" (%s?)", strings.Join(near, " or "))
+		}
+		return usageError{fmt.Errorf("there is no command %q%s; see `%s --help`", args[0], meant, cmd.CommandPath())}
 	}
 	return usageError{fmt.Errorf("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])}
 }

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// callError is a call that did not come to what was asked for, in words, with
+// what to do next.
+type callError struct {
+	code int // exit code
+	text string
+	err  error
+}
+
+func (e *callError) Error() string { return e.text }
+func (e *callError) Unwrap() error { return e.err }
+
+// errDenied ends a command that was answered with a no and has shown it.
+var errDenied = &callError{code: exitDenied}
+
+// explain gives an error of the API its words, its advice and its exit code. With
+// --json the problem itself goes out as it came.
+func (s *session) explain(err error) error {
+	e, ok := asAPIError(err)
+	if !ok {
+		return err
+	}
+	if document := s.last.problem(); s.asJSON && document != nil {
+		s.answer = document
+		if printErr := s.print(func(*sheet) {}); printErr != nil {
+			return errors.Join(err, printErr)
+		}
+	}
+	p := &sheet{screen: screenOf(s.cmd.ErrOrStderr()), now: s.last.now()}
+	p.line("%s", inFlagWords(e))
+	s.advise(p, e)
+	return &callError{code: exitCodes(e), text: strings.TrimRight(p.text.String(), "\n"), err: err}
+}
+
+// exitCodes is the exit code for each code of the API.
+func exitCodes(e *earmark.Error) int {
+	switch e.Code {
+	case earmark.CodeInvalidRequest:
+		return exitUsage
+	case earmark.CodeBudgetExceeded:
+		return exitDenied
+	case earmark.CodeNotFound, earmark.CodeNoBudget:
+		return exitNotFound
+	case earmark.CodeUnavailable, earmark.CodeAdmissionUnknown:
+		return exitUnknown
+	}
+	return exitFailed
+}
+
+// inFlagWords is the error's message, its field named as on the command line.
+func inFlagWords(e *earmark.Error) string {
+	name, rest, _ := strings.Cut(e.Field, ".")
+	name, _, _ = strings.Cut(name, "[")
+	flag, known := map[string]string{
+		"scopes": "SCOPE", "scope": "SCOPE", "unit": "UNIT", "amounts": "--amount", "usage": "UNIT=N", "ttl_seconds": "--ttl",
+		"on_expiry": "--on-expiry", "metadata": "--metadata", "Idempotency-Key": "--key", "soft_ceiling": "--soft-ceiling",
+		"limit": "LIMIT", "enforcement": "--enforcement", "overage": "--overage", "reason": "--reason", "covering": "--covering",
+	}[name]
+	switch {
+	case e.Code == earmark.CodeNoBudget, e.Code == earmark.CodeUnitNotBudgeted: // the message names what it is about
+		return clean(e.Message)
+	case name == "window":
+		flag, rest, known = "--"+rest, "", true
+	case !known:
+		return clean(e.Error())
+	}
+	if rest != "" {
+		flag += " " + rest
+	}
+	return clean(flag + ": " + e.Message)
+}
+
+// advise says what to do next.
+func (s *session) advise(p *sheet, e *earmark.Error) {
+	switch e.Code {
+	case earmark.CodeUnavailable:
+		s.adviseUnavailable(p, e)
+	case earmark.CodeAdmissionUnknown:
+		p.line("The amounts may or may not be set aside. Ask again with the same key, which is safe,")
+		p.line("or look whether it is there:")
+		s.sameAgain(p)
+		if e.ReservationID != "" {
+			p.line("  earmark show %s", e.ReservationID)
+		}
+	case earmark.CodeBudgetExceeded:
+		denial(p, earmark.Decision{Violations: e.Violations, Retryable: e.Retryable, RetryAt: e.RetryAt})
+	case earmark.CodeNoBudget, earmark.CodeUnitNotBudgeted:
+		s.adviseBudget(p, e)
+	case earmark.CodeBudgetExists:
+		p.line("See it, and change it by its id:")
+		p.line("  earmark budget list --scope %s", strings.Join(s.subject.scopes, ""))
+		p.line("  earmark budget set ID --limit N")
+	case earmark.CodeAlreadySettled, earmark.CodeReservationExpired, earmark.CodeOverageRejected:
+		standing(p, e)
+	case earmark.CodeIdempotencyMismatch:
+		p.line("Give the request a --key of its own, or repeat the first one exactly.")
+	case earmark.CodeNotFound:
+		if e.Message != "" && !strings.Contains(e.Message, "with the id") {
+			p.line("Is %s the address of an Earmark?", s.url)
+			return
+		}
+		p.line("`earmark list` and `earmark budget list` show what there is.")
+	case earmark.CodeInternal:
+		p.line("The server's log says more.")
+	case earmark.CodeMethodNotAllowed, earmark.CodeUnsupportedMediaType, earmark.CodePayloadTooLarge:
+		p.line("Is %s the address of an Earmark of this version (%s)?", s.url, version)
+	}
+}
+
+func (s *session) adviseUnavailable(p *sheet, e *earmark.Error) {
+	var network *net.OpError
+	var name *net.DNSError
+	switch {
+	case s.ctx.Err() != nil:
+		p.text.Reset()
+		p.line("Interrupted. Whether the call took effect is not known.")
+	case errors.As(e, &name), errors.As(e, &network) && network.Op == "dial":
+		p.text.Reset()
+		p.line("No server answers at %s (%s).", s.url, rootCause(e))
+		p.line("Is it running? Try `make dev` in another terminal, or set %s or --url.", urlEnv)
+		return
+	default:
+		p.line("Whether the call took effect is not known. `earmark health --url %s/readyz` says", strings.TrimRight(s.url, "/"))
+		p.line("what is away. Try again%s.", after(e.RetryAfter))
+	}
+	s.sameAgain(p)
+}
+
+// sameAgain says how to send the same request again.
+func (s *session) sameAgain(p *sheet) {
+	if s.subject.key == "" {
+		return
+	}
+	verb := "reserve"
+	if s.subject.usage {
+		verb = "usage"
+	}
+	p.line("  earmark %s … --key %s", verb, shellWord(s.subject.key))
+}
+
+// adviseBudget tells how to make the budget that is missing. The API names the
+// scope or the unit in its message, in quotes.
+func (s *session) adviseBudget(p *sheet, e *earmark.Error) {
+	scope, unit := "SCOPE", "UNIT"
+	if named := quoted(e.Message, s.subject.scopes); named != "" {
+		scope = named
+	} else if len(s.subject.scopes) == 1 {
+		scope = s.subject.scopes[0]
+	}
+	units := s.subject.amounts.Units()
+	if named := quoted(e.Message, units); named != "" {
+		unit = named
+	} else if len(units) > 0 {
+		unit = units[0]
+	}
+	p.line("Create one, on this scope or on one above it:")
+	p.line("  earmark budget create %s %s LIMIT", scope, unit)
+}
+
+func quoted(message string, words []string) string {
+	i := slices.IndexFunc(words, func(word string) bool { return strings.Contains(message, strconv.Quote(word)) })
+	if i < 0 {
+		return ""
+	}
+	return words[i]
+}
+
+// denial tells which budgets a request does not fit into, and when it would.
+func denial(p *sheet, decision earmark.Decision) {
+	for _, v := range decision.Violations {
+		p.line("  %s: %s %s requested, %s of %s available (%s reserved, %s committed)",
+			p.paint(clean(v.Scope), bold), earmark.FormatAmount(v.Requested), clean(v.Unit), p.paint(earmark.FormatAmount(v.Available), red),
+			earmark.FormatAmount(v.Limit), earmark.FormatAmount(v.Reserved), earmark.FormatAmount(v.Committed))
+	}
+	switch {
+	case decision.Retryable:
+		p.line("Only holds in flight stand in the way: try again when some have settled.")
+		if len(decision.Violations) > 0 {
+			p.line("  earmark list --state held --scope %s", clean(decision.Violations[0].Scope))
+		}
+		return
+	case decision.RetryAt != nil:
+		p.line("A new window begins %s: try again then, or raise the limit.", p.moment(*decision.RetryAt, time.Local))
+	case len(decision.Violations) > 0:
+		p.line("Waiting does not help. Ask for less, or raise the limit:")
+	}
+	for _, v := range decision.Violations {
+		p.line("  earmark budget set %s --limit N", clean(v.BudgetID))
+	}
+}
+
+// standing tells what became of a reservation that cannot be changed any more.
+func standing(p *sheet, e *earmark.Error) {
+	r := e.Reservation
+	if r == nil {
+		if e.ReservationID != "" {
+			p.line("  earmark show %s", e.ReservationID)
+		}
+		return
+	}
+	p.line("What stands:")
+	for _, line := range strings.Split(strings.TrimRight(summaryText(p, r), "\n"), "\n") {
+		p.line("  %s", line)
+	}
+	switch {
+	case e.Code == earmark.CodeOverageRejected:
+		p.line("It stays set aside for review. An operator charges it in full once it has expired, or gives")
+		p.line("it back:")
+		p.line("  earmark commit %s %s", r.ID, amountArguments(r.RejectedUsage))
+		p.line("  earmark release %s", r.ID)
+	case r.State == earmark.StateReleased:
+		p.line("Usage that was spent nevertheless is charged by itself:")
+		p.line("  earmark usage %s --amount UNIT=N --key KEY", strings.Join(r.Scopes, " "))
+	case r.State == earmark.StateExpired, r.State == earmark.StateReview:
+		p.line("Usage that was spent is still charged:")
+		p.line("  earmark commit %s UNIT=N", r.ID)
+	}
+}
+
+func summaryText(p *sheet, r *earmark.Reservation) string {
+	inner := &sheet{screen: p.screen, now: p.now}
+	summary(inner, r)
+	return inner.text.String()
+}
+
+// amountArguments writes amounts as they are typed.
+func amountArguments(amounts earmark.Amounts) string {
+	if len(amounts) == 0 {
+		return "UNIT=N"
+	}
+	words := make([]string, 0, len(amounts))
+	for _, unit := range amounts.Units() {
+		words = append(words, fmt.Sprintf("%s=%d", unit, amounts[unit]))
+	}
+	return strings.Join(words, " ")
+}
+
+// shellWord quotes a word for a shell where that is needed.
+func shellWord(word string) string {
+	safe := func(char rune) bool {
+		return char >= 'a' && char <= 'z' || char >= 'A' && char <= 'Z' || char >= '0' && char <= '9' || strings.ContainsRune("-_./:=@", char)
+	}
+	if word != "" && !strings.ContainsFunc(word, func(char rune) bool { return !safe(char) }) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+func after(d time.Duration) string {
+	if d <= 0 {
+		return ""
+	}
+	return " in " + span(d)
+}
+
+// rootCause is the innermost error's text: connection refused, no such host.
+func rootCause(err error) string {
+	var name *net.DNSError
+	if errors.As(err, &name) {
+		return name.Err
+	}
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err.Error()
+		}
+		err = inner
+	}
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/earmark-dev/earmark"
+)
+
+var (
+	periods      = []earmark.Period{earmark.PeriodLifetime, earmark.PeriodHour, earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth}
+	enforcements = []earmark.Enforcement{earmark.EnforcementHard, earmark.EnforcementSoft}
+	overages     = []earmark.OveragePolicy{earmark.OverageAllowWithOverdraft, earmark.OverageAllowIfAvailable, earmark.OverageReject}
+)
+
+func newBudget() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "budget",
+		Short:   "Create, list, show, change and archive budgets",
+		Example: "  earmark budget create acme/ml tokens 10_000_000 --period month",
+		Args:    noArguments,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newBudgetCreate(), newBudgetList(), newBudgetShow(), newBudgetSet(), newBudgetArchive())
+	return cmd
+}
+
+func newBudgetCreate() *cobra.Command {
+	var o options
+	var soft, quiet bool
+	var timezone string
+	var ceiling amountFlag
+	period := choiceFlag[earmark.Period]{earmark.PeriodLifetime, periods}
+	overage := choiceFlag[earmark.OveragePolicy]{earmark.OverageAllowWithOverdraft, overages}
+	cmd := &cobra.Command{
+		Use:   "create SCOPE UNIT LIMIT",
+		Short: "Create a budget",
+		Long: `Create a budget: a limit on a scope and everything under it, in one unit, over one
+window. One budget stands for each scope, unit and period.`,
+		Example: `  earmark budget create acme/ml tokens 10_000_000 --period month --timezone Europe/Berlin
+  earmark budget create acme usd_micros 50,000,000 --soft --soft-ceiling 60,000,000
+  earmark budget create acme/trial requests 100 --overage reject`,
+		Args:              arguments("SCOPE", "UNIT", "LIMIT"),
+		ValidArgsFunction: completeArgs(1, budgetScopes),
+		RunE: o.run(func(s *session, args []string) error {
+			limit, err := parseAmount(args[2])
+			if err != nil {
+				return usageError{fmt.Errorf("LIMIT: %w", err)}
+			}
+			request := earmark.BudgetRequest{
+				Scope: args[0], Unit: args[1], Limit: &limit, SoftCeiling: ceiling.value, Overage: overage.value,
+				Window: earmark.Window{Period: period.value, Timezone: timezone},
+			}.WithDefaults()
+			if soft || ceiling.value != nil {
+				request.Enforcement = earmark.EnforcementSoft
+			}
+			s.subject.scopes = args[:1]
+			if err := request.Validate(); err != nil {
+				return err
+			}
+			budget, err := s.api.CreateBudget(s.ctx, request)
+			if err != nil {
+				return err
+			}
+			if quiet && !s.asJSON {
+				return s.print(func(p *sheet) { p.line("%s", budget.ID) })
+			}
+			return s.print(budgetDetails(budget))
+		}),
+	}
+	cmd.Flags().Var(&period, "period", "the window that the limit is for; a week starts on Monday")
+	cmd.Flags().StringVar(&timezone, "timezone", "UTC", "the IANA time zone in which the window begins, such as Europe/Berlin")
+	cmd.Flags().BoolVar(&soft, "soft", false, "admit past the limit, and say so")
+	cmd.Flags().Var(&ceiling, "soft-ceiling", "admit past the limit up to this much; implies --soft")
+	cmd.Flags().Var(&overage, "overage", "what to do with usage beyond the reserved amount: charge it, charge what fits, or refuse it")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id alone")
+	completeWords(cmd, "period", period.words())
+	completeWords(cmd, "overage", overage.words())
+	completeWords(cmd, "timezone", nil)
+	o.flags(cmd)
+	return cmd
+}
+
+func newBudgetList() *cobra.Command {
+	var o options
+	var filter earmark.BudgetFilter
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List budgets with the balance of their current windows, newest first",
+		Long: `List budgets with the balance of their current windows, newest first. Archived ones
+are not listed.`,
+		Example: `  earmark budget list
+  earmark budget list --covering acme/ml/u1   # which budgets does a request of u1 meet?`,
+		Args: noArguments,
+		RunE: o.run(func(s *session, _ []string) error {
+			if filter.Scope != "" && filter.Covering != "" {
+				return usageError{errors.New("--scope and --covering do not go together; give one of them")}
+			}
+			if err := checkLimit(limit); err != nil {
+				return err
+			}
+			return s.present(func() (view, error) {
+				page, err := collect(s, limit, func(cursor string, limit int) (earmark.Page[earmark.Budget], error) {
+					filter.Cursor, filter.Limit = cursor, limit
+					return s.api.Budgets(s.ctx, filter)
+				})
+				if err != nil {
+					return nil, err
+				}
+				return withMore(budgetTable(page.Data), page.NextCursor, limit), nil
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&filter.Scope, "scope", "", "only budgets on exactly this scope")
+	cmd.Flags().StringVar(&filter.Covering, "covering", "", "every budget on the path of this scope: its own and those above it")
+	limitFlag(cmd, &limit, earmark.DefaultPageSize)
+	complete(cmd, "scope", budgetScopes)
+	complete(cmd, "covering", budgetScopes)
+	o.flags(cmd)
+	o.watchFlag(cmd)
+	return cmd
+}
+
+func newBudgetShow() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:               "show ID",
+		Short:             "Show a budget and the balance of its current window",
+		Example:           "  earmark budget show bud_7sk2nq4d5a\n  earmark budget show bud_7sk2nq4d5a --watch",
+		Args:              arguments("ID"),
+		ValidArgsFunction: completeArgs(1, budgetIDs),
+		RunE: o.run(func(s *session, args []string) error {
+			id, err := s.budgetID(args[0])
+			if err != nil {
+				return err
+			}
+			return s.present(func() (view, error) {
+				budget, err := s.api.Budget(s.ctx, id)
+				if err != nil {
+					return nil, err
+				}
+				return budgetDetails(budget), nil
+			})
+		}),
+	}
+	o.flags(cmd)
+	o.watchFlag(cmd)
+	return cmd
+}
+
+func newBudgetSet() *cobra.Command {
+	var o options
+	var limit amountFlag
+	var ceiling ceilingFlag
+	enforcement := choiceFlag[earmark.Enforcement]{allowed: enforcements}
+	overage := choiceFlag[earmark.OveragePolicy]{allowed: overages}
+	cmd := &cobra.Command{
+		Use:   "set ID",
+		Short: "Change a budget",
+		Long: `Change a budget; what is left out stays as it is. A limit may go below what is
+reserved and committed: nothing is taken back, and nothing more is admitted until
+it fits.`,
+		Example: `  earmark budget set bud_7sk2nq4d5a --limit 20_000_000
+  earmark budget set bud_7sk2nq4d5a --enforcement soft --soft-ceiling none`,
+		Args:              arguments("ID"),
+		ValidArgsFunction: completeArgs(1, budgetIDs),
+		RunE: o.run(func(s *session, args []string) error {
+			patch := earmark.BudgetPatch{Limit: limit.value}
+			if ceiling.given {
+				patch.SoftCeiling = &ceiling.value
+			}
+			if enforcement.value != "" {
+				patch.Enforcement = &enforcement.value
+			}
+			if overage.value != "" {
+				patch.Overage = &overage.value
+			}
+			if patch == (earmark.BudgetPatch{}) {
+				return usageError{errors.New("nothing to change: give at least one of --limit, --soft-ceiling, --enforcement and --overage")}
+			}
+			id, err := s.budgetID(args[0])
+			if err != nil {
+				return err
+			}
+			budget, err := s.api.PatchBudget(s.ctx, id, patch)
+			if err != nil {
+				return err
+			}
+			return s.print(budgetDetails(budget))
+		}),
+	}
+	cmd.Flags().Var(&limit, "limit", "the new limit")
+	cmd.Flags().Var(&ceiling, "soft-ceiling", "admit past the limit up to this much, with --enforcement soft; none takes the ceiling away")
+	cmd.Flags().Var(&enforcement, "enforcement", "what to do with a request that does not fit: deny it, or admit it")
+	cmd.Flags().Var(&overage, "overage", "what to do with usage beyond the reserved amount: charge it, charge what fits, or refuse it")
+	completeWords(cmd, "enforcement", enforcement.words())
+	completeWords(cmd, "overage", overage.words())
+	completeWords(cmd, "soft-ceiling", []string{"none"})
+	o.flags(cmd)
+	return cmd
+}
+
+func newBudgetArchive() *cobra.Command {
+	var o options
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "archive ID",
+		Short: "End a budget: it takes no new holds, and open ones settle",
+		Long: `End a budget: it takes no new holds, and open ones settle. That cannot be undone, but
+a new budget may be created in its place. Asks first, on a terminal; elsewhere it
+needs --yes.`,
+		Example:           "  earmark budget archive bud_7sk2nq4d5a --yes",
+		Args:              arguments("ID"),
+		ValidArgsFunction: completeArgs(1, budgetIDs),
+		RunE: o.run(func(s *session, args []string) error {
+			id, err := s.budgetID(args[0])
+			if err != nil {
+				return err
+			}
+			if !yes {
+				if err := s.confirmArchive(id); err != nil {
+					return err
+				}
+			}
+			budget, err := s.api.ArchiveBudget(s.ctx, id)
+			if err != nil {
+				return err
+			}
+			return s.print(budgetDetails(budget))
+		}),
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	o.flags(cmd)
+	return cmd
+}
+
+// confirmArchive asks whoever sits at the terminal.
+func (s *session) confirmArchive(id string) error {
+	in := s.cmd.InOrStdin()
+	if !interactive(in) {
+		return usageError{errors.New("this cannot be undone, and there is no terminal to ask on: pass --yes to archive the budget")}
+	}
+	budget, err := s.api.Budget(s.ctx, id)
+	if err != nil || budget.ArchivedAt != nil {
+		return err
+	}
+	open := ""
+	if budget.Balance.Reserved > 0 {
+		open = fmt.Sprintf(" %s are still reserved and will settle.", earmark.FormatAmount(budget.Balance.Reserved))
+	}
+	fmt.Fprintf(s.cmd.ErrOrStderr(), "Archive the budget of %s on %s?%s [y/N] ", limitWords(budget), clean(budget.Scope), open)
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return errors.New("not archived")
+}
+
+func interactive(in io.Reader) bool {
+	switch in := in.(type) {
+	case sized:
+		return true
+	case *os.File:
+		return term.IsTerminal(int(in.Fd()))
+	}
+	return false
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"fmt"
+	"math/big"
+	"strings"
+	"time"
+
+	"github.com/earmark-dev/earmark"
+)
+
+func budgetTable(budgets []earmark.Budget) view {
+	columns := []column{
+		{title: "ID", isID: true, shrink: 1, least: shortID},
+		{title: "SCOPE", shrink: 2, least: 10, inside: true},
+		{title: "LIMIT", right: true},
+		{title: "UNIT", shrink: 3, least: 8},
+		{title: "RESERVED", right: true, drop: 3},
+		{title: "COMMITTED", right: true, drop: 4},
+		{title: "AVAILABLE", right: true},
+		{title: "ENFORCEMENT", drop: 1},
+		{title: "RENEWS", drop: 2},
+	}
+	return func(p *sheet) {
+		if len(budgets) == 0 {
+			p.line("No budgets. `earmark budget create SCOPE UNIT LIMIT` makes one.")
+			return
+		}
+		rows := make([][]cell, 0, len(budgets))
+		for _, b := range budgets {
+			renews := ""
+			if b.Balance.WindowEnd != nil {
+				renews = p.when(*b.Balance.WindowEnd)
+			}
+			rows = append(rows, []cell{
+				{b.ID, plain},
+				{b.Scope, plain},
+				{earmark.FormatAmount(b.Limit), plain},
+				{per(b.Unit, b.Window.Period), plain},
+				{earmark.FormatAmount(b.Balance.Reserved), plain},
+				{earmark.FormatAmount(b.Balance.Committed), plain},
+				{earmark.FormatAmount(b.Balance.Available), styleOfBalance(b.Balance)},
+				{enforcementWords(b), dim},
+				{renews, dim},
+			})
+		}
+		p.table(columns, rows)
+	}
+}
+
+// styleOfBalance warns before a budget is empty.
+func styleOfBalance(balance earmark.Balance) style {
+	const nearlyEmpty = 10 // a tenth is left
+	switch {
+	case balance.Available <= 0:
+		return red
+	case balance.Available < balance.Limit/nearlyEmpty:
+		return yellow
+	}
+	return green
+}
+
+func enforcementWords(b earmark.Budget) string {
+	switch {
+	case b.Enforcement == earmark.EnforcementSoft && b.SoftCeiling != nil:
+		return "soft to " + earmark.FormatAmount(*b.SoftCeiling)
+	case b.Enforcement == earmark.EnforcementSoft:
+		return "soft, no ceiling"
+	}
+	return string(b.Enforcement)
+}
+
+// limitWords is the limit with its unit and window: 1,000 tokens a day.
+func limitWords(b *earmark.Budget) string {
+	words := earmark.FormatAmount(b.Limit) + " " + clean(b.Unit)
+	switch b.Window.Period {
+	case earmark.PeriodLifetime:
+		return words
+	case earmark.PeriodHour:
+		return words + " an hour"
+	}
+	return words + " a " + string(b.Window.Period)
+}
+
+// budgetDetails is everything about one budget.
+func budgetDetails(b *earmark.Budget) view {
+	return func(p *sheet) {
+		zone, err := time.LoadLocation(b.Window.Timezone)
+		if err != nil {
+			zone = time.UTC
+		}
+		window := "lifetime"
+		if end := b.Balance.WindowEnd; end != nil {
+			window = fmt.Sprintf("%s, %s\nfrom %s\nto   %s", b.Window.Period, b.Window.Timezone,
+				stamp(b.Balance.WindowStart, zone), p.moment(*end, zone))
+		}
+		archived := optionalMoment(p, b.ArchivedAt)
+		p.fields(
+			field{"ID", b.ID, bold},
+			field{"Scope", b.Scope, plain},
+			field{"Limit", limitWords(b), plain},
+			field{"Enforcement", enforcementWords(*b), plain},
+			field{"Overage", string(b.Overage), plain},
+			field{"Window", window, plain},
+			field{"Created", p.moment(b.CreatedAt, time.Local), plain},
+			field{"Archived", archived, red},
+		)
+		p.line("")
+		balance(p, b.Balance)
+	}
+}
+
+// balance shows how a window's limit is divided.
+func balance(p *sheet, balance earmark.Balance) {
+	shares := []struct {
+		label  string
+		amount int64
+		style  style
+	}{
+		{"Committed", balance.Committed, plain},
+		{"Reserved", balance.Reserved, yellow},
+		{"Available", balance.Available, styleOfBalance(balance)},
+	}
+	width := 0
+	for _, share := range shares {
+		width = max(width, len(earmark.FormatAmount(share.amount)))
+	}
+	for _, share := range shares {
+		line := p.paint(padRight(share.label, labelWidth), dim) + "  " + p.paint(padLeft(earmark.FormatAmount(share.amount), width), share.style)
+		if balance.Limit > 0 {
+			percent := percentOf(share.amount, balance.Limit)
+			line += fmt.Sprintf("  %4d%%", percent)
+			line += "  " + p.paint(bar(percent), share.style)
+		}
+		p.line("%s", strings.TrimRight(line, " "))
+	}
+}
+
+// percentOf rounds towards zero. Amounts are too large to be multiplied as int64.
+func percentOf(part, whole int64) int64 {
+	hundredfold := new(big.Int).Mul(big.NewInt(part), big.NewInt(100))
+	return hundredfold.Quo(hundredfold, big.NewInt(whole)).Int64()
+}
+
+func bar(percent int64) string {
+	const percentPerMark = 4
+	return strings.Repeat("■", int(min(max(percent, 0), 100)/percentPerMark))
+}

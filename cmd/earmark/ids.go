@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// Ids are long, and tables on a terminal show their beginning. That is enough to
+// name one.
+const (
+	idPrefixLength = 8
+	// searched is how many of the newest reservations or budgets an id's beginning
+	// is looked for in. Two among them that begin alike are one chance in 10^8.
+	searched = 5_000
+)
+
+const (
+	reservationPrefix = "rsv_"
+	budgetPrefix      = "bud_"
+)
+
+// reservationID makes a whole id of what was typed.
+func (s *session) reservationID(typed string) (string, error) {
+	if strings.HasPrefix(typed, budgetPrefix) {
+		return "", usageError{fmt.Errorf("%s is a budget's id, not a reservation's; `earmark budget show` shows it", clipped(typed))}
+	}
+	if earmark.IsReservationID(typed) {
+		return typed, nil
+	}
+	return s.wholeID(typed, reservationPrefix, "reservation", func(cursor string) (ids []string, next string, err error) {
+		page, err := s.api.Reservations(s.ctx, earmark.ReservationFilter{Cursor: cursor, Limit: earmark.MaxPageSize})
+		for _, r := range page.Data {
+			ids = append(ids, r.ID)
+		}
+		return ids, page.NextCursor, err
+	})
+}
+
+// budgetID makes a whole id of what was typed.
+func (s *session) budgetID(typed string) (string, error) {
+	if strings.HasPrefix(typed, reservationPrefix) {
+		return "", usageError{fmt.Errorf("%s is a reservation's id, not a budget's; `earmark show` shows it", clipped(typed))}
+	}
+	if earmark.IsBudgetID(typed) {
+		return typed, nil
+	}
+	return s.wholeID(typed, budgetPrefix, "budget", func(cursor string) (ids []string, next string, err error) {
+		page, err := s.api.Budgets(s.ctx, earmark.BudgetFilter{Cursor: cursor, Limit: earmark.MaxPageSize})
+		for _, b := range page.Data {
+			ids = append(ids, b.ID)
+		}
+		return ids, page.NextCursor, err
+	})
+}
+
+// wholeID finds the one id that begins as typed.
+func (s *session) wholeID(typed, prefix, noun string, list func(cursor string) (ids []string, next string, err error)) (string, error) {
+	beginning := strings.TrimRight(typed, "….")
+	if !strings.HasPrefix(beginning, prefix) || len(beginning) < len(prefix)+idPrefixLength {
+		return "", usageError{fmt.Errorf("%q is not the id of a %s: that is %s and what follows, %d characters of it at least", clipped(typed), noun, prefix, idPrefixLength)}
+	}
+	var found []string
+	cursor, seen := "", 0
+	for {
+		ids, next, err := list(cursor)
+		if err != nil {
+			return "", err
+		}
+		for _, id := range ids {
+			if strings.HasPrefix(id, beginning) {
+				found = append(found, id)
+			}
+		}
+		seen += len(ids)
+		if next == "" || seen >= searched {
+			break
+		}
+		cursor = next
+	}
+	switch len(found) {
+	case 0:
+		return "", &callError{code: exitNotFound, text: fmt.Sprintf("no %s begins with %s among the newest %s; give its whole id", noun, clipped(beginning), earmark.FormatAmount(searched))}
+	case 1:
+		return found[0], nil
+	}
+	return "", usageError{fmt.Errorf("several ids begin with %s: %s", beginning, strings.Join(found, ", "))}
+}

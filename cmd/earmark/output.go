@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// screen is where a command writes. A terminal gets tables that fit, relative
+// times and colours; a file or a pipe gets everything in full.
+type screen struct {
+	out      io.Writer
+	terminal bool
+	colours  bool
+	columns  int // 0: no bound
+	rows     int
+}
+
+// sized is a writer that knows its size, as terminals in tests do.
+type sized interface {
+	size() (columns, rows int)
+}
+
+func screenOf(out io.Writer) screen {
+	s := screen{out: out}
+	switch out := out.(type) {
+	case sized:
+		s.terminal = true
+		s.columns, s.rows = out.size()
+	case *os.File:
+		if columns, rows, err := term.GetSize(int(out.Fd())); err == nil && term.IsTerminal(int(out.Fd())) {
+			s.terminal, s.columns, s.rows = true, columns, rows
+		}
+	}
+	s.colours = s.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return s
+}
+
+// style is how a text stands out, by its ANSI code.
+type style string
+
+const (
+	plain   style = ""
+	bold    style = "1"
+	dim     style = "2"
+	red     style = "31"
+	green   style = "32"
+	yellow  style = "33"
+	magenta style = "35"
+)
+
+func (s screen) paint(text string, as style) string {
+	if !s.colours || as == plain || text == "" {
+		return text
+	}
+	return "\x1b[" + string(as) + "m" + text + "\x1b[0m"
+}
+
+// view writes an answer for people.
+type view func(*sheet)
+
+// sheet is one answer on its way to a screen.
+type sheet struct {
+	screen
+	now  time.Time
+	text strings.Builder
+}
+
+func (p *sheet) line(format string, args ...any) {
+	fmt.Fprintf(&p.text, format+"\n", args...)
+}
+
+// field is a label and what it says. A field without a value is left out.
+type field struct {
+	label string
+	value string
+	style style
+}
+
+// labelWidth is that of the longest label, so that labels of all answers line up.
+const labelWidth = len("Enforcement")
+
+// fields writes labels and values below each other. A value of several lines is
+// indented.
+func (p *sheet) fields(fields ...field) {
+	for _, f := range fields {
+		label := f.label
+		for value := range strings.SplitSeq(f.value, "\n") {
+			if value != "" {
+				p.line("%s  %s", p.paint(padRight(label, labelWidth), dim), p.paint(clean(value), f.style))
+			}
+			label = ""
+		}
+	}
+}
+
+// clean takes the control characters out of what others wrote: a reason or a
+// metadata value must not steer the terminal of who reads it.
+func clean(text string) string {
+	return strings.Map(func(char rune) rune {
+		if unicode.IsControl(char) || unicode.Is(unicode.Bidi_Control, char) {
+			return utf8.RuneError
+		}
+		return char
+	}, text)
+}
+
+// when tells a time in a list: relative on a terminal, and exact where it is kept.
+func (p *sheet) when(at time.Time) string {
+	if !p.terminal {
+		return at.UTC().Format(time.RFC3339)
+	}
+	return relative(at.Sub(p.now))
+}
+
+// moment tells a time in full, with how far away it is.
+func (p *sheet) moment(at time.Time, zone *time.Location) string {
+	return stamp(at, zone) + " (" + relative(at.Sub(p.now)) + ")"
+}
+
+func stamp(at time.Time, zone *time.Location) string {
+	return at.In(zone).Format("2006-01-02 15:04:05 MST")
+}
+
+func relative(d time.Duration) string {
+	switch {
+	case d > -time.Second && d < time.Second:
+		return "now"
+	case d < 0:
+		return span(-d) + " ago"
+	}
+	return "in " + span(d)
+}
+
+// span tells a duration in one or two parts: 4m 12s, 12m, 3h, 2d 4h.
+func span(d time.Duration) string {
+	const (
+		day       = 24 * time.Hour
+		fewEnough = 10 // from so many on, the smaller part does not matter
+	)
+	parts := []struct {
+		unit time.Duration
+		name string
+	}{{day, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}}
+	for i, part := range parts[:len(parts)-1] {
+		if d < part.unit {
+			continue
+		}
+		smaller := parts[i+1]
+		whole, rest := d/part.unit, d%part.unit/smaller.unit
+		if whole >= fewEnough || rest == 0 {
+			return fmt.Sprintf("%d%s", whole, part.name)
+		}
+		return fmt.Sprintf("%d%s %d%s", whole, part.name, rest, smaller.name)
+	}
+	if d < time.Second {
+		return d.String()
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
+}
+
+// per names a unit and its window, such as tokens/day.
+func per(unit string, period earmark.Period) string {
+	if period == earmark.PeriodLifetime {
+		return unit
+	}
+	return unit + "/" + string(period)
+}
+
+func padRight(text string, width int) string {
+	return text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text)))
+}
+
+func padLeft(text string, width int) string {
+	return strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text))) + text
+}

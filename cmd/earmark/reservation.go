@@ -1,0 +1,332 @@
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/client"
+)
+
+var (
+	states   = []earmark.State{earmark.StateHeld, earmark.StateCommitted, earmark.StateReleased, earmark.StateExpired, earmark.StateReview}
+	policies = []earmark.OnExpiry{earmark.OnExpiryRelease, earmark.OnExpiryCommit, earmark.OnExpiryReview}
+)
+
+// requestFlags are what reserve and decide ask for.
+type requestFlags struct {
+	amounts  earmark.Amounts
+	metadata earmark.Metadata
+	ttl      ttlFlag
+	onExpiry choiceFlag[earmark.OnExpiry]
+}
+
+func (f *requestFlags) flags(cmd *cobra.Command) {
+	f.amounts, f.metadata = earmark.Amounts{}, earmark.Metadata{}
+	f.ttl = ttlFlag(earmark.DefaultTTL)
+	f.onExpiry = choiceFlag[earmark.OnExpiry]{earmark.OnExpiryRelease, policies}
+	cmd.Flags().Var(amountsFlag(f.amounts), "amount", "an amount to set aside, such as tokens=1200; repeat it for more units (required)")
+	cmd.Flags().Var(&f.ttl, "ttl", "how long to hold it: 90s, 5m, or a number of seconds")
+	cmd.Flags().Var(&f.onExpiry, "on-expiry", "what to do when that has passed: give it back, charge it, or keep it for an operator")
+	cmd.Flags().Var(metadataFlag(f.metadata), "metadata", "a note of your own, such as model=large; repeat it for more")
+	completeWords(cmd, "on-expiry", f.onExpiry.words())
+	complete(cmd, "amount", budgetedUnits)
+}
+
+// request checks what was asked for before anything is sent.
+func (f *requestFlags) request(s *session, scopes []string) (earmark.ReservationRequest, error) {
+	s.subject.scopes, s.subject.amounts = scopes, f.amounts
+	request := earmark.ReservationRequest{
+		Scopes: scopes, Amounts: f.amounts, TTLSeconds: int64(time.Duration(f.ttl) / time.Second), OnExpiry: f.onExpiry.value, Metadata: f.metadata,
+	}.WithDefaults()
+	if len(f.amounts) == 0 {
+		return request, usageError{fmt.Errorf("--amount is missing: say how much, such as --amount tokens=1200")}
+	}
+	return request, request.Validate()
+}
+
+func newReserve() *cobra.Command {
+	var o options
+	var f requestFlags
+	var key string
+	var quiet bool
+	cmd := &cobra.Command{
+		Use:   "reserve SCOPE…",
+		Short: "Set amounts aside for one request",
+		Long: `Set amounts aside for one request, on every budget that covers one of the scopes.
+
+A --key makes it safe to repeat: the same key and request hold once. Without one,
+a key is made up, and told where the outcome is not known.`,
+		Example: `  earmark reserve acme/ml/u1 --amount tokens=600
+  earmark reserve acme/ml/u1 models/large --amount tokens=1,200 --amount requests=1 --ttl 2m --on-expiry review --metadata model=large
+  id=$(earmark reserve acme/ml/u1 --amount tokens=600 --key chat-7f3a-turn-12 --quiet)`,
+		Args:              arguments("SCOPE…"),
+		ValidArgsFunction: completeArgs(manyArgs, budgetScopes),
+		RunE: o.run(func(s *session, scopes []string) error {
+			request, err := f.request(s, scopes)
+			if err != nil {
+				return err
+			}
+			if key == "" {
+				key = "cli-" + rand.Text()
+			}
+			s.subject.key = key
+			reservation, err := s.api.Reserve(s.ctx, key, request)
+			if err != nil {
+				return err
+			}
+			return s.printMade(reservation, quiet)
+		}),
+	}
+	f.flags(cmd)
+	cmd.Flags().StringVar(&key, "key", "", "idempotency key: names the request, so that it can be repeated")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id alone")
+	o.flags(cmd)
+	return cmd
+}
+
+// printMade shows a reservation that a call with a key has made, now or before.
+func (s *session) printMade(r *earmark.Reservation, quiet bool) error {
+	if quiet && !s.asJSON {
+		return s.print(func(p *sheet) { p.line("%s", r.ID) })
+	}
+	if s.last.repeated() {
+		s.note("An earlier call with this key did it; nothing more was set aside or charged.")
+	}
+	return s.print(func(p *sheet) { outcome(p, r) })
+}
+
+// outcome tells what a transition came to.
+func outcome(p *sheet, r *earmark.Reservation) {
+	p.line("%s: %s", p.paint(strings.ToUpper(string(r.State[:1]))+string(r.State[1:]), styleOf(r)), clean(outcomeWords(r)))
+	fields := []field{{"ID", r.ID, bold}}
+	if r.State == earmark.StateHeld {
+		fields = append(fields, field{"Expires", expiryWords(p, r), plain})
+	}
+	if n := notes(r); n != "" {
+		fields = append(fields, field{"Notes", n, styleOf(r)})
+	}
+	p.fields(append(fields,
+		field{"Overage", explained(r.Overage, "more than was reserved"), plain},
+		field{"Shortfall", explained(r.Shortfall, "not charged, as the budget's policy says"), red},
+	)...)
+}
+
+func outcomeWords(r *earmark.Reservation) string {
+	on := " on " + strings.Join(r.Scopes, ", ")
+	switch r.State {
+	case earmark.StateHeld:
+		return r.Amounts.String() + on
+	case earmark.StateCommitted:
+		words := r.Usage.String() + on
+		if rest := unused(r); len(rest) > 0 {
+			words += "; " + rest.String() + " given back"
+		}
+		return words
+	case earmark.StateReleased:
+		return r.Amounts.String() + on + " given back"
+	case earmark.StateExpired:
+		return r.Amounts.String() + on + " given back before; nothing is held any more"
+	}
+	return r.Amounts.String() + on + " stays set aside for an operator"
+}
+
+// unused is what was set aside and not used.
+func unused(r *earmark.Reservation) earmark.Amounts {
+	rest := earmark.Amounts{}
+	for unit, amount := range r.Amounts {
+		if left := amount - r.Usage[unit]; left > 0 && r.ExpiresAt != nil && !r.Late {
+			rest[unit] = left
+		}
+	}
+	return rest
+}
+
+func newCommit() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "commit ID UNIT=N…",
+		Short: "Charge what a request used, and give the rest back",
+		Long: `Charge what a request used, in exactly the reserved units, and give the rest back.
+Repeating it with the same usage changes nothing.`,
+		Example:           "  earmark commit rsv_k3jd8fh2qz tokens=450",
+		Args:              arguments("ID", "UNIT=N…"),
+		ValidArgsFunction: completeArgs(1, openReservations),
+		RunE: o.run(func(s *session, args []string) error {
+			usage := earmark.Amounts{}
+			for _, arg := range args[1:] {
+				if err := addAmount(usage, arg); err != nil {
+					return usageError{err}
+				}
+			}
+			id, err := s.reservationID(args[0])
+			if err != nil {
+				return err
+			}
+			settled, err := s.api.Commit(s.ctx, id, usage)
+			return s.printSettled(id, settled, err)
+		}),
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+func newRelease() *cobra.Command {
+	var o options
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "release ID",
+		Short: "Give everything back, for nothing was spent",
+		Long: `Give everything back, for nothing was spent. That is final: usage that turns up
+later has to be charged by itself, with earmark usage.`,
+		Example:           `  earmark release rsv_k3jd8fh2qz --reason "the model refused"`,
+		Args:              arguments("ID"),
+		ValidArgsFunction: completeArgs(1, openReservations),
+		RunE: o.run(func(s *session, args []string) error {
+			if err := earmark.ValidateReason(reason); err != nil {
+				return err
+			}
+			id, err := s.reservationID(args[0])
+			if err != nil {
+				return err
+			}
+			settled, err := s.api.Release(s.ctx, id, reason)
+			return s.printSettled(id, settled, err)
+		}),
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the journal")
+	o.flags(cmd)
+	return cmd
+}
+
+// printSettled tells what a commit or a release came to.
+func (s *session) printSettled(id string, settled client.Settled, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case settled.Accepted:
+		return s.print(func(p *sheet) {
+			p.line("%s: Postgres is away. Temporal keeps this durably and applies it once Postgres is back;", p.paint("Accepted", yellow))
+			p.line("repeating the command is safe. To see whether it has landed:")
+			p.line("  earmark show %s", id)
+		})
+	}
+	return s.print(func(p *sheet) { outcome(p, settled.Reservation) })
+}
+
+func newExtend() *cobra.Command {
+	var o options
+	var ttl ttlFlag
+	cmd := &cobra.Command{
+		Use:   "extend ID --ttl DURATION",
+		Short: "Hold a reservation for longer",
+		Long: `Hold a reservation until --ttl from now, unless it is held longer anyway, and at
+most until 7 days after it was made.`,
+		Example:               "  earmark extend rsv_k3jd8fh2qz --ttl 10m",
+		Args:                  arguments("ID"),
+		DisableFlagsInUseLine: true,
+		ValidArgsFunction:     completeArgs(1, openReservations),
+		RunE: o.run(func(s *session, args []string) error {
+			if ttl == 0 {
+				return usageError{fmt.Errorf("--ttl is missing: say how long from now, such as --ttl 10m")}
+			}
+			id, err := s.reservationID(args[0])
+			if err != nil {
+				return err
+			}
+			reservation, err := s.api.Extend(s.ctx, id, time.Duration(ttl))
+			if err != nil {
+				return err
+			}
+			return s.print(func(p *sheet) { outcome(p, reservation) })
+		}),
+	}
+	cmd.Flags().Var(&ttl, "ttl", "how long from now: 90s, 10m, or a number of seconds (required)")
+	o.flags(cmd)
+	return cmd
+}
+
+func newShow() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:               "show ID",
+		Short:             "Show a reservation, its budgets, and where Temporal UI shows its workflow",
+		Example:           "  earmark show rsv_k3jd8fh2qz\n  earmark show rsv_k3jd8fh2qz --watch",
+		Args:              arguments("ID"),
+		ValidArgsFunction: completeArgs(1, anyReservations),
+		RunE: o.run(func(s *session, args []string) error {
+			id, err := s.reservationID(args[0])
+			if err != nil {
+				return err
+			}
+			return s.present(func() (view, error) {
+				reservation, err := s.api.Reservation(s.ctx, id)
+				if err != nil {
+					return nil, err
+				}
+				return reservationDetails(reservation), nil
+			})
+		}),
+	}
+	o.flags(cmd)
+	o.watchFlag(cmd)
+	return cmd
+}
+
+func newList() *cobra.Command {
+	var o options
+	var filter earmark.ReservationFilter
+	var limit int
+	state := choiceFlag[earmark.State]{allowed: states}
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List reservations, newest first",
+		Long: `List reservations, newest first. On a narrow terminal ids are cut short; what is
+left of one is enough to name it in other commands. In a file or a pipe everything
+is in full.`,
+		Example: `  earmark list --state review
+  earmark list --scope acme/ml --overdue
+  earmark list --state held --watch`,
+		Args: noArguments,
+		RunE: o.run(func(s *session, _ []string) error {
+			if err := checkLimit(limit); err != nil {
+				return err
+			}
+			filter.State = state.value
+			return s.present(func() (view, error) {
+				page, err := collect(s, limit, func(cursor string, limit int) (earmark.Page[earmark.Reservation], error) {
+					filter.Cursor, filter.Limit = cursor, limit
+					return s.api.Reservations(s.ctx, filter)
+				})
+				if err != nil {
+					return nil, err
+				}
+				return withMore(reservationTable(page.Data), page.NextCursor, limit), nil
+			})
+		}),
+	}
+	cmd.Flags().Var(&state, "state", "only reservations in this state")
+	cmd.Flags().StringVar(&filter.Scope, "scope", "", "only reservations with a scope at or under this one")
+	cmd.Flags().BoolVar(&filter.Overdue, "overdue", false, "only held ones past their expiry")
+	cmd.Flags().BoolVar(&filter.Orphan, "orphan", false, "only held ones that no open workflow was found to guard")
+	limitFlag(cmd, &limit, earmark.DefaultPageSize)
+	completeWords(cmd, "state", state.words())
+	complete(cmd, "scope", budgetScopes)
+	o.flags(cmd)
+	o.watchFlag(cmd)
+	return cmd
+}
+
+// withMore tells on a terminal that a list goes on.
+func withMore(list view, nextCursor string, limit int) view {
+	return func(p *sheet) {
+		list(p)
+		if nextCursor != "" && p.terminal {
+			p.line("%s", p.paint(fmt.Sprintf("There are more than %s; see them with --limit.", earmark.FormatAmount(int64(limit))), dim))
+		}
+	}
+}

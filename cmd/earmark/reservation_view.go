@@ -1,0 +1,177 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/earmark-dev/earmark"
+)
+
+func styleOf(r *earmark.Reservation) style {
+	switch {
+	case r.Overdue, r.Orphan:
+		return red
+	case r.State == earmark.StateHeld:
+		return yellow
+	case r.State == earmark.StateReview:
+		return magenta
+	case r.State == earmark.StateCommitted:
+		return green
+	}
+	return dim
+}
+
+// notes are what is out of the ordinary about a reservation.
+func notes(r *earmark.Reservation) string {
+	var notes []string
+	add := func(applies bool, note string) {
+		if applies {
+			notes = append(notes, note)
+		}
+	}
+	add(r.Overdue, "overdue")
+	add(r.Orphan, "orphan")
+	add(r.Late, "late")
+	add(r.Estimated, "estimated")
+	add(r.OverLimit, "over limit")
+	add(len(r.Overage) > 0, "overage")
+	add(len(r.Shortfall) > 0, "shortfall")
+	add(len(r.RejectedUsage) > 0, "usage rejected")
+	return strings.Join(notes, ", ")
+}
+
+func reservationTable(reservations []earmark.Reservation) view {
+	columns := []column{
+		{title: "ID", isID: true, shrink: 1, least: shortID},
+		{title: "STATE"},
+		{title: "SCOPE", shrink: 3, least: 10, inside: true},
+		{title: "AMOUNTS", right: true, shrink: 4, least: 10},
+		{title: "USAGE", right: true, drop: 3},
+		{title: "CREATED", drop: 1},
+		{title: "EXPIRES"},
+		{title: "NOTES", shrink: 2, least: 7, drop: 2},
+	}
+	return func(p *sheet) {
+		if len(reservations) == 0 {
+			p.line("No reservations.")
+			return
+		}
+		rows := make([][]cell, 0, len(reservations))
+		for _, r := range reservations {
+			as, expires := styleOf(&r), ""
+			if r.State == earmark.StateHeld && r.ExpiresAt != nil {
+				expires = p.when(*r.ExpiresAt)
+			}
+			rows = append(rows, []cell{
+				{r.ID, plain},
+				{string(r.State), as},
+				{strings.Join(r.Scopes, " "), plain},
+				{r.Amounts.String(), plain},
+				{r.Usage.String(), plain},
+				{p.when(r.CreatedAt), dim},
+				{expires, plain},
+				{notes(&r), as},
+			})
+		}
+		p.table(columns, rows)
+	}
+}
+
+// reservationDetails is everything about one reservation.
+func reservationDetails(r *earmark.Reservation) view {
+	return func(p *sheet) {
+		summary(p, r)
+		p.fields(
+			field{label: "Metadata", value: metadataLines(r.Metadata)},
+			field{label: "Workflow", value: firstOf(r.UIURL, r.WorkflowID)},
+		)
+		if len(r.Budgets) > 0 {
+			p.line("")
+			p.table(shareColumns, shares(r.Budgets))
+		}
+	}
+}
+
+// summary is what a reservation is and what became of it.
+func summary(p *sheet, r *earmark.Reservation) {
+	state := string(r.State)
+	if n := notes(r); n != "" {
+		state += " (" + n + ")"
+	}
+	p.fields(
+		field{"ID", r.ID, bold},
+		field{"State", state, styleOf(r)},
+		field{"Scopes", strings.Join(r.Scopes, "\n"), plain},
+		field{"Amounts", r.Amounts.String(), plain},
+		field{"Usage", r.Usage.String(), plain},
+		field{"Overage", explained(r.Overage, "more than was reserved"), plain},
+		field{"Shortfall", explained(r.Shortfall, "not charged, as the budget's policy says"), red},
+		field{"Rejected", explained(r.RejectedUsage, "refused, as the budget's policy says"), red},
+		field{"Created", p.moment(r.CreatedAt, time.Local), plain},
+		field{"Expires", expiryWords(p, r), plain},
+		field{"Settled", optionalMoment(p, r.SettledAt), plain},
+		field{"Reason", r.Reason, plain},
+	)
+}
+
+func expiryWords(p *sheet, r *earmark.Reservation) string {
+	if r.ExpiresAt == nil || !r.Open() {
+		return ""
+	}
+	words := p.moment(*r.ExpiresAt, time.Local)
+	if r.State == earmark.StateHeld {
+		words += ", then " + string(r.OnExpiry)
+	}
+	return words
+}
+
+func explained(amounts earmark.Amounts, meaning string) string {
+	if len(amounts) == 0 {
+		return ""
+	}
+	return amounts.String() + ", " + meaning
+}
+
+func optionalMoment(p *sheet, at *time.Time) string {
+	if at == nil {
+		return ""
+	}
+	return p.moment(*at, time.Local)
+}
+
+func metadataLines(metadata earmark.Metadata) string {
+	lines := make([]string, 0, len(metadata))
+	for _, key := range sortedKeys(metadata) {
+		lines = append(lines, clean(key+"="+metadata[key]))
+	}
+	return strings.Join(lines, "\n")
+}
+
+var shareColumns = []column{
+	{title: "BUDGET", isID: true, shrink: 1, least: shortID},
+	{title: "SCOPE", shrink: 2, least: 10, inside: true},
+	{title: "UNIT"},
+	{title: "RESERVED", right: true},
+	{title: "COMMITTED", right: true},
+	{title: "WINDOW FROM", drop: 1},
+}
+
+// shares are a reservation's parts in its budgets.
+func shares(budgets []earmark.ReservationBudget) [][]cell {
+	rows := make([][]cell, 0, len(budgets))
+	for _, b := range budgets {
+		window := ""
+		if b.WindowStart.Unix() != 0 { // a lifetime has no beginning worth telling
+			window = b.WindowStart.UTC().Format(time.RFC3339)
+		}
+		rows = append(rows, []cell{
+			{b.BudgetID, plain},
+			{b.Scope, plain},
+			{b.Unit, plain},
+			{earmark.FormatAmount(b.Reserved), plain},
+			{earmark.FormatAmount(b.Committed), plain},
+			{window, dim},
+		})
+	}
+	return rows
+}

@@ -1,0 +1,158 @@
+//go:build unix
+
+package e2e_test
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/test/stack"
+)
+
+// cleanEnv is the test's environment without Earmark's and Temporal's settings.
+func cleanEnv() (env []string) {
+	for _, entry := range os.Environ() {
+		if !strings.HasPrefix(entry, "EARMARK_") && !strings.HasPrefix(entry, "TEMPORAL_") {
+			env = append(env, entry)
+		}
+	}
+	return env
+}
+
+// What is called wrongly does nothing, ends with 2, and says in one sentence what
+// would be right.
+func TestWrongCalls(t *testing.T) {
+	t.Parallel()
+	const database = "--database-url=postgres://nobody@127.0.0.1:1/none"
+	for _, c := range []struct {
+		args, words string
+	}{
+		{"frobnicate", `there is no command "frobnicate"`},
+		{"migrate sideways", `there is no command "sideways"`},
+		{"serve --frobnicate", "unknown flag: --frobnicate"},
+		{"serve extra " + database, "takes no arguments"},
+		{"serve", "EARMARK_DATABASE_URL or --database-url"},
+		{"worker", "EARMARK_DATABASE_URL or --database-url"},
+		{"audit", "EARMARK_DATABASE_URL or --database-url"},
+		{"migrate up", "EARMARK_DATABASE_URL or --database-url"},
+		{"serve --addr=0.0.0.0:8080 " + database, "--allow-unauthenticated-network-access"},
+		{"serve --addr=:8080 " + database, "--allow-unauthenticated-network-access"},
+		{"serve --addr=192.0.2.1:8080 " + database, "--allow-unauthenticated-network-access"},
+		{"dev --addr=0.0.0.0:8080", "--allow-unauthenticated-network-access"},
+		{"serve --addr=8080 " + database, "host:port"},
+		{"serve --grace=5ms " + database, "--grace is 5ms"},
+		{"serve --grace=soon " + database, "--grace"},
+		{"serve --admission-deadline=1h " + database, "--admission-deadline is 1h"},
+		{"serve --log-format=xml " + database, "json or text"},
+		{"serve --log-level=loud " + database, "--log-level"},
+	} {
+		result := stack.RunCommand(t, cleanEnv(), stack.Binary(t), strings.Fields(c.args)...)
+		require.Equal(t, 2, result.Code, "earmark %s: %s%s", c.args, result.Stdout, result.Stderr)
+		require.True(t, strings.HasPrefix(result.Stderr, "earmark: "), result.Stderr)
+		require.Contains(t, result.Stderr, c.words, "earmark %s", c.args)
+		require.Equal(t, 1, strings.Count(result.Stderr, "\n"), "one line:\n%s", result.Stderr)
+		require.Empty(t, result.Stdout)
+	}
+	result := stack.RunCommand(t, append(cleanEnv(), "EARMARK_ADDR=0.0.0.0:80"), stack.Binary(t), "serve", database)
+	require.Equal(t, 2, result.Code, "the environment is checked as flags are")
+	result = stack.RunCommand(t, append(cleanEnv(), "EARMARK_GRACE=soon"), stack.Binary(t), "worker", database)
+	require.Equal(t, 2, result.Code, result.Stderr)
+	for _, help := range []string{"--help", "serve --help", "dev --help", "--version"} {
+		result := stack.RunCommand(t, cleanEnv(), stack.Binary(t), strings.Fields(help)...)
+		require.Zero(t, result.Code)
+		require.Contains(t, result.Stdout, "earmark")
+		require.Empty(t, result.Stderr)
+	}
+}
+
+func TestTakenPort(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, listener.Close()) }()
+	result := s.Run("serve", "--addr", listener.Addr().String())
+	require.Equal(t, 1, result.Code)
+	require.Contains(t, result.Stderr, "cannot listen on "+listener.Addr().String())
+	require.Contains(t, result.Stderr, "--addr")
+}
+
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{Unmigrated: true})
+	status := s.MustRun("migrate", "status")
+	require.Contains(t, status, "00001_tables.sql")
+	require.Contains(t, status, "pending")
+	require.Contains(t, status, "EarmarkScope")
+
+	// A server may be up before the schema is, and says what it lacks.
+	server := s.Serve()
+	b := &bundle{Stack: s, api: api{t, server.URL}, server: server}
+	p := b.do("GET", "/readyz", "").problem(t, http.StatusServiceUnavailable, earmark.CodeUnavailable)
+	require.Contains(t, p.Detail, "earmark migrate up")
+	require.Equal(t, 1, s.Run("health", "--url", server.URL+"/readyz").Code)
+
+	both := together(2, func(int) stack.Result { return stack.RunCommand(t, s.Env(), stack.Binary(t), "migrate", "up") })
+	for _, result := range both { // at once: one works, the other waits
+		require.Zero(t, result.Code, "%s%s", result.Stdout, result.Stderr)
+	}
+	require.Contains(t, both[0].Stdout+both[1].Stdout, "applied 00001_tables.sql")
+	require.Contains(t, s.MustRun("migrate", "up"), "up to date")
+	status = s.MustRun("migrate", "status")
+	require.NotContains(t, status, "pending")
+	require.Contains(t, status, ": none")
+	server.Ready()
+	budget := b.budget("acme", "tokens", 10)
+	b.hold("one", tokens("acme", 10, 60))
+	b.requireBalance(budget, 10, 0)
+	s.Audit()
+}
+
+// An audit finds a balance that somebody corrected by hand.
+func TestAuditFindsMismatches(t *testing.T) {
+	t.Parallel()
+	b := setup(t, stack.Options{Unaudited: true})
+	b.budget("acme", "tokens", 1000)
+	held := b.hold("one", tokens("acme", 100, 60))
+	b.commit(held.ID, 60).status(t, http.StatusOK)
+	require.Contains(t, b.MustRun("audit"), "R3")
+
+	_, err := b.Pool().Exec(t.Context(), "UPDATE earmark.entries SET committed_delta = 0")
+	require.ErrorContains(t, err, "append-only")
+	b.Exec("UPDATE earmark.windows SET committed = 59")
+	result := b.Run("audit")
+	require.Equal(t, 1, result.Code)
+	require.Contains(t, result.Stdout, "R3 ")
+	require.Contains(t, result.Stderr, "found mismatches")
+	result = b.Run("audit", "--json")
+	require.Equal(t, 1, result.Code)
+	require.Contains(t, result.Stdout, `"mismatched": 1`)
+	b.Exec("UPDATE earmark.windows SET committed = 60")
+	b.Audit()
+}
+
+// A namespace that cannot have search attributes does without.
+func TestWithoutSearchAttributes(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{Unmigrated: true})
+	s.MustRun("migrate", "up", "--without-search-attributes")
+	server := s.Serve("--without-search-attributes").Ready()
+	b := &bundle{Stack: s, api: api{t, server.URL}, server: server}
+	budget := b.budget("acme", "tokens", 1000)
+	b.hold("expiring", `{"scopes":["acme"],"amounts":{"tokens":100},"ttl_seconds":1,"on_expiry":"review"}`)
+	b.commit(b.hold("one", tokens("acme", 100, 60)).ID, 60).status(t, http.StatusOK)
+	b.awaitState(earmark.ReservationID(earmark.DefaultTenant, "expiring"), earmark.StateReview, moment)
+	b.commitLate(earmark.ReservationID(earmark.DefaultTenant, "expiring"), 7)
+	b.requireBalance(budget, 0, 67)
+
+	indexed := s.Serve() // a server that wants them says that they are missing
+	p := api{t, indexed.URL}.do("GET", "/readyz", "").problem(t, http.StatusServiceUnavailable, earmark.CodeUnavailable)
+	require.Contains(t, p.Detail, "EarmarkScope")
+	s.Audit()
+}

@@ -1,0 +1,185 @@
+//go:build unix
+
+package stack
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	temporallog "go.temporal.io/sdk/log"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/earmark-dev/earmark/internal/devstack"
+)
+
+// retention of closed workflows: the shortest that Temporal takes.
+const retention = 24 * time.Hour
+
+var quiet = temporallog.NewStructuredLogger(slog.New(slog.DiscardHandler))
+
+// Postgres is a server that can be stopped and started again on the same port.
+type Postgres struct {
+	t       testing.TB // nil: shared
+	options devstack.PostgresOptions
+	server  *devstack.Postgres // nil while stopped
+	url     string
+}
+
+func startPostgres(dir string, fast bool) (*Postgres, error) {
+	p := &Postgres{}
+	err := onFreePort(func(port int) (err error) {
+		p.options = devstack.PostgresOptions{Dir: dir, Port: port, Fast: fast}
+		p.server, err = devstack.StartPostgres(context.Background(), p.options)
+		return err
+	})
+	if err == nil {
+		p.url = p.server.URL()
+	}
+	return p, err
+}
+
+func newPostgres(t testing.TB, dir string, fast bool) *Postgres {
+	t.Helper()
+	p, err := startPostgres(dir, fast)
+	require.NoError(t, err)
+	p.t = t
+	t.Cleanup(p.Stop)
+	t.Cleanup(func() { showLog(t, "postgres", filepath.Join(dir, "postgres.log")) })
+	return p
+}
+
+// Stop shuts the server down in order, which ends every connection.
+func (p *Postgres) Stop() {
+	if p.server != nil {
+		p.requireOwn()
+		server := p.server
+		p.server = nil
+		require.NoError(p.t, server.Stop(context.Background()))
+	}
+}
+
+// Start starts a stopped server; one that runs already is left alone.
+func (p *Postgres) Start() {
+	if p.server == nil {
+		var err error
+		p.server, err = devstack.StartPostgres(context.Background(), p.options)
+		require.NoError(p.t, err)
+	}
+}
+
+func (p *Postgres) requireOwn() {
+	if p.t == nil {
+		panic("stack: a shared Postgres cannot be stopped; ask for one with Options.OwnPostgres")
+	}
+}
+
+func (p *Postgres) createDatabase(t testing.TB, name string) string {
+	t.Helper()
+	require.NoError(t, execute(context.Background(), p.url, "CREATE DATABASE "+name))
+	created, err := databaseURL(p.url, name)
+	require.NoError(t, err)
+	return created
+}
+
+// Temporal is a server that can be stopped and started again on the same port.
+type Temporal struct {
+	t       testing.TB // nil: shared
+	options devstack.TemporalOptions
+	server  *devstack.Temporal // nil while stopped
+	address string
+}
+
+func startTemporal(dir string, inMemory bool) (*Temporal, error) {
+	s := &Temporal{}
+	err := onFreePort(func(port int) (err error) {
+		s.options = devstack.TemporalOptions{Dir: dir, Port: port, Headless: true, InMemory: inMemory}
+		s.server, err = devstack.StartTemporal(context.Background(), s.options)
+		return err
+	})
+	if err == nil {
+		s.address = s.server.Address()
+	}
+	return s, err
+}
+
+func newTemporal(t testing.TB, dir string) *Temporal {
+	t.Helper()
+	s, err := startTemporal(dir, false)
+	require.NoError(t, err)
+	s.t = t
+	t.Cleanup(s.Stop)
+	t.Cleanup(func() { showLog(t, "temporal", filepath.Join(dir, "temporal.log")) })
+	return s
+}
+
+// Address is the host and port of the frontend, running or not.
+func (s *Temporal) Address() string { return s.address }
+
+// Stop shuts the server down in order.
+func (s *Temporal) Stop() {
+	if s.server != nil {
+		s.requireOwn()
+		server := s.server
+		s.server = nil
+		require.NoError(s.t, server.Stop(context.Background()))
+	}
+}
+
+// Start starts a stopped server; one that runs already is left alone.
+func (s *Temporal) Start() {
+	if s.server == nil {
+		var err error
+		s.server, err = devstack.StartTemporal(context.Background(), s.options)
+		require.NoError(s.t, err)
+	}
+}
+
+func (s *Temporal) requireOwn() {
+	if s.t == nil {
+		panic("stack: a shared Temporal cannot be stopped; ask for one with Options.OwnTemporal")
+	}
+}
+
+// createNamespace registers a namespace and waits until every part of the server
+// knows it.
+func (s *Temporal) createNamespace(t testing.TB, name string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), readyLimit)
+	defer cancel()
+	c, err := client.NewLazyClient(client.Options{HostPort: s.address, Namespace: name, Logger: quiet})
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.WorkflowService().RegisterNamespace(ctx, &workflowservice.RegisterNamespaceRequest{
+		Namespace: name, WorkflowExecutionRetentionPeriod: durationpb.New(retention),
+	})
+	require.NoError(t, err)
+	Eventually(t, readyLimit, "namespace "+name, func() bool {
+		_, err := c.DescribeWorkflowExecution(ctx, "none", "")
+		var unknownNamespace *serviceerror.NamespaceNotFound
+		var notFound *serviceerror.NotFound
+		return errors.As(err, &notFound) && !errors.As(err, &unknownNamespace)
+	})
+}
+
+// showLog shows the end of a log when the test has failed.
+func showLog(t testing.TB, name, path string) {
+	if !t.Failed() {
+		return
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Logf("the log of %s: %v", name, err)
+		return
+	}
+	omitted := max(0, len(content)-logTailBytes)
+	t.Logf("the log of %s, %d bytes left out:\n%s", name, omitted, content[omitted:])
+}
