@@ -8,7 +8,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/earmark-dev/earmark"
@@ -32,24 +34,28 @@ const maxAnswerBytes = 64 << 20
 // call is one call of the API. repeat says that sending it twice does no more
 // than sending it once.
 type call struct {
-	method string
-	path   string
-	query  url.Values
-	key    string
-	body   any
-	repeat bool
+	method   string
+	path     string
+	query    url.Values
+	key      string
+	body     any
+	repeat   bool
+	attempts int           // instead of the client's own bound, where set
+	limit    time.Duration // of one attempt, where set
 }
 
-// answer is what came back, read to its end.
+// answer is what came back, read to its end. sent is how often the call went out,
+// as far as is known, the repeats that net/http makes by itself included.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
+	sent   int
 }
 
 func one[T any](ctx context.Context, c *Client, call call) (*T, error) {
 	var value T
-	if _, err := c.do(ctx, call, &value); err != nil {
+	if _, err := c.exchange(ctx, call, &value); err != nil {
 		return nil, err
 	}
 	return &value, nil
@@ -57,39 +63,47 @@ func one[T any](ctx context.Context, c *Client, call call) (*T, error) {
 
 func page[T any](ctx context.Context, c *Client, path string, query url.Values) (earmark.Page[T], error) {
 	var value earmark.Page[T]
-	_, err := c.do(ctx, call{method: http.MethodGet, path: path, query: query, repeat: true}, &value)
+	_, err := c.exchange(ctx, call{method: http.MethodGet, path: path, query: query, repeat: true}, &value)
 	return value, err
 }
 
-// do makes a call and decodes what it succeeded with into target, if there is one.
-func (c *Client) do(ctx context.Context, call call, target any) (status int, err error) {
+// exchange makes a call and decodes what it succeeded with into target, if there
+// is one.
+func (c *Client) exchange(ctx context.Context, call call, target any) (answer, error) {
 	var body []byte
 	if call.body != nil {
+		var err error
 		if body, err = json.Marshal(call.body); err != nil {
-			return 0, earmark.Errorf(earmark.CodeInvalidRequest, "the request does not encode: %w", err)
+			return answer{}, earmark.Errorf(earmark.CodeInvalidRequest, "the request does not encode: %w", err)
 		}
 	}
 	got, err := c.sendUntilAnswered(ctx, call, body)
 	switch {
 	case err != nil:
-		return 0, err
+		return answer{}, err
 	case got.status < 200 || got.status > 299:
-		return got.status, got.problem()
+		return got, got.problem()
 	case target == nil:
-		return got.status, nil
+		return got, nil
 	}
 	if err := json.Unmarshal(got.body, target); err != nil {
-		return got.status, undecodable(err)
+		return got, undecodable(err)
 	}
-	return got.status, nil
+	return got, nil
 }
 
 // sendUntilAnswered repeats a call that may be repeated while the service is away.
 // It gives up early where the context would end before the next attempt.
 func (c *Client) sendUntilAnswered(ctx context.Context, call call, body []byte) (answer, error) {
+	attempts, sent := c.maxAttempts, 0
+	if call.attempts > 0 {
+		attempts = call.attempts
+	}
 	for attempt := 1; ; attempt++ {
 		got, err := c.send(ctx, call, body)
-		if !call.repeat || attempt >= c.maxAttempts || !away(got, err) {
+		sent += got.sent
+		got.sent = sent
+		if !call.repeat || attempt >= attempts || !away(got, err) {
 			return got, err
 		}
 		wait := pauseAfter(attempt, got)
@@ -116,7 +130,8 @@ func away(got answer, err error) bool {
 }
 
 func pauseAfter(attempt int, got answer) time.Duration {
-	pause := min(firstPause<<(attempt-1), longestPause)
+	const mostDoublings = 10 // well past longestPause, and far from overflow
+	pause := min(firstPause<<min(attempt-1, mostDoublings), longestPause)
 	pause -= rand.N(pause/2 + 1)
 	return pause + min(got.retryAfter(), longestRetryAfter)
 }
@@ -135,6 +150,21 @@ func sleep(ctx context.Context, d time.Duration) error {
 // send makes one attempt. Its errors have CodeUnavailable where nothing or half
 // an answer came back; whether the call took effect is then not known.
 func (c *Client) send(ctx context.Context, call call, body []byte) (answer, error) {
+	if call.limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, call.limit)
+		defer cancel()
+	}
+	var connections atomic.Int32
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connections.Add(1) },
+	})
+	got, err := c.sendOnce(ctx, call, body)
+	got.sent = max(1, int(connections.Load())) // another transport may not trace
+	return got, err
+}
+
+func (c *Client) sendOnce(ctx context.Context, call call, body []byte) (answer, error) {
 	request, err := http.NewRequestWithContext(ctx, call.method, c.base+call.path, bytes.NewReader(body))
 	if err != nil {
 		return answer{}, earmark.Errorf(earmark.CodeInvalidRequest, "the request cannot be made: %w", err)

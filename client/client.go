@@ -1,5 +1,8 @@
 // Package client is the Go client of Earmark's HTTP API.
 //
+// Do and DoStream guard a piece of work: they reserve, keep the lease while the
+// work runs, and settle. The other methods are the API's calls one by one.
+//
 // Every answer that is not what the caller asked for comes back as an
 // *earmark.Error with the code that the API gave. Calls that are safe to repeat
 // are repeated, with pauses, when the connection breaks or the service is away;
@@ -8,6 +11,7 @@ package client
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -34,6 +38,10 @@ type Client struct {
 	userAgent   string
 	maxAttempts int
 	pause       func(ctx context.Context, d time.Duration) error
+
+	settleLimit time.Duration
+	log         *slog.Logger
+	unsettled   func(context.Context, *UnsettledError)
 }
 
 // Option changes a client under construction.
@@ -51,9 +59,30 @@ func WithUserAgent(userAgent string) Option {
 }
 
 // WithMaxAttempts bounds how often a call that is safe to repeat is sent, the
-// first time included. The default is 4; 1 turns repeating off.
+// first time included. The default is 4; 1 turns repeating off. Do and DoStream
+// settle by WithSettleLimit instead.
 func WithMaxAttempts(attempts int) Option {
 	return func(c *Client) { c.maxAttempts = max(1, attempts) }
+}
+
+// WithSettleLimit bounds how long Do and DoStream try to settle once the work is
+// done. The default is 30 seconds, which a restart of Earmark fits into.
+func WithSettleLimit(limit time.Duration) Option {
+	return func(c *Client) { c.settleLimit = limit }
+}
+
+// WithLogger takes what Do and DoStream have to say about leases that are not kept
+// and reservations that are not settled. The default is slog.Default().
+func WithLogger(log *slog.Logger) Option {
+	return func(c *Client) { c.log = log }
+}
+
+// WithUnsettled is told of every reservation that Do or DoStream could not settle,
+// besides the log. It is the place to count them, or to keep usage for later; it
+// also hears of those whose error nobody sees, because the work panicked. It is
+// called before Do returns, and on a context that the caller's end does not reach.
+func WithUnsettled(tell func(ctx context.Context, unsettled *UnsettledError)) Option {
+	return func(c *Client) { c.unsettled = tell }
 }
 
 // New makes a client of the Earmark at baseURL, such as http://127.0.0.1:8080.
@@ -70,6 +99,9 @@ func New(baseURL string, options ...Option) (*Client, error) {
 		userAgent:   defaultUserAgent,
 		maxAttempts: defaultMaxAttempts,
 		pause:       sleep,
+		settleLimit: defaultSettleLimit,
+		log:         slog.Default(),
+		unsettled:   func(context.Context, *UnsettledError) {},
 	}
 	for _, option := range options {
 		option(c)

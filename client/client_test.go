@@ -534,7 +534,7 @@ func TestUnencodableRequest(t *testing.T) {
 	t.Parallel()
 	c, err := New("http://x")
 	require.NoError(t, err)
-	_, err = c.do(ctxOf(t), call{method: http.MethodPost, path: "/", body: func() {}}, nil)
+	_, err = c.exchange(ctxOf(t), call{method: http.MethodPost, path: "/", body: func() {}}, nil)
 	require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err))
 	var unsupported *json.UnsupportedTypeError
 	require.ErrorAs(t, err, &unsupported)

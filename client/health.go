@@ -14,7 +14,7 @@ type Check struct {
 
 // Health is nil when the service's process answers. It is not repeated.
 func (c *Client) Health(ctx context.Context) error {
-	_, err := c.do(ctx, call{method: http.MethodGet, path: "/healthz"}, nil)
+	_, err := c.exchange(ctx, call{method: http.MethodGet, path: "/healthz"}, nil)
 	return err
 }
 

@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -41,12 +42,16 @@ func (a answer) problem() error {
 	return e
 }
 
+// errForeign marks an answer that Earmark did not write: it says nothing about what
+// Earmark did.
+var errForeign = errors.New("not in Earmark's words")
+
 // foreign makes an error of an answer that is not Earmark's own, such as one of a
 // proxy in between.
 func (a answer) foreign() error {
 	const maxQuotedBytes = 200
 	text := strings.TrimSpace(strings.ToValidUTF8(string(a.body[:min(len(a.body), maxQuotedBytes)]), ""))
-	e := earmark.Errorf(codeOf(a.status), "%d %s, and not in Earmark's words: %q", a.status, http.StatusText(a.status), text)
+	e := earmark.Errorf(codeOf(a.status), "%d %s, and %w: %q", a.status, http.StatusText(a.status), errForeign, text)
 	e.RetryAfter = a.retryAfter()
 	return e
 }

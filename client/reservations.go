@@ -35,7 +35,7 @@ func (c *Client) Reserve(ctx context.Context, key string, request earmark.Reserv
 	if err := earmark.ValidateIdempotencyKey(key); err != nil {
 		return nil, err
 	}
-	return one[earmark.Reservation](ctx, c, call{method: http.MethodPost, path: "/v1/reservations", key: key, body: request, repeat: true})
+	return one[earmark.Reservation](ctx, c, reserveCall(key, request))
 }
 
 // Decide asks whether a request would be admitted now, and reserves nothing. It
@@ -62,20 +62,19 @@ func (c *Client) Reservations(ctx context.Context, filter earmark.ReservationFil
 // Commit charges what was used, in exactly the reserved units, and gives the rest
 // back. It is repeated.
 func (c *Client) Commit(ctx context.Context, id string, usage earmark.Amounts) (Settled, error) {
-	return c.settle(ctx, id, "commit", map[string]earmark.Amounts{"usage": usage})
+	return c.settle(ctx, commitCall(id, usage))
 }
 
 // Release gives everything back, for nothing was spent. reason may be empty. It
 // is repeated.
 func (c *Client) Release(ctx context.Context, id, reason string) (Settled, error) {
-	return c.settle(ctx, id, "release", map[string]string{"reason": reason})
+	return c.settle(ctx, releaseCall(id, reason))
 }
 
 // Extend moves the expiry of a held reservation to at least ttl from now; parts of
 // a second are rounded up. It is repeated.
 func (c *Client) Extend(ctx context.Context, id string, ttl time.Duration) (*earmark.Reservation, error) {
-	body := map[string]int64{"ttl_seconds": wholeSeconds(ttl)}
-	return one[earmark.Reservation](ctx, c, call{method: http.MethodPost, path: reservationPath(id) + "/extend", body: body, repeat: true})
+	return one[earmark.Reservation](ctx, c, extendCall(id, ttl))
 }
 
 // ChargeUsage charges usage that has no reservation; the answer is a committed
@@ -96,16 +95,36 @@ func (c *Client) Entries(ctx context.Context, filter earmark.EntryFilter) (earma
 	return page[earmark.Entry](ctx, c, "/v1/entries", query)
 }
 
-func (c *Client) settle(ctx context.Context, id, verb string, body any) (Settled, error) {
+func (c *Client) settle(ctx context.Context, call call) (Settled, error) {
 	var reservation earmark.Reservation
-	status, err := c.do(ctx, call{method: http.MethodPost, path: reservationPath(id) + "/" + verb, body: body, repeat: true}, &reservation)
+	got, err := c.exchange(ctx, call, &reservation)
 	switch {
 	case err != nil:
 		return Settled{}, err
-	case status == http.StatusAccepted:
+	case got.status == http.StatusAccepted:
 		return Settled{Accepted: true}, nil
 	}
 	return Settled{Reservation: &reservation}, nil
+}
+
+func reserveCall(key string, request earmark.ReservationRequest) call {
+	return call{method: http.MethodPost, path: "/v1/reservations", key: key, body: request, repeat: true}
+}
+
+func commitCall(id string, usage earmark.Amounts) call {
+	return changeCall(id, verbCommit, map[string]earmark.Amounts{"usage": usage})
+}
+
+func releaseCall(id, reason string) call {
+	return changeCall(id, verbRelease, map[string]string{"reason": reason})
+}
+
+func extendCall(id string, ttl time.Duration) call {
+	return changeCall(id, "extend", map[string]int64{"ttl_seconds": wholeSeconds(ttl)})
+}
+
+func changeCall(id, verb string, body any) call {
+	return call{method: http.MethodPost, path: reservationPath(id) + "/" + verb, body: body, repeat: true}
 }
 
 func reservationPath(id string) string { return "/v1/reservations/" + url.PathEscape(id) }

@@ -1,0 +1,40 @@
+package middleware
+
+import (
+	"context"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/client"
+)
+
+type contextKey struct{}
+
+type run struct {
+	meter       *client.Meter
+	reservation *earmark.Reservation
+}
+
+func with(ctx context.Context, meter *client.Meter, reservation *earmark.Reservation) context.Context {
+	return context.WithValue(ctx, contextKey{}, run{meter, reservation})
+}
+
+// Meter returns the meter of the guarded request that ctx belongs to. Without a
+// guard it returns one that nobody reads, so that a handler runs by itself too, in
+// tests for one.
+func Meter(ctx context.Context) *client.Meter {
+	if guarded, ok := ctx.Value(contextKey{}).(run); ok {
+		return guarded.meter
+	}
+	return &client.Meter{}
+}
+
+// NothingSent says that the request was answered without spending anything, and
+// gives the reservation back. Usage that was metered outweighs it.
+func NothingSent(ctx context.Context) { Meter(ctx).NothingSent() }
+
+// Reservation returns what was set aside for the request that ctx belongs to; nil
+// without a guard, and under WithFailOpen while Earmark is away.
+func Reservation(ctx context.Context) *earmark.Reservation {
+	guarded, _ := ctx.Value(contextKey{}).(run)
+	return guarded.reservation
+}

@@ -1,0 +1,124 @@
+package middleware
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/client"
+)
+
+// retryAway is how long a caller is told to wait when Earmark itself did not say.
+const retryAway = time.Second
+
+const problemTypePrefix = "urn:earmark:problem:"
+
+// codeKeyInUse is a code of the guard's own.
+const codeKeyInUse earmark.Code = "key_in_use"
+
+type httpWords struct {
+	status int
+	title  string
+	detail string // instead of the error's own text, which is for the log
+}
+
+// problems are the refusals that a caller can meet. Everything else is 500.
+var problems = map[earmark.Code]httpWords{
+	earmark.CodeInvalidRequest:       {status: http.StatusBadRequest, title: "The request breaks a rule"},
+	earmark.CodeBudgetExceeded:       {status: http.StatusPaymentRequired, title: "The request does not fit into a budget"},
+	earmark.CodeNotFound:             {status: http.StatusNotFound, title: "There is no such thing"},
+	earmark.CodeMethodNotAllowed:     {status: http.StatusMethodNotAllowed, title: "The path does not answer this method"},
+	earmark.CodeAlreadySettled:       {status: http.StatusConflict, title: "The request was made before"},
+	earmark.CodeReservationExpired:   {status: http.StatusConflict, title: "The request was made before"},
+	codeKeyInUse:                     {status: http.StatusConflict, title: "The request is being made already"},
+	earmark.CodePayloadTooLarge:      {status: http.StatusRequestEntityTooLarge, title: "The body is too large"},
+	earmark.CodeUnsupportedMediaType: {status: http.StatusUnsupportedMediaType, title: "The body is of another kind"},
+	earmark.CodeIdempotencyMismatch:  {status: http.StatusUnprocessableEntity, title: "The key was used for another request"},
+	earmark.CodeAdmissionUnknown: {
+		status: http.StatusServiceUnavailable, title: "There was no decision in time", detail: "the budget could not be checked in time; try again",
+	},
+	earmark.CodeUnavailable: {
+		status: http.StatusServiceUnavailable, title: "Budgets cannot be checked", detail: "the budget cannot be checked now; try again",
+	},
+	earmark.CodeInternal: {
+		status: http.StatusInternalServerError, title: "The guard failed", detail: "something went wrong; the log says what",
+	},
+}
+
+type problem struct {
+	Type       string              `json:"type"`
+	Title      string              `json:"title"`
+	Status     int                 `json:"status"`
+	Detail     string              `json:"detail"`
+	Code       earmark.Code        `json:"code"`
+	Field      string              `json:"field,omitempty"`
+	Violations []earmark.Violation `json:"violations,omitempty"`
+	Retryable  *bool               `json:"retryable,omitempty"`
+	RetryAt    *time.Time          `json:"retry_at,omitempty"`
+}
+
+// WriteProblem answers a request that did not get to its handler, as
+// application/problem+json: a denial with 402 as Earmark gave it, Retry-After and
+// violations included; a key that ran before or is running with 409; Earmark being
+// away with 503 and Retry-After; a fault of this service with 500. The last two go
+// to slog.Default() and not to the caller.
+//
+// Violations show balances. Where callers are not to see them, use WithRefusal.
+func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
+	e := asError(err)
+	words := problems[e.Code]
+	if words.status >= http.StatusInternalServerError {
+		slog.ErrorContext(r.Context(), "request refused by the guard",
+			slog.String("code", string(e.Code)), slog.Any("error", err))
+	}
+	p := problem{
+		Type: problemTypePrefix + string(e.Code), Title: words.title, Status: words.status,
+		Detail: e.Error(), Code: e.Code, Field: e.Field,
+	}
+	if words.detail != "" {
+		p.Detail = words.detail
+	}
+	if e.Code == earmark.CodeBudgetExceeded {
+		p.Violations, p.Retryable, p.RetryAt = e.Violations, &e.Retryable, e.RetryAt
+	}
+	body, err := json.Marshal(p)
+	if err != nil {
+		panic("middleware: a problem did not encode: " + err.Error()) // plain fields always do
+	}
+	if wait := retryAfter(e); wait > 0 {
+		w.Header().Set("Retry-After", wholeSeconds(wait))
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(words.status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+func asError(err error) *earmark.Error {
+	if errors.Is(err, client.ErrKeyInUse) {
+		return earmark.Errorf(codeKeyInUse, "a request with this key is being made, or was cut off; use another key")
+	}
+	var e *earmark.Error
+	var misasked *misaskedError
+	if errors.As(err, &e) && !errors.As(err, &misasked) {
+		if _, known := problems[e.Code]; known {
+			return e
+		}
+	}
+	return earmark.Errorf(earmark.CodeInternal, "%w", err)
+}
+
+func retryAfter(e *earmark.Error) time.Duration {
+	if e.RetryAfter == 0 && problems[e.Code].status == http.StatusServiceUnavailable {
+		return retryAway
+	}
+	return e.RetryAfter
+}
+
+// wholeSeconds rounds up: a caller who waits for it has waited long enough.
+func wholeSeconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}

@@ -1,0 +1,118 @@
+// Command temporal is a Temporal worker whose activity calls a model within a
+// budget: Earmark reserves before the activity runs, and hears by signal what it
+// used. It runs on the development stack:
+//
+//	make dev                       # in another terminal
+//	go run ./examples/temporal
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	temporalclient "go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/client"
+	"github.com/earmark-dev/earmark/client/activityguard"
+)
+
+const taskQueue = "answers"
+
+// maxTokens is the worst case of one call: prompt and answer.
+const maxTokens = 1000
+
+// Question is what the workflow is asked.
+type Question struct {
+	Customer string
+	Prompt   string
+}
+
+// Answer asks the model once, within the customer's budget.
+func Answer(ctx workflow.Context, question Question) (string, error) {
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: time.Minute})
+	var answer string
+	err := workflow.ExecuteActivity(ctx, CallModel, question).Get(ctx, &answer)
+	return answer, err
+}
+
+// CallModel stands for the call of a model. It counts tokens as they come, so that
+// they are charged even if the stream breaks.
+func CallModel(ctx context.Context, question Question) (string, error) {
+	meter := activityguard.Meter(ctx)
+	meter.Add(earmark.Amounts{"tokens": int64(len(question.Prompt) / 4)})
+	answer := "It depends."
+	meter.Add(earmark.Amounts{"tokens": int64(len(answer) / 4)})
+	return answer, nil
+}
+
+func main() {
+	earmarkURL := flag.String("earmark", "http://127.0.0.1:8080", "address of Earmark")
+	temporalAddress := flag.String("temporal", "127.0.0.1:7233", "address of Temporal")
+	flag.Parse()
+	if err := run(context.Background(), *earmarkURL, *temporalAddress); err != nil {
+		log.Println(err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, earmarkURL, temporalAddress string) error {
+	earmarks, err := client.New(earmarkURL)
+	if err != nil {
+		return err
+	}
+	temporal, err := temporalclient.Dial(temporalclient.Options{HostPort: temporalAddress})
+	if err != nil {
+		return err
+	}
+	defer temporal.Close()
+
+	limit := int64(100_000)
+	_, err = earmarks.CreateBudget(ctx, earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit})
+	var known *earmark.Error
+	if err != nil && (!errors.As(err, &known) || known.Code != earmark.CodeBudgetExists) {
+		return err
+	}
+
+	w := worker.New(temporal, taskQueue, worker.Options{Interceptors: []interceptor.WorkerInterceptor{
+		activityguard.NewInterceptor(activityguard.Options{Earmark: earmarks, Temporal: temporal, Request: reserveFor}),
+	}})
+	w.RegisterWorkflow(Answer)
+	w.RegisterActivity(CallModel)
+	if err := w.Start(); err != nil {
+		return err
+	}
+	defer w.Stop()
+
+	started, err := temporal.ExecuteWorkflow(ctx, temporalclient.StartWorkflowOptions{TaskQueue: taskQueue},
+		Answer, Question{Customer: "u1", Prompt: "Is it worth it to reserve before spending?"})
+	if err != nil {
+		return err
+	}
+	var answer string
+	if err := started.Get(ctx, &answer); err != nil {
+		return err
+	}
+	fmt.Println("answer:", answer)
+	return nil
+}
+
+// reserveFor says what an activity's attempt may use at most, and on whose budget.
+func reserveFor(_ context.Context, activityType string, args []any) (earmark.ReservationRequest, bool, error) {
+	if activityType != "CallModel" {
+		return earmark.ReservationRequest{}, false, nil
+	}
+	question, ok := args[0].(Question)
+	if !ok {
+		return earmark.ReservationRequest{}, false, fmt.Errorf("CallModel has a %T and not a Question", args[0])
+	}
+	return earmark.ReservationRequest{Scopes: []string{"acme/" + question.Customer}, Amounts: earmark.Amounts{"tokens": maxTokens}}, true, nil
+}
