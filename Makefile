@@ -58,6 +58,12 @@ test-race: $(TEMPORAL) ## the same under the race detector; takes longer
 test-flags: # for .ci/run, whose last words are to be those of go test
 	@echo '$(TEST_FLAGS)'
 
+.PHONY: test-browser
+test-browser: ## look at the API reference in a headless Chromium, which has to be installed
+	@command -v "$${CHROMIUM:-chromium}" chromium-browser google-chrome >/dev/null || { \
+	  echo 'there is no Chromium; install it (Debian: apt install chromium) or say where it is in CHROMIUM' >&2; exit 1; }
+	@$(GO) test -count 1 -timeout 5m -tags browser -run '^TestBrowser' ./api
+
 .PHONY: bench
 bench: $(TEMPORAL) ## run the benchmarks
 	@$(GO) test -timeout 30m -p 1 -run '^$$' -bench . -benchmem $(PACKAGES)
@@ -93,6 +99,10 @@ check-generated:
 .PHONY: fmt
 fmt: bin/golangci-lint ## format the code and sort its imports
 	bin/golangci-lint fmt
+
+.PHONY: docs-assets
+docs-assets: ## take the viewer of /docs afresh from its npm package, as tools/docs pins it
+	tools/docs/build.sh
 
 .PHONY: clean
 clean: ## remove what was built

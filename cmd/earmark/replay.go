@@ -108,7 +108,7 @@ func (s *replaySettings) run(cmd *cobra.Command) error {
 	if err != nil {
 		return usageError{fmt.Errorf("--url: %w", err)}
 	}
-	if err := s.reach(ctx, api); err != nil {
+	if err := reach(ctx, api, s.url); err != nil {
 		return err
 	}
 	s.Progress = replay.Progress{Out: cmd.ErrOrStderr(), Terminal: isTerminal(cmd.ErrOrStderr())}
@@ -123,14 +123,14 @@ func (s *replaySettings) run(cmd *cobra.Command) error {
 }
 
 // reach checks that there is a server, and that it is ready.
-func (s *replaySettings) reach(ctx context.Context, api *client.Client) error {
+func reach(ctx context.Context, api *client.Client, address string) error {
 	_, err := api.Ready(ctx)
 	var unreachable *url.Error
 	if errors.As(err, &unreachable) {
-		return fmt.Errorf("no server answers at %s (%w); run `make dev` in another terminal, or name one with --url", s.url, unreachable.Err)
+		return fmt.Errorf("no server answers at %s (%w); run `make dev` in another terminal, or name one with --url", address, unreachable.Err)
 	}
 	if err != nil {
-		return fmt.Errorf("the server at %s is not ready: %w", s.url, err)
+		return fmt.Errorf("the server at %s is not ready: %w", address, err)
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ const reservation = (await answer.json()) as Reservation;
 const used = 412;
 
 const connection = await Connection.connect({ address: temporal });
-const client = new Client({ connection });
+const client = new Client({ connection, namespace: process.env.TEMPORAL_NAMESPACE ?? 'default' });
 await client.workflow.getHandle(reservation.workflow_id).signal('commit', { usage: { tokens: used } });
 
 // The signal is durable; the charge follows at once when a worker runs.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	temporalclient "go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
@@ -56,20 +57,24 @@ func CallModel(ctx context.Context, question Question) (string, error) {
 
 func main() {
 	earmarkURL := flag.String("earmark", "http://127.0.0.1:8080", "address of Earmark")
-	temporalAddress := flag.String("temporal", "127.0.0.1:7233", "address of Temporal")
 	flag.Parse()
-	if err := run(context.Background(), *earmarkURL, *temporalAddress); err != nil {
+	if err := run(context.Background(), *earmarkURL); err != nil {
 		log.Println(err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, earmarkURL, temporalAddress string) error {
+func run(ctx context.Context, earmarkURL string) error {
 	earmarks, err := client.New(earmarkURL)
 	if err != nil {
 		return err
 	}
-	temporal, err := temporalclient.Dial(temporalclient.Options{HostPort: temporalAddress})
+	// TEMPORAL_ADDRESS and the like; without them, the development stack's.
+	options, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return err
+	}
+	temporal, err := temporalclient.Dial(options)
 	if err != nil {
 		return err
 	}

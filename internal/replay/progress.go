@@ -80,7 +80,7 @@ func (v *view) draw(elapsed time.Duration) {
 	if c.unknown > 0 {
 		second += "  unknown " + earmark.FormatAmount(c.unknown)
 	}
-	if v.run.stop.Err() != nil {
+	if v.run.stopped() {
 		second += "  stopping"
 	}
 	if !v.Terminal {

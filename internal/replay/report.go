@@ -160,7 +160,7 @@ func (r *Report) Print(out io.Writer) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	return r.Audit.print(out)
+	return r.Audit.write(out)
 }
 
 // String gives the quantiles for people.
@@ -168,7 +168,7 @@ func (l Latency) String() string {
 	return fmt.Sprintf("p50 %.1f ms, p90 %.1f ms, p99 %.1f ms, max %.1f ms", l.P50MS, l.P90MS, l.P99MS, l.MaxMS)
 }
 
-func (a Audit) print(out io.Writer) error {
+func (a Audit) write(out io.Writer) error {
 	if len(a.Checks) == 0 {
 		return nil // it could not be done
 	}

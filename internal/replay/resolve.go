@@ -64,7 +64,7 @@ func (r *run) resolve(ctx context.Context) {
 // decide finds out whether an unknown row was admitted after all. If so it is like
 // any other that was: what it used is charged.
 func (r *run) decide(ctx context.Context, row openRow) {
-	if !sleep(ctx, time.Until(row.askedAt.Add(decidedAfter))) {
+	if !sleep(ctx.Done(), time.Until(row.askedAt.Add(decidedAfter))) {
 		return
 	}
 	_, err := persist(ctx, func(ctx context.Context) error {
@@ -104,7 +104,7 @@ func (r *run) settle(ctx context.Context, row openRow) {
 			r.settled(row.row, reservation)
 			return
 		}
-		if !sleep(ctx, pollPause) {
+		if !sleep(ctx.Done(), pollPause) {
 			return
 		}
 	}

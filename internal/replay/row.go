@@ -139,7 +139,7 @@ func persist(ctx context.Context, call func(ctx context.Context) error) (attempt
 		if errors.As(err, &answer) {
 			wait += answer.RetryAfter
 		}
-		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait || !sleep(ctx, wait) {
+		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait || !sleep(ctx.Done(), wait) {
 			return attempts, err
 		}
 		pause = min(2*pause, longestPause)

@@ -54,7 +54,7 @@ type run struct {
 	extent  Extent
 	budget  *earmark.Budget
 	started time.Time
-	stop    context.Context // done: no more arrivals, and models end at once
+	stop    <-chan struct{} // closed: no more arrivals, and models end at once
 	giveUp  context.CancelCauseFunc
 
 	tally  tally
@@ -75,7 +75,7 @@ func Run(ctx context.Context, api *client.Client, options Options) (*Report, err
 	work := context.WithoutCancel(ctx)
 	stop, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	r := &run{Options: options, api: api, id: newRunID(), stop: stop, giveUp: giveUp, places: make(chan struct{}, MaxInFlight)}
+	r := &run{Options: options, api: api, id: newRunID(), stop: stop.Done(), giveUp: giveUp, places: make(chan struct{}, MaxInFlight)}
 	if r.Scope == "" {
 		r.Scope = "replay/" + r.id
 	}
@@ -167,10 +167,7 @@ func (r *run) arrive(ctx context.Context) error {
 			behind = false
 			sleep(r.stop, early)
 		}
-		if r.stop.Err() != nil {
-			return nil
-		}
-		if !r.takePlace(&behind) {
+		if r.stopped() || !r.takePlace(&behind) {
 			return nil
 		}
 		r.send(ctx, row, due, behind)
@@ -189,7 +186,16 @@ func (r *run) takePlace(behind *bool) bool {
 	select {
 	case r.places <- struct{}{}:
 		return true
-	case <-r.stop.Done():
+	case <-r.stop:
+		return false
+	}
+}
+
+func (r *run) stopped() bool {
+	select {
+	case <-r.stop:
+		return true
+	default:
 		return false
 	}
 }
@@ -216,14 +222,14 @@ func (r *run) atSpeed(d time.Duration) time.Duration {
 	return time.Duration(float64(d) / r.Speed)
 }
 
-// sleep waits for d or until ctx is done; it reports whether it waited for all of d.
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits for d or until done is closed; it reports whether it waited for all of d.
+func sleep(done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
-	case <-ctx.Done():
+	case <-done:
 		return false
 	}
 }

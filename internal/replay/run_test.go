@@ -155,8 +155,11 @@ func TestArrivalsPastTheBoundAreDelayedAndCounted(t *testing.T) {
 			time.Sleep(3 * time.Second)
 			return nil
 		}}
-		trace := make([][3]int, replay.MaxInFlight+late) // all at once
-		trace = append(trace, [3]int{60, 0, 0})          // in time again
+		var trace [][3]int
+		for range replay.MaxInFlight + late {
+			trace = append(trace, [3]int{})
+		}
+		trace = append(trace, [3]int{60, 0, 0}) // in time again
 		report := run(t, server, options(writeTrace(t, trace...)))
 
 		require.NoError(t, report.Err())
