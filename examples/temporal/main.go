@@ -11,7 +11,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log"
 	"os"
 	"time"
 
@@ -59,7 +58,7 @@ func main() {
 	earmarkURL := flag.String("earmark", "http://127.0.0.1:8080", "address of Earmark")
 	flag.Parse()
 	if err := run(context.Background(), *earmarkURL); err != nil {
-		log.Println(err)
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }

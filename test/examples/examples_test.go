@@ -62,7 +62,7 @@ func TestSignalFromTypeScript(t *testing.T) {
 	require.NoError(t, err)
 	dir := t.TempDir()
 	for _, name := range []string{"package.json", "package-lock.json", "tsconfig.json", "signal.ts"} {
-		content, err := os.ReadFile(filepath.Join(root, "examples/signal", name))
+		content, err := os.ReadFile(filepath.Join(root, "examples", "signal", name))
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
