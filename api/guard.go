@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"go.temporal.io/api/serviceerror"
@@ -30,8 +31,12 @@ const (
 	ledgerMoment = 1500 * time.Millisecond
 	// settleLimit bounds a whole settlement, which goes on when its caller leaves.
 	settleLimit = 5 * time.Second
-	// nudgeLimit is short: the caller waits, and others find out too.
-	nudgeLimit = 500 * time.Millisecond
+	// nudgeLimit is short: others find out too.
+	nudgeLimit = 2 * time.Second
+	// admissionsAtOnce bounds the admissions under way in this process. More would
+	// not be decided sooner, and all of them too late: at 30 ms each this is 2,000 a
+	// second.
+	admissionsAtOnce = 64
 	// admitTries bounds the attempts at one admission: the first may meet a workflow
 	// of an earlier call, whose time is over.
 	admitTries = 3
@@ -60,6 +65,9 @@ type TemporalGuard struct {
 	// Unindexed leaves the search attributes alone.
 	Unindexed bool
 	Logger    *slog.Logger
+
+	initSlots sync.Once
+	slots     chan struct{} // one place for each admission under way
 }
 
 // Admit starts the reservation's workflow and waits for its decision until the
@@ -71,6 +79,11 @@ func (g *TemporalGuard) Admit(ctx context.Context, admission earmark.Admission) 
 	if deadline == 0 {
 		deadline = DefaultAdmissionDeadline
 	}
+	leave, err := g.enter(ctx, deadline/2)
+	if err != nil {
+		return earmark.Result{}, err
+	}
+	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	admission.AdmitBy = admission.AdmitBy.Add(deadline)
@@ -84,6 +97,30 @@ func (g *TemporalGuard) Admit(ctx context.Context, admission earmark.Admission) 
 		}
 	}
 	return earmark.Result{}, g.unknown(ctx, admission, errTooLate)
+}
+
+// enter takes a place among the admissions under way, and waits for one up to
+// patience. Nothing has begun when it fails.
+func (g *TemporalGuard) enter(ctx context.Context, patience time.Duration) (leave func(), err error) {
+	g.initSlots.Do(func() { g.slots = make(chan struct{}, admissionsAtOnce) })
+	leave = func() { <-g.slots }
+	select {
+	case g.slots <- struct{}{}:
+		return leave, nil
+	default:
+	}
+	waited := time.NewTimer(patience)
+	defer waited.Stop()
+	select {
+	case g.slots <- struct{}{}:
+		return leave, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-waited.C:
+		busy := earmark.Errorf(earmark.CodeUnavailable, "%d admissions are under way, and none ended in %s; nothing was reserved", admissionsAtOnce, patience)
+		busy.RetryAfter = retryPause
+		return nil, busy
+	}
 }
 
 var errTooLate = errors.New("the workflow found the time for the admission over")
@@ -248,7 +285,7 @@ func (g *TemporalGuard) settle(ctx context.Context, s earmark.Settlement, name s
 	case err == nil && gone:
 		return result, false, nil
 	case err == nil && result.Outcome != earmark.OutcomeUnknown:
-		g.nudge(ctx, workflowID)
+		go g.nudge(context.WithoutCancel(ctx), workflowID) // the caller has its answer
 		return result, false, nil
 	}
 	// Postgres is away, or it does not have the row while a workflow for it is open
@@ -273,6 +310,9 @@ func (g *TemporalGuard) settleByWorkflow(ctx context.Context, s earmark.Settleme
 		result.Reservation, err = within(ctx, ledgerMoment, func(ctx context.Context) (*earmark.Reservation, error) {
 			return g.Ledger.Reservation(ctx, s.Tenant, s.ID)
 		})
+		if err == nil && result.Reservation == nil {
+			err = errors.New("the reservation is gone since its workflow settled it")
+		}
 	}
 	return result, false, err
 }
