@@ -40,7 +40,7 @@ func (s *session) explain(err error) error {
 		}
 	}
 	p := &sheet{screen: screenOf(s.cmd.ErrOrStderr()), now: s.last.now()}
-	p.line("%s", inFlagWords(e))
+	p.line("%s", s.headline(e))
 	s.advise(p, e)
 	return &callError{code: exitCodes(e), text: strings.TrimRight(p.text.String(), "\n"), err: err}
 }
@@ -60,6 +60,23 @@ func exitCodes(e *earmark.Error) int {
 	return exitFailed
 }
 
+// headline is the error in one line. What the advice below it says better is left out.
+func (s *session) headline(e *earmark.Error) string {
+	switch e.Code {
+	case earmark.CodeBudgetExceeded:
+		if len(e.Violations) > 0 {
+			return clean(fmt.Sprintf("denied: %s on %s do not fit", s.subject.amounts, strings.Join(s.subject.scopes, ", ")))
+		}
+	case earmark.CodeNoBudget, earmark.CodeUnitNotBudgeted:
+		what, _, _ := strings.Cut(e.Message, "; ")
+		return clean(what)
+	case earmark.CodeIdempotencyMismatch, earmark.CodeAlreadySettled, earmark.CodeOverageRejected:
+		what, _, _ := strings.Cut(inFlagWords(e), "; ")
+		return what
+	}
+	return inFlagWords(e)
+}
+
 // inFlagWords is the error's message, its field named as on the command line.
 func inFlagWords(e *earmark.Error) string {
 	name, rest, _ := strings.Cut(e.Field, ".")
@@ -70,10 +87,8 @@ func inFlagWords(e *earmark.Error) string {
 		"limit": "LIMIT", "enforcement": "--enforcement", "overage": "--overage", "reason": "--reason", "covering": "--covering",
 	}[name]
 	switch {
-	case e.Code == earmark.CodeNoBudget, e.Code == earmark.CodeUnitNotBudgeted: // the message names what it is about
-		return clean(e.Message)
 	case name == "window":
-		flag, rest, known = "--"+rest, "", true
+		flag, rest = "--"+rest, ""
 	case !known:
 		return clean(e.Error())
 	}
@@ -89,8 +104,8 @@ func (s *session) advise(p *sheet, e *earmark.Error) {
 	case earmark.CodeUnavailable:
 		s.adviseUnavailable(p, e)
 	case earmark.CodeAdmissionUnknown:
-		p.line("The amounts may or may not be set aside. Ask again with the same key, which is safe,")
-		p.line("or look whether it is there:")
+		p.line("The amounts may or may not be set aside. Ask again with the same key, which is")
+		p.line("safe, or look:")
 		s.sameAgain(p)
 		if e.ReservationID != "" {
 			p.line("  earmark show %s", e.ReservationID)
@@ -106,7 +121,7 @@ func (s *session) advise(p *sheet, e *earmark.Error) {
 	case earmark.CodeAlreadySettled, earmark.CodeReservationExpired, earmark.CodeOverageRejected:
 		standing(p, e)
 	case earmark.CodeIdempotencyMismatch:
-		p.line("Give the request a --key of its own, or repeat the first one exactly.")
+		p.line("Give a new request a --key of its own, or repeat the first one exactly.")
 	case earmark.CodeNotFound:
 		if e.Message != "" && !strings.Contains(e.Message, "with the id") {
 			p.line("Is %s the address of an Earmark?", s.url)
@@ -126,17 +141,20 @@ func (s *session) adviseUnavailable(p *sheet, e *earmark.Error) {
 	switch {
 	case s.ctx.Err() != nil:
 		p.text.Reset()
-		p.line("Interrupted. Whether the call took effect is not known.")
+		p.line("interrupted")
 	case errors.As(e, &name), errors.As(e, &network) && network.Op == "dial":
 		p.text.Reset()
-		p.line("No server answers at %s (%s).", s.url, rootCause(e))
+		p.line("no server answers at %s (%s).", s.url, rootCause(e))
 		p.line("Is it running? Try `make dev` in another terminal, or set %s or --url.", urlEnv)
 		return
 	default:
-		p.line("Whether the call took effect is not known. `earmark health --url %s/readyz` says", strings.TrimRight(s.url, "/"))
-		p.line("what is away. Try again%s.", after(e.RetryAfter))
+		p.line("Try again%s. What is away says:", after(e.RetryAfter))
+		p.line("  earmark health --url %s/readyz", strings.TrimRight(s.url, "/"))
 	}
-	s.sameAgain(p)
+	if s.last.changes {
+		p.line("Whether the call took effect is not known.")
+		s.sameAgain(p)
+	}
 }
 
 // sameAgain says how to send the same request again.
@@ -181,9 +199,9 @@ func quoted(message string, words []string) string {
 // denial tells which budgets a request does not fit into, and when it would.
 func denial(p *sheet, decision earmark.Decision) {
 	for _, v := range decision.Violations {
-		p.line("  %s: %s %s requested, %s of %s available (%s reserved, %s committed)",
-			p.paint(clean(v.Scope), bold), earmark.FormatAmount(v.Requested), clean(v.Unit), p.paint(earmark.FormatAmount(v.Available), red),
-			earmark.FormatAmount(v.Limit), earmark.FormatAmount(v.Reserved), earmark.FormatAmount(v.Committed))
+		p.line("  %s: %s of %s %s available (%s reserved, %s committed)", p.paint(clean(v.Scope), bold),
+			p.paint(earmark.FormatAmount(v.Available), red), earmark.FormatAmount(v.Limit), clean(v.Unit),
+			earmark.FormatAmount(v.Reserved), earmark.FormatAmount(v.Committed))
 	}
 	switch {
 	case decision.Retryable:
@@ -217,16 +235,16 @@ func standing(p *sheet, e *earmark.Error) {
 	}
 	switch {
 	case e.Code == earmark.CodeOverageRejected:
-		p.line("It stays set aside for review. An operator charges it in full once it has expired, or gives")
-		p.line("it back:")
+		p.line("It stays set aside, and waits for an operator once it has expired, who charges")
+		p.line("it in full or gives it back:")
 		p.line("  earmark commit %s %s", r.ID, amountArguments(r.RejectedUsage))
 		p.line("  earmark release %s", r.ID)
 	case r.State == earmark.StateReleased:
 		p.line("Usage that was spent nevertheless is charged by itself:")
-		p.line("  earmark usage %s --amount UNIT=N --key KEY", strings.Join(r.Scopes, " "))
+		p.line("  earmark usage %s%s --key KEY", strings.Join(r.Scopes, " "), blanks(r.Amounts, " --amount "))
 	case r.State == earmark.StateExpired, r.State == earmark.StateReview:
 		p.line("Usage that was spent is still charged:")
-		p.line("  earmark commit %s UNIT=N", r.ID)
+		p.line("  earmark commit %s%s", r.ID, blanks(r.Amounts, " "))
 	}
 }
 
@@ -246,6 +264,15 @@ func amountArguments(amounts earmark.Amounts) string {
 		words = append(words, fmt.Sprintf("%s=%d", unit, amounts[unit]))
 	}
 	return strings.Join(words, " ")
+}
+
+// blanks writes the units of amounts with numbers to be filled in.
+func blanks(amounts earmark.Amounts, before string) string {
+	var words strings.Builder
+	for _, unit := range amounts.Units() {
+		words.WriteString(before + unit + "=N")
+	}
+	return words.String()
 }
 
 // shellWord quotes a word for a shell where that is needed.

@@ -37,15 +37,16 @@ func newBudgetCreate() *cobra.Command {
 	var soft, quiet bool
 	var timezone string
 	var ceiling amountFlag
-	period := choiceFlag[earmark.Period]{earmark.PeriodLifetime, periods}
-	overage := choiceFlag[earmark.OveragePolicy]{earmark.OverageAllowWithOverdraft, overages}
+	period := choiceFlag[earmark.Period]{earmark.PeriodLifetime, "PERIOD", periods}
+	overage := choiceFlag[earmark.OveragePolicy]{earmark.OverageAllowWithOverdraft, "POLICY", overages}
 	cmd := &cobra.Command{
 		Use:   "create SCOPE UNIT LIMIT",
 		Short: "Create a budget",
-		Long: `Create a budget: a limit on a scope and everything under it, in one unit, over one
-window. One budget stands for each scope, unit and period.`,
-		Example: `  earmark budget create acme/ml tokens 10_000_000 --period month --timezone Europe/Berlin
-  earmark budget create acme usd_micros 50,000,000 --soft --soft-ceiling 60,000,000
+		Long: `Create a budget: a limit on a scope and everything under it, in one unit, over
+one window. One budget stands for each scope, unit and period.`,
+		Example: `  earmark budget create acme/ml tokens 10_000_000 --period month \
+    --timezone Europe/Berlin
+  earmark budget create acme usd_micros 50,000,000 --soft-ceiling 60,000,000
   earmark budget create acme/trial requests 100 --overage reject`,
 		Args:              arguments("SCOPE", "UNIT", "LIMIT"),
 		ValidArgsFunction: completeArgs(1, budgetScopes),
@@ -75,14 +76,12 @@ window. One budget stands for each scope, unit and period.`,
 			return s.print(budgetDetails(budget))
 		}),
 	}
-	cmd.Flags().Var(&period, "period", "the window that the limit is for; a week starts on Monday")
-	cmd.Flags().StringVar(&timezone, "timezone", "UTC", "the IANA time zone in which the window begins, such as Europe/Berlin")
+	period.define(cmd, "period", "the window that the limit is for (a week starts on Monday)")
+	cmd.Flags().StringVar(&timezone, "timezone", "UTC", "the IANA time `ZONE` in which the window begins, such as Europe/Berlin")
 	cmd.Flags().BoolVar(&soft, "soft", false, "admit past the limit, and say so")
 	cmd.Flags().Var(&ceiling, "soft-ceiling", "admit past the limit up to this much; implies --soft")
-	cmd.Flags().Var(&overage, "overage", "what to do with usage beyond the reserved amount: charge it, charge what fits, or refuse it")
+	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id alone")
-	completeWords(cmd, "period", period.words())
-	completeWords(cmd, "overage", overage.words())
 	completeWords(cmd, "timezone", nil)
 	o.flags(cmd)
 	return cmd
@@ -94,11 +93,11 @@ func newBudgetList() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List budgets with the balance of their current windows, newest first",
-		Long: `List budgets with the balance of their current windows, newest first. Archived ones
-are not listed.`,
+		Short: "List budgets and their balances, newest first",
+		Long: `List budgets with the balance of their current windows, newest first. Archived
+ones are not listed.`,
 		Example: `  earmark budget list
-  earmark budget list --covering acme/ml/u1   # which budgets does a request of u1 meet?`,
+  earmark budget list --covering acme/ml/u1   # what a request of u1 meets`,
 		Args: noArguments,
 		RunE: o.run(func(s *session, _ []string) error {
 			if filter.Scope != "" && filter.Covering != "" {
@@ -119,8 +118,8 @@ are not listed.`,
 			})
 		}),
 	}
-	cmd.Flags().StringVar(&filter.Scope, "scope", "", "only budgets on exactly this scope")
-	cmd.Flags().StringVar(&filter.Covering, "covering", "", "every budget on the path of this scope: its own and those above it")
+	cmd.Flags().StringVar(&filter.Scope, "scope", "", "only budgets on exactly this `SCOPE`")
+	cmd.Flags().StringVar(&filter.Covering, "covering", "", "every budget on the path of this `SCOPE`: its own and those above it")
 	limitFlag(cmd, &limit, earmark.DefaultPageSize)
 	complete(cmd, "scope", budgetScopes)
 	complete(cmd, "covering", budgetScopes)
@@ -160,14 +159,14 @@ func newBudgetSet() *cobra.Command {
 	var o options
 	var limit amountFlag
 	var ceiling ceilingFlag
-	enforcement := choiceFlag[earmark.Enforcement]{allowed: enforcements}
-	overage := choiceFlag[earmark.OveragePolicy]{allowed: overages}
+	enforcement := choiceFlag[earmark.Enforcement]{noun: "WORD", allowed: enforcements}
+	overage := choiceFlag[earmark.OveragePolicy]{noun: "POLICY", allowed: overages}
 	cmd := &cobra.Command{
 		Use:   "set ID",
 		Short: "Change a budget",
 		Long: `Change a budget; what is left out stays as it is. A limit may go below what is
-reserved and committed: nothing is taken back, and nothing more is admitted until
-it fits.`,
+reserved and committed: nothing is taken back, and nothing more is admitted
+until it fits.`,
 		Example: `  earmark budget set bud_7sk2nq4d5a --limit 20_000_000
   earmark budget set bud_7sk2nq4d5a --enforcement soft --soft-ceiling none`,
 		Args:              arguments("ID"),
@@ -199,10 +198,8 @@ it fits.`,
 	}
 	cmd.Flags().Var(&limit, "limit", "the new limit")
 	cmd.Flags().Var(&ceiling, "soft-ceiling", "admit past the limit up to this much, with --enforcement soft; none takes the ceiling away")
-	cmd.Flags().Var(&enforcement, "enforcement", "what to do with a request that does not fit: deny it, or admit it")
-	cmd.Flags().Var(&overage, "overage", "what to do with usage beyond the reserved amount: charge it, charge what fits, or refuse it")
-	completeWords(cmd, "enforcement", enforcement.words())
-	completeWords(cmd, "overage", overage.words())
+	enforcement.define(cmd, "enforcement", "deny a request that does not fit, or admit it")
+	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
 	completeWords(cmd, "soft-ceiling", []string{"none"})
 	o.flags(cmd)
 	return cmd
@@ -214,9 +211,9 @@ func newBudgetArchive() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "archive ID",
 		Short: "End a budget: it takes no new holds, and open ones settle",
-		Long: `End a budget: it takes no new holds, and open ones settle. That cannot be undone, but
-a new budget may be created in its place. Asks first, on a terminal; elsewhere it
-needs --yes.`,
+		Long: `End a budget: it takes no new holds, and open ones settle. That cannot be
+undone, but a new budget may be created in its place. Asks first, on a terminal;
+elsewhere it needs --yes.`,
 		Example:           "  earmark budget archive bud_7sk2nq4d5a --yes",
 		Args:              arguments("ID"),
 		ValidArgsFunction: completeArgs(1, budgetIDs),
@@ -257,13 +254,18 @@ func (s *session) confirmArchive(id string) error {
 		open = fmt.Sprintf(" %s are still reserved and will settle.", earmark.FormatAmount(budget.Balance.Reserved))
 	}
 	fmt.Fprintf(s.cmd.ErrOrStderr(), "Archive the budget of %s on %s?%s [y/N] ", limitWords(budget), clean(budget.Scope), open)
-	answer, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
+	answer := make(chan string, 1)
+	go func() { // Ctrl-C does not end a read
+		line, _ := bufio.NewReader(in).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case line := <-answer:
+		if line == "y" || line == "yes" {
+			return nil
+		}
+	case <-s.ctx.Done():
+		fmt.Fprintln(s.cmd.ErrOrStderr())
 	}
 	return errors.New("not archived")
 }

@@ -14,7 +14,7 @@ func budgetTable(budgets []earmark.Budget) view {
 		{title: "ID", isID: true, shrink: 1, least: shortID},
 		{title: "SCOPE", shrink: 2, least: 10, inside: true},
 		{title: "LIMIT", right: true},
-		{title: "UNIT", shrink: 3, least: 8},
+		{title: "UNIT"},
 		{title: "RESERVED", right: true, drop: 3},
 		{title: "COMMITTED", right: true, drop: 4},
 		{title: "AVAILABLE", right: true},

@@ -11,9 +11,9 @@ func newDecide() *cobra.Command {
 	var f requestFlags
 	cmd := &cobra.Command{
 		Use:   "decide SCOPE…",
-		Short: "Ask whether a request would be admitted now, without reserving anything",
-		Long: `Ask whether a request would be admitted now, without reserving anything. The answer
-may be another a moment later. Exits with 3 when it is no.`,
+		Short: "Ask whether a request would be admitted now",
+		Long: `Ask whether a request would be admitted now, without reserving anything. The
+answer may be another a moment later. Exits with 3 when it is no.`,
 		Example:           "  earmark decide acme/ml/u1 --amount tokens=600",
 		Args:              arguments("SCOPE…"),
 		ValidArgsFunction: completeArgs(manyArgs, budgetScopes),

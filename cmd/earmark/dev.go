@@ -197,10 +197,11 @@ func (d *devSettings) greet(out io.Writer, address string) {
 	fmt.Fprintf(out, `
 Earmark is running.
 
-  API          http://%s
-  Temporal UI  %s
-  Postgres     %s
-  data         %s
+  API          http://%[1]s
+  reference    http://%[1]s/docs
+  Temporal UI  %[2]s
+  Postgres     %[3]s
+  data         %[4]s
 
 Create a budget and hold some of it:
 

@@ -20,8 +20,8 @@ func newEntries() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "entries",
 		Short: "List the ledger's journal, oldest first",
-		Long: `List the ledger's journal, oldest first: every change of a balance, and who made it
-why. Entries are never changed.`,
+		Long: `List the ledger's journal, oldest first: every change of a balance, who made
+it, and why. Entries are never changed.`,
 		Example: `  earmark entries --reservation rsv_k3jd8fh2qz
   earmark entries --budget bud_7sk2nq4d5a --limit 10000 > journal.txt`,
 		Args: noArguments,
@@ -52,8 +52,8 @@ why. Entries are never changed.`,
 			return s.print(withMore(entryTable(page.Data, filter), page.NextCursor, limit))
 		}),
 	}
-	cmd.Flags().StringVar(&filter.BudgetID, "budget", "", "only entries of the budget with this id")
-	cmd.Flags().StringVar(&filter.ReservationID, "reservation", "", "only entries of the reservation with this id")
+	cmd.Flags().StringVar(&filter.BudgetID, "budget", "", "only entries of the budget with this `ID`")
+	cmd.Flags().StringVar(&filter.ReservationID, "reservation", "", "only entries of the reservation with this `ID`")
 	limitFlag(cmd, &limit, defaultEntries)
 	complete(cmd, "budget", budgetIDs)
 	complete(cmd, "reservation", anyReservations)

@@ -59,7 +59,7 @@ func (s *session) budgetID(typed string) (string, error) {
 func (s *session) wholeID(typed, prefix, noun string, list func(cursor string) (ids []string, next string, err error)) (string, error) {
 	beginning := strings.TrimRight(typed, "….")
 	if !strings.HasPrefix(beginning, prefix) || len(beginning) < len(prefix)+idPrefixLength {
-		return "", usageError{fmt.Errorf("%q is not the id of a %s: that is %s and what follows, %d characters of it at least", clipped(typed), noun, prefix, idPrefixLength)}
+		return "", usageError{fmt.Errorf("%q is not the id of a %s: give %s and at least %d characters after it", clipped(typed), noun, prefix, idPrefixLength)}
 	}
 	var found []string
 	cursor, seen := "", 0

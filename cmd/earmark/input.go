@@ -161,7 +161,14 @@ func (f *ttlFlag) String() string {
 // choiceFlag takes one of a few words.
 type choiceFlag[T ~string] struct {
 	value   T
+	noun    string
 	allowed []T
+}
+
+// define adds the flag, with its words in the help and in completions.
+func (f *choiceFlag[T]) define(cmd *cobra.Command, name, usage string) {
+	cmd.Flags().Var(f, name, usage+": "+strings.Join(f.words(), ", "))
+	completeWords(cmd, name, f.words())
 }
 
 func (f *choiceFlag[T]) Set(text string) error {
@@ -173,7 +180,7 @@ func (f *choiceFlag[T]) Set(text string) error {
 	}
 	return fmt.Errorf("use one of %s", strings.Join(f.words(), ", "))
 }
-func (f *choiceFlag[T]) Type() string   { return strings.Join(f.words(), "|") }
+func (f *choiceFlag[T]) Type() string   { return f.noun }
 func (f *choiceFlag[T]) String() string { return string(f.value) }
 
 func (f *choiceFlag[T]) words() []string {

@@ -44,7 +44,8 @@ func main() {
 type usageError struct{ error }
 
 func run(ctx context.Context, args []string) int {
-	return execute(ctx, newRoot(), args)
+	root := newRoot()
+	return execute(ctx, root, args)
 }
 
 func execute(ctx context.Context, root *cobra.Command, args []string) int {
@@ -80,10 +81,11 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
+	wrapHelp(root)
 	addGroup(root, "Run it:", newDev(), newServe(), newWorker(), newMigrate())
 	addGroup(root, "Budgets and reservations:", newBudget(), newReserve(), newCommit(), newRelease(), newExtend(),
 		newShow(), newList(), newUsage(), newDecide(), newEntries())
-	addGroup(root, "Check it:", newAudit(), newHealth(), newReplay())
+	addGroup(root, "Check it:", newAudit(), newHealth(), newReplay(), newDemo())
 	return root
 }
 

@@ -118,7 +118,11 @@ func (p *sheet) when(at time.Time) string {
 	if !p.terminal {
 		return at.UTC().Format(time.RFC3339)
 	}
-	return relative(at.Sub(p.now))
+	words := relative(at.Sub(p.now))
+	if largest, _, found := strings.Cut(words, " "); found && strings.HasSuffix(words, " ago") {
+		return largest + " ago" // of the past, one part is enough
+	}
+	return words
 }
 
 // moment tells a time in full, with how far away it is.

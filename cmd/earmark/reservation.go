@@ -28,12 +28,11 @@ type requestFlags struct {
 func (f *requestFlags) flags(cmd *cobra.Command) {
 	f.amounts, f.metadata = earmark.Amounts{}, earmark.Metadata{}
 	f.ttl = ttlFlag(earmark.DefaultTTL)
-	f.onExpiry = choiceFlag[earmark.OnExpiry]{earmark.OnExpiryRelease, policies}
+	f.onExpiry = choiceFlag[earmark.OnExpiry]{earmark.OnExpiryRelease, "POLICY", policies}
 	cmd.Flags().Var(amountsFlag(f.amounts), "amount", "an amount to set aside, such as tokens=1200; repeat it for more units (required)")
 	cmd.Flags().Var(&f.ttl, "ttl", "how long to hold it: 90s, 5m, or a number of seconds")
-	cmd.Flags().Var(&f.onExpiry, "on-expiry", "what to do when that has passed: give it back, charge it, or keep it for an operator")
+	f.onExpiry.define(cmd, "on-expiry", "give it back, charge it, or keep it for an operator when that has passed")
 	cmd.Flags().Var(metadataFlag(f.metadata), "metadata", "a note of your own, such as model=large; repeat it for more")
-	completeWords(cmd, "on-expiry", f.onExpiry.words())
 	complete(cmd, "amount", budgetedUnits)
 }
 
@@ -57,13 +56,15 @@ func newReserve() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reserve SCOPE…",
 		Short: "Set amounts aside for one request",
-		Long: `Set amounts aside for one request, on every budget that covers one of the scopes.
+		Long: `Set amounts aside for one request, on every budget that covers one of the
+scopes.
 
-A --key makes it safe to repeat: the same key and request hold once. Without one,
-a key is made up, and told where the outcome is not known.`,
+A --key makes it safe to repeat: the same key and request hold once. Without
+one, a key is made up, and told where the outcome is not known.`,
 		Example: `  earmark reserve acme/ml/u1 --amount tokens=600
-  earmark reserve acme/ml/u1 models/large --amount tokens=1,200 --amount requests=1 --ttl 2m --on-expiry review --metadata model=large
-  id=$(earmark reserve acme/ml/u1 --amount tokens=600 --key chat-7f3a-turn-12 --quiet)`,
+  earmark reserve acme/ml/u1 --amount tokens=1,200 --amount requests=1 \
+    --ttl 2m --on-expiry review --metadata model=large
+  id=$(earmark reserve acme --amount tokens=600 --key chat-7f3a-turn-12 --quiet)`,
 		Args:              arguments("SCOPE…"),
 		ValidArgsFunction: completeArgs(manyArgs, budgetScopes),
 		RunE: o.run(func(s *session, scopes []string) error {
@@ -83,7 +84,7 @@ a key is made up, and told where the outcome is not known.`,
 		}),
 	}
 	f.flags(cmd)
-	cmd.Flags().StringVar(&key, "key", "", "idempotency key: names the request, so that it can be repeated")
+	cmd.Flags().StringVar(&key, "key", "", "idempotency `KEY`: names the request, so that it can be repeated")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id alone")
 	o.flags(cmd)
 	return cmd
@@ -151,8 +152,8 @@ func newCommit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "commit ID UNIT=N…",
 		Short: "Charge what a request used, and give the rest back",
-		Long: `Charge what a request used, in exactly the reserved units, and give the rest back.
-Repeating it with the same usage changes nothing.`,
+		Long: `Charge what a request used, in exactly the reserved units, and give the rest
+back. Repeating it with the same usage changes nothing.`,
 		Example:           "  earmark commit rsv_k3jd8fh2qz tokens=450",
 		Args:              arguments("ID", "UNIT=N…"),
 		ValidArgsFunction: completeArgs(1, openReservations),
@@ -181,8 +182,8 @@ func newRelease() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "release ID",
 		Short: "Give everything back, for nothing was spent",
-		Long: `Give everything back, for nothing was spent. That is final: usage that turns up
-later has to be charged by itself, with earmark usage.`,
+		Long: `Give everything back, for nothing was spent. That is final: usage that turns
+up later has to be charged by itself, with earmark usage.`,
 		Example:           `  earmark release rsv_k3jd8fh2qz --reason "the model refused"`,
 		Args:              arguments("ID"),
 		ValidArgsFunction: completeArgs(1, openReservations),
@@ -198,7 +199,7 @@ later has to be charged by itself, with earmark usage.`,
 			return s.printSettled(id, settled, err)
 		}),
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the journal")
+	cmd.Flags().StringVar(&reason, "reason", "", "`WHY`, for the journal")
 	o.flags(cmd)
 	return cmd
 }
@@ -210,8 +211,8 @@ func (s *session) printSettled(id string, settled client.Settled, err error) err
 		return err
 	case settled.Accepted:
 		return s.print(func(p *sheet) {
-			p.line("%s: Postgres is away. Temporal keeps this durably and applies it once Postgres is back;", p.paint("Accepted", yellow))
-			p.line("repeating the command is safe. To see whether it has landed:")
+			p.line("%s: Postgres is away. Temporal keeps this durably and applies it", p.paint("Accepted", yellow))
+			p.line("once Postgres is back; repeating the command is safe. See whether it has landed:")
 			p.line("  earmark show %s", id)
 		})
 	}
@@ -224,8 +225,8 @@ func newExtend() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "extend ID --ttl DURATION",
 		Short: "Hold a reservation for longer",
-		Long: `Hold a reservation until --ttl from now, unless it is held longer anyway, and at
-most until 7 days after it was made.`,
+		Long: `Hold a reservation until --ttl from now, unless it is held longer anyway, and
+at most until 7 days after it was made.`,
 		Example:               "  earmark extend rsv_k3jd8fh2qz --ttl 10m",
 		Args:                  arguments("ID"),
 		DisableFlagsInUseLine: true,
@@ -254,7 +255,7 @@ func newShow() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:               "show ID",
-		Short:             "Show a reservation, its budgets, and where Temporal UI shows its workflow",
+		Short:             "Show a reservation, its budgets and its workflow",
 		Example:           "  earmark show rsv_k3jd8fh2qz\n  earmark show rsv_k3jd8fh2qz --watch",
 		Args:              arguments("ID"),
 		ValidArgsFunction: completeArgs(1, anyReservations),
@@ -281,13 +282,13 @@ func newList() *cobra.Command {
 	var o options
 	var filter earmark.ReservationFilter
 	var limit int
-	state := choiceFlag[earmark.State]{allowed: states}
+	state := choiceFlag[earmark.State]{noun: "STATE", allowed: states}
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List reservations, newest first",
-		Long: `List reservations, newest first. On a narrow terminal ids are cut short; what is
-left of one is enough to name it in other commands. In a file or a pipe everything
-is in full.`,
+		Long: `List reservations, newest first. On a narrow terminal ids are cut short; what
+is left of one is enough to name it in other commands. In a file or a pipe
+everything is in full.`,
 		Example: `  earmark list --state review
   earmark list --scope acme/ml --overdue
   earmark list --state held --watch`,
@@ -309,12 +310,11 @@ is in full.`,
 			})
 		}),
 	}
-	cmd.Flags().Var(&state, "state", "only reservations in this state")
-	cmd.Flags().StringVar(&filter.Scope, "scope", "", "only reservations with a scope at or under this one")
+	state.define(cmd, "state", "only reservations in this state")
+	cmd.Flags().StringVar(&filter.Scope, "scope", "", "only reservations with a `SCOPE` at or under this one")
 	cmd.Flags().BoolVar(&filter.Overdue, "overdue", false, "only held ones past their expiry")
 	cmd.Flags().BoolVar(&filter.Orphan, "orphan", false, "only held ones that no open workflow was found to guard")
 	limitFlag(cmd, &limit, earmark.DefaultPageSize)
-	completeWords(cmd, "state", state.words())
 	complete(cmd, "scope", budgetScopes)
 	o.flags(cmd)
 	o.watchFlag(cmd)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -44,12 +45,11 @@ func reservationTable(reservations []earmark.Reservation) view {
 	columns := []column{
 		{title: "ID", isID: true, shrink: 1, least: shortID},
 		{title: "STATE"},
-		{title: "SCOPE", shrink: 3, least: 10, inside: true},
-		{title: "AMOUNTS", right: true, shrink: 4, least: 10},
-		{title: "USAGE", right: true, drop: 3},
+		{title: "SCOPE", shrink: 2, least: 12, inside: true},
+		{title: "AMOUNTS", right: true}, // half a number is another number: never cut
 		{title: "CREATED", drop: 1},
-		{title: "EXPIRES"},
-		{title: "NOTES", shrink: 2, least: 7, drop: 2},
+		{title: "EXPIRES", drop: 2},
+		{title: "NOTES", shrink: 3, least: 7},
 	}
 	return func(p *sheet) {
 		if len(reservations) == 0 {
@@ -65,9 +65,8 @@ func reservationTable(reservations []earmark.Reservation) view {
 			rows = append(rows, []cell{
 				{r.ID, plain},
 				{string(r.State), as},
-				{strings.Join(r.Scopes, " "), plain},
-				{r.Amounts.String(), plain},
-				{r.Usage.String(), plain},
+				{p.several(r.Scopes, " "), plain},
+				{p.used(&r), plain},
 				{p.when(r.CreatedAt), dim},
 				{expires, plain},
 				{notes(&r), as},
@@ -77,13 +76,35 @@ func reservationTable(reservations []earmark.Reservation) view {
 	}
 }
 
+// used is what was reserved, and what of it was used: 450 of 600 tokens. On a
+// terminal one unit stands for all.
+func (p *sheet) used(r *earmark.Reservation) string {
+	var words []string
+	for _, unit := range r.Amounts.Units() {
+		amount := earmark.FormatAmount(r.Amounts[unit]) + " " + unit
+		if usage, known := r.Usage[unit]; known && r.ExpiresAt != nil {
+			amount = earmark.FormatAmount(usage) + " of " + amount
+		}
+		words = append(words, amount)
+	}
+	return p.several(words, " + ")
+}
+
+// several words are cut to one and a count on a terminal.
+func (p *sheet) several(words []string, separator string) string {
+	if p.terminal && len(words) > 1 {
+		return fmt.Sprintf("%s, %d more", words[0], len(words)-1)
+	}
+	return strings.Join(words, separator)
+}
+
 // reservationDetails is everything about one reservation.
 func reservationDetails(r *earmark.Reservation) view {
 	return func(p *sheet) {
 		summary(p, r)
 		p.fields(
 			field{label: "Metadata", value: metadataLines(r.Metadata)},
-			field{label: "Workflow", value: firstOf(r.UIURL, r.WorkflowID)},
+			field{label: "Workflow", value: orElse(r.UIURL, r.WorkflowID)},
 		)
 		if len(r.Budgets) > 0 {
 			p.line("")
@@ -108,7 +129,7 @@ func summary(p *sheet, r *earmark.Reservation) {
 		field{"Shortfall", explained(r.Shortfall, "not charged, as the budget's policy says"), red},
 		field{"Rejected", explained(r.RejectedUsage, "refused, as the budget's policy says"), red},
 		field{"Created", p.moment(r.CreatedAt, time.Local), plain},
-		field{"Expires", expiryWords(p, r), plain},
+		field{map[bool]string{true: "Expired", false: "Expires"}[r.State == earmark.StateReview], expiryWords(p, r), plain},
 		field{"Settled", optionalMoment(p, r.SettledAt), plain},
 		field{"Reason", r.Reason, plain},
 	)

@@ -37,7 +37,7 @@ type options struct {
 }
 
 func (o *options) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.url, "url", defaultURL, "address of the server (env "+urlEnv+")")
+	cmd.Flags().StringVar(&o.url, "url", defaultURL, "`URL` of the server (env "+urlEnv+")")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print the API's JSON")
 }
 
@@ -165,7 +165,7 @@ func collect[T any](s *session, limit int, fetch func(cursor string, limit int) 
 
 // limitFlag is how many rows a list shows.
 func limitFlag(cmd *cobra.Command, limit *int, byDefault int) {
-	cmd.Flags().IntVar(limit, "limit", byDefault, "the most rows to show; further pages are fetched as needed")
+	cmd.Flags().IntVar(limit, "limit", byDefault, "show at most `N` rows; pages are fetched as needed")
 }
 
 func checkLimit(limit int) error {
@@ -178,13 +178,14 @@ func checkLimit(limit int) error {
 // recorder keeps the last answer as it came: --json prints exactly that, and
 // times count from the moment the server gave. One call is made at a time.
 type recorder struct {
-	next   http.RoundTripper
-	header http.Header
-	body   []byte
+	next    http.RoundTripper
+	changes bool // the call asks for a change
+	header  http.Header
+	body    []byte
 }
 
 func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
-	r.header, r.body = nil, nil
+	r.changes, r.header, r.body = request.Method != http.MethodGet, nil, nil
 	response, err := r.next.RoundTrip(request)
 	if err != nil {
 		return nil, err

@@ -16,9 +16,9 @@ func newUsage() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "usage SCOPE… --amount UNIT=N --key KEY",
 		Short: "Charge usage that has no reservation",
-		Long: `Charge usage that has no reservation, on every budget that covers one of the scopes.
-It is always charged, even past a limit: it is spent. The --key names the usage, so
-that repeating the command does not charge it twice.`,
+		Long: `Charge usage that has no reservation, on every budget that covers one of the
+scopes. It is always charged, even past a limit: it is spent. The --key names
+the usage, so that repeating the command does not charge it twice.`,
 		Example:               "  earmark usage acme/ml/u1 --amount tokens=873 --key batch-2026-03-01",
 		Args:                  arguments("SCOPE…"),
 		DisableFlagsInUseLine: true,
@@ -44,7 +44,7 @@ that repeating the command does not charge it twice.`,
 	}
 	cmd.Flags().Var(amountsFlag(request.Amounts), "amount", "an amount that was used, such as tokens=1200; repeat it for more units (required)")
 	cmd.Flags().Var(metadataFlag(request.Metadata), "metadata", "a note of your own, such as source=batch; repeat it for more")
-	cmd.Flags().StringVar(&key, "key", "", "idempotency key: names the usage (required)")
+	cmd.Flags().StringVar(&key, "key", "", "idempotency `KEY`: names the usage (required)")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id alone")
 	complete(cmd, "amount", budgetedUnits)
 	o.flags(cmd)

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// helpWidth bounds the lines of the help. Wider ones are hard to read.
+const helpWidth = 80
+
+func init() {
+	cobra.EnableCommandSorting = false // the help lists commands in the order of a request's life
+	cobra.AddTemplateFunc("wrapped", func(flags *pflag.FlagSet) string { return flags.FlagUsagesWrapped(helpWidth) })
+}
+
+// wrapHelp breaks the lines that describe flags.
+func wrapHelp(root *cobra.Command) {
+	template := root.UsageTemplate()
+	for _, flags := range []string{"LocalFlags", "InheritedFlags"} {
+		template = strings.ReplaceAll(template, "{{."+flags+".FlagUsages", "{{wrapped ."+flags)
+	}
+	root.SetUsageTemplate(template)
+}

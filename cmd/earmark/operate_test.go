@@ -1,0 +1,101 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/postgres"
+	"github.com/earmark-dev/earmark/internal/postgres/postgrestest"
+)
+
+// serveReal runs the server as `earmark serve` does, on a real Postgres and a real
+// Temporal. The ledger is audited in the end.
+func serveReal(t *testing.T) (url string) {
+	t.Helper()
+	pool := postgrestest.Pool(t, stack.PostgresURL())
+	t.Cleanup(func() {
+		report, err := postgres.New(pool).Audit(context.Background())
+		require.NoError(t, err)
+		require.Empty(t, report.Mismatches())
+	})
+	s := &settings{
+		DatabaseURL: pool.Config().ConnString(), Addr: "127.0.0.1:0", Grace: 30 * time.Second,
+		AdmissionDeadline: 10 * time.Second, temporalAddress: stack.TemporalAddress(), temporalNamespace: "default",
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, ended := make(chan string, 1), make(chan error, 1)
+	go func() {
+		ended <- serve(ctx, s, slog.New(slog.DiscardHandler), func(address string) { ready <- address })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+	select {
+	case address := <-ready:
+		return "http://" + address
+	case err := <-ended:
+		ended <- nil
+		require.NoError(t, err)
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "the server did not start")
+	}
+	return ""
+}
+
+// The life of a budget and of reservations on it, from the command line.
+func TestOperate(t *testing.T) {
+	t.Parallel()
+	url := serveReal(t)
+	run := func(args ...string) result { t.Helper(); return earmarkPipe(t, url, args...) }
+	reservation := func(id string) (r earmark.Reservation) {
+		t.Helper()
+		require.NoError(t, json.Unmarshal([]byte(run("show", id, "--json").ok(t)), &r))
+		return r
+	}
+
+	require.Equal(t, exitNotFound, run("reserve", "acme/u1", "--amount", "tokens=600").code, "no budget yet")
+	budget := run("budget", "create", "acme", "tokens", "1,000", "--quiet").ok(t)
+	require.Equal(t, exitFailed, run("budget", "create", "acme", "tokens", "1,000").code, "it exists")
+
+	first := run("reserve", "acme/u1", "--amount", "tokens=600", "--key", "first", "--quiet").ok(t)
+	require.Equal(t, first, run("reserve", "acme/u1", "--amount", "tokens=600", "--key", "first", "--quiet").ok(t))
+	require.Equal(t, exitDenied, run("reserve", "acme/u2", "--amount", "tokens=600").code)
+	require.Equal(t, exitDenied, run("decide", "acme/u2", "--amount", "tokens=600").code)
+	run("decide", "acme/u2", "--amount", "tokens=400").ok(t)
+	require.Contains(t, run("extend", first, "--ttl", "1h").ok(t), "(in 1h)")
+	require.Contains(t, run("commit", first, "tokens=450").ok(t), "Committed: 450 tokens on acme/u1; 150 tokens given back")
+	run("commit", first, "tokens=450").ok(t)
+	settled := run("commit", first, "tokens=451")
+	require.Equal(t, exitFailed, settled.code)
+	require.Contains(t, settled.stderr, "450 tokens")
+
+	second := run("reserve", "acme/u1", "--amount", "tokens=500", "--on-expiry", "review", "--quiet").ok(t)
+	require.Contains(t, run("release", second[:shortID-1]+"…", "--reason", "not needed").ok(t), "Released: 500 tokens on acme/u1 given back")
+	require.Equal(t, "not needed", reservation(second).Reason)
+	third := run("reserve", "acme/u1", "--amount", "tokens=100", "--ttl", "1", "--on-expiry", "review", "--quiet").ok(t)
+	require.Eventually(t, func() bool { return reservation(third).State == earmark.StateReview }, 15*time.Second, 50*time.Millisecond)
+	require.Contains(t, run("list", "--state", "review").ok(t), third)
+	require.Contains(t, run("commit", third, "tokens=120").ok(t), "late, overage")
+
+	run("usage", "acme/u3", "--amount", "tokens=1_000", "--key", "batch").ok(t)
+	again := run("usage", "acme/u3", "--amount", "tokens=1_000", "--key", "batch")
+	again.ok(t)
+	require.Contains(t, again.stderr, "An earlier call with this key did it")
+	shown := run("budget", "show", budget).ok(t)
+	require.Contains(t, shown, "-570")
+	require.Contains(t, run("budget", "set", budget, "--limit", "2,000", "--enforcement", "soft", "--soft-ceiling", "3_000").ok(t), "soft to 3,000")
+	require.Contains(t, run("budget", "list", "--covering", "acme/u9").ok(t), budget)
+	require.Contains(t, run("entries", "--reservation", first).ok(t), "+450")
+	run("budget", "archive", budget, "--yes").ok(t)
+	require.Equal(t, "No budgets. `earmark budget create SCOPE UNIT LIMIT` makes one.", run("budget", "list").ok(t))
+	require.Equal(t, exitNotFound, run("reserve", "acme/u1", "--amount", "tokens=1").code)
+}

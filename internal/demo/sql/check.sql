@@ -1,0 +1,1 @@
+SELECT used FROM earmark_demo.accounts WHERE id = $1

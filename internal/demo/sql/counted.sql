@@ -1,0 +1,1 @@
+SELECT used + reserved FROM earmark_demo.accounts WHERE id = $1

@@ -1,0 +1,1 @@
+DROP SCHEMA IF EXISTS earmark_demo CASCADE
