@@ -20,8 +20,8 @@ type waiter struct {
 	answer      chan earmark.Result
 }
 
-// Wait returns a channel that receives the decision on the admission, and a
-// function that ends the wait. A yes can be acted on. A no is a hint: it stands
+// Wait returns a channel that receives the latest decision on the admission, and
+// a function that ends the wait. A yes can be acted on. A no is a hint: it stands
 // when the workflow has closed with it, and until then a yes may follow.
 func (a *Admissions) Wait(admission earmark.Admission) (answer <-chan earmark.Result, cancel func()) {
 	w := &waiter{requestHash: admission.RequestHash, answer: make(chan earmark.Result, 1)}
@@ -59,8 +59,9 @@ func (a *Admissions) announce(admission earmark.Admission, result earmark.Result
 			answer = earmark.Result{Outcome: earmark.OutcomeMismatch}
 		}
 		select {
-		case w.answer <- answer:
-		default: // it has an answer already
+		case <-w.answer: // not heard yet, and out of date
+		default:
 		}
+		w.answer <- answer // nobody else sends
 	}
 }

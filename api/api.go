@@ -69,6 +69,9 @@ type Options struct {
 	// leaves ui_url empty. Namespace is "default" when empty.
 	UIURL     string
 	Namespace string
+	// AdmissionDeadline bounds the read before an admission, as it bounds the guard's
+	// work after it; DefaultAdmissionDeadline when zero.
+	AdmissionDeadline time.Duration
 	// Logger is slog.Default() when nil.
 	Logger *slog.Logger
 	// Registry takes the API's metrics and is what /metrics shows. One registry
@@ -103,11 +106,12 @@ func Server(addr string, handler http.Handler) *http.Server {
 
 // server is what the handlers share.
 type server struct {
-	ledger  Ledger
-	guard   Guard
-	uiBase  string // of one workflow, its id to be added; empty when not configured
-	log     *slog.Logger
-	metrics *metrics
+	ledger   Ledger
+	guard    Guard
+	patience time.Duration // for the read before an admission
+	uiBase   string        // of one workflow, its id to be added; empty when not configured
+	log      *slog.Logger
+	metrics  *metrics
 }
 
 func init() {
@@ -119,15 +123,19 @@ func New(options Options) http.Handler {
 	if options.Logger == nil {
 		options.Logger = slog.Default()
 	}
+	if options.AdmissionDeadline == 0 {
+		options.AdmissionDeadline = DefaultAdmissionDeadline
+	}
 	if options.Registry == nil {
 		options.Registry = prometheus.NewRegistry()
 	}
 	s := &server{
-		ledger:  options.Ledger,
-		guard:   options.Guard,
-		uiBase:  workflowBase(options.UIURL, options.Namespace),
-		log:     options.Logger,
-		metrics: newMetrics(options.Registry),
+		ledger:   options.Ledger,
+		guard:    options.Guard,
+		patience: options.AdmissionDeadline,
+		uiBase:   workflowBase(options.UIURL, options.Namespace),
+		log:      options.Logger,
+		metrics:  newMetrics(options.Registry),
 	}
 
 	router := gin.New()

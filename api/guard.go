@@ -40,6 +40,9 @@ const (
 	// admitTries bounds the attempts at one admission: the first may meet a workflow
 	// of an earlier call, whose time is over.
 	admitTries = 3
+	// attemptPause separates two attempts, and two questions to a workflow whose task
+	// has failed and is about to run again.
+	attemptPause = 100 * time.Millisecond
 	// retryPause is what a caller is told to wait after an unknown or failed call.
 	retryPause = time.Second
 )
@@ -87,13 +90,15 @@ func (g *TemporalGuard) Admit(ctx context.Context, admission earmark.Admission) 
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	admission.AdmitBy = admission.AdmitBy.Add(deadline)
-	for range admitTries {
+	for late := 0; late < admitTries; {
 		result, err := g.attempt(ctx, admission)
-		if err != nil {
-			return earmark.Result{}, g.unknown(ctx, admission, err)
-		}
-		if result.Outcome != earmark.OutcomeTooLate {
+		switch {
+		case err == nil && result.Outcome != earmark.OutcomeTooLate:
 			return result, nil
+		case err == nil:
+			late++
+		case !transient(err) || !pause(ctx, attemptPause):
+			return earmark.Result{}, g.unknown(ctx, admission, err)
 		}
 	}
 	return earmark.Result{}, g.unknown(ctx, admission, errTooLate)
@@ -187,15 +192,19 @@ func ask(call func() (earmark.Result, error)) <-chan reply {
 
 // asked asks the workflow for its decision.
 func (g *TemporalGuard) asked(ctx context.Context, admission earmark.Admission, run client.WorkflowRun) (earmark.Result, error) {
-	var standing activities.Standing
-	err := g.update(ctx, admission.WorkflowID, workflows.UpdateAdmission, workflows.AdmissionMessage{RequestHash: admission.RequestHash}, &standing)
-	switch {
-	case isNotFound(err): // it has closed meanwhile
-		return g.closed(ctx, admission, run)
-	case err != nil:
-		return earmark.Result{}, err
+	for {
+		var standing activities.Standing
+		err := g.update(ctx, admission.WorkflowID, workflows.UpdateAdmission, workflows.AdmissionMessage{RequestHash: admission.RequestHash}, &standing)
+		var notReady *serviceerror.WorkflowNotReady
+		switch {
+		case err == nil:
+			return g.resultOf(ctx, admission, standing)
+		case !errors.As(err, &notReady): // most likely it closed meanwhile; the server has several words for that
+			return g.closed(ctx, admission, run)
+		case !pause(ctx, attemptPause):
+			return earmark.Result{}, ctx.Err()
+		}
 	}
-	return g.resultOf(ctx, admission, standing)
 }
 
 // closed waits for the workflow's end, whose result is how the reservation stands.
@@ -385,6 +394,32 @@ func (g *TemporalGuard) Ready(ctx context.Context) error {
 			g.Namespace, strings.Join(missing, ", "))
 	}
 	return nil
+}
+
+// transient reports whether the same call may succeed in a moment. The SDK gives a
+// call half of the time that is left, and does not repeat it when that is over.
+func transient(err error) bool {
+	var (
+		slow        *serviceerror.DeadlineExceeded
+		away        *serviceerror.Unavailable
+		busy        *serviceerror.ResourceExhausted
+		notReady    *serviceerror.WorkflowNotReady
+		updateState *client.WorkflowUpdateServiceTimeoutOrCanceledError
+	)
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) || errors.As(err, &away) ||
+		errors.As(err, &busy) || errors.As(err, &notReady) || errors.As(err, &updateState)
+}
+
+// pause waits; false when ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 func isNotFound(err error) bool {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"slices"
 
@@ -45,7 +46,9 @@ func (s *server) reserve(c *gin.Context) error {
 
 func (s *server) admit(c *gin.Context, admission earmark.Admission) (earmark.Result, error) {
 	ctx := c.Request.Context()
-	preflight, err := s.ledger.Preflight(ctx, admission)
+	moment, cancel := context.WithTimeout(ctx, s.patience)
+	defer cancel()
+	preflight, err := s.ledger.Preflight(moment, admission)
 	if err != nil || preflight.Outcome != earmark.OutcomeApplied {
 		return preflight.Result, err
 	}

@@ -161,16 +161,16 @@ func requireReleasedElsewhere(t *testing.T, s *stage, err error) {
 	require.True(t, s.unsettled[0].Refused())
 }
 
-// The same against a clock that nobody holds, over a network.
+// The same against a clock that nobody holds, over a network. It is not parallel, so
+// that the machine has time for it.
 func TestLeaseIsKeptInRealTime(t *testing.T) {
-	t.Parallel()
 	e := &fake.Earmark{Limit: 1000}
 	url, stop := e.Serve()
 	defer stop()
 	c, err := New(url)
 	require.NoError(t, err)
-	settled, err := c.Do(t.Context(), "", requestFor(1), sleeping(3*time.Second))
+	settled, err := c.Do(t.Context(), "", requestFor(3), sleeping(5*time.Second))
 	require.NoError(t, err)
 	require.False(t, settled.Reservation.Late)
-	require.GreaterOrEqual(t, e.Count("extend"), 3)
+	require.Equal(t, 2, e.Count("extend"))
 }

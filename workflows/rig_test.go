@@ -41,6 +41,7 @@ type rig struct {
 	queue     string
 	ledger    *fakeLedger
 	admission earmark.Admission
+	adopt     bool
 }
 
 func onTemporal(t *testing.T) *rig {
@@ -77,7 +78,7 @@ func (r *rig) options() client.StartWorkflowOptions {
 }
 
 func (r *rig) input() workflows.ReservationInput {
-	return workflows.ReservationInput{Admission: r.admission}
+	return workflows.ReservationInput{Admission: r.admission, Adopt: r.adopt}
 }
 
 func (r *rig) start(change ...func(*client.StartWorkflowOptions)) client.WorkflowRun {

@@ -3,6 +3,7 @@ package workflows
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -12,6 +13,10 @@ import (
 
 	"github.com/earmark-dev/earmark"
 )
+
+// workflowTaskTimeout is how soon the task of a killed process runs elsewhere. It is
+// above momentInAll, which the task's local activities may take.
+const workflowTaskTimeout = 5 * time.Second
 
 // StartOptions are the options that every Reservation workflow starts with. No
 // execution or run time-out: those end a workflow without its cleanup. Postgres
@@ -23,14 +28,26 @@ func StartOptions(admission earmark.Admission, expiresAt time.Time, unindexed bo
 		TaskQueue:                TaskQueue,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		WorkflowTaskTimeout:      workflowTaskTimeout,
 		StaticSummary:            Summary(admission.Request),
 		StaticDetails:            Details(admission.ID, admission.Request),
 	}
 	if !unindexed {
 		options.TypedSearchAttributes = temporal.NewSearchAttributes(
-			AttributeTenant.ValueSet(admission.Tenant), AttributeScope.ValueSet(admission.Request.Scopes), AttributeExpiresAt.ValueSet(expiresAt))
+			AttributeTenant.ValueSet(admission.Tenant), AttributeScope.ValueSet(paths(admission.Request.Scopes)), AttributeExpiresAt.ValueSet(expiresAt))
 	}
 	return options
+}
+
+// paths lists the scopes and all above them, so that a search for one finds what is
+// held under it.
+func paths(scopes []string) []string {
+	var all []string
+	for _, scope := range scopes {
+		all = append(all, earmark.ScopePaths(scope)...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // Guardians looks after the workflows of reservations, for the reconciler.

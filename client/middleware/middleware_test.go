@@ -157,7 +157,7 @@ func TestStreamingHandler(t *testing.T) {
 	}
 	require.False(t, lines.Scan())
 	require.Equal(t, earmark.Amounts{"tokens": 10}, s.only(t).Usage)
-	require.False(t, s.only(t).Late)
+	require.GreaterOrEqual(t, s.earmark.Count("extend"), 2)
 }
 
 func TestCallerDisconnects(t *testing.T) {
@@ -247,6 +247,8 @@ func TestRefusals(t *testing.T) {
 		"away":              {`{"max_tokens":1}`, fake.Unavailable(), 503, "unavailable", "1"},
 		"away, wordless":    {`{"max_tokens":1}`, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 503, "unavailable", "1"},
 		"unknown admission": {`{"max_tokens":1}`, fake.Problem(503, earmark.CodeAdmissionUnknown, "secret"), 503, "admission_unknown", "1"},
+		"another request":   {`{"max_tokens":1}`, fake.Problem(422, earmark.CodeIdempotencyMismatch, "secret"), 422, "idempotency_mismatch", ""},
+		"cut off before":    {`{"max_tokens":1}`, fake.Problem(410, earmark.CodeReservationExpired, "secret"), 409, "reservation_expired", ""},
 		"broken":            {`{"max_tokens":1}`, fake.Problem(500, earmark.CodeInternal, "secret"), 500, "internal", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -356,6 +358,17 @@ func TestFailOpen(t *testing.T) {
 	}
 	require.ErrorIs(t, err, io.EOF, "the panic reached the server")
 	require.Equal(t, earmark.Amounts{"tokens": 3}, <-uncharged)
+}
+
+// Nobody waits for an answer any more; that Earmark was not asked is no reason to run.
+func TestFailOpenIsNotForACallerWhoIsGone(t *testing.T) {
+	t.Parallel()
+	s := setup(t, never(t), middleware.WithFailOpen(func(context.Context, middleware.Ask, earmark.Amounts) { t.Error("failed open") }))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	recorder := httptest.NewRecorder()
+	s.guarded.ServeHTTP(recorder, httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(`{"max_tokens":5}`)))
+	require.Equal(t, http.StatusServiceUnavailable, recorder.Code)
 }
 
 // A handler runs without a guard too.

@@ -23,7 +23,7 @@ const codeKeyInUse earmark.Code = "key_in_use"
 type httpWords struct {
 	status int
 	title  string
-	detail string // instead of the error's own text, which is for the log
+	detail string // instead of the error's own text, where that speaks to this service and not to its caller
 }
 
 // problems are the refusals that a caller can meet. Everything else is 500.
@@ -32,12 +32,21 @@ var problems = map[earmark.Code]httpWords{
 	earmark.CodeBudgetExceeded:       {status: http.StatusPaymentRequired, title: "The request does not fit into a budget"},
 	earmark.CodeNotFound:             {status: http.StatusNotFound, title: "There is no such thing"},
 	earmark.CodeMethodNotAllowed:     {status: http.StatusMethodNotAllowed, title: "The path does not answer this method"},
-	earmark.CodeAlreadySettled:       {status: http.StatusConflict, title: "The request was made before"},
-	earmark.CodeReservationExpired:   {status: http.StatusConflict, title: "The request was made before"},
-	codeKeyInUse:                     {status: http.StatusConflict, title: "The request is being made already"},
 	earmark.CodePayloadTooLarge:      {status: http.StatusRequestEntityTooLarge, title: "The body is too large"},
 	earmark.CodeUnsupportedMediaType: {status: http.StatusUnsupportedMediaType, title: "The body is of another kind"},
-	earmark.CodeIdempotencyMismatch:  {status: http.StatusUnprocessableEntity, title: "The key was used for another request"},
+	earmark.CodeAlreadySettled: {
+		status: http.StatusConflict, title: "The request was made before", detail: "a request with this key is over; use another key",
+	},
+	earmark.CodeReservationExpired: {
+		status: http.StatusConflict, title: "The request was made before", detail: "a request with this key was cut off; use another key",
+	},
+	codeKeyInUse: {
+		status: http.StatusConflict, title: "The request is being made already",
+		detail: "a request with this key is being made, or was cut off; use another key",
+	},
+	earmark.CodeIdempotencyMismatch: {
+		status: http.StatusUnprocessableEntity, title: "The key was used for another request", detail: "this key was used for another request; use another key",
+	},
 	earmark.CodeAdmissionUnknown: {
 		status: http.StatusServiceUnavailable, title: "There was no decision in time", detail: "the budget could not be checked in time; try again",
 	},
@@ -80,7 +89,7 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 		Detail: e.Error(), Code: e.Code, Field: e.Field,
 	}
 	if words.detail != "" {
-		p.Detail = words.detail
+		p.Detail, p.Field = words.detail, ""
 	}
 	if e.Code == earmark.CodeBudgetExceeded {
 		p.Violations, p.Retryable, p.RetryAt = e.Violations, &e.Retryable, e.RetryAt
@@ -99,7 +108,7 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 
 func asError(err error) *earmark.Error {
 	if errors.Is(err, client.ErrKeyInUse) {
-		return earmark.Errorf(codeKeyInUse, "a request with this key is being made, or was cut off; use another key")
+		return earmark.Errorf(codeKeyInUse, "%w", err)
 	}
 	var e *earmark.Error
 	var misasked *misaskedError

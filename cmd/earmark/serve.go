@@ -75,7 +75,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	handler := api.New(api.Options{Ledger: ledger, Guard: guard, UIURL: s.UIURL, Namespace: namespace, Logger: logger, Registry: registry})
+	handler := api.New(api.Options{Ledger: ledger, Guard: guard, UIURL: s.UIURL, Namespace: namespace, AdmissionDeadline: s.AdmissionDeadline, Logger: logger, Registry: registry})
 
 	// The worker outlives ctx until the last call is answered.
 	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))

@@ -47,6 +47,8 @@ var (
 	inspectSQL string
 	//go:embed sql/sweep.sql
 	sweepSQL string
+	//go:embed sql/bound_transaction.sql
+	boundTransactionSQL string
 )
 
 // Preflight reads what is known before an admission. It changes nothing.
@@ -170,6 +172,9 @@ func (l *Ledger) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 		return fault(err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after a commit it does nothing
+	if _, err := tx.Exec(ctx, boundTransactionSQL); err != nil {
+		return fault(err)
+	}
 	if err := f(tx); err != nil {
 		return fault(err)
 	}

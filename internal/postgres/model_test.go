@@ -351,7 +351,7 @@ func (m *machine) drawAdmission(t *rapid.T) earmark.Admission {
 	a := earmark.Admission{ID: id, Tenant: earmark.DefaultTenant, Request: r, RequestHash: r.Hash(), WorkflowID: "reservation-" + id}
 	// A deadline that is over, one that is this very moment, one to come, or none.
 	if oneIn(t, 5, "deadline") {
-		a.AdmitBy = m.now.Add(rapid.SampledFrom([]time.Duration{-1, 0, 1}).Draw(t, "admit by") * time.Microsecond)
+		a.AdmitBy = m.now.Add(rapid.SampledFrom([]time.Duration{-time.Microsecond, 0, time.Microsecond}).Draw(t, "admit by"))
 	}
 	a.Released = oneIn(t, 20, "released first")
 	return a

@@ -4,10 +4,12 @@ package bench_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -68,6 +70,7 @@ func setup(b *testing.B) *env {
 	bare := sdkworker.New(temporal, bareQueue, sdkworker.Options{MaxConcurrentWorkflowTaskPollers: barePollers})
 	bare.RegisterWorkflow(bareReservation)
 	bare.RegisterActivity(noOp)
+	bare.RegisterActivity(firstStep)
 	require.NoError(b, bare.Start())
 	b.Cleanup(func() {
 		e.http.CloseIdleConnections()
@@ -95,7 +98,7 @@ func bareReservation(ctx workflow.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := workflow.ExecuteLocalActivity(withLocal(ctx), noOp).Get(ctx, nil); err != nil {
+	if err := workflow.ExecuteLocalActivity(withLocal(ctx), firstStep, workflow.GetInfo(ctx).WorkflowExecution.ID).Get(ctx, nil); err != nil {
 		return err
 	}
 	lease := workflow.NewTimer(ctx, bareLease)
@@ -103,6 +106,17 @@ func bareReservation(ctx workflow.Context) error {
 }
 
 func noOp(context.Context) error { return nil }
+
+// awaited are the bare workflows whose first step somebody waits for.
+var awaited sync.Map // of chan struct{}, by workflow id
+
+// firstStep is a local activity that does nothing but tell that it ran.
+func firstStep(_ context.Context, id string) error {
+	if ran, waits := awaited.LoadAndDelete(id); waits {
+		close(ran.(chan struct{}))
+	}
+	return nil
+}
 
 func withLocal(ctx workflow.Context) workflow.Context {
 	return workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{StartToCloseTimeout: time.Second})
@@ -112,6 +126,30 @@ func (e *env) startBare() (id string, err error) {
 	id = fmt.Sprint("bare-", e.serial.Add(1))
 	_, err = e.temporal.ExecuteWorkflow(context.Background(), client.StartWorkflowOptions{ID: id, TaskQueue: bareQueue, EnableEagerStart: true}, bareReservation)
 	return id, err
+}
+
+// startBareAndStep starts a bare workflow and waits until its first local activity
+// has run: the least that a decision inside a workflow can take.
+func (e *env) startBareAndStep() error {
+	ran := make(chan struct{})
+	awaited.Store(fmt.Sprint("bare-", e.serial.Load()+1), ran)
+	if _, err := e.startBare(); err != nil {
+		return err
+	}
+	select {
+	case <-ran:
+		return nil
+	case <-time.After(closeLimit):
+		return errors.New("the first step of a bare workflow did not run")
+	}
+}
+
+func (e *env) decide() error {
+	return e.post("/v1/decisions", "", http.StatusOK, `{"scopes":["acme/u1"],"amounts":{"tokens":10}}`, &struct{}{})
+}
+
+func (e *env) charge() error {
+	return e.post("/v1/usage", fmt.Sprint("usage-", e.serial.Add(1)), http.StatusCreated, `{"scopes":["acme/u1"],"amounts":{"tokens":10}}`, &struct{}{})
 }
 
 func (e *env) completeBare(id string) error {

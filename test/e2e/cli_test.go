@@ -93,7 +93,7 @@ func TestMigrate(t *testing.T) {
 
 	// A server may be up before the schema is, and says what it lacks.
 	server := s.Serve()
-	b := &bundle{Stack: s, api: api{t, server.URL}, server: server}
+	b := api{t, server.URL}
 	p := b.do("GET", "/readyz", "").problem(t, http.StatusServiceUnavailable, earmark.CodeUnavailable)
 	require.Contains(t, p.Detail, "earmark migrate up")
 	require.Equal(t, 1, s.Run("health", "--url", server.URL+"/readyz").Code)
@@ -143,7 +143,7 @@ func TestWithoutSearchAttributes(t *testing.T) {
 	s := stack.New(t, stack.Options{Unmigrated: true})
 	s.MustRun("migrate", "up", "--without-search-attributes")
 	server := s.Serve("--without-search-attributes").Ready()
-	b := &bundle{Stack: s, api: api{t, server.URL}, server: server}
+	b := api{t, server.URL}
 	budget := b.budget("acme", "tokens", 1000)
 	b.hold("expiring", `{"scopes":["acme"],"amounts":{"tokens":100},"ttl_seconds":1,"on_expiry":"review"}`)
 	b.commit(b.hold("one", tokens("acme", 100, 60)).ID, 60).status(t, http.StatusOK)

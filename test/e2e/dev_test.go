@@ -186,24 +186,10 @@ func (d *dev) requireUI() {
 }
 
 // children lists every process below the one under test.
-func (d *dev) children() (found []int) {
+func (d *dev) children() []int {
 	d.t.Helper()
-	output, err := exec.Command("ps", "-A", "-o", "pid=,ppid=").Output()
+	found, err := stack.Descendants(d.process.PID())
 	require.NoError(d.t, err)
-	parents := map[int]int{}
-	for line := range strings.Lines(string(output)) {
-		var pid, parent int
-		_, err := fmt.Sscan(line, &pid, &parent)
-		require.NoError(d.t, err)
-		parents[pid] = parent
-	}
-	for pid := range parents {
-		for up := parents[pid]; up > 1; up = parents[up] {
-			if up == d.process.PID() {
-				found = append(found, pid)
-			}
-		}
-	}
 	return found
 }
 

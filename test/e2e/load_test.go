@@ -164,6 +164,52 @@ func TestKilledServer(t *testing.T) {
 	b.requireBalance(budget, 0, calls*10)
 }
 
+// A server that freezes in the middle of its calls and wakes up later has been
+// replaced meanwhile; what it then still does is done twice, and counts once.
+func TestFrozenServer(t *testing.T) {
+	t.Parallel()
+	b := setup(t, stack.Options{AdmissionDeadline: 2 * time.Second})
+	budget := b.budget("acme", "tokens", 10_000)
+	const calls = 12
+	reserve := func(a api, i int) exchange {
+		return a.try("POST", "/v1/reservations", tokens("acme", 10, 300), "Idempotency-Key", fmt.Sprint("key-", i))
+	}
+	var answered atomic.Int64
+	first := make(chan []exchange, 1)
+	go func() {
+		first <- together(calls, func(i int) exchange {
+			defer answered.Add(1)
+			return reserve(b.api, i)
+		})
+	}()
+	stack.Eventually(t, moment, "the first answers", func() bool { return answered.Load() > calls/4 })
+	b.server.Pause()
+	frozen := calls - answered.Load()
+	other := api{t, b.Serve().Ready().URL}
+	for i := range calls {
+		// Temporal hands tasks to the frozen server for as long as its polls are open,
+		// and takes each back after ten seconds.
+		stack.Eventually(t, 4*moment, "an answer", func() bool {
+			x := reserve(other, i)
+			require.NoError(t, x.err)
+			require.Contains(t, []int{http.StatusCreated, http.StatusServiceUnavailable}, x.code, "%s", x.body)
+			return x.code == http.StatusCreated
+		})
+		if i%2 == 0 {
+			other.commit(earmark.ReservationID(earmark.DefaultTenant, fmt.Sprint("key-", i)), 10).status(t, http.StatusOK)
+		}
+	}
+	b.server.Resume()
+	t.Logf("%d of %d calls were frozen", frozen, calls)
+	for _, x := range <-first {
+		if x.err == nil { // else its connection has timed out meanwhile
+			require.Contains(t, []int{http.StatusCreated, http.StatusServiceUnavailable, http.StatusConflict}, x.code, "%s", x.body)
+		}
+	}
+	b.requireBalance(budget, calls/2*10, calls/2*10)
+	b.server.Ready()
+}
+
 // Holds and their workflows outlive the process that made them.
 func TestServerKilledWhileHeld(t *testing.T) {
 	t.Parallel()

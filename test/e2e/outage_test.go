@@ -141,6 +141,74 @@ func TestTemporalAway(t *testing.T) {
 	b.requireBalance(budget, 100, 80)
 }
 
+// A Postgres that hangs is worse than one that is gone: connections stay open and
+// nothing answers. Callers are told in time all the same.
+func TestPostgresFrozen(t *testing.T) {
+	t.Parallel()
+	b := setup(t, stack.Options{OwnPostgres: true, AdmissionDeadline: 2 * time.Second})
+	budget := b.budget("acme", "tokens", 1000)
+	held := b.hold("held", tokens("acme", 100, 300))
+	b.Postgres.Pause()
+	answers := together(3, func(i int) exchange {
+		switch i {
+		case 0:
+			return b.try("POST", "/v1/reservations", tokens("acme", 100, 60), "Idempotency-Key", "meanwhile")
+		case 1:
+			return b.try("POST", "/v1/reservations/"+held.ID+"/commit", `{"usage":{"tokens":70}}`)
+		}
+		return b.try("GET", "/readyz", "")
+	})
+	for i, x := range answers {
+		t.Logf("answer %d: %d in %s", i, x.code, x.took)
+	}
+	b.requireUnavailable(answers[0], earmark.CodeUnavailable, earmark.CodeAdmissionUnknown)
+	answers[1].status(t, http.StatusAccepted)
+	require.Less(t, answers[1].took, 6*time.Second)
+	require.Less(t, answers[2].took, 4*time.Second)
+	answers[2].problem(t, http.StatusServiceUnavailable, earmark.CodeUnavailable)
+	b.Postgres.Resume()
+	b.server.Ready()
+	b.awaitState(held.ID, earmark.StateCommitted, 2*moment)
+	stack.Eventually(t, 2*moment, "an admission", func() bool {
+		return b.do("POST", "/v1/reservations", tokens("acme", 100, 60), "Idempotency-Key", "meanwhile").code == http.StatusCreated
+	})
+	b.requireBalance(budget, 100, 70)
+	b.awaitClosed(held.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+}
+
+func TestTemporalFrozen(t *testing.T) {
+	t.Parallel()
+	b := setup(t, stack.Options{OwnTemporal: true, AdmissionDeadline: 2 * time.Second})
+	budget := b.budget("acme", "tokens", 1000)
+	held := b.hold("held", tokens("acme", 100, 300))
+	b.Temporal.Pause()
+	answers := together(3, func(i int) exchange {
+		switch i {
+		case 0:
+			return b.try("POST", "/v1/reservations", tokens("acme", 100, 60), "Idempotency-Key", "meanwhile")
+		case 1:
+			return b.try("POST", "/v1/reservations/"+held.ID+"/commit", `{"usage":{"tokens":70}}`)
+		}
+		return b.try("GET", "/readyz", "")
+	})
+	for i, x := range answers {
+		t.Logf("answer %d: %d in %s", i, x.code, x.took)
+	}
+	b.requireUnavailable(answers[0], earmark.CodeUnavailable, earmark.CodeAdmissionUnknown)
+	require.Less(t, answers[0].took, 4*time.Second)
+	answers[1].status(t, http.StatusOK)
+	require.Less(t, answers[1].took, 6*time.Second)
+	answers[2].problem(t, http.StatusServiceUnavailable, earmark.CodeUnavailable)
+	b.requireBalance(budget, 0, 70)
+	b.Temporal.Resume()
+	stack.Eventually(t, 2*moment, "an admission", func() bool {
+		return b.do("POST", "/v1/reservations", tokens("acme", 100, 60), "Idempotency-Key", "meanwhile").code == http.StatusCreated
+	})
+	b.requireBalance(budget, 100, 70)
+	b.reconcile()
+	b.awaitClosed(held.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+}
+
 // A process may be started before what it needs.
 func TestStartsBeforeItsServices(t *testing.T) {
 	t.Parallel()

@@ -285,6 +285,7 @@ func TestHistoryIsPlainJSON(t *testing.T) {
 		var input *commonpb.Payloads
 		if started := event.GetWorkflowExecutionStartedEventAttributes(); started != nil {
 			input = started.GetInput()
+			require.True(t, started.GetEagerExecutionAccepted(), "the first task ran in the server itself")
 		} else if closed := event.GetWorkflowExecutionCompletedEventAttributes(); closed != nil {
 			input = closed.GetResult()
 		}

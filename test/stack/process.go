@@ -4,6 +4,7 @@ package stack
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -188,4 +189,26 @@ func (p *Process) AwaitLog(text string) {
 		require.True(p.t, time.Now().Before(deadline), "%s did not write %q; its log:\n%s", p.name, text, p.Log())
 		time.Sleep(pollInterval)
 	}
+}
+
+// Descendants lists every process below pid.
+func Descendants(pid int) ([]int, error) {
+	output, err := exec.Command("ps", "-A", "-o", "pid=,ppid=").Output()
+	if err != nil {
+		return nil, err
+	}
+	children := map[int][]int{}
+	for line := range strings.Lines(string(output)) {
+		var child, parent int
+		if _, err := fmt.Sscan(line, &child, &parent); err != nil {
+			return nil, err
+		}
+		children[parent] = append(children[parent], child)
+	}
+	var found []int
+	for next := children[pid]; len(next) > 0; next = next[1:] {
+		found = append(found, next[0])
+		next = append(next, children[next[0]]...)
+	}
+	return found, nil
 }

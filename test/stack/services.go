@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,6 +62,7 @@ func newPostgres(t testing.TB, dir string, fast bool) *Postgres {
 func (p *Postgres) Stop() {
 	if p.server != nil {
 		p.requireOwn()
+		p.Resume() // in case it is frozen
 		server := p.server
 		p.server = nil
 		require.NoError(p.t, server.Stop(context.Background()))
@@ -73,6 +75,25 @@ func (p *Postgres) Start() {
 		var err error
 		p.server, err = devstack.StartPostgres(context.Background(), p.options)
 		require.NoError(p.t, err)
+	}
+}
+
+// Pause freezes the server and everybody's connections to it: they stay open, and
+// nothing answers. Resume lets it go on.
+func (p *Postgres) Pause() { p.signal(syscall.SIGSTOP) }
+
+// Resume lets a frozen server go on.
+func (p *Postgres) Resume() { p.signal(syscall.SIGCONT) }
+
+func (p *Postgres) signal(signal syscall.Signal) {
+	p.requireOwn()
+	// The postmaster first, so that it makes no more children; they lead groups of
+	// their own.
+	require.NoError(p.t, syscall.Kill(p.server.PID(), signal))
+	children, err := Descendants(p.server.PID())
+	require.NoError(p.t, err)
+	for _, pid := range children {
+		_ = syscall.Kill(pid, signal) // it may just have ended
 	}
 }
 
@@ -128,6 +149,7 @@ func (s *Temporal) Address() string { return s.address }
 func (s *Temporal) Stop() {
 	if s.server != nil {
 		s.requireOwn()
+		s.Resume() // in case it is frozen
 		server := s.server
 		s.server = nil
 		require.NoError(s.t, server.Stop(context.Background()))
@@ -141,6 +163,18 @@ func (s *Temporal) Start() {
 		s.server, err = devstack.StartTemporal(context.Background(), s.options)
 		require.NoError(s.t, err)
 	}
+}
+
+// Pause freezes the server: connections stay open, and nothing answers.
+func (s *Temporal) Pause() {
+	s.requireOwn()
+	require.NoError(s.t, syscall.Kill(s.server.PID(), syscall.SIGSTOP))
+}
+
+// Resume lets a frozen server go on.
+func (s *Temporal) Resume() {
+	s.requireOwn()
+	require.NoError(s.t, syscall.Kill(s.server.PID(), syscall.SIGCONT))
 }
 
 func (s *Temporal) requireOwn() {

@@ -1,0 +1,206 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// world is a ledger with reservations to look for and a Temporal with workflows.
+type world struct {
+	checks   []earmark.Check
+	statuses map[string]enumspb.WorkflowExecutionStatus // by workflow id; none is not found
+	faults   map[string]error                           // by call: claim, status, refresh, adopt, mark
+
+	claims  int
+	marks   []string
+	nudged  []string
+	adopted []string
+}
+
+func (w *world) ClaimChecks(_ context.Context, leastAge time.Duration, most int) ([]earmark.Check, error) {
+	w.claims++
+	if leastAge != time.Minute {
+		return nil, fmt.Errorf("the least age is %s", leastAge)
+	}
+	if err := w.faults["claim"]; err != nil {
+		return nil, err
+	}
+	n := min(most, len(w.checks))
+	claimed := w.checks[:n]
+	w.checks = w.checks[n:]
+	return claimed, nil
+}
+
+func (w *world) MarkChecked(_ context.Context, tenant, id string, orphan, refreshed bool) error {
+	w.marks = append(w.marks, fmt.Sprintf("%s/%s orphan=%t refreshed=%t", tenant, id, orphan, refreshed))
+	return w.faults["mark"]
+}
+
+func (w *world) Status(_ context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error) {
+	if err := w.faults["status"]; err != nil {
+		return 0, err
+	}
+	status, ok := w.statuses[workflowID]
+	if !ok {
+		return 0, fmt.Errorf("describe: %w", serviceerror.NewNotFound("gone"))
+	}
+	return status, nil
+}
+
+func (w *world) Refresh(_ context.Context, workflowID string) error {
+	w.nudged = append(w.nudged, workflowID)
+	return w.faults["refresh"]
+}
+
+func (w *world) Adopt(_ context.Context, check earmark.Check) error {
+	w.adopted = append(w.adopted, check.ID)
+	return w.faults["adopt"]
+}
+
+func (w *world) reconcile(t *testing.T) (ReconcileReport, error) {
+	t.Helper()
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestActivityEnvironment()
+	r := &Reconciler{Ledger: w, Guardians: w, Logger: slog.New(slog.DiscardHandler)}
+	env.RegisterActivity(r)
+	var report ReconcileReport
+	value, err := env.ExecuteActivity(r.Reconcile)
+	if err != nil {
+		return report, err
+	}
+	return report, value.Get(&report)
+}
+
+func check(id string, state earmark.State) earmark.Check {
+	return earmark.Check{ID: id, Tenant: "acme", WorkflowID: "reservation-" + id, State: state}
+}
+
+const (
+	running    = enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+	terminated = enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED
+)
+
+func TestReconcile(t *testing.T) {
+	t.Parallel()
+	newer := enumspb.WorkflowExecutionStatus(99) // of a Temporal that is newer than this program
+	for name, c := range map[string]struct {
+		state  earmark.State
+		status enumspb.WorkflowExecutionStatus // 0 for not found
+		report ReconcileReport
+		marks  []string
+	}{
+		"held and guarded":     {earmark.StateHeld, running, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=false"}},
+		"review and guarded":   {earmark.StateReview, running, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=false"}},
+		"held and paused":      {earmark.StateHeld, enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=false"}},
+		"held, a newer status": {earmark.StateHeld, newer, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=false"}},
+		"held and terminated":  {earmark.StateHeld, terminated, ReconcileReport{Checked: 1, Orphans: 1, Adopted: 1}, []string{"acme/a orphan=true refreshed=false", "acme/a orphan=false refreshed=false"}},
+		"review and missing":   {earmark.StateReview, 0, ReconcileReport{Checked: 1, Orphans: 1, Adopted: 1}, []string{"acme/a orphan=true refreshed=false", "acme/a orphan=false refreshed=false"}},
+		"settled and open":     {earmark.StateCommitted, running, ReconcileReport{Checked: 1, Refreshed: 1}, nil},
+		"settled and closed":   {earmark.StateExpired, terminated, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=true"}},
+		"settled and missing":  {earmark.StateReleased, 0, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=true"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := &world{checks: []earmark.Check{check("a", c.state)}}
+			if c.status != 0 {
+				w.statuses = map[string]enumspb.WorkflowExecutionStatus{"reservation-a": c.status}
+			}
+			report, err := w.reconcile(t)
+			require.NoError(t, err)
+			require.Equal(t, c.report, report)
+			require.Equal(t, c.marks, w.marks)
+			require.Len(t, w.adopted, c.report.Adopted)
+			require.Len(t, w.nudged, c.report.Refreshed)
+			require.Equal(t, 2, w.claims, "it asks until none is due")
+		})
+	}
+}
+
+// Every status that Temporal knows is either open or closed on purpose.
+func TestClosedStatuses(t *testing.T) {
+	t.Parallel()
+	open := map[string]bool{"Unspecified": true, "Running": true, "Paused": true}
+	for number, name := range enumspb.WorkflowExecutionStatus_name {
+		short := enumspb.WorkflowExecutionStatus(number).String()
+		require.Equal(t, open[short], isOpen(enumspb.WorkflowExecutionStatus(number)), name)
+	}
+}
+
+// A fault is no finding: nothing is marked or started because Temporal is away.
+func TestReconcileEndsWithAFault(t *testing.T) {
+	t.Parallel()
+	away := serviceerror.NewUnavailable("away")
+	setup := func(call string, fault error, state earmark.State, status enumspb.WorkflowExecutionStatus) *world {
+		w := &world{checks: []earmark.Check{check("a", state), check("b", state)}, faults: map[string]error{call: fault}}
+		if status != 0 {
+			w.statuses = map[string]enumspb.WorkflowExecutionStatus{"reservation-a": status, "reservation-b": status}
+		}
+		return w
+	}
+	w := setup("status", away, earmark.StateHeld, running)
+	_, err := w.reconcile(t)
+	require.ErrorContains(t, err, "away")
+	require.Empty(t, w.marks)
+	require.Empty(t, w.adopted)
+
+	w = setup("adopt", away, earmark.StateHeld, 0)
+	_, err = w.reconcile(t)
+	require.ErrorContains(t, err, "away")
+	require.Equal(t, []string{"acme/a orphan=true refreshed=false"}, w.marks, "it stays an orphan, in sight")
+
+	w = setup("mark", away, earmark.StateHeld, 0)
+	_, err = w.reconcile(t)
+	require.ErrorContains(t, err, "away")
+	require.Empty(t, w.adopted)
+
+	w = setup("claim", errors.New("away"), earmark.StateHeld, running)
+	_, err = w.reconcile(t)
+	require.ErrorContains(t, err, "away")
+
+	w = setup("refresh", away, earmark.StateCommitted, running)
+	_, err = w.reconcile(t)
+	require.ErrorContains(t, err, "away")
+
+	w = setup("refresh", serviceerror.NewNotFound("closed since"), earmark.StateCommitted, running)
+	report, err := w.reconcile(t)
+	require.NoError(t, err)
+	require.Equal(t, 2, report.Checked)
+	require.Empty(t, w.marks, "the next look tells that it has closed")
+}
+
+// Temporal is asked no more than 50 times a second.
+func TestReconcileIsSlow(t *testing.T) {
+	t.Parallel()
+	const checks = 31
+	w := &world{}
+	for range checks {
+		w.checks = append(w.checks, check("a", earmark.StateCommitted))
+	}
+	begun := time.Now()
+	report, err := w.reconcile(t)
+	require.NoError(t, err)
+	require.Equal(t, checks, report.Checked)
+	require.GreaterOrEqual(t, time.Since(begun), (checks-1)*time.Second/describesPerSecond)
+}
+
+func TestReconcileStopsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := &world{checks: []earmark.Check{check("a", earmark.StateHeld)}}
+	r := &Reconciler{Ledger: w, Guardians: w, Logger: slog.New(slog.DiscardHandler)}
+	_, err := r.Reconcile(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Empty(t, w.marks)
+}

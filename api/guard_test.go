@@ -1,0 +1,641 @@
+//go:build unix
+
+package api_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
+	sdkworker "go.temporal.io/sdk/worker"
+	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/api"
+	"github.com/earmark-dev/earmark/internal/devstack/devstacktest"
+	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/worker"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+var stack = devstacktest.New(devstacktest.Temporal)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(stack.Main(m)) }
+
+const (
+	patience = 20 * time.Second // with a busy machine
+	limit    = 1000             // tokens of the one budget
+)
+
+var errAway = errors.New("Postgres is away")
+
+// rows is the ledger that a guard and a worker share: the model, one call at a time.
+type rows struct {
+	mu sync.Mutex
+	*model.Ledger
+}
+
+// view is one side's way to the rows; a test may stand in it.
+type view struct {
+	*rows
+	before func(ctx context.Context, verb string) error
+	after  func(verb string)
+	blind  bool // finds no reservation, as if Postgres had lost them
+}
+
+func (v *view) do(ctx context.Context, verb string, f func() (earmark.Result, error)) (earmark.Result, error) {
+	if v.before != nil {
+		if err := v.before(ctx, verb); err != nil {
+			return earmark.Result{}, err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return earmark.Result{}, err
+	}
+	if v.after != nil {
+		defer v.after(verb)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return f()
+}
+
+func (v *view) Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
+	return v.do(ctx, "reserve", func() (earmark.Result, error) { return v.Ledger.Reserve(ctx, a) })
+}
+
+func (v *view) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
+	return v.do(ctx, "commit", func() (earmark.Result, error) { return v.Ledger.Commit(ctx, s, usage) })
+}
+
+func (v *view) Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+	return v.do(ctx, "release", func() (earmark.Result, error) { return v.Ledger.Release(ctx, s) })
+}
+
+func (v *view) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
+	return v.do(ctx, "charge", func() (earmark.Result, error) { return v.Ledger.Charge(ctx, c) })
+}
+
+func (v *view) Inspect(ctx context.Context, tenant, id string) (earmark.Result, error) {
+	return v.do(ctx, "inspect", func() (earmark.Result, error) { return v.Ledger.Inspect(ctx, tenant, id) })
+}
+
+func (v *view) Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error) {
+	result, err := v.do(ctx, "reservation", func() (earmark.Result, error) {
+		if v.blind {
+			return earmark.Result{}, nil
+		}
+		reservation, err := v.Ledger.Reservation(ctx, tenant, id)
+		return earmark.Result{Reservation: reservation}, err
+	})
+	return result.Reservation, err
+}
+
+// side is a guard on a real Temporal, in a namespace of its own, with a worker that
+// a test starts and stops.
+type side struct {
+	*testing.T
+	ctx    context.Context
+	client client.Client
+	rows   *rows
+	here   *view // of the guard
+	there  *view // of the worker
+	guard  *api.TemporalGuard
+	deaf   bool // the worker tells its guard nothing, as if it were another process'
+}
+
+// beside is a guard in one process with its worker; apart is one whose worker runs
+// elsewhere. They admit by different ways.
+func beside(t *testing.T) *side {
+	s := apart(t)
+	s.guard.Admissions = &activities.Admissions{}
+	return s
+}
+
+func apart(t *testing.T) *side {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	s := &side{T: t, ctx: ctx, rows: &rows{Ledger: model.New(time.Now)}}
+	most := int64(limit)
+	_, err := s.rows.CreateBudget(ctx, "acme", earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &most}.WithDefaults())
+	require.NoError(t, err)
+	s.here, s.there = &view{rows: s.rows}, &view{rows: s.rows}
+	namespace := "of-" + earmark.NewReservationID()
+	quiet := slog.New(slog.DiscardHandler)
+	s.client, err = client.DialContext(ctx, client.Options{HostPort: stack.TemporalAddress(), Namespace: namespace, Logger: log.NewStructuredLogger(quiet)})
+	require.NoError(t, err)
+	t.Cleanup(s.client.Close)
+	standard, err := s.client.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: client.DefaultNamespace})
+	require.NoError(t, err)
+	_, err = s.client.WorkflowService().RegisterNamespace(ctx, &workflowservice.RegisterNamespaceRequest{
+		Namespace: namespace, WorkflowExecutionRetentionPeriod: standard.GetConfig().GetWorkflowExecutionRetentionTtl()})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { // Temporal's own caches have to notice
+		_, err := s.client.DescribeWorkflowExecution(ctx, "none", "")
+		var notFound *serviceerror.NotFound
+		return errors.As(err, &notFound)
+	}, patience, 20*time.Millisecond)
+	s.guard = &api.TemporalGuard{Client: s.client, Ledger: s.here, Namespace: namespace, Unindexed: true, Logger: quiet, Deadline: patience}
+	return s
+}
+
+// work starts the worker and returns what stops it.
+func (s *side) work() (stop func()) {
+	w := sdkworker.New(s.client, workflows.TaskQueue, sdkworker.Options{StickyScheduleToStartTimeout: time.Second})
+	heard := s.guard.Admissions
+	if s.deaf {
+		heard = nil
+	}
+	worker.Register(w, &activities.Reservations{Ledger: s.there, Admissions: heard}, &activities.Reconciler{})
+	require.NoError(s, w.Start())
+	s.Cleanup(w.Stop)
+	return w.Stop
+}
+
+// both runs a test for a worker beside the guard, and apart from it.
+func both(t *testing.T, test func(*side)) {
+	t.Helper()
+	for name, setup := range map[string]func(*testing.T) *side{"beside": beside, "apart": apart} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(setup(t))
+		})
+	}
+}
+
+func admissionOf(tokens int64) earmark.Admission {
+	request := earmark.ReservationRequest{Scopes: []string{"acme/ml"}, Amounts: earmark.Amounts{"tokens": tokens}}.WithDefaults()
+	id := earmark.NewReservationID()
+	return earmark.Admission{ID: id, Tenant: "acme", Request: request, RequestHash: request.Hash(),
+		WorkflowID: workflows.ReservationWorkflowID(id)}
+}
+
+// admit asks at this moment.
+func (s *side) admit(a earmark.Admission) (earmark.Result, error) {
+	a.AdmitBy = time.Now()
+	return s.guard.Admit(s.ctx, a)
+}
+
+func (s *side) admitted(a earmark.Admission) {
+	s.Helper()
+	result, err := s.admit(a)
+	require.NoError(s, err)
+	require.Contains(s, []earmark.Outcome{earmark.OutcomeApplied, earmark.OutcomeSame}, result.Outcome)
+	require.Equal(s, earmark.StateHeld, result.Reservation.State)
+	require.Equal(s, a.ID, result.Reservation.ID)
+}
+
+func (s *side) row(a earmark.Admission) *earmark.Reservation {
+	s.rows.mu.Lock()
+	defer s.rows.mu.Unlock()
+	reservation, err := s.rows.Reservation(s.ctx, a.Tenant, a.ID)
+	require.NoError(s, err)
+	return reservation
+}
+
+func (s *side) ending(a earmark.Admission) workflows.Ending {
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	var ending workflows.Ending
+	require.NoError(s, s.client.GetWorkflow(ctx, a.WorkflowID, "").Get(ctx, &ending))
+	return ending
+}
+
+// signalled tells whether the workflow was sent a signal of that name.
+func (s *side) signalled(a earmark.Admission, name string) bool {
+	history := s.client.GetWorkflowHistory(s.ctx, a.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for history.HasNext() {
+		event, err := history.Next()
+		require.NoError(s, err)
+		if event.GetWorkflowExecutionSignaledEventAttributes().GetSignalName() == name {
+			return true
+		}
+	}
+	return false
+}
+
+func settlementOf(a earmark.Admission) earmark.Settlement {
+	return earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorAPI}
+}
+
+var usage = earmark.Amounts{"tokens": 70}
+
+func TestGuardAdmitsAndSettles(t *testing.T) {
+	t.Parallel()
+	both(t, func(s *side) {
+		s.work()
+		one, two := admissionOf(100), admissionOf(200)
+		s.admitted(one)
+		s.admitted(two)
+		s.admitted(one) // a second attempt is attached to the open workflow of the first
+
+		result, accepted, err := s.guard.Commit(s.ctx, settlementOf(one), usage)
+		require.NoError(s, err)
+		require.False(s, accepted)
+		require.Equal(s, earmark.OutcomeApplied, result.Outcome)
+		require.Equal(s, usage, result.Reservation.Usage)
+		require.Equal(s, earmark.StateCommitted, s.ending(one).State)
+
+		release := settlementOf(two)
+		release.Reason = "not called"
+		result, accepted, err = s.guard.Release(s.ctx, release)
+		require.NoError(s, err)
+		require.False(s, accepted)
+		require.Equal(s, earmark.StateReleased, result.Reservation.State)
+		require.Equal(s, "not called", result.Reservation.Reason)
+
+		// Once more: no workflow is open, and the ledger says what stands.
+		result, accepted, err = s.guard.Commit(s.ctx, settlementOf(one), usage)
+		require.NoError(s, err)
+		require.False(s, accepted)
+		require.Equal(s, earmark.OutcomeSame, result.Outcome)
+	})
+}
+
+// Next to its worker a guard hears of the admission without asking Temporal.
+func TestGuardStartsEagerly(t *testing.T) {
+	t.Parallel()
+	s := beside(t)
+	s.work()
+	a := admissionOf(100)
+	s.admitted(a)
+	history := s.client.GetWorkflowHistory(s.ctx, a.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	require.True(t, history.HasNext())
+	event, err := history.Next()
+	require.NoError(t, err)
+	require.True(t, event.GetWorkflowExecutionStartedEventAttributes().GetEagerExecutionAccepted())
+}
+
+func TestGuardDenies(t *testing.T) {
+	t.Parallel()
+	both(t, func(s *side) {
+		s.work()
+		a := admissionOf(limit + 1)
+		result, err := s.admit(a)
+		require.NoError(s, err)
+		require.Equal(s, earmark.OutcomeDenied, result.Outcome)
+		require.Equal(s, int64(limit+1), result.Decision.Violations[0].Requested)
+		require.Nil(s, result.Reservation)
+		require.Equal(s, earmark.OutcomeDenied, s.ending(a).Outcome)
+
+		a.Request.Amounts = earmark.Amounts{"tokens": 1} // a denial does not stick to its id
+		a.RequestHash = a.Request.Hash()
+		s.admitted(a)
+	})
+}
+
+func TestGuardTellsMismatch(t *testing.T) {
+	t.Parallel()
+	both(t, func(s *side) {
+		s.work()
+		a := admissionOf(100)
+		s.admitted(a)
+		a.Request.Amounts = earmark.Amounts{"tokens": 1}
+		a.RequestHash = a.Request.Hash()
+		result, err := s.admit(a)
+		require.NoError(s, err)
+		require.Equal(s, earmark.OutcomeMismatch, result.Outcome)
+		require.Nil(s, result.Reservation)
+	})
+}
+
+// A second request under the same id comes while the first is decided, and asks
+// when that is over. It is not told the first one's no.
+func TestGuardTellsNobodyElsesDenial(t *testing.T) {
+	t.Parallel()
+	s := beside(t)
+	s.deaf = true
+	first := admissionOf(limit + 1)
+	second := admissionOf(100)
+	second.ID, second.WorkflowID = first.ID, first.WorkflowID
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s.there.before = func(context.Context, string) error {
+		once.Do(func() { close(begun); <-proceed })
+		return nil
+	}
+	s.work()
+	var group errgroup.Group
+	group.Go(func() error {
+		result, err := s.admit(first)
+		if err == nil && result.Outcome != earmark.OutcomeDenied {
+			err = errors.New("the first was not denied but " + string(result.Outcome))
+		}
+		return err
+	})
+	<-begun
+	time.AfterFunc(30*time.Millisecond, func() { close(proceed) }) // the second is attached, and has not asked yet
+	result, err := s.admit(second)
+	require.NoError(t, err)
+	require.NotEqual(t, earmark.OutcomeDenied, result.Outcome)
+	require.NoError(t, group.Wait())
+	s.admitted(second)
+}
+
+// A no that Temporal did not take, since a signal came, is only a hint: the second
+// decision counts.
+func TestGuardDoesNotTellAHint(t *testing.T) {
+	t.Parallel()
+	s := beside(t)
+	a := admissionOf(limit + 1)
+	tries := 0
+	s.there.after = func(verb string) {
+		if verb != "reserve" {
+			return
+		}
+		if tries++; tries == 1 { // denied, and then there is room
+			require.NoError(t, s.client.SignalWorkflow(s.ctx, a.WorkflowID, "", workflows.SignalRefresh, nil))
+			more := int64(2 * limit)
+			page, err := s.rows.Budgets(s.ctx, "acme", earmark.BudgetFilter{})
+			require.NoError(t, err)
+			_, err = s.rows.PatchBudget(s.ctx, "acme", page.Data[0].ID, earmark.BudgetPatch{Limit: &more})
+			require.NoError(t, err)
+		}
+	}
+	s.work()
+	begun := time.Now()
+	s.admitted(a)
+	require.Less(t, time.Since(begun), s.guard.Deadline/2, "the yes was heard when it was said")
+	require.Equal(t, 2, tries)
+}
+
+// Past the deadline the caller is told "unknown", and from then on nothing is
+// reserved any more.
+func TestGuardDeadline(t *testing.T) {
+	t.Parallel()
+	unknown := func(s *side, a earmark.Admission) {
+		s.Helper()
+		begun := time.Now()
+		result, err := s.admit(a)
+		var e *earmark.Error
+		require.ErrorAs(s, err, &e)
+		require.Equal(s, earmark.CodeAdmissionUnknown, e.Code)
+		require.Equal(s, a.ID, e.ReservationID)
+		require.Positive(s, e.RetryAfter)
+		require.Zero(s, result)
+		require.Less(s, time.Since(begun), s.guard.Deadline+time.Second)
+	}
+	t.Run("no worker runs", func(t *testing.T) {
+		t.Parallel()
+		both(t, func(s *side) {
+			s.guard.Deadline = 300 * time.Millisecond
+			a := admissionOf(100)
+			unknown(s, a)
+			s.work()
+			require.Equal(s, earmark.OutcomeTooLate, s.ending(a).Outcome)
+			require.Nil(s, s.row(a))
+		})
+	})
+	t.Run("Postgres hangs", func(t *testing.T) {
+		t.Parallel()
+		both(t, func(s *side) {
+			s.guard.Deadline = 500 * time.Millisecond
+			back := make(chan struct{})
+			s.there.before = func(ctx context.Context, _ string) error {
+				select {
+				case <-back:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			s.work()
+			a := admissionOf(100)
+			unknown(s, a)
+			close(back)
+			require.Equal(s, earmark.OutcomeTooLate, s.ending(a).Outcome)
+			require.Nil(s, s.row(a))
+		})
+	})
+	t.Run("the row cannot be read", func(t *testing.T) {
+		t.Parallel()
+		s := apart(t)
+		s.here.before = func(context.Context, string) error { return errAway }
+		s.work()
+		unknown(s, admissionOf(100))
+	})
+	t.Run("the row is lost", func(t *testing.T) {
+		t.Parallel()
+		s := apart(t)
+		s.here.blind = true
+		s.work()
+		result, err := s.admit(admissionOf(100))
+		require.NoError(t, err)
+		require.Equal(t, earmark.Result{Outcome: earmark.OutcomeUnknown}, result, "what the workflow knows is no success without a row")
+	})
+}
+
+// Under overload a call waits for a place, and is told to come back before it has
+// begun anything.
+func TestGuardIsBounded(t *testing.T) {
+	t.Parallel()
+	const places = 64
+	s := apart(t)
+	s.guard.Deadline = 4 * time.Second
+	ctx, leave := context.WithCancel(s.ctx)
+	var group errgroup.Group
+	for range places {
+		group.Go(func() error { // no worker runs
+			_, err := s.guard.Admit(ctx, admissionOf(1))
+			return err
+		})
+	}
+	a := admissionOf(1)
+	var e *earmark.Error
+	require.Eventually(t, func() bool {
+		brief, cancel := context.WithTimeout(s.ctx, 10*time.Millisecond)
+		defer cancel()
+		_, err := s.guard.Admit(brief, admissionOf(1))
+		return !errors.As(err, &e) // turned away, and not "unknown"
+	}, patience, 10*time.Millisecond, "all places are taken")
+	_, err := s.admit(a)
+	leave()
+	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
+	require.ErrorAs(t, err, &e)
+	require.Positive(t, e.RetryAfter)
+	_, err = s.client.DescribeWorkflowExecution(s.ctx, a.WorkflowID, "")
+	var notFound *serviceerror.NotFound
+	require.ErrorAs(t, err, &notFound, "nothing has begun")
+	require.Error(t, group.Wait())
+	s.work()
+	s.admitted(admissionOf(1))
+}
+
+// The second attempt meets the workflow of the first, which finds its own time
+// over, and then has one of its own.
+func TestGuardSecondAttempt(t *testing.T) {
+	t.Parallel()
+	both(t, func(s *side) {
+		s.guard.Deadline = 200 * time.Millisecond
+		a := admissionOf(100)
+		_, err := s.admit(a)
+		require.Equal(s, earmark.CodeAdmissionUnknown, earmark.ErrorCode(err))
+		s.guard.Deadline = patience
+		var group errgroup.Group
+		group.Go(func() error {
+			result, err := s.admit(a)
+			if err == nil && result.Outcome != earmark.OutcomeApplied {
+				err = errors.New(string(result.Outcome))
+			}
+			return err
+		})
+		time.Sleep(200 * time.Millisecond)
+		s.work()
+		require.NoError(s, group.Wait())
+		require.Equal(s, earmark.StateHeld, s.row(a).State)
+	})
+}
+
+// Many at once with one key are one reservation, and each is told so.
+func TestGuardManyAtOnce(t *testing.T) {
+	t.Parallel()
+	both(t, func(s *side) {
+		s.work()
+		a := admissionOf(limit)
+		var group errgroup.Group
+		for range 8 { // Temporal allows ten updates in flight
+			group.Go(func() error {
+				result, err := s.admit(a)
+				if err == nil && (result.Reservation == nil || result.Reservation.State != earmark.StateHeld) {
+					err = errors.New("it was not admitted but " + string(result.Outcome))
+				}
+				return err
+			})
+		}
+		require.NoError(s, group.Wait())
+	})
+}
+
+// With no worker a settlement goes past the workflow, which is told later.
+func TestGuardSettlesWithoutAWorker(t *testing.T) {
+	t.Parallel()
+	both(t, func(s *side) {
+		stop := s.work()
+		a := admissionOf(100)
+		s.admitted(a)
+		stop()
+		result, accepted, err := s.guard.Commit(s.ctx, settlementOf(a), usage)
+		require.NoError(s, err)
+		require.False(s, accepted)
+		require.Equal(s, earmark.OutcomeApplied, result.Outcome)
+		require.Equal(s, earmark.StateCommitted, s.row(a).State)
+		require.Eventually(s, func() bool { return s.signalled(a, workflows.SignalRefresh) }, patience, 10*time.Millisecond, "it was not told")
+		s.work()
+		require.Equal(s, earmark.StateCommitted, s.ending(a).State)
+	})
+}
+
+// Neither the workflow nor Postgres answers: Temporal keeps the usage.
+func TestGuardAccepts(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(context.Context, string) error{
+		"Postgres refuses": func(context.Context, string) error { return errAway },
+		"Postgres hangs":   func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := apart(t)
+			stop := s.work()
+			a := admissionOf(100)
+			s.admitted(a)
+			stop()
+			s.here.before = fault
+			_, accepted, err := s.guard.Commit(s.ctx, settlementOf(a), usage)
+			require.NoError(t, err)
+			require.True(t, accepted)
+			require.Equal(t, earmark.StateHeld, s.row(a).State)
+			s.work()
+			require.Equal(t, earmark.StateCommitted, s.ending(a).State)
+			require.Equal(t, usage, s.row(a).Usage)
+		})
+	}
+	t.Run("the admission is still undecided", func(t *testing.T) {
+		t.Parallel()
+		s := apart(t)
+		s.guard.Deadline = 200 * time.Millisecond
+		a := admissionOf(100)
+		_, err := s.admit(a)
+		require.Error(t, err)
+		_, accepted, err := s.guard.Commit(s.ctx, settlementOf(a), usage)
+		require.NoError(t, err)
+		require.True(t, accepted, "the caller was told unknown and went ahead")
+		s.work()
+		require.Equal(t, earmark.StateCommitted, s.ending(a).State)
+		require.Equal(t, usage, s.row(a).Usage)
+	})
+}
+
+func TestGuardFindsNothing(t *testing.T) {
+	t.Parallel()
+	s := apart(t)
+	s.work()
+	a := admissionOf(100)
+	result, accepted, err := s.guard.Commit(s.ctx, settlementOf(a), usage)
+	require.NoError(t, err)
+	require.False(t, accepted, "nobody would apply it")
+	require.Equal(t, earmark.OutcomeUnknown, result.Outcome)
+
+	s.here.before = func(context.Context, string) error { return errAway }
+	_, accepted, err = s.guard.Release(s.ctx, settlementOf(a))
+	require.ErrorIs(t, err, errAway)
+	require.False(t, accepted)
+}
+
+// A charge does not depend on its caller's connection.
+func TestGuardSettlesWhenItsCallerLeaves(t *testing.T) {
+	t.Parallel()
+	s := apart(t)
+	stop := s.work()
+	one, two := admissionOf(100), admissionOf(100)
+	s.admitted(one)
+	s.admitted(two)
+	left, leave := context.WithCancel(s.ctx)
+	leave()
+	result, _, err := s.guard.Commit(left, settlementOf(one), usage)
+	require.NoError(t, err)
+	require.Equal(t, earmark.StateCommitted, result.Reservation.State)
+
+	stop()
+	leaving, leave := context.WithCancel(s.ctx)
+	time.AfterFunc(100*time.Millisecond, leave)
+	result, _, err = s.guard.Commit(leaving, settlementOf(two), usage)
+	require.NoError(t, err)
+	require.Equal(t, earmark.StateCommitted, result.Reservation.State)
+}
+
+func TestGuardReady(t *testing.T) {
+	t.Parallel()
+	s := apart(t)
+	require.NoError(t, s.guard.Ready(s.ctx), "without the search attributes none is missed")
+	s.guard.Unindexed = false
+	err := s.guard.Ready(s.ctx)
+	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
+	require.ErrorContains(t, err, "EarmarkExpiresAt, EarmarkScope, EarmarkState, EarmarkTenant")
+	require.ErrorContains(t, err, "earmark migrate up")
+	added, err := workflows.AddSearchAttributes(s.ctx, s.client, s.guard.Namespace)
+	require.NoError(t, err)
+	require.Len(t, added, 4)
+	require.Eventually(t, func() bool { return s.guard.Ready(s.ctx) == nil }, patience, 50*time.Millisecond)
+	added, err = workflows.AddSearchAttributes(s.ctx, s.client, s.guard.Namespace)
+	require.NoError(t, err)
+	require.Empty(t, added, "there is nothing to add twice")
+
+	away, err := client.NewLazyClient(client.Options{HostPort: "127.0.0.1:1", Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+	require.NoError(t, err)
+	defer away.Close()
+	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+	defer cancel()
+	s.guard.Client = away
+	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(s.guard.Ready(ctx)))
+}

@@ -1,0 +1,249 @@
+//go:build unix
+
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
+	"go.uber.org/goleak"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/internal/devstack"
+	"github.com/earmark-dev/earmark/internal/devstack/devstacktest"
+	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+var stack = devstacktest.New(devstacktest.Temporal)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(stack.Main(m)) }
+
+const patience = 20 * time.Second // with a busy machine
+
+// ledger is the model of the ledger, one call at a time, with rows to check.
+type ledger struct {
+	mu     sync.Mutex
+	model  *model.Ledger
+	checks []earmark.Check
+	marks  []string
+}
+
+func newLedger(t *testing.T) *ledger {
+	l := &ledger{model: model.New(time.Now)}
+	limit := int64(1000)
+	_, err := l.model.CreateBudget(t.Context(), "acme", earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit}.WithDefaults())
+	require.NoError(t, err)
+	return l
+}
+
+func (l *ledger) locked(f func() (earmark.Result, error)) (earmark.Result, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return f()
+}
+
+func (l *ledger) Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
+	return l.locked(func() (earmark.Result, error) { return l.model.Reserve(ctx, a) })
+}
+
+func (l *ledger) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
+	return l.locked(func() (earmark.Result, error) { return l.model.Commit(ctx, s, usage) })
+}
+
+func (l *ledger) Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+	return l.locked(func() (earmark.Result, error) { return l.model.Release(ctx, s) })
+}
+
+func (l *ledger) GiveBack(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+	return l.locked(func() (earmark.Result, error) { return l.model.GiveBack(ctx, s) })
+}
+
+func (l *ledger) Expire(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+	return l.locked(func() (earmark.Result, error) { return l.model.Expire(ctx, s) })
+}
+
+func (l *ledger) Extend(ctx context.Context, s earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+	return l.locked(func() (earmark.Result, error) { return l.model.Extend(ctx, s, ttl) })
+}
+
+func (l *ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
+	return l.locked(func() (earmark.Result, error) { return l.model.Charge(ctx, c) })
+}
+
+func (l *ledger) Inspect(ctx context.Context, tenant, id string) (earmark.Result, error) {
+	return l.locked(func() (earmark.Result, error) { return l.model.Inspect(ctx, tenant, id) })
+}
+
+func (l *ledger) Sweep(ctx context.Context, grace time.Duration, most int) (ids []string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.model.Sweep(ctx, grace, most)
+}
+
+func (l *ledger) ClaimChecks(_ context.Context, _ time.Duration, _ int) ([]earmark.Check, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	claimed := l.checks
+	l.checks = nil
+	return claimed, nil
+}
+
+func (l *ledger) MarkChecked(_ context.Context, _, id string, _, _ bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.marks = append(l.marks, id)
+	return nil
+}
+
+func (l *ledger) marked() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string{}, l.marks...)
+}
+
+func lazyClient(t *testing.T, address string) client.Client {
+	c, err := client.NewLazyClient(client.Options{HostPort: address, Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	return c
+}
+
+// run runs a worker and returns what stops it.
+func run(t *testing.T, c client.Client, l Ledger) (stop func()) {
+	w := New(c, Options{Ledger: l, Logger: slog.New(slog.DiscardHandler), Grace: DefaultGrace, Admissions: &activities.Admissions{}})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+		case <-time.After(patience):
+			require.Fail(t, "the worker did not stop")
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func admission() earmark.Admission {
+	request := earmark.ReservationRequest{Scopes: []string{"acme/ml"}, Amounts: earmark.Amounts{"tokens": 100}}.WithDefaults()
+	id := earmark.NewReservationID()
+	return earmark.Admission{ID: id, Tenant: "acme", Request: request, RequestHash: request.Hash(), WorkflowID: workflows.ReservationWorkflowID(id)}
+}
+
+// lifecycle admits and releases by way of Temporal.
+func lifecycle(t *testing.T, c client.Client) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	a := admission()
+	run, err := c.ExecuteWorkflow(ctx, workflows.StartOptions(a, time.Now(), true), workflows.ReservationType,
+		workflows.ReservationInput{Admission: a, Unindexed: true})
+	require.NoError(t, err)
+	require.NoError(t, c.SignalWorkflow(ctx, a.WorkflowID, "", workflows.MessageRelease, nil))
+	var ending workflows.Ending
+	require.NoError(t, run.Get(ctx, &ending))
+	require.Equal(t, earmark.StateReleased, ending.State)
+}
+
+// A worker may start before Temporal does, outlives its end, and stops all the same.
+func TestRunWaitsForTemporal(t *testing.T) {
+	port := freePort(t)
+	c := lazyClient(t, net.JoinHostPort("127.0.0.1", port))
+	stop := run(t, c, newLedger(t))
+	time.Sleep(2 * retryPause) // so that a first try has failed
+	temporal, err := devstack.StartTemporal(t.Context(), devstack.TemporalOptions{
+		Dir: filepath.Join(t.TempDir(), "temporal"), Port: number(t, port), Headless: true, InMemory: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, temporal.Stop(context.Background())) })
+	lifecycle(t, lazyClient(t, temporal.Address())) // of its own: the other one's connection may still pause
+	require.Eventually(t, func() bool { return scheduled(t, c) == nil }, patience, 50*time.Millisecond, "there is no schedule")
+	stop()
+}
+
+func TestRunStopsWhileItWaitsForTemporal(t *testing.T) {
+	c := lazyClient(t, net.JoinHostPort("127.0.0.1", freePort(t)))
+	stop := run(t, c, newLedger(t))
+	time.Sleep(100 * time.Millisecond)
+	begun := time.Now()
+	stop()
+	require.Less(t, time.Since(begun), 10*time.Second)
+}
+
+// The schedule is made once, whoever makes it, and made again when it is lost.
+func TestSchedule(t *testing.T) {
+	c := lazyClient(t, stack.TemporalAddress())
+	w := New(c, Options{Ledger: newLedger(t), Logger: slog.New(slog.DiscardHandler), Grace: DefaultGrace})
+	ctx := t.Context()
+	handle := c.ScheduleClient().GetHandle(ctx, workflows.ReconcileScheduleID)
+	for range 2 {
+		require.NoError(t, w.ensureSchedule(ctx))
+		require.NoError(t, w.ensureSchedule(ctx), "it exists, which is as good")
+		description, err := handle.Describe(ctx)
+		require.NoError(t, err)
+		require.Equal(t, workflows.ReconcileEvery, description.Schedule.Spec.Intervals[0].Every)
+		action := description.Schedule.Action.(*client.ScheduleWorkflowAction)
+		require.Equal(t, workflows.TaskQueue, action.TaskQueue)
+		require.Equal(t, workflows.ReconcileType, action.Workflow)
+
+		require.NoError(t, handle.Delete(ctx))
+		var notFound *serviceerror.NotFound
+		require.ErrorAs(t, scheduled(t, c), &notFound)
+	}
+}
+
+// The whole way of the reconciler: the schedule starts the workflow, that runs the
+// activity, which finds an orphan and starts its guardian.
+func TestScheduleReconciles(t *testing.T) {
+	c := lazyClient(t, stack.TemporalAddress())
+	l := newLedger(t)
+	a := admission()
+	_, err := l.Reserve(t.Context(), a)
+	require.NoError(t, err)
+	l.checks = []earmark.Check{{ID: a.ID, Tenant: a.Tenant, WorkflowID: a.WorkflowID, State: earmark.StateHeld, Request: a.Request, RequestHash: a.RequestHash, ExpiresAt: time.Now()}}
+	stop := run(t, c, l)
+	require.Eventually(t, func() bool { return scheduled(t, c) == nil }, patience, 50*time.Millisecond)
+	require.NoError(t, c.ScheduleClient().GetHandle(t.Context(), workflows.ReconcileScheduleID).Trigger(t.Context(), client.ScheduleTriggerOptions{}))
+	require.Eventually(t, func() bool { return len(l.marked()) == 2 }, patience, 50*time.Millisecond, "marked an orphan, then guarded")
+	require.NoError(t, c.SignalWorkflow(t.Context(), a.WorkflowID, "", workflows.MessageRelease, nil))
+	var ending workflows.Ending
+	require.NoError(t, c.GetWorkflow(t.Context(), a.WorkflowID, "").Get(t.Context(), &ending))
+	require.Equal(t, earmark.StateReleased, ending.State)
+	require.NoError(t, c.ScheduleClient().GetHandle(t.Context(), workflows.ReconcileScheduleID).Delete(t.Context()))
+	stop()
+}
+
+func scheduled(t *testing.T, c client.Client) error {
+	_, err := c.WorkflowService().DescribeSchedule(t.Context(), &workflowservice.DescribeScheduleRequest{
+		Namespace: client.DefaultNamespace, ScheduleId: workflows.ReconcileScheduleID})
+	return err
+}
+
+func freePort(t *testing.T) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, listener.Close()) }()
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	return port
+}
+
+func number(t *testing.T, port string) int {
+	n, err := net.LookupPort("tcp", port)
+	require.NoError(t, err)
+	return n
+}

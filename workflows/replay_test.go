@@ -1,0 +1,63 @@
+package workflows_test
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+// recordings are the histories in testdata/replay, by name. They are recorded by
+// record_test.go, from code that is released, and never to make this test pass: a
+// workflow that is open while the code changes has to go on from such a history.
+var recordings = []string{
+	"adopted", "cancelled", "charged", "committed_by_signal", "committed_by_update", "denied", "expired",
+	"extended", "patient", "released", "released_first", "review_committed",
+}
+
+const recordingsDir = "testdata/replay"
+
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob(filepath.Join(recordingsDir, "*.json"))
+	require.NoError(t, err)
+	require.Len(t, files, len(recordings), "run `make replay-fixtures` for a new one")
+	replayer := worker.NewWorkflowReplayer()
+	replayer.RegisterWorkflowWithOptions(workflows.Reservation, workflow.RegisterOptions{Name: workflows.ReservationType})
+	for _, name := range recordings {
+		t.Run(name, func(t *testing.T) {
+			err := replayer.ReplayWorkflowHistoryFromJSONFile(log.NewStructuredLogger(slog.New(slog.DiscardHandler)), recordingFile(name))
+			require.NoError(t, err, "the workflow would not go on from a history of before: guard the change with workflow.GetVersion")
+		})
+	}
+}
+
+// Recordings are public: nothing in them names the machine they were made on.
+func TestRecordingsNameNoMachine(t *testing.T) {
+	t.Parallel()
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	for _, name := range recordings {
+		text, err := os.ReadFile(recordingFile(name))
+		require.NoError(t, err)
+		for _, word := range append(unwanted, host) {
+			require.NotContains(t, string(text), `"`+word, name)
+		}
+		require.Less(t, len(text), 32<<10, "%s is large", name)
+		require.False(t, strings.Contains(string(text), "@"), "%s: an identity has an @", name)
+	}
+}
+
+// unwanted are the fields of events that tell of a machine or a build, and matter
+// to no replay.
+var unwanted = []string{"identity", "workerVersion", "binaryChecksum"}
+
+func recordingFile(name string) string { return filepath.Join(recordingsDir, name+".json") }
