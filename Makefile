@@ -21,7 +21,7 @@ TEMPORAL := $(if $(shell command -v temporal 2>/dev/null),,bin/temporal)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: bin/earmark $(TEMPORAL) ## build earmark and, where none is installed, Temporal into bin/
@@ -53,6 +53,10 @@ test: $(TEMPORAL) ## run all tests, on a real Postgres and a real Temporal
 .PHONY: test-race
 test-race: $(TEMPORAL) ## the same under the race detector; takes longer
 	@$(GO) test $(TEST_RACE_FLAGS) $(PACKAGES)
+
+.PHONY: replay-fixtures
+replay-fixtures: $(TEMPORAL) ## record the workflow histories that are missing from workflows/testdata/replay
+	@$(GO) test -count=1 -tags record -run '^TestRecord$$' ./workflows
 
 .PHONY: test-flags
 test-flags: # for .ci/run, whose last words are to be those of go test

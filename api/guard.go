@@ -82,13 +82,13 @@ func (g *TemporalGuard) Admit(ctx context.Context, admission earmark.Admission) 
 	if deadline == 0 {
 		deadline = DefaultAdmissionDeadline
 	}
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
 	leave, err := g.enter(ctx, deadline/2)
 	if err != nil {
 		return earmark.Result{}, err
 	}
 	defer leave()
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	defer cancel()
 	admission.AdmitBy = admission.AdmitBy.Add(deadline)
 	for late := 0; late < admitTries; {
 		result, err := g.attempt(ctx, admission)
@@ -114,15 +114,13 @@ func (g *TemporalGuard) enter(ctx context.Context, patience time.Duration) (leav
 		return leave, nil
 	default:
 	}
-	waited := time.NewTimer(patience)
-	defer waited.Stop()
+	waited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	select {
 	case g.slots <- struct{}{}:
 		return leave, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-waited.C:
-		busy := earmark.Errorf(earmark.CodeUnavailable, "%d admissions are under way, and none ended in %s; nothing was reserved", admissionsAtOnce, patience)
+	case <-waited.Done():
+		busy := earmark.Errorf(earmark.CodeUnavailable, "%d admissions are under way, and none ended in time; nothing was reserved", admissionsAtOnce)
 		busy.RetryAfter = retryPause
 		return nil, busy
 	}

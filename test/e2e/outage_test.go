@@ -116,11 +116,12 @@ func TestTemporalAway(t *testing.T) {
 	b.requireUnavailable(answers[0], earmark.CodeUnavailable, earmark.CodeAdmissionUnknown)
 	for i, x := range answers {
 		t.Logf("answer %d: %d in %s", i, x.code, x.took)
-		require.Less(t, x.took, 6*time.Second)
 		if i > 0 {
+			require.Less(t, x.took, 6*time.Second)
 			x.status(t, http.StatusOK)
 		}
 	}
+	require.Less(t, answers[0].took, stack.DefaultAdmissionDeadline+2*time.Second)
 	b.awaitState(expiring.ID, earmark.StateExpired, moment) // the sweeper needs no Temporal
 	b.requireBalance(budget, 100, 70)
 	decision := decoded[earmark.Decision](t, b.do("POST", "/v1/decisions", tokens("acme", 100, 60)).status(t, http.StatusOK))

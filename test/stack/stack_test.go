@@ -27,8 +27,13 @@ func TestProcessesUnderControl(t *testing.T) {
 
 	server.Pause()
 	client := http.Client{Timeout: 200 * time.Millisecond}
-	_, err := client.Get(address + "/healthz")
-	require.Error(t, err)
+	stack.Eventually(t, 10*time.Second, "silence", func() bool { // the signal reaches the threads one by one
+		response, err := client.Get(address + "/healthz")
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		return err != nil
+	})
 	server.Resume()
 	stack.Eventually(t, 10*time.Second, "an answer", server.IsReady)
 
