@@ -452,16 +452,16 @@ func TestGuardIsBounded(t *testing.T) {
 		})
 	}
 	a := admissionOf(1)
-	var e *earmark.Error
 	require.Eventually(t, func() bool {
 		brief, cancel := context.WithTimeout(s.ctx, 10*time.Millisecond)
 		defer cancel()
 		_, err := s.guard.Admit(brief, admissionOf(1))
-		return !errors.As(err, &e) // turned away, and not "unknown"
+		return earmark.ErrorCode(err) == earmark.CodeUnavailable // turned away, and not "unknown"
 	}, patience, 10*time.Millisecond, "all places are taken")
 	_, err := s.admit(a)
 	leave()
 	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
+	var e *earmark.Error
 	require.ErrorAs(t, err, &e)
 	require.Positive(t, e.RetryAfter)
 	_, err = s.client.DescribeWorkflowExecution(s.ctx, a.WorkflowID, "")
