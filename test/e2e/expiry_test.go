@@ -39,7 +39,7 @@ func TestExpiry(t *testing.T) {
 		journal := b.entries(reservation.ID)
 		require.Equal(t, earmark.ActorWorkflow, journal[len(journal)-1].Actor)
 	}
-	b.awaitFound(1, "EarmarkState = 'review' AND WorkflowId = '" + held["review"].WorkflowID + "'")
+	b.awaitFound(1, "EarmarkState = 'review' AND WorkflowId = '"+held["review"].WorkflowID+"'")
 	b.awaitClosed(held["release"].ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	b.awaitClosed(held["commit"].ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 
