@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"time"
 
@@ -74,9 +73,7 @@ func (s *demoSettings) check() error {
 
 func (s *demoSettings) run(cmd *cobra.Command) error {
 	ctx := cmd.Context()
-	if address := os.Getenv(urlEnv); address != "" && !cmd.Flags().Changed("url") {
-		s.url = address
-	}
+	s.url = urlOr(cmd, s.url)
 	api, err := client.New(s.url, client.WithUserAgent("earmark-demo/"+version))
 	if err != nil {
 		return usageError{fmt.Errorf("--url: %w", err)}

@@ -65,7 +65,7 @@ Exits with 1 when the audit finds a mismatch or a row has no decision.`,
 	flags.Float64Var(&s.Speed, "speed", 1, "how many seconds of the trace pass in one second")
 	flags.Int64Var(&s.limit, "limit", 0, "limit of the run's budget in tokens (default: room for all rows)")
 	flags.Int64Var(&s.MaxOutputTokens, "max-output-tokens", defaultMaxOutputTokens, "tokens that a row reserves on top of its context")
-	flags.StringVar(&s.url, "url", "http://127.0.0.1:8080", "address of the server")
+	flags.StringVar(&s.url, "url", defaultURL, "address of the server (env "+urlEnv+")")
 	flags.StringVar(&s.Scope, "scope", "", "scope of the run's budget (default: replay/ and the time)")
 	flags.Int64Var(&s.MaxRows, "rows", 0, "replay only so many rows (default: all)")
 	flags.Uint64Var(&s.Seed, "seed", 1, "seed of how long the model works on each row")
@@ -87,6 +87,7 @@ func (s *replaySettings) check(cmd *cobra.Command) error {
 	case s.MaxRows < 0:
 		return fmt.Errorf("--rows %d is negative", s.MaxRows)
 	}
+	s.url = urlOr(cmd, s.url)
 	if s.Scope != "" {
 		if err := earmark.ValidateScope("--scope", s.Scope); err != nil {
 			return err

@@ -78,10 +78,17 @@ func (o *options) run(do func(s *session, args []string) error) func(*cobra.Comm
 	}
 }
 
-func (o *options) open(cmd *cobra.Command, extra ...client.Option) (*session, error) {
+// urlOr is the server's address: the flag if it was given, else the environment's,
+// else the flag's default.
+func urlOr(cmd *cobra.Command, flag string) string {
 	if address := os.Getenv(urlEnv); address != "" && !cmd.Flags().Changed("url") {
-		o.url = address
+		return address
 	}
+	return flag
+}
+
+func (o *options) open(cmd *cobra.Command, extra ...client.Option) (*session, error) {
+	o.url = urlOr(cmd, o.url)
 	last := &recorder{next: http.DefaultTransport}
 	api, err := client.New(o.url, append([]client.Option{
 		client.WithHTTPClient(&http.Client{Transport: last, Timeout: callTimeout}),

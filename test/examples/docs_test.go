@@ -1,0 +1,335 @@
+//go:build unix
+
+package examples_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/client"
+	"github.com/earmark-dev/earmark/test/stack"
+)
+
+// block is one fenced block of a document.
+type block struct {
+	language, section, text string
+}
+
+var fence = regexp.MustCompile("(?ms)^## ([^\n]*)$|^```([a-z]*)\n(.*?)^```$")
+
+func blocksOf(t *testing.T, document string) []block {
+	t.Helper()
+	root, err := stack.ModuleRoot()
+	require.NoError(t, err)
+	text, err := os.ReadFile(filepath.Join(root, document))
+	require.NoError(t, err)
+	var blocks []block
+	section := ""
+	for _, match := range fence.FindAllStringSubmatch(string(text), -1) {
+		if match[1] != "" {
+			section = match[1]
+			continue
+		}
+		blocks = append(blocks, block{match[2], section, match[3]})
+	}
+	return blocks
+}
+
+// with returns the texts of a section's blocks in one language.
+func with(blocks []block, section, language string) []string {
+	var texts []string
+	for _, b := range blocks {
+		if b.section == section && b.language == language {
+			texts = append(texts, b.text)
+		}
+	}
+	return texts
+}
+
+// covered says which test runs the examples of a section; a block that nothing runs
+// has its reason here.
+var covered = map[string]string{
+	"README.md/Run it/sh":                          "is what the tests of earmark dev do",
+	"README.md/Reserve, commit, look/sh":           "TestReadmeWalk",
+	"README.md/Reserve, commit, look/json":         "TestReadmeWalk",
+	"README.md/Reserve, commit, look/go":           "TestGoSnippets",
+	"README.md/See the race happen, and then not/": "output of earmark demo, whose own test runs it",
+	"README.md/States/":                            "a picture",
+	"README.md/Replay real traffic/sh":             "TestReadmeReplay",
+	"README.md/Your own Temporal and Postgres/sh":  "TestReadmeOwnServices",
+	"docs/design.md/States/":                       "a picture",
+	"docs/design.md/Admission/":                    "a picture",
+	"docs/client.md//sh":                           "gets the module",
+	"docs/client.md//go":                           "TestGoSnippets",
+	"docs/client.md/A guard in three lines/go":     "TestGoSnippets",
+	"docs/client.md/Streams/go":                    "TestGoSnippets",
+	"docs/client.md/Middleware for net/http/go":    "TestGoSnippets",
+	"docs/cli.md/Budgets/console":                  "TestShellSessions",
+	"docs/cli.md/Reservations/console":             "TestShellSessions",
+	"docs/cli.md/Exit codes/sh":                    "TestShellScript",
+	"docs/cli.md/Completion/sh":                    "depends on the reader's shell; the command has its own test",
+}
+
+func TestEveryExampleIsCovered(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, document := range []string{"README.md", "docs/design.md", "docs/client.md", "docs/cli.md"} { // docs/migrating.md: examples/migrating
+		for _, b := range blocksOf(t, document) {
+			key := document + "/" + b.section + "/" + b.language
+			require.Contains(t, covered, key, "an example that no test runs:\n%s", b.text)
+			seen[key] = true
+		}
+	}
+	require.Len(t, seen, len(covered), "covered names sections that are gone")
+}
+
+// requireParts checks that the parts of a shown text, which is cut at every "…",
+// come in that order. Line ends and spaces do not count.
+func requireParts(t *testing.T, shown, got string) {
+	t.Helper()
+	squeeze := func(s string) string { return strings.Join(strings.Fields(strings.ReplaceAll(s, "\n", "")), "") }
+	rest := squeeze(got)
+	for _, part := range strings.Split(squeeze(shown), "…") {
+		_, after, found := strings.Cut(rest, strings.Trim(part, ","))
+		require.True(t, found, "the document shows %q, which did not come:\n%s", part, got)
+		rest = after
+	}
+}
+
+// bash runs a script against the stack, with the earmark binary as bin/earmark and
+// on the PATH.
+func bash(t *testing.T, s *stack.Stack, server *stack.Server, script string) string {
+	t.Helper()
+	root, err := stack.ModuleRoot()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "bin"), 0o700))
+	require.NoError(t, os.Symlink(stack.Binary(t), filepath.Join(dir, "bin", "earmark")))
+	require.NoError(t, os.Symlink(filepath.Join(root, "examples"), filepath.Join(dir, "examples")))
+	script = strings.NewReplacer("http://127.0.0.1:8080", server.URL, "/tmp/", dir+"/").Replace(script)
+	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(s.Env(), "EARMARK_URL="+server.URL, "PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s\n%s", script, out)
+	return string(out)
+}
+
+func TestReadmeWalk(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	// The links in answers are those of earmark dev.
+	server := s.Serve("--ui-url", "http://127.0.0.1:8233").Ready()
+	blocks := blocksOf(t, "README.md")
+	scripts, answers := with(blocks, "Reserve, commit, look", "sh"), with(blocks, "Reserve, commit, look", "json")
+	require.Len(t, scripts, len(answers))
+	// One shell, as the reader has: what one step sets, the next one uses.
+	const mark = "=== next step ==="
+	out := strings.Split(bash(t, s, server, strings.Join(scripts, "\necho '"+mark+"'\n")), mark)
+	for i, answer := range answers {
+		requireParts(t, strings.ReplaceAll(answer, "/namespaces/default/", "/namespaces/"+s.Namespace+"/"), out[i])
+	}
+}
+
+func TestReadmeReplay(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve().Ready()
+	script := with(blocksOf(t, "README.md"), "Replay real traffic", "sh")[0]
+	out := bash(t, s, server, strings.ReplaceAll(script, "--speed 20", "--speed 20 --rows 100"))
+	require.Equal(t, 2, strings.Count(out, "\nPASS"), out)
+}
+
+func TestReadmeOwnServices(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{Unmigrated: true, Unaudited: true})
+	script := with(blocksOf(t, "README.md"), "Your own Temporal and Postgres", "sh")[0]
+	for _, line := range strings.Split(strings.TrimSpace(script), "\n") {
+		command, _, _ := strings.Cut(line, "#")
+		words := strings.Fields(command)
+		switch {
+		case words[0] == "export": // the stack's own environment names the same
+			for _, assignment := range words[1:] {
+				name, _, _ := strings.Cut(assignment, "=")
+				require.Contains(t, strings.Join(s.Env(), "\n"), name+"=")
+			}
+		case words[1] == "migrate":
+			require.Contains(t, s.MustRun(words[1:]...), "applied")
+		case words[1] == "serve":
+			s.Serve().Ready()
+		case words[1] == "worker":
+			s.Worker().AwaitLog("Started Worker")
+		default:
+			require.Fail(t, "a line that nothing runs", line)
+		}
+	}
+}
+
+// frames put the Go blocks of a document into programs, by their order in it.
+var frames = map[string][]string{
+	"README.md": {`package main
+func main() { if err := run(); err != nil { panic(err) } }
+func callModel(context.Context) (int64, error) { return 7, nil }
+func run() error { ctx := context.Background()
+%s
+if err != nil { return err }
+return nil }`},
+	"docs/client.md": {`package main
+%s
+var _ earmark.Amounts
+var _ *client.Client
+func main() {}`, `package main
+func main() { if err := run(); err != nil { panic(err) } }
+func callModel(context.Context) (int64, error) { return 7, nil }
+func run() error { ctx := context.Background()
+%s
+return err }`, `package main
+func main() {}
+func work(prompt string) (earmark.Amounts, error) {
+%s
+return nil, nil }
+var _ = client.ErrNothingSent`, `package main
+func main() {}
+func streamModel(context.Context) iter.Seq2[string, error] { return nil }
+func send(string) {}
+func run(ctx context.Context, earmarks *client.Client, request earmark.ReservationRequest, promptTokens, totalTokens int64) error {
+var err error
+%s
+return err }`, `package main
+func main() {}
+func streamModel(context.Context) iter.Seq[string] { return nil }
+func userOf(*http.Request) string { return "u1" }
+var mux = http.NewServeMux()
+var earmarks *client.Client
+%s`, `package main
+func main() {}
+func run(router *gin.Engine, earmarks *client.Client, ask func(*gin.Context) (middleware.Ask, error), usedTokens int64) {
+%s
+}`},
+}
+
+// packages are what the programs may import.
+var packages = map[string]string{
+	"context.": "context", "errors.": "errors", "http.": "net/http", "io.": "io", "json.": "encoding/json", "iter.": "iter",
+	"earmark.": "github.com/earmark-dev/earmark", "client.": "github.com/earmark-dev/earmark/client",
+	"middleware.": "github.com/earmark-dev/earmark/client/middleware", "ginmiddleware.": "github.com/earmark-dev/earmark/client/ginmiddleware",
+	"gin.": "github.com/gin-gonic/gin",
+}
+
+var (
+	importLine = regexp.MustCompile(`(?m)^import "[^"]*"\n`)
+	routeLine  = regexp.MustCompile(`(?m)^mux\.Handle\(.*$`)
+)
+
+// program makes a Go file of a block: what a reader's editor would add is added.
+func program(frame, code string) string {
+	code = importLine.ReplaceAllString(code, "")
+	code = routeLine.ReplaceAllString(code, "func init() {\n$0\n}")
+	source := fmt.Sprintf(frame, code)
+	if strings.Contains(code, "import (") {
+		return source
+	}
+	var imports strings.Builder
+	for selector, path := range packages {
+		if regexp.MustCompile(`\b` + regexp.QuoteMeta(selector)).MatchString(source) {
+			fmt.Fprintf(&imports, "import %q\n", path)
+		}
+	}
+	return strings.Replace(source, "package main\n", "package main\n"+imports.String(), 1)
+}
+
+// Every Go block builds, and the first guard of each document does what it says.
+func TestGoSnippets(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve().Ready()
+	earmarks, err := client.New(server.URL)
+	require.NoError(t, err)
+	limit := int64(10_000)
+	_, err = earmarks.CreateBudget(t.Context(), earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit})
+	require.NoError(t, err)
+
+	root, err := stack.ModuleRoot()
+	require.NoError(t, err)
+	// Inside of the module, and out of sight of ./...
+	dir, err := os.MkdirTemp(filepath.Join(root, "test", "examples"), "_snippets")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	for document, expected := range frames {
+		i := 0
+		for _, b := range blocksOf(t, document) {
+			if b.language != "go" {
+				continue
+			}
+			require.Less(t, i, len(expected), "%s has a new Go block", document)
+			folder := filepath.Join(dir, fmt.Sprintf("%s%d", strings.NewReplacer("/", "", ".", "").Replace(document), i))
+			require.NoError(t, os.Mkdir(folder, 0o700))
+			source := strings.ReplaceAll(program(expected[i], b.text), "http://127.0.0.1:8080", server.URL)
+			require.NoError(t, os.WriteFile(filepath.Join(folder, "main.go"), []byte(source), 0o600))
+			if strings.Contains(b.text, ".Do(ctx") {
+				run(t, s, server, folder, "go", "run", "main.go")
+				requireCommitted(t, server, earmark.Amounts{"tokens": 7})
+			} else {
+				run(t, s, server, folder, "go", "build", "-o", os.DevNull, "main.go")
+			}
+			i++
+		}
+		require.Len(t, expected, i, "%s has fewer Go blocks", document)
+	}
+}
+
+var shortID = regexp.MustCompile(`\brsv_[a-z2-7]+`)
+
+// The sessions of docs/cli.md run as they stand; what a command answers begins as
+// the document says.
+func TestShellSessions(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve().Ready()
+	env := append(s.Env(), "EARMARK_URL="+server.URL)
+	reservation := ""
+	for _, section := range []string{"Budgets", "Reservations"} {
+		for _, session := range with(blocksOf(t, "docs/cli.md"), section, "console") {
+			for _, step := range strings.Split(strings.TrimPrefix(session, "$ "), "\n$ ") {
+				command, shown, _ := strings.Cut(step, "\n")
+				command = shortID.ReplaceAllString(command, reservation)
+				words := strings.Fields(command)
+				require.Equal(t, "earmark", words[0])
+				result := stack.RunCommand(t, env, stack.Binary(t), words[1:]...)
+				first, _, _ := strings.Cut(shown, "\n")
+				if strings.HasPrefix(first, "earmark: denied") {
+					require.Equal(t, 3, result.Code, "%s: %s", command, result.Stderr)
+				} else {
+					require.Zero(t, result.Code, "%s: %s", command, result.Stderr)
+				}
+				said, _, _ := strings.Cut(result.Stdout+result.Stderr, "\n")
+				require.Equal(t, strings.Fields(first)[0], strings.Fields(said)[0], command)
+				if strings.Contains(first, ": ") {
+					require.Equal(t, first, said, command)
+				}
+				if id := shortID.FindString(result.Stdout); id != "" {
+					reservation = id
+				}
+			}
+		}
+	}
+}
+
+func TestShellScript(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve().Ready()
+	script := with(blocksOf(t, "docs/cli.md"), "Exit codes", "sh")[0]
+	bash(t, s, server, "earmark budget create acme tokens 1000 --quiet\nset +e\nrequest=r1\ncall_the_model() { echo 450; }\n"+script)
+	requireCommitted(t, server, earmark.Amounts{"tokens": 450})
+	out := bash(t, s, server, "set +e\nrequest=r2\n"+script)
+	require.Contains(t, out, "over budget")
+}
