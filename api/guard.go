@@ -34,9 +34,9 @@ const (
 	// nudgeLimit is short: others find out too.
 	nudgeLimit = 2 * time.Second
 	// admissionsAtOnce bounds the admissions under way in this process. More would
-	// not be decided sooner, and all of them too late: at 30 ms each this is 2,000 a
-	// second.
-	admissionsAtOnce = 64
+	// not be decided sooner, and hold up the settlements, which have no bound: at
+	// 30 ms each this is 1,000 a second.
+	admissionsAtOnce = 32
 	// admitTries bounds the attempts at one admission: the first may meet a workflow
 	// of an earlier call, whose time is over.
 	admitTries = 3

@@ -440,7 +440,7 @@ func TestGuardDeadline(t *testing.T) {
 // begun anything.
 func TestGuardIsBounded(t *testing.T) {
 	t.Parallel()
-	const places = 64
+	const places = 32
 	s := apart(t)
 	s.guard.Deadline = 4 * time.Second
 	ctx, leave := context.WithCancel(s.ctx)

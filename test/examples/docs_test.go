@@ -23,7 +23,7 @@ type block struct {
 	language, section, text string
 }
 
-var fence = regexp.MustCompile("(?ms)^## ([^\n]*)$|^```([a-z]*)\n(.*?)^```$")
+var fence = regexp.MustCompile(`(?ms)^(?:## ([^\n]*)$|\x60{3}([a-z]*)\n(.*?)^\x60{3}$)`) //nolint:gocritic // (?m) lets ^ begin every line
 
 func blocksOf(t *testing.T, document string) []block {
 	t.Helper()
