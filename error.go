@@ -16,7 +16,7 @@ const (
 	CodeInvalidRequest       Code = "invalid_request"        // the input breaks a rule; Field says where
 	CodeNotFound             Code = "not_found"              // no such budget, reservation or path
 	CodeMethodNotAllowed     Code = "method_not_allowed"     // the path exists, not for this method
-	CodePayloadTooLarge      Code = "payload_too_large"      // the body is over MaxBodyBytes
+	CodePayloadTooLarge      Code = "payload_too_large"      // the body is over 64 KiB
 	CodeUnsupportedMediaType Code = "unsupported_media_type" // the body is not application/json
 	CodeBudgetExists         Code = "budget_exists"          // same scope, unit and period
 	CodeBudgetExceeded       Code = "budget_exceeded"        // a denial: Violations says which budgets
