@@ -1,0 +1,160 @@
+package earmark_test
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+)
+
+func valid() earmark.ReservationRequest {
+	return earmark.ReservationRequest{Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": 1}}.WithDefaults()
+}
+
+func TestReservationRequestDefaults(t *testing.T) {
+	t.Parallel()
+	request := earmark.ReservationRequest{Scopes: []string{"a", "b", "a"}, Amounts: earmark.Amounts{"tokens": math.MaxInt64}}.WithDefaults()
+	require.NoError(t, request.Validate())
+	require.Equal(t, []string{"a", "b"}, request.Scopes)
+	require.EqualValues(t, 300, request.TTLSeconds)
+	require.Equal(t, earmark.OnExpiryRelease, request.OnExpiry)
+}
+
+// What breaks a rule is refused with the field that is to blame.
+func TestReservationRequestIsRefused(t *testing.T) {
+	t.Parallel()
+	many := func(n int) map[string]string {
+		metadata := map[string]string{}
+		for i := range n {
+			metadata[strings.Repeat("k", i+1)] = ""
+		}
+		return metadata
+	}
+	for field, breaks := range map[string][]func(*earmark.ReservationRequest){
+		"scopes": {
+			func(r *earmark.ReservationRequest) { r.Scopes = nil },
+			func(r *earmark.ReservationRequest) { r.Scopes = strings.Split("a b c d e f g h i", " ") },
+		},
+		"scopes[0]": {
+			func(r *earmark.ReservationRequest) { r.Scopes[0] = "" },
+			func(r *earmark.ReservationRequest) { r.Scopes[0] = "/acme" },
+			func(r *earmark.ReservationRequest) { r.Scopes[0] = "acme//u1" },
+			func(r *earmark.ReservationRequest) { r.Scopes[0] = "acme/ü" },
+			func(r *earmark.ReservationRequest) { r.Scopes[0] = "a/b/c/d/e/f/g/h/i" },
+			func(r *earmark.ReservationRequest) { r.Scopes[0] = strings.Repeat("a", 64) },
+		},
+		"amounts": {
+			func(r *earmark.ReservationRequest) { r.Amounts = nil },
+			func(r *earmark.ReservationRequest) { r.Amounts = earmark.Amounts{"Tokens": 1} },
+			func(r *earmark.ReservationRequest) {
+				r.Amounts = earmark.Amounts{"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 1, "g": 1, "h": 1, "i": 1}
+			},
+		},
+		"amounts.tokens": {
+			func(r *earmark.ReservationRequest) { r.Amounts["tokens"] = 0 },
+			func(r *earmark.ReservationRequest) { r.Amounts["tokens"] = math.MinInt64 },
+		},
+		"ttl_seconds": {
+			func(r *earmark.ReservationRequest) { r.TTLSeconds = -1 },
+			func(r *earmark.ReservationRequest) { r.TTLSeconds = 604801 },
+		},
+		"on_expiry": {func(r *earmark.ReservationRequest) { r.OnExpiry = "forget" }},
+		"metadata": {
+			func(r *earmark.ReservationRequest) { r.Metadata = many(21) },
+			func(r *earmark.ReservationRequest) { r.Metadata = earmark.Metadata{"": "x"} },
+		},
+		"metadata.k": {
+			func(r *earmark.ReservationRequest) { r.Metadata = earmark.Metadata{"k": "a\x00b"} },
+			func(r *earmark.ReservationRequest) { r.Metadata = earmark.Metadata{"k": strings.Repeat("x", 513)} },
+		},
+	} {
+		for i, change := range breaks {
+			request := valid()
+			change(&request)
+			var e *earmark.Error
+			require.ErrorAs(t, request.Validate(), &e, "%s, case %d", field, i)
+			require.Equal(t, earmark.CodeInvalidRequest, e.Code)
+			require.Equal(t, field, e.Field, "case %d: %s", i, e)
+		}
+	}
+}
+
+func TestBudgetRequest(t *testing.T) {
+	t.Parallel()
+	limit, below, above := int64(10), int64(9), int64(11)
+	base := earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit}.WithDefaults()
+	require.NoError(t, base.Validate())
+	require.Equal(t, earmark.Window{Period: earmark.PeriodLifetime, Timezone: "UTC"}, base.Window)
+	for field, change := range map[string]func(*earmark.BudgetRequest){
+		"scope":           func(r *earmark.BudgetRequest) { r.Scope = "a b" },
+		"unit":            func(r *earmark.BudgetRequest) { r.Unit = "9" },
+		"limit":           func(r *earmark.BudgetRequest) { r.Limit = nil },
+		"window.period":   func(r *earmark.BudgetRequest) { r.Window.Period = "year" },
+		"window.timezone": func(r *earmark.BudgetRequest) { r.Window.Timezone = "Local" },
+		"enforcement":     func(r *earmark.BudgetRequest) { r.Enforcement = "firm" },
+		"overage":         func(r *earmark.BudgetRequest) { r.Overage = "ask" },
+		"soft_ceiling":    func(r *earmark.BudgetRequest) { r.SoftCeiling = &above }, // of a hard budget
+	} {
+		request := base
+		change(&request)
+		var e *earmark.Error
+		require.ErrorAs(t, request.Validate(), &e, field)
+		require.Equal(t, field, e.Field)
+	}
+	soft := base
+	soft.Enforcement, soft.SoftCeiling = earmark.EnforcementSoft, &below
+	require.ErrorContains(t, soft.Validate(), "below the limit")
+	soft.SoftCeiling = &above
+	require.NoError(t, soft.Validate())
+}
+
+// The hash tells requests apart that mean different things, and no others.
+func TestRequestHash(t *testing.T) {
+	t.Parallel()
+	request := earmark.ReservationRequest{Scopes: []string{"a", "b"}, Amounts: earmark.Amounts{"x": 1, "y": 2}}.WithDefaults()
+	turned := request
+	turned.Scopes = []string{"b", "a"}
+	require.Equal(t, request.Hash(), turned.Hash())
+	require.Equal(t, []string{"b", "a"}, turned.Scopes, "hashing changes nothing")
+	other := request
+	other.TTLSeconds++
+	require.NotEqual(t, request.Hash(), other.Hash())
+	usage := earmark.UsageRequest{Scopes: request.Scopes, Amounts: request.Amounts}
+	require.NotEqual(t, request.Hash(), usage.Hash())
+}
+
+func TestIDs(t *testing.T) {
+	t.Parallel()
+	id := earmark.ReservationID("default", "key")
+	require.Equal(t, id, earmark.ReservationID("default", "key"))
+	require.NotEqual(t, id, earmark.ReservationID("defaultk", "ey"), "the parts do not run together")
+	require.True(t, earmark.IsReservationID(id))
+	require.True(t, earmark.IsReservationID(earmark.NewReservationID()))
+	require.True(t, earmark.IsBudgetID(earmark.NewBudgetID()))
+	for _, not := range []string{"", "rsv_", "rsv_abc", id + "a", strings.ToUpper(id), earmark.NewBudgetID()} {
+		require.False(t, earmark.IsReservationID(not), not)
+	}
+	require.Equal(t, []string{"acme", "acme/ml", "acme/ml/u1"}, earmark.ScopePaths("acme/ml/u1"))
+}
+
+func TestFormatAmount(t *testing.T) {
+	t.Parallel()
+	for n, text := range map[int64]string{0: "0", 999: "999", 1000: "1,000", -1234567: "-1,234,567", math.MinInt64: "-9,223,372,036,854,775,808"} {
+		require.Equal(t, text, earmark.FormatAmount(n))
+	}
+	require.Equal(t, "1,200 tokens + 5 usd_micros", earmark.Amounts{"usd_micros": 5, "tokens": 1200}.String())
+}
+
+func TestErrorCode(t *testing.T) {
+	t.Parallel()
+	require.Empty(t, earmark.ErrorCode(nil))
+	require.Equal(t, earmark.CodeInternal, earmark.ErrorCode(errors.New("bug")))
+	cause := errors.New("cause")
+	err := earmark.Errorf(earmark.CodeUnavailable, "away: %w", cause)
+	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(errors.Join(errors.New("first"), err)))
+	require.ErrorIs(t, err, cause)
+}
