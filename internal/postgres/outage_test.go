@@ -166,9 +166,14 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 
 	// Without a deadline of the caller, the ledger's own is a second.
+	long, cancelLong := context.WithTimeout(ctx(), 10*time.Second)
+	defer cancelLong()
 	for _, call := range []func() error{
-		func() error { _, err := b.Commit(ctx(), s, tokens(1)); return err },
-		func() error { _, err := b.patch(budget.ID, earmark.BudgetPatch{Limit: new(int64(1))}); return err },
+		func() error { _, err := b.Commit(long, s, tokens(1)); return err },
+		func() error {
+			_, err := b.PatchBudget(long, earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Limit: new(int64(1))})
+			return err
+		},
 	} {
 		began := time.Now()
 		require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(call()))
