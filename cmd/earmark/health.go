@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +24,9 @@ func newHealth() *cobra.Command {
 				timeout  = 5 * time.Second
 				maxBytes = 16 << 10
 			)
+			if address := os.Getenv(urlEnv); address != "" && !cmd.Flags().Changed("url") {
+				url = strings.TrimRight(address, "/") + "/readyz"
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -40,6 +45,6 @@ func newHealth() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&url, "url", "http://127.0.0.1:8080/readyz", "what to ask")
+	cmd.Flags().StringVar(&url, "url", "http://127.0.0.1:8080/readyz", "what to ask (without it, /readyz of the server in env "+urlEnv+")")
 	return cmd
 }
