@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,10 +22,11 @@ const (
 // retryAfterFault is what callers are told to wait when Postgres is away.
 const retryAfterFault = time.Second
 
-// fault turns what pgx returns into an *earmark.Error: unavailable, since the
-// outcome of the call is not known or it was rolled back, and may be tried again.
-// Errors that are the ledger's own already stay as they are. The SQLSTATE stays
-// readable in the chain.
+// fault turns what pgx returns into an *earmark.Error. Mostly it is unavailable: the
+// outcome of the call is not known or it was rolled back, and it may be tried
+// again. What Postgres refuses in the statement itself is internal: a bug, which
+// trying again does not mend. Errors that are the ledger's own already stay as they
+// are. The SQLSTATE stays readable in the chain.
 func fault(err error) error {
 	if err == nil {
 		return nil
@@ -36,10 +38,26 @@ func fault(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	unavailable := earmark.Errorf(earmark.CodeUnavailable, "Postgres did not answer: %w", err)
+	var unavailable *earmark.Error
+	switch state := sqlState(err); {
+	case state == "":
+		unavailable = earmark.Errorf(earmark.CodeUnavailable, "Postgres did not answer: %w", err)
+	case slices.Contains(bugClasses, state[:2]):
+		return earmark.Errorf(earmark.CodeInternal, "Postgres refuses what it was asked: %w", err)
+	case slices.Contains(schemaClasses, state[:2]):
+		unavailable = earmark.Errorf(earmark.CodeUnavailable, "the database's schema is not what this program needs; run `earmark migrate up`: %w", err)
+	default:
+		unavailable = earmark.Errorf(earmark.CodeUnavailable, "Postgres could not do it now: %w", err)
+	}
 	unavailable.RetryAfter = retryAfterFault
 	return unavailable
 }
+
+// Classes of SQLSTATEs, their first two characters.
+var (
+	bugClasses    = []string{"21", "22", "23", "39", "P0"} // cardinality, data, constraints, functions, PL/pgSQL
+	schemaClasses = []string{"3F", "42"}                   // no such schema, table or function
+)
 
 func isNoRows(err error) bool { return errors.Is(err, pgx.ErrNoRows) }
 
