@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -37,6 +36,6 @@ func TestFaultsAreToldApart(t *testing.T) {
 	away.Close()
 	_, err = postgres.New(away).Reserve(ctx(), a)
 	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
-	require.False(t, errors.As(err, &refused))
+	require.NotErrorAs(t, err, &refused)
 	require.ErrorContains(t, err, "did not answer")
 }
