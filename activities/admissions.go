@@ -8,11 +8,15 @@ import (
 )
 
 // Admissions hands the decision on an admission from the activity that made it
-// to whoever waits for it in the same process. The zero value is ready; a nil
-// one has nobody waiting.
+// to whoever waits for it in the same process, and the results of settlements
+// likewise (settling.go). The other way round, an activity finds here what was asked
+// of the ledger ahead of it (ahead.go). The zero value is ready; a nil one has nobody
+// waiting.
 type Admissions struct {
-	mu      sync.Mutex
-	waiting map[string][]*waiter // by reservation id: several attempts may wait for one
+	mu       sync.Mutex
+	waiting  map[string][]*waiter // by reservation id: several attempts may wait for one
+	ahead    map[attempt]*Ahead
+	settling map[settling][]chan earmark.Result
 }
 
 type waiter struct {

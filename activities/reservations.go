@@ -57,28 +57,41 @@ type ExtendInput struct {
 	TTLSeconds int64              `json:"ttl_seconds"`
 }
 
-// Reserve admits or denies. An admission is handed to whoever waits for it in
-// this process: it is durable in Postgres already. A denial is not, until the
-// workflow task that holds it is; so it is only hinted at.
+// Reserve admits or denies, by the call that was made ahead in this process if there
+// is one. An admission is handed to whoever waits for it in this process: it is
+// durable in Postgres already. A denial is not, until the workflow task that holds it
+// is; so it is only hinted at.
 func (r *Reservations) Reserve(ctx context.Context, admission earmark.Admission) (Standing, error) {
-	result, err := r.Ledger.Reserve(ctx, admission)
-	if err != nil {
-		return Standing{}, err
+	result, found := r.Admissions.takeAhead(ctx, admission)
+	if !found {
+		var err error
+		if result, err = r.Ledger.Reserve(ctx, admission); err != nil {
+			return Standing{}, err
+		}
 	}
 	r.Admissions.announce(admission, result)
 	return bornStandingOf(result), nil
 }
 
-// Commit charges usage.
+// Commit charges usage. What it came to is handed to whoever waits for it in this
+// process: it is durable in Postgres already.
 func (r *Reservations) Commit(ctx context.Context, input CommitInput) (Standing, error) {
 	result, err := r.Ledger.Commit(ctx, input.Settlement, input.Usage)
-	return standingOf(result), err
+	if err != nil {
+		return Standing{}, err
+	}
+	r.Admissions.settled(settlingBy(input.Settlement, input.Usage), result)
+	return standingOf(result), nil
 }
 
-// Release is the caller's own release.
+// Release is the caller's own release, handed over as a commit is.
 func (r *Reservations) Release(ctx context.Context, settlement earmark.Settlement) (Standing, error) {
 	result, err := r.Ledger.Release(ctx, settlement)
-	return standingOf(result), err
+	if err != nil {
+		return Standing{}, err
+	}
+	r.Admissions.settled(settlingBy(settlement, nil), result)
+	return standingOf(result), nil
 }
 
 // GiveBack is an operator's release: an expiry with a reason.

@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
@@ -31,6 +33,9 @@ const (
 	ledgerMoment = 1500 * time.Millisecond
 	// settleLimit bounds a whole settlement, which goes on when its caller leaves.
 	settleLimit = 5 * time.Second
+	// updatesAlone bounds the settlements that go on in Temporal: past it their callers
+	// wait for them, and so ask for fewer.
+	updatesAlone = 256
 	// nudgeLimit is short: others find out too.
 	nudgeLimit = 2 * time.Second
 	// admissionsAtOnce bounds the admissions under way in this process. More would
@@ -49,6 +54,7 @@ const (
 
 // GuardLedger is what the guard needs of the ledger.
 type GuardLedger interface {
+	Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error)
 	Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error)
 	Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error)
 	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
@@ -71,6 +77,10 @@ type TemporalGuard struct {
 
 	initSlots sync.Once
 	slots     chan struct{} // one place for each admission under way
+	// startsWork says that the last start of a workflow went well.
+	startsWork atomic.Bool
+	updates    sync.WaitGroup // settlements that go on in Temporal, some of them answered already
+	updating   atomic.Int64   // how many they are
 }
 
 // Admit starts the reservation's workflow and waits for its decision until the
@@ -135,42 +145,80 @@ func (g *TemporalGuard) attempt(ctx context.Context, admission earmark.Admission
 	return g.attemptHere(ctx, admission)
 }
 
-// attemptHere starts the workflow eagerly: its first task runs in this process,
-// and so the admission is heard of at once.
+// attemptHere starts the workflow eagerly: its first task runs in this process, and
+// so the admission is heard of at once. Meanwhile the ledger reserves, so that the two
+// do not wait for one another. A yes needs both: that the ledger has said it, and that
+// a workflow of this very attempt has started, which finds what is reserved. Should
+// the start come to nothing, what is reserved is confirmed by the next try with the
+// same key, or expires; where starts fail, the next admissions reserve by their
+// workflow alone, so that no more is left behind.
 func (g *TemporalGuard) attemptHere(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends what waits below
 	here, stop := g.Admissions.Wait(admission)
 	defer stop()
 
-	options := g.startOptions(admission)
-	options.EnableEagerStart = true
-	run, err := g.Client.ExecuteWorkflow(ctx, options, workflows.ReservationType, g.input(admission))
+	var ahead *activities.Ahead
+	var reserved <-chan struct{}
+	if g.startsWork.Load() {
+		ahead = g.Admissions.ReserveAhead(ctx, g.Ledger.Reserve, admission)
+	}
+	run, fresh, err := g.startHere(ctx, admission)
+	g.startsWork.Store(err == nil)
 	if err != nil {
 		return earmark.Result{}, err
+	}
+	if ahead != nil && fresh {
+		reserved = ahead.Done()
 	}
 	slow := time.NewTimer(handOver)
 	defer slow.Stop()
 	var replies <-chan reply // from Temporal, once it is asked
 	for {
+		var result earmark.Result
 		select {
-		case result := <-here:
-			if stands(result) {
-				return result, nil
-			}
-			if replies == nil { // a no stands once the workflow has closed with it
-				replies = ask(func() (earmark.Result, error) { return g.closed(ctx, admission, run) })
+		case result = <-here:
+		case <-reserved:
+			reserved = nil
+			if result, err = ahead.Result(); err != nil {
+				continue // the workflow asks the ledger itself
 			}
 		case <-slow.C:
 			if replies == nil {
 				replies = ask(func() (earmark.Result, error) { return g.asked(ctx, admission, run) })
 			}
+			continue
 		case r := <-replies:
 			return r.result, r.err
 		case <-ctx.Done():
 			return earmark.Result{}, ctx.Err()
 		}
+		if stands(result) {
+			return result, nil
+		}
+		if replies == nil { // a no stands once the workflow has closed with it
+			replies = ask(func() (earmark.Result, error) { return g.closed(ctx, admission, run) })
+		}
 	}
+}
+
+// startHere starts the workflow of this attempt. It is not fresh when that of another
+// call was open: it may be about to close with a decision of its own.
+func (g *TemporalGuard) startHere(ctx context.Context, admission earmark.Admission) (run client.WorkflowRun, fresh bool, err error) {
+	options := g.startOptions(admission)
+	options.EnableEagerStart = true
+	attach := options.WorkflowIDConflictPolicy
+	options.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL
+	options.WorkflowExecutionErrorWhenAlreadyStarted = true
+	run, err = g.Client.ExecuteWorkflow(ctx, options, workflows.ReservationType, g.input(admission))
+	var started *serviceerror.WorkflowExecutionAlreadyStarted
+	if !errors.As(err, &started) {
+		return run, true, err
+	}
+	options.WorkflowIDConflictPolicy = attach
+	options.WorkflowExecutionErrorWhenAlreadyStarted = false
+	run, err = g.Client.ExecuteWorkflow(ctx, options, workflows.ReservationType, g.input(admission))
+	return run, false, err
 }
 
 type reply struct {
@@ -263,27 +311,27 @@ func (g *TemporalGuard) resultOf(ctx context.Context, admission earmark.Admissio
 // Commit charges usage through the workflow, or past it. accepted means that
 // neither could tell, and that Temporal keeps the message until it is applied.
 func (g *TemporalGuard) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (result earmark.Result, accepted bool, err error) {
-	return g.settle(ctx, s, workflows.MessageCommit, workflows.CommitMessage{Usage: usage}, func(ctx context.Context) (earmark.Result, error) {
+	return g.settle(ctx, s, usage, workflows.MessageCommit, workflows.CommitMessage{Usage: usage}, func(ctx context.Context) (earmark.Result, error) {
 		return g.Ledger.Commit(ctx, s, usage)
 	})
 }
 
 // Release gives everything back through the workflow, or past it; see Commit.
 func (g *TemporalGuard) Release(ctx context.Context, s earmark.Settlement) (result earmark.Result, accepted bool, err error) {
-	return g.settle(ctx, s, workflows.MessageRelease, workflows.ReleaseMessage{Reason: s.Reason}, func(ctx context.Context) (earmark.Result, error) {
+	return g.settle(ctx, s, nil, workflows.MessageRelease, workflows.ReleaseMessage{Reason: s.Reason}, func(ctx context.Context) (earmark.Result, error) {
 		return g.Ledger.Release(ctx, s)
 	})
 }
 
 // settle goes on when its caller leaves: a charge must not depend on a connection.
-func (g *TemporalGuard) settle(ctx context.Context, s earmark.Settlement, name string, message any,
+func (g *TemporalGuard) settle(ctx context.Context, s earmark.Settlement, usage earmark.Amounts, name string, message any,
 	direct func(context.Context) (earmark.Result, error),
 ) (earmark.Result, bool, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
 	defer cancel()
 	workflowID := workflows.ReservationWorkflowID(s.ID)
 
-	result, gone, err := g.settleByWorkflow(ctx, s, workflowID, name, message)
+	result, gone, err := g.settleByWorkflow(ctx, s, usage, name, message)
 	if err == nil {
 		return result, false, nil
 	}
@@ -304,25 +352,68 @@ func (g *TemporalGuard) settle(ctx context.Context, s earmark.Settlement, name s
 }
 
 // settleByWorkflow asks the workflow, for a moment. gone is true when it is known
-// that no workflow is open.
-func (g *TemporalGuard) settleByWorkflow(ctx context.Context, s earmark.Settlement, workflowID, name string, message any) (result earmark.Result, gone bool, err error) {
-	moment, cancel := context.WithTimeout(ctx, settleMoment)
-	defer cancel()
-	var standing activities.Standing
-	if err := g.update(moment, workflowID, name, message, &standing); err != nil {
-		return earmark.Result{}, isNotFound(err), err
+// that no workflow is open. A workflow in this process hands over what the ledger
+// answered as soon as that is durable; then the update goes on alone.
+func (g *TemporalGuard) settleByWorkflow(ctx context.Context, s earmark.Settlement, usage earmark.Amounts, name string, message any) (result earmark.Result, gone bool, err error) {
+	here, stop := g.Admissions.WaitSettled(s, usage)
+	defer stop()
+	if g.updating.Load() >= updatesAlone {
+		here = nil
 	}
-	result = earmark.Result{Outcome: standing.Outcome, Subject: standing.Subject}
-	if standing.State != "" {
-		result.Reservation, err = within(ctx, ledgerMoment, func(ctx context.Context) (*earmark.Reservation, error) {
-			return g.Ledger.Reservation(ctx, s.Tenant, s.ID)
-		})
-		if err == nil && result.Reservation == nil {
-			err = errors.New("the reservation is gone since its workflow settled it")
+	answered := make(chan struct{})
+	defer close(answered)
+	updated := make(chan standingReply)
+	g.updating.Add(1)
+	g.updates.Go(func() {
+		defer g.updating.Add(-1)
+		moment, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleMoment)
+		defer cancel()
+		var r standingReply
+		r.err = g.update(moment, workflows.ReservationWorkflowID(s.ID), name, message, &r.standing)
+		select {
+		case updated <- r:
+		case <-answered:
+			if r.err != nil && !isNotFound(r.err) { // the workflow may not know that it is over
+				g.nudge(context.WithoutCancel(ctx), workflows.ReservationWorkflowID(s.ID))
+			}
 		}
+	})
+	select {
+	case result := <-here:
+		return result, false, nil
+	case r := <-updated:
+		if r.err != nil {
+			return earmark.Result{}, isNotFound(r.err), r.err
+		}
+		result, err := g.settled(ctx, s, r.standing)
+		return result, false, err
 	}
-	return result, false, err
 }
+
+type standingReply struct {
+	standing activities.Standing
+	err      error
+}
+
+// settled completes what a workflow knows of a settlement with the reservation itself.
+func (g *TemporalGuard) settled(ctx context.Context, s earmark.Settlement, standing activities.Standing) (earmark.Result, error) {
+	result := earmark.Result{Outcome: standing.Outcome, Subject: standing.Subject}
+	if standing.State == "" {
+		return result, nil
+	}
+	reservation, err := within(ctx, ledgerMoment, func(ctx context.Context) (*earmark.Reservation, error) {
+		return g.Ledger.Reservation(ctx, s.Tenant, s.ID)
+	})
+	if err == nil && reservation == nil {
+		err = errors.New("the reservation is gone since its workflow settled it")
+	}
+	result.Reservation = reservation
+	return result, err
+}
+
+// Wait returns once every settlement that was answered early has ended in Temporal as
+// well, which takes a few seconds at most. Call it when no more are asked for.
+func (g *TemporalGuard) Wait() { g.updates.Wait() }
 
 func within[T any](ctx context.Context, limit time.Duration, call func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)

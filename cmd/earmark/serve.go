@@ -97,6 +97,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		defer stopWorker()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
+		defer guard.Wait()
 		return server.Shutdown(drain)
 	})
 	logger.InfoContext(ctx, "The HTTP API listens.", "address", listener.Addr().String(), "worker", !s.WithoutWorker, "version", version)

@@ -1,0 +1,293 @@
+//go:build unix
+
+package api_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/api"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+// proxy is Temporal as a guard sees it; a test may stand in its calls.
+type proxy struct {
+	client.Client
+	mu     sync.Mutex
+	start  func(client.WorkflowRun, error) (client.WorkflowRun, error)
+	refuse error // instead of a start
+	update func(call func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error)
+}
+
+func (p *proxy) ExecuteWorkflow(ctx context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error) {
+	p.mu.Lock()
+	start, refuse := p.start, p.refuse
+	p.mu.Unlock()
+	if refuse != nil {
+		return nil, refuse
+	}
+	run, err := p.Client.ExecuteWorkflow(ctx, options, workflow, args...)
+	if start != nil {
+		return start(run, err)
+	}
+	return run, err
+}
+
+func (p *proxy) UpdateWorkflow(ctx context.Context, options client.UpdateWorkflowOptions) (client.WorkflowUpdateHandle, error) {
+	call := func() (client.WorkflowUpdateHandle, error) { return p.Client.UpdateWorkflow(ctx, options) }
+	if p.update != nil {
+		return p.update(call)
+	}
+	return call()
+}
+
+func (p *proxy) set(change func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change()
+}
+
+// ahead is a guard whose starts work, so that it reserves ahead of them, and the
+// counts of what it and its worker ask of the ledger from now on.
+type ahead struct {
+	*side
+	proxy       *proxy
+	here, there atomic.Int64
+	stop        func()
+}
+
+func reservingAhead(t *testing.T) *ahead {
+	a := &ahead{side: beside(t)}
+	a.proxy = &proxy{Client: a.client}
+	a.guard.Client = a.proxy
+	a.stop = a.work()
+	a.admitted(admissionOf(1))
+	count := func(of *atomic.Int64) func(context.Context, string) error {
+		return func(_ context.Context, verb string) error {
+			if verb == "reserve" {
+				of.Add(1)
+			}
+			return nil
+		}
+	}
+	a.side.here.before, a.side.there.before = count(&a.here), count(&a.there)
+	return a
+}
+
+func (a *ahead) isOpen(admission earmark.Admission) {
+	a.Helper()
+	description, err := a.client.DescribeWorkflowExecution(a.ctx, admission.WorkflowID, "")
+	require.NoError(a, err)
+	require.Equal(a, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, description.GetWorkflowExecutionInfo().GetStatus())
+}
+
+// The guard reserves while the workflow starts, and the workflow takes that result:
+// the ledger is asked once.
+func TestGuardReservesAhead(t *testing.T) {
+	t.Parallel()
+	a := reservingAhead(t)
+	one := admissionOf(100)
+	result, err := a.admit(one)
+	require.NoError(t, err)
+	require.Equal(t, earmark.OutcomeApplied, result.Outcome)
+	_, _, err = a.guard.Commit(a.ctx, settlementOf(one), usage) // once the workflow has decided
+	require.NoError(t, err)
+	require.Equal(t, earmark.StateCommitted, a.ending(one).State)
+	require.Equal(t, int64(1), a.here.Load())
+	require.Zero(t, a.there.Load())
+
+	// A no is one when the workflow has closed with it.
+	two := admissionOf(limit + 1)
+	result, err = a.admit(two)
+	require.NoError(t, err)
+	require.Equal(t, earmark.OutcomeDenied, result.Outcome)
+	require.Equal(t, earmark.OutcomeDenied, a.ending(two).Outcome)
+	require.Zero(t, a.there.Load())
+}
+
+// The call ahead fails: the workflow asks the ledger itself.
+func TestGuardReservesAheadInVain(t *testing.T) {
+	t.Parallel()
+	a := reservingAhead(t)
+	a.side.here.before = func(_ context.Context, verb string) error {
+		if verb == "reserve" {
+			return errAway
+		}
+		return nil
+	}
+	a.admitted(admissionOf(100))
+	require.Equal(t, int64(1), a.there.Load())
+}
+
+// A start that fails is no yes, whatever has been reserved; and while starts fail
+// nothing more is reserved. The same key confirms it when Temporal is back.
+func TestGuardStartFails(t *testing.T) {
+	t.Parallel()
+	for name, refusal := range map[string]error{
+		"surely": serviceerror.NewInvalidArgument("no such search attribute"),
+		"maybe":  serviceerror.NewUnavailable("the connection broke"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := reservingAhead(t)
+			a.guard.Deadline = 500 * time.Millisecond
+			a.proxy.set(func() { a.proxy.refuse = refusal })
+			one, two := admissionOf(100), admissionOf(100)
+			for _, admission := range []earmark.Admission{one, two} {
+				result, err := a.admit(admission)
+				require.Equal(t, earmark.CodeAdmissionUnknown, earmark.ErrorCode(err))
+				require.Zero(t, result)
+			}
+			require.Equal(t, int64(1), a.here.Load(), "the second reserves nothing")
+			require.Eventually(t, func() bool { return a.row(one) != nil }, patience, time.Millisecond)
+			require.Nil(t, a.row(two))
+
+			a.proxy.set(func() { a.proxy.refuse = nil })
+			a.guard.Deadline = patience
+			a.admitted(one)
+			a.isOpen(one)
+			a.admitted(two)
+		})
+	}
+}
+
+// The start lands, and its answer is lost: the next try meets that workflow.
+func TestGuardStartIsNotHeardOf(t *testing.T) {
+	t.Parallel()
+	a := reservingAhead(t)
+	lost := false
+	a.proxy.set(func() {
+		a.proxy.start = func(run client.WorkflowRun, err error) (client.WorkflowRun, error) {
+			if !lost {
+				lost = true
+				return nil, serviceerror.NewUnavailable("the connection broke")
+			}
+			return run, err
+		}
+	})
+	one := admissionOf(100)
+	a.admitted(one)
+	a.isOpen(one)
+	require.LessOrEqual(t, a.there.Load(), int64(1))
+}
+
+// The caller leaves: what was begun is known to the workflow.
+func TestGuardAdmitsWhenItsCallerLeaves(t *testing.T) {
+	t.Parallel()
+	a := reservingAhead(t)
+	ctx, leave := context.WithCancel(a.ctx)
+	a.proxy.set(func() {
+		a.proxy.start = func(run client.WorkflowRun, err error) (client.WorkflowRun, error) {
+			leave()
+			return run, errors.Join(err, ctx.Err())
+		}
+	})
+	one := admissionOf(100)
+	one.AdmitBy = time.Now()
+	_, err := a.guard.Admit(ctx, one)
+	require.Error(t, err)
+	a.proxy.set(func() { a.proxy.start = nil })
+	require.Eventually(t, func() bool { return a.row(one) != nil }, patience, time.Millisecond)
+	_, _, err = a.guard.Commit(a.ctx, settlementOf(one), usage)
+	require.NoError(t, err)
+	require.Equal(t, earmark.StateCommitted, a.ending(one).State)
+}
+
+// What is reserved ahead is no yes while the open workflow is that of an earlier call,
+// which is about to close with its own decision.
+func TestGuardMeetsAWorkflowThatCloses(t *testing.T) {
+	t.Parallel()
+	a := reservingAhead(t)
+	a.stop()
+	one := admissionOf(100)
+	elsewhere := &api.TemporalGuard{Client: a.client, Ledger: a.side.here, Unindexed: true, Logger: a.guard.Logger, Deadline: 100 * time.Millisecond}
+	_, err := elsewhere.Admit(a.ctx, one)
+	require.Equal(t, earmark.CodeAdmissionUnknown, earmark.ErrorCode(err))
+
+	answered := make(chan error, 1)
+	var once sync.Once
+	a.side.there.after = func(verb string) {
+		if verb != "reserve" {
+			return
+		}
+		once.Do(func() { // the earlier call was too late, and its workflow has not closed yet
+			go func() {
+				result, err := a.admit(one)
+				if err == nil && result.Reservation == nil {
+					err = errors.New(string(result.Outcome))
+				}
+				answered <- err
+			}()
+			time.Sleep(200 * time.Millisecond) // it has reserved and met the workflow
+			require.Empty(t, answered)
+		})
+	}
+	a.work()
+	require.NoError(t, <-answered)
+	a.isOpen(one)
+	require.Equal(t, earmark.StateHeld, a.row(one).State)
+	require.Equal(t, int64(1), a.here.Load())
+}
+
+// A settlement is answered when the ledger has it, and the update ends by itself.
+func TestGuardAnswersASettlementOnceItIsDurable(t *testing.T) {
+	t.Parallel()
+	a := reservingAhead(t)
+	proceed := make(chan struct{})
+	a.proxy.update = func(call func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error) {
+		defer func() { <-proceed }()
+		return call()
+	}
+	one, two := admissionOf(100), admissionOf(100)
+	a.admitted(one)
+	a.admitted(two)
+	a.side.here.before = func(_ context.Context, verb string) error { return errors.New("not to be asked: " + verb) }
+	result, accepted, err := a.guard.Commit(a.ctx, settlementOf(one), usage)
+	require.NoError(t, err)
+	require.False(t, accepted)
+	require.Equal(t, earmark.OutcomeApplied, result.Outcome)
+	require.Equal(t, usage, result.Reservation.Usage)
+	release := settlementOf(two)
+	release.Reason = "not called"
+	result, _, err = a.guard.Release(a.ctx, release)
+	require.NoError(t, err)
+	require.Equal(t, earmark.StateReleased, result.Reservation.State)
+	require.Equal(t, "not called", result.Reservation.Reason)
+	close(proceed)
+	a.guard.Wait()
+	require.Equal(t, earmark.StateCommitted, a.ending(one).State)
+	require.Equal(t, earmark.StateReleased, a.ending(two).State)
+}
+
+// The update fails after its caller was answered, as when the worker loses its task:
+// the workflow is told.
+func TestGuardNudgesAfterAnAnswer(t *testing.T) {
+	t.Parallel()
+	a := reservingAhead(t)
+	one := admissionOf(100)
+	a.admitted(one)
+	activity := &activities.Reservations{Ledger: a.side.there, Admissions: a.guard.Admissions}
+	a.proxy.update = func(func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error) {
+		_, err := activity.Commit(a.ctx, activities.CommitInput{Settlement: settlementOf(one), Usage: usage})
+		require.NoError(t, err)
+		return nil, serviceerror.NewUnavailable("the connection broke")
+	}
+	result, accepted, err := a.guard.Commit(a.ctx, settlementOf(one), usage)
+	require.NoError(t, err)
+	require.False(t, accepted)
+	require.Equal(t, earmark.StateCommitted, result.Reservation.State)
+	a.guard.Wait()
+	require.Equal(t, earmark.StateCommitted, a.ending(one).State)
+	require.True(t, a.signalled(one, workflows.SignalRefresh))
+}
