@@ -171,11 +171,24 @@ func (g *TemporalGuard) attemptHere(ctx context.Context, admission earmark.Admis
 	if ahead != nil && fresh {
 		reserved = ahead.Done()
 	}
+	result, err := g.decision(ctx, admission, run, here, ahead, reserved)
+	if err != nil || ahead == nil {
+		return result, err
+	}
+	return besideAhead(ctx, ahead, result)
+}
+
+// decision waits for what is decided in this process, and asks Temporal for it where a
+// decision here does not stand, or takes long.
+func (g *TemporalGuard) decision(ctx context.Context, admission earmark.Admission, run client.WorkflowRun,
+	here <-chan earmark.Result, ahead *activities.Ahead, reserved <-chan struct{},
+) (earmark.Result, error) {
 	slow := time.NewTimer(handOver)
 	defer slow.Stop()
 	var replies <-chan reply // from Temporal, once it is asked
 	for {
 		var result earmark.Result
+		var err error
 		select {
 		case result = <-here:
 		case <-reserved:
@@ -200,6 +213,28 @@ func (g *TemporalGuard) attemptHere(ctx context.Context, admission earmark.Admis
 			replies = ask(func() (earmark.Result, error) { return g.closed(ctx, admission, run) })
 		}
 	}
+}
+
+var errAnothers = errors.New("the open workflow is that of another call")
+
+// besideAhead looks at a workflow's decision beside what was reserved ahead of it. A
+// no of an earlier call's workflow is not on what this call has reserved since: the
+// next attempt starts a workflow for it.
+func besideAhead(ctx context.Context, ahead *activities.Ahead, result earmark.Result) (earmark.Result, error) {
+	select {
+	case <-ahead.Done():
+	case <-ctx.Done():
+		return earmark.Result{}, ctx.Err()
+	}
+	own, err := ahead.Result()
+	switch {
+	case err != nil || own.Outcome != earmark.OutcomeApplied:
+	case result.Reservation == nil:
+		return earmark.Result{}, errAnothers
+	case result.Reservation.State == earmark.StateHeld:
+		result.Outcome = earmark.OutcomeApplied // by this very call
+	}
+	return result, nil
 }
 
 // startHere starts the workflow of this attempt. It is not fresh when that of another
@@ -495,7 +530,7 @@ func transient(err error) bool {
 		notReady    *serviceerror.WorkflowNotReady
 		updateState *client.WorkflowUpdateServiceTimeoutOrCanceledError
 	)
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) || errors.As(err, &away) ||
+	return errors.Is(err, errAnothers) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) || errors.As(err, &away) ||
 		errors.As(err, &busy) || errors.As(err, &notReady) || errors.As(err, &updateState)
 }
 

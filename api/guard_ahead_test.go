@@ -149,8 +149,8 @@ func TestGuardStartFails(t *testing.T) {
 				require.Equal(t, earmark.CodeAdmissionUnknown, earmark.ErrorCode(err))
 				require.Zero(t, result)
 			}
-			require.Equal(t, int64(1), a.here.Load(), "the second reserves nothing")
 			require.Eventually(t, func() bool { return a.row(one) != nil }, patience, time.Millisecond)
+			require.Equal(t, int64(1), a.here.Load(), "the second reserves nothing")
 			require.Nil(t, a.row(two))
 
 			a.proxy.set(func() { a.proxy.refuse = nil })
