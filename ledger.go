@@ -130,5 +130,6 @@ type Check struct {
 	State       State
 	Request     ReservationRequest // without its TTL and metadata
 	RequestHash string
+	CreatedAt   time.Time
 	ExpiresAt   time.Time
 }

@@ -23,10 +23,14 @@ const (
 	reconcileBudget    = 50 * time.Second // of one run; it is started every minute
 )
 
+// restoredReason is what the journal says of a commit that a closed workflow knew of.
+const restoredReason = "restored from the workflow's result"
+
 // CheckLedger is what the reconciler needs of the ledger.
 type CheckLedger interface {
 	ClaimChecks(ctx context.Context, leastAge time.Duration, most int) ([]earmark.Check, error)
 	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
+	Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error)
 }
 
 // Guardians is what the reconciler needs of Temporal.
@@ -34,13 +38,17 @@ type Guardians interface {
 	// Status describes the reservation's latest workflow; the error is a
 	// serviceerror.NotFound when there is none.
 	Status(ctx context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error)
+	// Ending is how the reservation's latest workflow says that it left it; zero when
+	// that workflow is open, or did not end by itself.
+	Ending(ctx context.Context, workflowID string) (Standing, error)
 	// Refresh tells an open workflow to look at the ledger.
 	Refresh(ctx context.Context, workflowID string) error
 	// Adopt starts a workflow that guards a reservation which exists already.
 	Adopt(ctx context.Context, check earmark.Check) error
 }
 
-// Reconciler finds reservations that lost their guardian.
+// Reconciler finds reservations that lost their guardian, and commits that Postgres
+// lost.
 type Reconciler struct {
 	Ledger    CheckLedger
 	Guardians Guardians
@@ -56,6 +64,7 @@ type ReconcileReport struct {
 	Orphans   int `json:"orphans"` // open reservations without an open workflow
 	Adopted   int `json:"adopted"` // orphans that have a workflow again
 	Refreshed int `json:"refreshed"`
+	Restored  int `json:"restored"` // commits that Postgres had lost and a closed workflow knew
 }
 
 // Reconcile looks for the workflows of open reservations, the ones looked at
@@ -97,6 +106,11 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 	}
 	guarded := !missing && isOpen(status)
 	holds := check.State == earmark.StateHeld || check.State == earmark.StateReview
+	if status == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED && !missing && mayLackUsage(check) {
+		if restored, err := r.restore(ctx, check, report); restored || err != nil {
+			return err
+		}
+	}
 	switch {
 	case holds && guarded:
 		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, false)
@@ -120,6 +134,43 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 	default:
 		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, true)
 	}
+}
+
+// mayLackUsage reports whether usage that is known elsewhere would still be charged.
+func mayLackUsage(check earmark.Check) bool {
+	switch check.State {
+	case earmark.StateHeld, earmark.StateReview, earmark.StateExpired:
+		return true
+	case earmark.StateCommitted:
+		return check.Request.OnExpiry == earmark.OnExpiryCommit // it may be an estimate
+	default:
+		return false
+	}
+}
+
+// restore commits again what Postgres has lost, as it has after the restore of a
+// backup: the workflow of this very row has closed with usage that the row does
+// not have. A later row under the same id is not meant.
+func (r *Reconciler) restore(ctx context.Context, check earmark.Check, report *ReconcileReport) (bool, error) {
+	ending, err := r.Guardians.Ending(ctx, check.WorkflowID)
+	if err != nil || ending.Usage == nil || ending.CreatedAt == nil || !ending.CreatedAt.Equal(check.CreatedAt) {
+		return false, err
+	}
+	result, err := r.Ledger.Commit(ctx, earmark.Settlement{
+		ID: check.ID, Tenant: check.Tenant, Actor: earmark.ActorWorkflow, Reason: restoredReason,
+	}, ending.Usage)
+	if err != nil {
+		return false, err
+	}
+	switch result.Outcome {
+	case earmark.OutcomeApplied:
+		report.Restored++
+		r.Logger.WarnContext(ctx, "A commit that Postgres had lost is charged again, from the result of its workflow.", "reservation_id", check.ID, "tenant", check.Tenant)
+	case earmark.OutcomeSame:
+	default: // such as an overage that was accepted in review: an operator's again
+		return false, nil
+	}
+	return true, r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, true)
 }
 
 func isOpen(status enumspb.WorkflowExecutionStatus) bool {

@@ -26,6 +26,10 @@ type world struct {
 	marks   []string
 	nudged  []string
 	adopted []string
+
+	endings   map[string]Standing // by workflow id
+	commits   []string
+	committed earmark.Outcome // of every commit; none is not to be committed
 }
 
 func (w *world) ClaimChecks(_ context.Context, leastAge time.Duration, most int) ([]earmark.Check, error) {
@@ -45,6 +49,15 @@ func (w *world) ClaimChecks(_ context.Context, leastAge time.Duration, most int)
 func (w *world) MarkChecked(_ context.Context, tenant, id string, orphan, refreshed bool) error {
 	w.marks = append(w.marks, fmt.Sprintf("%s/%s orphan=%t refreshed=%t", tenant, id, orphan, refreshed))
 	return w.faults["mark"]
+}
+
+func (w *world) Commit(_ context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
+	w.commits = append(w.commits, fmt.Sprintf("%s/%s %s by the %s: %s", s.Tenant, s.ID, usage, s.Actor, s.Reason))
+	return earmark.Result{Outcome: w.committed}, w.faults["commit"]
+}
+
+func (w *world) Ending(_ context.Context, workflowID string) (Standing, error) {
+	return w.endings[workflowID], w.faults["ending"]
 }
 
 func (w *world) Status(_ context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error) {
@@ -127,6 +140,56 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
+// After the restore of a backup the ledger has not what a closed workflow knows.
+func TestReconcileRestores(t *testing.T) {
+	t.Parallel()
+	const completed = enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
+	at := time.Date(2024, 5, 6, 7, 8, 9, 123456000, time.UTC)
+	spent := Standing{Outcome: earmark.OutcomeApplied, State: earmark.StateCommitted, Usage: earmark.Amounts{"tokens": 70}, CreatedAt: &at}
+	otherRow := spent
+	otherRow.CreatedAt = new(at.Add(time.Microsecond))
+	adopted := ReconcileReport{Checked: 1, Orphans: 1, Adopted: 1}
+	restored := ReconcileReport{Checked: 1, Restored: 1}
+	for name, c := range map[string]struct {
+		state    earmark.State
+		onExpiry earmark.OnExpiry
+		status   enumspb.WorkflowExecutionStatus
+		ending   Standing
+		outcome  earmark.Outcome
+		report   ReconcileReport
+		commits  int
+	}{
+		"held again":                       {earmark.StateHeld, earmark.OnExpiryRelease, completed, spent, earmark.OutcomeApplied, restored, 1},
+		"in review again":                  {earmark.StateReview, earmark.OnExpiryReview, completed, spent, earmark.OutcomeApplied, restored, 1},
+		"held again, and swept":            {earmark.StateExpired, earmark.OnExpiryRelease, completed, spent, earmark.OutcomeApplied, restored, 1},
+		"held again, and estimated":        {earmark.StateCommitted, earmark.OnExpiryCommit, completed, spent, earmark.OutcomeApplied, restored, 1},
+		"committed as the workflow says":   {earmark.StateCommitted, earmark.OnExpiryCommit, completed, spent, earmark.OutcomeSame, ReconcileReport{Checked: 1}, 1},
+		"committed, and never an estimate": {earmark.StateCommitted, earmark.OnExpiryRelease, completed, spent, "", ReconcileReport{Checked: 1}, 0},
+		"released since":                   {earmark.StateReleased, earmark.OnExpiryRelease, completed, spent, "", ReconcileReport{Checked: 1}, 0},
+		"another row under the id":         {earmark.StateHeld, earmark.OnExpiryRelease, completed, otherRow, "", adopted, 0},
+		"nothing was spent":                {earmark.StateHeld, earmark.OnExpiryRelease, completed, Standing{State: earmark.StateReleased}, "", adopted, 0},
+		"terminated":                       {earmark.StateHeld, earmark.OnExpiryRelease, terminated, spent, "", adopted, 0},
+		"a policy refuses the overage":     {earmark.StateHeld, earmark.OnExpiryRelease, completed, spent, earmark.OutcomeOverageRejected, adopted, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			claimed := check("a", c.state)
+			claimed.CreatedAt, claimed.Request.OnExpiry = at, c.onExpiry
+			w := &world{checks: []earmark.Check{claimed}, committed: c.outcome,
+				statuses: map[string]enumspb.WorkflowExecutionStatus{claimed.WorkflowID: c.status}, endings: map[string]Standing{claimed.WorkflowID: c.ending}}
+			report, err := w.reconcile(t)
+			require.NoError(t, err)
+			require.Equal(t, c.report, report)
+			require.Len(t, w.commits, c.commits)
+			if c.report.Restored > 0 {
+				require.Equal(t, []string{"acme/a 70 tokens by the workflow: restored from the workflow's result"}, w.commits)
+				require.Equal(t, []string{"acme/a orphan=false refreshed=true"}, w.marks)
+				require.Empty(t, w.adopted)
+			}
+		})
+	}
+}
+
 // Every status that Temporal knows is either open or closed on purpose.
 func TestClosedStatuses(t *testing.T) {
 	t.Parallel()
@@ -171,6 +234,16 @@ func TestReconcileEndsWithAFault(t *testing.T) {
 	w = setup("refresh", away, earmark.StateCommitted, running)
 	_, err = w.reconcile(t)
 	require.ErrorContains(t, err, "away")
+
+	for _, call := range []string{"ending", "commit"} {
+		at := time.Now()
+		w = setup(call, away, earmark.StateHeld, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+		w.checks[0].CreatedAt = at
+		w.endings = map[string]Standing{"reservation-a": {Usage: earmark.Amounts{"tokens": 70}, CreatedAt: &at}}
+		_, err = w.reconcile(t)
+		require.ErrorContains(t, err, "away", call)
+		require.Empty(t, w.adopted, "%s: what is not known is looked at again", call)
+	}
 
 	w = setup("refresh", serviceerror.NewNotFound("closed since"), earmark.StateCommitted, running)
 	report, err := w.reconcile(t)

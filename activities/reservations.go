@@ -43,6 +43,9 @@ type Standing struct {
 	CreatedAt *time.Time        `json:"created_at,omitempty"`
 	Decision  *earmark.Decision `json:"decision,omitempty"`
 	Subject   string            `json:"subject,omitempty"`
+	// Usage is what is charged, unless it is an estimate. A workflow that has closed
+	// with it knows what a Postgres that was restored from a backup does not.
+	Usage earmark.Amounts `json:"usage,omitempty"`
 }
 
 // CommitInput is the input of Commit.
@@ -134,8 +137,11 @@ func (r *Reservations) Charge(ctx context.Context, charge earmark.Charge) (Stand
 
 func standingOf(result earmark.Result) Standing {
 	standing := Standing{Outcome: result.Outcome, RemainingMS: result.RemainingMS, Decision: result.Decision, Subject: result.Subject}
-	if result.Reservation != nil {
-		standing.State = result.Reservation.State
+	if reservation := result.Reservation; reservation != nil {
+		standing.State = reservation.State
+		if !reservation.Estimated {
+			standing.Usage = reservation.Usage
+		}
 	}
 	return standing
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
 	"github.com/earmark-dev/earmark/internal/model"
 	"github.com/earmark-dev/earmark/workflows"
 )
@@ -223,11 +224,27 @@ func TestGuardians(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, is)
 	}
+	ends := func(want activities.Standing) {
+		t.Helper()
+		is, err := g.Ending(r.ctx, r.admission.WorkflowID)
+		require.NoError(t, err)
+		require.Equal(t, want, is)
+	}
+	_, err = g.Ending(r.ctx, r.admission.WorkflowID)
+	require.ErrorAs(t, err, &notFound)
 	stop := r.work()
-	r.startAndAsk()
+	created := r.startAndAsk().CreatedAt
 	status(enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING)
+	ends(activities.Standing{})
+	r.update(workflows.MessageCommit, used(70))
+	r.ends(earmark.OutcomeApplied, earmark.StateCommitted)
+	status(enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	ends(activities.Standing{Outcome: earmark.OutcomeApplied, State: earmark.StateCommitted, Usage: used(70).Usage, CreatedAt: created})
+	r.ledger.lose()
+	r.startAndAsk() // the id of a closed workflow may be used again
 	require.NoError(t, r.client.TerminateWorkflow(r.ctx, r.admission.WorkflowID, "", "test"))
 	status(enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED)
+	ends(activities.Standing{})
 	r.holds(100, 0)
 	stop()
 
@@ -238,6 +255,7 @@ func TestGuardians(t *testing.T) {
 	require.NoError(t, g.Adopt(r.ctx, check), "one that is open is as good")
 	status(enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING)
 	require.NoError(t, g.Refresh(r.ctx, r.admission.WorkflowID))
+	ends(activities.Standing{}) // it is open
 	started := r.history()[0].GetWorkflowExecutionStartedEventAttributes()
 	require.Equal(t, workflows.TaskQueue, started.GetTaskQueue().GetName())
 	require.Len(t, started.GetSearchAttributes().GetIndexedFields(), 3)

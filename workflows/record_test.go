@@ -3,15 +3,24 @@
 package workflows_test
 
 import (
+	"context"
 	"encoding/json"
+	"log/slog"
+	"net"
 	"os"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/temporalproto"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/model"
@@ -81,6 +90,89 @@ func TestRecord(t *testing.T) {
 			r.ledger.lose()
 			r.update(workflows.MessageCommit, used(70))
 		},
+		"adopted_expired": func(r *rig) {
+			r.admission.Request.TTLSeconds = 2
+			r.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Reserve(r.ctx, r.admission) })
+			r.adopt = true
+			r.work()
+			r.start()
+		},
+		"continued_as_new": func(r *rig) {
+			r.begin()
+			r.run = r.runID()
+			for r.runID() == r.run {
+				r.signal(workflows.SignalExtend, workflows.ExtendMessage{TTLSeconds: 600})
+				time.Sleep(100 * time.Millisecond) // a task of its own for each
+			}
+			r.signal(workflows.MessageRelease, nil)
+		},
+		"lost": func(r *rig) {
+			r.admission.Request.TTLSeconds = 1
+			r.begin()
+			r.ledger.lose()
+		},
+		"malformed": func(r *rig) {
+			r.begin()
+			r.signal(workflows.MessageCommit, map[string]any{"usage": "much"})
+			r.signal(workflows.MessageCommit, workflows.CommitMessage{Usage: earmark.Amounts{"requests": 1}})
+			r.eventually("commit", 1)
+			r.update(workflows.MessageCommit, used(70))
+		},
+		"overage_rejected": func(r *rig) {
+			r.ledger.budget.Overage = earmark.OverageReject
+			r.ledger.lose()
+			r.admission.Request.TTLSeconds = 2
+			r.begin()
+			r.update(workflows.MessageCommit, used(150))
+			r.eventually("expire", 1)
+			time.Sleep(100 * time.Millisecond)
+			r.update(workflows.MessageCommit, used(150))
+		},
+		"reset": func(r *rig) {
+			r.begin()
+			r.signal(workflows.SignalExtend, workflows.ExtendMessage{TTLSeconds: 600})
+			r.eventually("extend", 1)
+			const firstTaskCompleted = 4 // after started, scheduled, started
+			response, err := r.client.ResetWorkflowExecution(r.ctx, &workflowservice.ResetWorkflowExecutionRequest{
+				Namespace: client.DefaultNamespace, WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: r.admission.WorkflowID},
+				Reason: "a test", WorkflowTaskFinishEventId: firstTaskCompleted, RequestId: r.admission.ID,
+			})
+			require.NoError(r, err)
+			require.Equal(r, response.GetRunId(), r.runID())
+			r.update(workflows.MessageCommit, used(70))
+		},
+		"review_released": func(r *rig) {
+			r.admission.Request.TTLSeconds = 1
+			r.admission.Request.OnExpiry = earmark.OnExpiryReview
+			r.begin()
+			r.eventually("expire", 1)
+			time.Sleep(100 * time.Millisecond)
+			r.update(workflows.MessageRelease, workflows.ReleaseMessage{Reason: "looked at it"})
+		},
+		"settled_past": func(r *rig) {
+			r.begin()
+			r.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
+				return m.Commit(r.ctx, earmark.Settlement{ID: r.admission.ID, Tenant: testTenant, Actor: earmark.ActorAPI}, used(70).Usage)
+			})
+			r.signal(workflows.SignalRefresh, nil)
+		},
+		"settled_patiently": func(r *rig) { // for so long that the search attribute says so
+			r.begin()
+			r.ledger.away("commit")
+			r.signal(workflows.MessageCommit, used(70))
+			require.Eventually(r, func() bool { return len(r.events(enumspb.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES)) > 0 }, time.Minute, time.Second)
+			r.ledger.back()
+		},
+		"too_late": func(r *rig) {
+			r.admission.AdmitBy = time.Now().Add(-time.Second)
+			r.begin()
+		},
+		"too_late_charged": func(r *rig) {
+			r.admission.AdmitBy = time.Now().Add(-time.Second)
+			r.start()
+			r.signal(workflows.MessageCommit, used(70))
+			r.work()
+		},
 		"patient": func(r *rig) {
 			r.ledger.away("reserve")
 			r.start()
@@ -97,12 +189,46 @@ func TestRecord(t *testing.T) {
 				t.Logf("%s exists and is left alone", recordingFile(name))
 				return
 			}
-			r := newRig(t)
+			r := newRigOn(t, address(t, name))
 			plays[name](r)
 			_ = r.client.GetWorkflow(r.ctx, r.admission.WorkflowID, "").Get(r.ctx, nil) // a cancelled one ends with an error
 			r.record(name)
 		})
 	}
+}
+
+// address is where a history is recorded: at the Temporal of the other tests, unless
+// it takes one that suggests a new run sooner, lest the history be long.
+func address(t *testing.T, name string) string {
+	t.Helper()
+	if name != "continued_as_new" {
+		return stack.TemporalAddress()
+	}
+	binary, err := exec.LookPath("temporal")
+	if err != nil {
+		binary = "../bin/temporal"
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // for a free port
+	require.NoError(t, err)
+	address := listener.Addr().String()
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	require.NoError(t, listener.Close())
+	args := []string{"server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", port,
+		"--dynamic-config-value", "limit.historyCount.suggestContinueAsNew=24"}
+	server := exec.Command(binary, args...)
+	require.NoError(t, server.Start())
+	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
+	require.Eventually(t, func() bool {
+		c, err := client.Dial(client.Options{HostPort: address, Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		_, err = workflows.AddSearchAttributes(context.Background(), c, client.DefaultNamespace)
+		return err == nil
+	}, time.Minute, time.Second)
+	return address
 }
 
 // begin starts the workflow next to a worker and waits for the first decision.

@@ -18,8 +18,9 @@ import (
 // record_test.go, from code that is released, and never to make this test pass: a
 // workflow that is open while the code changes has to go on from such a history.
 var recordings = []string{
-	"adopted", "cancelled", "charged", "committed_by_signal", "committed_by_update", "denied", "expired",
-	"extended", "patient", "released", "released_first", "review_committed",
+	"adopted", "adopted_expired", "cancelled", "charged", "committed_by_signal", "committed_by_update", "continued_as_new", "denied",
+	"expired", "extended", "lost", "malformed", "overage_rejected", "patient", "released", "released_first", "reset", "review_committed",
+	"review_released", "settled_past", "settled_patiently", "too_late", "too_late_charged",
 }
 
 const recordingsDir = "testdata/replay"

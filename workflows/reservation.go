@@ -50,7 +50,7 @@ func Reservation(ctx workflow.Context, input ReservationInput) (Ending, error) {
 		return Ending{}, err
 	}
 	err := r.run(ctx)
-	return Ending{Standing: r.standing, RequestHash: r.Admission.RequestHash}, err
+	return r.ending(), err
 }
 
 // reservation is the state of one Reservation workflow. The ledger's calls are in
@@ -101,6 +101,17 @@ func (r *reservation) run(ctx workflow.Context) error {
 			r.await(ctx)
 		}
 	}
+}
+
+// ending is what the workflow leaves behind. With usage that it knows to be charged
+// goes which row that is of, for the reconciler to charge it again after the
+// restore of a backup.
+func (r *reservation) ending() Ending {
+	ending := Ending{Standing: r.standing, RequestHash: r.Admission.RequestHash}
+	if ending.Usage != nil && !r.createdAt.IsZero() {
+		ending.CreatedAt = &r.createdAt
+	}
+	return ending
 }
 
 // open reports whether budget is set aside.

@@ -348,6 +348,49 @@ func TestCommitOfALostReservation(t *testing.T) {
 	require.Equal(t, b.input.Admission.Request.Scopes, charge.Request.Scopes)
 }
 
+// The result says what was charged and for which row, so that it can be charged
+// again should Postgres lose it. What was not charged for sure it leaves out.
+func TestEndingTellsTheUsage(t *testing.T) {
+	spent := used(70).Usage
+	for name, c := range map[string]struct {
+		play  func(b *bench)
+		usage earmark.Amounts
+	}{
+		"committed": {func(b *bench) { b.signal(workflows.MessageCommit, used(70)) }, spent},
+		"committed twice": {func(b *bench) {
+			b.signal(workflows.MessageCommit, used(70))
+			b.signal(workflows.MessageCommit, used(70))
+		}, spent},
+		"committed with others": {func(b *bench) {
+			b.signal(workflows.MessageCommit, used(70))
+			b.signal(workflows.MessageCommit, used(80))
+		}, spent},
+		"committed past it":       {func(b *bench) { commitPast(b, spent); b.signal(workflows.SignalRefresh, nil) }, spent},
+		"charged after the loss":  {func(b *bench) { b.ledger.lose(); b.signal(workflows.MessageCommit, used(70)) }, spent},
+		"estimated":               {func(b *bench) {}, nil},
+		"released":                {func(b *bench) { b.signal(workflows.MessageRelease, nil) }, nil},
+		"lost, and nothing spent": {func(b *bench) { b.ledger.lose() }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setup(t)
+			b.input.Admission.Request.OnExpiry = earmark.OnExpiryCommit
+			b.at(10*time.Second, func() { c.play(b) })
+			ending, err := b.run()
+			require.NoError(t, err)
+			require.Equal(t, c.usage, ending.Usage)
+			if c.usage == nil {
+				require.Nil(t, ending.CreatedAt)
+				return
+			}
+			require.True(t, b.start.Equal(*ending.CreatedAt), "%s, not %s", ending.CreatedAt, b.start)
+		})
+	}
+}
+
+func commitPast(b *bench, usage earmark.Amounts) {
+	b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Commit(b.Context(), b.settlement(), usage) })
+}
+
 func TestLostReservation(t *testing.T) {
 	t.Run("at its expiry", func(t *testing.T) {
 		b := setup(t)

@@ -42,6 +42,7 @@ type rig struct {
 	ledger    *fakeLedger
 	admission earmark.Admission
 	adopt     bool
+	run       string // whose history is read; the latest when empty
 }
 
 func onTemporal(t *testing.T) *rig {
@@ -49,10 +50,12 @@ func onTemporal(t *testing.T) *rig {
 	return newRig(t)
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *rig { return newRigOn(t, stack.TemporalAddress()) }
+
+func newRigOn(t *testing.T, address string) *rig {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
-	c, err := client.Dial(client.Options{HostPort: stack.TemporalAddress(), Identity: identity,
+	c, err := client.Dial(client.Options{HostPort: address, Identity: identity,
 		Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
@@ -163,10 +166,10 @@ func (r *rig) eventually(verb string, times int) {
 	require.Eventually(r, func() bool { return r.ledger.count(verb) >= times }, patience, 5*time.Millisecond, "%s was not called %d times", verb, times)
 }
 
-// history returns the events of the latest run.
+// history returns the events of one run.
 func (r *rig) history() []*historypb.HistoryEvent {
 	var events []*historypb.HistoryEvent
-	iterator := r.client.GetWorkflowHistory(r.ctx, r.admission.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	iterator := r.client.GetWorkflowHistory(r.ctx, r.admission.WorkflowID, r.run, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for iterator.HasNext() {
 		event, err := iterator.Next()
 		require.NoError(r, err)

@@ -9,9 +9,11 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
 )
 
 // workflowTaskTimeout is how soon the task of a killed process runs elsewhere. It is
@@ -63,6 +65,27 @@ func (g *Guardians) Status(ctx context.Context, workflowID string) (enumspb.Work
 		return enumspb.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED, err
 	}
 	return description.GetWorkflowExecutionInfo().GetStatus(), nil
+}
+
+// Ending is the result of the latest workflow of that id; zero while it is open and
+// when it ended without one.
+func (g *Guardians) Ending(ctx context.Context, workflowID string) (activities.Standing, error) {
+	history := g.Client.GetWorkflowHistory(ctx, workflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT)
+	var ending Ending
+	for history.HasNext() {
+		event, err := history.Next()
+		if err != nil {
+			return activities.Standing{}, err
+		}
+		completed := event.GetWorkflowExecutionCompletedEventAttributes()
+		if completed == nil || completed.GetResult() == nil {
+			continue
+		}
+		if err := converter.GetDefaultDataConverter().FromPayloads(completed.GetResult(), &ending); err != nil {
+			return activities.Standing{}, err
+		}
+	}
+	return ending.Standing, nil
 }
 
 // Refresh tells the workflow to look at the ledger.

@@ -27,7 +27,7 @@ func (l *Ledger) ClaimChecks(ctx context.Context, leastAge time.Duration, most i
 	}
 	checks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (earmark.Check, error) {
 		var c earmark.Check
-		err := row.Scan(&c.ID, &c.Tenant, &c.WorkflowID, &c.State, &c.Request.Scopes, &c.Request.Amounts, &c.ExpiresAt, &c.Request.OnExpiry, &c.RequestHash)
+		err := row.Scan(&c.ID, &c.Tenant, &c.WorkflowID, &c.State, &c.Request.Scopes, &c.Request.Amounts, &c.CreatedAt, &c.ExpiresAt, &c.Request.OnExpiry, &c.RequestHash)
 		return c, err
 	})
 	return checks, fault(err)

@@ -86,6 +86,21 @@ func (a api) try(method, target, body string, header ...string) exchange {
 	return x
 }
 
+// leaveEarly makes a call and hangs up before it can be answered.
+func (a api) leaveEarly(target, body, key string) error {
+	request, err := a.request(http.MethodPost, target, body, "Idempotency-Key", key)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	response, err := httpClient.Do(request.WithContext(ctx))
+	if err == nil {
+		_ = response.Body.Close()
+	}
+	return err
+}
+
 func (a api) request(method, target, body string, header ...string) (*http.Request, error) {
 	request, err := http.NewRequestWithContext(context.Background(), method, a.base+target, strings.NewReader(body))
 	if err != nil {

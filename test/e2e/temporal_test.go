@@ -107,7 +107,6 @@ func TestPlainMessages(t *testing.T) {
 		}
 		return handle.Get(ctx, answer)
 	}
-	usage := func(n int64) map[string]any { return map[string]any{"usage": map[string]any{"tokens": n}} }
 	signal := func(id, name string, payload any) {
 		require.NoError(t, b.Client().SignalWorkflow(t.Context(), "reservation-"+id, "", name, payload))
 	}

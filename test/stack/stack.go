@@ -95,6 +95,7 @@ type Stack struct {
 	dir     string
 	binary  string
 	logs    int
+	env     []string
 	pool    *pgxpool.Pool
 	client  client.Client
 }
@@ -138,6 +139,7 @@ func New(t testing.TB, options Options) *Stack {
 // end runs when the processes have been killed. What they left in the ledger has
 // to add up, however they died.
 func (s *Stack) end() {
+	s.Use(Binary(s.t))
 	if s.client != nil {
 		s.client.Close()
 	}
@@ -188,8 +190,12 @@ func (s *Stack) process(name string, args []string) *Process {
 
 // Env is the environment that a stack's processes run in, on top of the test's own.
 func (s *Stack) Env() []string {
-	return append(bareEnv(), "EARMARK_DATABASE_URL="+s.DatabaseURL, "TEMPORAL_ADDRESS="+s.Temporal.Address(), "TEMPORAL_NAMESPACE="+s.Namespace)
+	return append(append(bareEnv(), s.env...), "EARMARK_DATABASE_URL="+s.DatabaseURL, "TEMPORAL_ADDRESS="+s.Temporal.Address(), "TEMPORAL_NAMESPACE="+s.Namespace)
 }
+
+// Setenv adds to the environment of the processes that are started from now on; the
+// last one of a name counts.
+func (s *Stack) Setenv(name, value string) { s.env = append(s.env, name+"="+value) }
 
 // bareEnv is the test's environment without what would steer an earmark process.
 func bareEnv() []string {

@@ -13,6 +13,6 @@ WITH open AS (
     UPDATE earmark.reservations r SET checked_at = clock_timestamp()
     FROM (SELECT * FROM open UNION ALL SELECT * FROM settled) AS due
     WHERE r.id = due.id
-    RETURNING r.id, r.tenant, r.workflow_id, r.state, r.scopes, r.amounts, r.expires_at, r.on_expiry, r.request_hash, due.checked_at AS looked_at
+    RETURNING r.id, r.tenant, r.workflow_id, r.state, r.scopes, r.amounts, r.created_at, r.expires_at, r.on_expiry, r.request_hash, due.checked_at AS looked_at
 )
-SELECT id, tenant, workflow_id, state, scopes, amounts, expires_at, on_expiry, request_hash FROM claimed ORDER BY looked_at, id
+SELECT id, tenant, workflow_id, state, scopes, amounts, created_at, expires_at, on_expiry, request_hash FROM claimed ORDER BY looked_at, id
