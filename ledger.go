@@ -104,8 +104,17 @@ type ReservationFilter struct {
 	Scope   string // reservations with a scope at or under this one
 	Overdue bool   // only held ones past their expiry
 	Orphan  bool   // only those that no open workflow was found to guard
-	Cursor  string
-	Limit   int
+	// Stuck selects those that need somebody to look, for StuckReason where that is set.
+	Stuck       bool
+	StuckReason StuckReason
+	Cursor      string
+	Limit       int
+}
+
+// Troubled are reservations of which Temporal says that they are stuck.
+type Troubled struct {
+	TaskFailing       []string // ids
+	SettlementFailing []string // ids
 }
 
 // EntryFilter selects entries. Empty fields select everything.

@@ -34,6 +34,12 @@ type Ledger interface {
 	// Reservation gives nil where there is none.
 	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
 	Reservations(ctx context.Context, tenant string, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error)
+	// Stuck lists what needs somebody to look, troubled and what the ledger knows itself.
+	Stuck(ctx context.Context, tenant string, filter earmark.ReservationFilter, troubled earmark.Troubled) (earmark.Page[earmark.Reservation], error)
+	// Suspects are held reservations whose workflows are worth a look.
+	Suspects(ctx context.Context, tenant string, most int) (ids []string, err error)
+	// Known are those of ids that have a row.
+	Known(ctx context.Context, tenant string, ids []string) ([]string, error)
 	CreateBudget(ctx context.Context, tenant string, request earmark.BudgetRequest) (*earmark.Budget, error)
 	// Budget gives nil where there is none, as PatchBudget and ArchiveBudget do.
 	Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
@@ -65,6 +71,9 @@ type Guard interface {
 type Options struct {
 	Ledger Ledger
 	Guard  Guard
+	// Troubles is asked which reservations are stuck for a reason that only Temporal
+	// knows; nil leaves those out.
+	Troubles Troubles
 	// UIURL is where Temporal UI answers, such as http://127.0.0.1:8233; empty
 	// leaves ui_url empty. Namespace is "default" when empty.
 	UIURL     string
@@ -112,6 +121,7 @@ type server struct {
 	uiBase   string        // of one workflow, its id to be added; empty when not configured
 	log      *slog.Logger
 	metrics  *metrics
+	lookout  lookout
 }
 
 func init() {
@@ -136,6 +146,7 @@ func New(options Options) http.Handler {
 		uiBase:   workflowBase(options.UIURL, options.Namespace),
 		log:      options.Logger,
 		metrics:  newMetrics(options.Registry),
+		lookout:  lookout{troubles: options.Troubles, ledger: options.Ledger, log: options.Logger},
 	}
 
 	router := gin.New()

@@ -22,6 +22,8 @@ type fake struct {
 	budget       *earmark.Budget
 	budgets      earmark.Page[earmark.Budget]
 	entries      earmark.Page[earmark.Entry]
+	suspects     []string
+	known        []string
 	err          error
 	guardErr     error
 
@@ -34,6 +36,12 @@ type fake struct {
 type call struct {
 	name string
 	arg  any
+}
+
+// stuckCall is what Stuck was asked.
+type stuckCall struct {
+	filter   earmark.ReservationFilter
+	troubled earmark.Troubled
 }
 
 func (f *fake) record(name string, arg any) {
@@ -86,6 +94,15 @@ func (f *fake) Reservations(_ context.Context, _ string, filter earmark.Reservat
 	f.record("Reservations", filter)
 	return f.reservations, f.err
 }
+
+func (f *fake) Stuck(_ context.Context, _ string, filter earmark.ReservationFilter, troubled earmark.Troubled) (earmark.Page[earmark.Reservation], error) {
+	f.record("Stuck", stuckCall{filter, troubled})
+	return f.reservations, f.err
+}
+
+func (f *fake) Suspects(context.Context, string, int) ([]string, error) { return f.suspects, f.err }
+
+func (f *fake) Known(context.Context, string, []string) ([]string, error) { return f.known, f.err }
 
 func (f *fake) CreateBudget(_ context.Context, _ string, request earmark.BudgetRequest) (*earmark.Budget, error) {
 	f.record("CreateBudget", request)

@@ -51,12 +51,27 @@ func (c *Client) Reservation(ctx context.Context, id string) (*earmark.Reservati
 
 // Reservations lists reservations, newest first. It is repeated.
 func (c *Client) Reservations(ctx context.Context, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
+	return page[earmark.Reservation](ctx, c, "/v1/reservations", reservationQuery(filter))
+}
+
+// Stuck lists the reservations that need somebody to look, newest first. Of the
+// filter it takes Scope, StuckReason, Cursor and Limit. It is repeated.
+func (c *Client) Stuck(ctx context.Context, filter earmark.ReservationFilter) (earmark.StuckPage, error) {
+	query := reservationQuery(earmark.ReservationFilter{Scope: filter.Scope, Cursor: filter.Cursor, Limit: filter.Limit, Stuck: true, StuckReason: filter.StuckReason})
+	var page earmark.StuckPage
+	_, err := c.exchange(ctx, call{method: http.MethodGet, path: "/v1/reservations", query: query, repeat: true}, &page)
+	return page, err
+}
+
+func reservationQuery(filter earmark.ReservationFilter) url.Values {
 	query := pageQuery(filter.Cursor, filter.Limit)
 	set(query, "state", string(filter.State))
 	set(query, "scope", filter.Scope)
 	setFlag(query, "overdue", filter.Overdue)
 	setFlag(query, "orphan", filter.Orphan)
-	return page[earmark.Reservation](ctx, c, "/v1/reservations", query)
+	setFlag(query, "stuck", filter.Stuck)
+	set(query, "stuck_reason", string(filter.StuckReason))
+	return query
 }
 
 // Commit charges what was used, in exactly the reserved units, and gives the rest

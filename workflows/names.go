@@ -4,6 +4,8 @@
 package workflows
 
 import (
+	"strings"
+
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/earmark-dev/earmark"
@@ -27,7 +29,12 @@ const (
 )
 
 // ReservationWorkflowID returns the workflow id of a reservation.
-func ReservationWorkflowID(reservationID string) string { return "reservation-" + reservationID }
+func ReservationWorkflowID(reservationID string) string { return workflowIDPrefix + reservationID }
+
+// ReservationOf is its inverse.
+func ReservationOf(workflowID string) string { return strings.TrimPrefix(workflowID, workflowIDPrefix) }
+
+const workflowIDPrefix = "reservation-"
 
 // Search attributes of the Reservation workflow.
 var (
