@@ -41,7 +41,6 @@ const (
 	ActorWorkflow = "workflow" // the reservation's own workflow
 	ActorAPI      = "api"      // the HTTP API, past the workflow
 	ActorSweeper  = "sweeper"  // the sweeper of a worker process
-	ActorOperator = "operator" // a person
 )
 
 // Admission asks the ledger to reserve.
@@ -141,3 +140,6 @@ type Check struct {
 	RequestHash string
 	ExpiresAt   time.Time
 }
+
+// Open reports whether the reservation still sets budget aside.
+func (c Check) Open() bool { return c.State == StateHeld || c.State == StateReview }

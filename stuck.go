@@ -2,6 +2,7 @@ package earmark
 
 import (
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -118,4 +119,15 @@ func ValidateOperator(name string) error {
 }
 
 // OperatorActor is how entries name a person: "operator:alice".
-func OperatorActor(name string) string { return ActorOperator + ":" + name }
+func OperatorActor(name string) string { return operatorPrefix + name }
+
+// Operator is the person who settles, "" where it is nobody's decision.
+func (s Settlement) Operator() string {
+	name, isOperator := strings.CutPrefix(s.Actor, operatorPrefix)
+	if !isOperator {
+		return ""
+	}
+	return name
+}
+
+const operatorPrefix = "operator:"

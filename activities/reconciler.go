@@ -95,7 +95,7 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 	if err != nil && !missing {
 		return err
 	}
-	guarded := !missing && isOpen(status)
+	guarded := !missing && IsOpen(status)
 	holds := check.State == earmark.StateHeld || check.State == earmark.StateReview
 	switch {
 	case holds && guarded:
@@ -122,7 +122,8 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 	}
 }
 
-func isOpen(status enumspb.WorkflowExecutionStatus) bool {
+// IsOpen reports whether a workflow of that status still runs.
+func IsOpen(status enumspb.WorkflowExecutionStatus) bool {
 	// A paused workflow is open too. Its status may be newer than this program's
 	// enumeration, so the closed ones are listed.
 	switch status {

@@ -38,6 +38,12 @@ type Ledger interface {
 	Stuck(ctx context.Context, tenant string, filter earmark.ReservationFilter, troubled earmark.Troubled) (earmark.Page[earmark.Reservation], error)
 	// Suspects are held reservations whose workflows are worth a look.
 	Suspects(ctx context.Context, tenant string, most int) (ids []string, err error)
+	// Check is what a new workflow of the reservation needs; nil where there is none.
+	Check(ctx context.Context, tenant, id string) (*earmark.Check, error)
+	// Adopt notes who starts a new workflow for an open reservation, and why.
+	Adopt(ctx context.Context, settlement earmark.Settlement) (earmark.Result, error)
+	// MarkChecked notes what a look at the reservation's workflow found.
+	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
 	// Known are those of ids that have a row.
 	Known(ctx context.Context, tenant string, ids []string) ([]string, error)
 	CreateBudget(ctx context.Context, tenant string, request earmark.BudgetRequest) (*earmark.Budget, error)
@@ -63,6 +69,10 @@ type Guard interface {
 	Commit(ctx context.Context, settlement earmark.Settlement, usage earmark.Amounts) (result earmark.Result, accepted bool, err error)
 	// Release gives the amounts back, with accepted as for Commit.
 	Release(ctx context.Context, settlement earmark.Settlement) (result earmark.Result, accepted bool, err error)
+	// Guarded reports whether an open workflow guards the reservation.
+	Guarded(ctx context.Context, workflowID string) (bool, error)
+	// Adopt starts a workflow that guards a reservation which exists.
+	Adopt(ctx context.Context, check earmark.Check) error
 	// Ready is nil when Temporal answers and is set up for this program.
 	Ready(ctx context.Context) error
 }
@@ -178,6 +188,7 @@ func (s *server) routes(router *gin.Engine, metrics http.Handler) {
 	router.POST("/v1/reservations/:id/commit", s.handle(s.commit))
 	router.POST("/v1/reservations/:id/release", s.handle(s.release))
 	router.POST("/v1/reservations/:id/extend", s.handle(s.extend))
+	router.POST("/v1/reservations/:id/adopt", s.handle(s.adopt))
 
 	router.POST("/v1/usage", s.handle(s.chargeUsage))
 	router.POST("/v1/decisions", s.handle(s.decide))

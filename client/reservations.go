@@ -54,15 +54,6 @@ func (c *Client) Reservations(ctx context.Context, filter earmark.ReservationFil
 	return page[earmark.Reservation](ctx, c, "/v1/reservations", reservationQuery(filter))
 }
 
-// Stuck lists the reservations that need somebody to look, newest first. Of the
-// filter it takes Scope, StuckReason, Cursor and Limit. It is repeated.
-func (c *Client) Stuck(ctx context.Context, filter earmark.ReservationFilter) (earmark.StuckPage, error) {
-	query := reservationQuery(earmark.ReservationFilter{Scope: filter.Scope, Cursor: filter.Cursor, Limit: filter.Limit, Stuck: true, StuckReason: filter.StuckReason})
-	var page earmark.StuckPage
-	_, err := c.exchange(ctx, call{method: http.MethodGet, path: "/v1/reservations", query: query, repeat: true}, &page)
-	return page, err
-}
-
 func reservationQuery(filter earmark.ReservationFilter) url.Values {
 	query := pageQuery(filter.Cursor, filter.Limit)
 	set(query, "state", string(filter.State))

@@ -52,19 +52,26 @@ const (
 	StateAttributeSettling = "settlement_failing"
 )
 
-// CommitMessage is the payload of MessageCommit.
+// CommitMessage is the payload of MessageCommit. Operator, in each of them, is the
+// name of a person who settles in the caller's place, such as alice.
 type CommitMessage struct {
-	Usage earmark.Amounts `json:"usage"`
+	Usage    earmark.Amounts `json:"usage"`
+	Operator string          `json:"operator,omitempty"`
+	Reason   string          `json:"reason,omitempty"`
 }
 
-// ReleaseMessage is the payload of MessageRelease.
+// ReleaseMessage is the payload of MessageRelease. With an operator it is an expiry
+// with a reason, after which usage is still charged; else it is the caller's own.
 type ReleaseMessage struct {
-	Reason string `json:"reason"`
+	Reason   string `json:"reason"`
+	Operator string `json:"operator,omitempty"`
 }
 
 // ExtendMessage is the payload of SignalExtend.
 type ExtendMessage struct {
-	TTLSeconds int64 `json:"ttl_seconds"`
+	TTLSeconds int64  `json:"ttl_seconds"`
+	Operator   string `json:"operator,omitempty"`
+	Reason     string `json:"reason,omitempty"`
 }
 
 // AdmissionMessage is the payload of UpdateAdmission.

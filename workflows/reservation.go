@@ -90,7 +90,7 @@ func (r *reservation) run(ctx workflow.Context) error {
 		case ctx.Err() != nil:
 			cancelled = ctx.Err()
 			ctx = detached(ctx)
-			r.giveBack(ctx, "the workflow was cancelled")
+			r.giveBack(ctx, r.settlement("the workflow was cancelled"))
 		case r.leaseOver():
 			r.expire(ctx)
 		case workflow.GetInfo(ctx).GetContinueAsNewSuggested():

@@ -57,8 +57,8 @@ func (r *reservation) reserve(ctx workflow.Context) {
 // commit charges usage. Usage of a reservation that Postgres has lost, as it is
 // after the restore of a backup, is charged from what the workflow knows itself;
 // so is usage that was accepted while it was not known whether the row exists.
-func (r *reservation) commit(ctx workflow.Context, usage earmark.Amounts) activities.Standing {
-	answer := r.call(ctx, "commit", ledger.Commit, activities.CommitInput{Settlement: r.settlement(""), Usage: usage})
+func (r *reservation) commit(ctx workflow.Context, settlement earmark.Settlement, usage earmark.Amounts) activities.Standing {
+	answer := r.call(ctx, "commit", ledger.Commit, activities.CommitInput{Settlement: settlement, Usage: usage})
 	if answer.Outcome == earmark.OutcomeUnknown && (r.admitted || r.admission.Outcome == earmark.OutcomeTooLate) {
 		answer = r.call(ctx, "charge", ledger.Charge, r.lostCharge(usage))
 		r.admitted = true
@@ -70,13 +70,12 @@ func (r *reservation) release(ctx workflow.Context, reason string) activities.St
 	return r.take(ctx, r.call(ctx, "release", ledger.Release, r.settlement(reason)))
 }
 
-func (r *reservation) giveBack(ctx workflow.Context, reason string) activities.Standing {
-	settlement := r.settlement(reason)
+func (r *reservation) giveBack(ctx workflow.Context, settlement earmark.Settlement) activities.Standing {
 	return r.take(ctx, r.call(ctx, "give back", ledger.GiveBack, settlement))
 }
 
-func (r *reservation) extend(ctx workflow.Context, ttlSeconds int64) activities.Standing {
-	return r.hear(ctx, r.call(ctx, "extend", ledger.Extend, activities.ExtendInput{Settlement: r.settlement(""), TTLSeconds: ttlSeconds}))
+func (r *reservation) extend(ctx workflow.Context, settlement earmark.Settlement, ttlSeconds int64) activities.Standing {
+	return r.hear(ctx, r.call(ctx, "extend", ledger.Extend, activities.ExtendInput{Settlement: settlement, TTLSeconds: ttlSeconds}))
 }
 
 // expire applies the expiry policy. The timer is lazy: after an extension it is
