@@ -105,8 +105,7 @@ func TestOperate(t *testing.T) {
 // What an operator does in the place of a caller: who and why is in the journal, and
 // what stands is told.
 func TestRemedies(t *testing.T) {
-	t.Parallel()
-	url := serveReal(t)
+	url := serveReal(t) // not beside TestOperate, whose worker serves the same task queue
 	run := func(args ...string) result { t.Helper(); return earmarkPipe(t, url, args...) }
 	run("budget", "create", "acme", "tokens", "1,000", "--quiet").ok(t)
 	hold := func(scope string, more ...string) string {
