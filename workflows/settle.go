@@ -150,10 +150,12 @@ func (r *reservation) call(ctx workflow.Context, what string, activity, input an
 	err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, options), activity, input).Get(ctx, &answer)
 	for err != nil {
 		workflow.GetLogger(ctx).Warn("The ledger did not answer; trying until it does.", "call", what, "error", err)
+		r.fails(ctx, what, err)
 		if err = r.callPatiently(ctx, what, activity, input, &answer); err != nil {
 			_ = workflow.Sleep(ctx, brokenPause) // a detached context is never cancelled
 		}
 	}
+	r.fails(ctx, "", nil)
 	return answer
 }
 
@@ -161,7 +163,7 @@ func (r *reservation) call(ctx workflow.Context, what string, activity, input an
 // shows with its last error, and marks the workflow when that takes long.
 func (r *reservation) callPatiently(ctx workflow.Context, what string, activity, input, answer any) error {
 	options := patient
-	options.Summary = what
+	options.Summary = what + ", until the ledger answers"
 	future := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), activity, input)
 	inTime, err := workflow.AwaitWithTimeout(ctx, failingAfter, future.IsReady)
 	if err != nil {
