@@ -41,7 +41,6 @@ const (
 	ActorWorkflow = "workflow" // the reservation's own workflow
 	ActorAPI      = "api"      // the HTTP API, past the workflow
 	ActorSweeper  = "sweeper"  // the sweeper of a worker process
-	ActorOperator = "operator" // a person
 )
 
 // Admission asks the ledger to reserve.
@@ -104,8 +103,17 @@ type ReservationFilter struct {
 	Scope   string // reservations with a scope at or under this one
 	Overdue bool   // only held ones past their expiry
 	Orphan  bool   // only those that no open workflow was found to guard
-	Cursor  string
-	Limit   int
+	// Stuck selects those that need somebody to look, for StuckReason where that is set.
+	Stuck       bool
+	StuckReason StuckReason
+	Cursor      string
+	Limit       int
+}
+
+// Troubled are reservations of which Temporal says that they are stuck.
+type Troubled struct {
+	TaskFailing       []string // ids
+	SettlementFailing []string // ids
 }
 
 // EntryFilter selects entries. Empty fields select everything.
@@ -133,3 +141,6 @@ type Check struct {
 	CreatedAt   time.Time
 	ExpiresAt   time.Time
 }
+
+// Open reports whether the reservation still sets budget aside.
+func (c Check) Open() bool { return c.State == StateHeld || c.State == StateReview }

@@ -159,6 +159,11 @@ type Reservation struct {
 	WorkflowID    string              `json:"workflow_id"`
 	UIURL         string              `json:"ui_url"` // of the workflow in Temporal UI; empty when not configured
 	Budgets       []ReservationBudget `json:"budgets"`
+	// Stuck is what is wrong with it; only the list of stuck reservations tells.
+	Stuck *Stuck `json:"stuck,omitempty"`
+	// Lost says that Postgres has no such row, after the restore of a backup, and
+	// that its workflow has usage to charge. What is shown is what the workflow knows.
+	Lost bool `json:"lost,omitempty"`
 }
 
 // ReservationBudget is a reservation's share in one budget.

@@ -104,7 +104,7 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 	if err != nil && !missing {
 		return err
 	}
-	guarded := !missing && isOpen(status)
+	guarded := !missing && IsOpen(status)
 	holds := check.State == earmark.StateHeld || check.State == earmark.StateReview
 	if status == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED && !missing && mayLackUsage(check) {
 		if restored, err := r.restore(ctx, check, report); restored || err != nil {
@@ -173,7 +173,8 @@ func (r *Reconciler) restore(ctx context.Context, check earmark.Check, report *R
 	return true, r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, true)
 }
 
-func isOpen(status enumspb.WorkflowExecutionStatus) bool {
+// IsOpen reports whether a workflow of that status still runs.
+func IsOpen(status enumspb.WorkflowExecutionStatus) bool {
 	// A paused workflow is open too. Its status may be newer than this program's
 	// enumeration, so the closed ones are listed.
 	switch status {

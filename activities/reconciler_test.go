@@ -196,7 +196,7 @@ func TestClosedStatuses(t *testing.T) {
 	open := map[string]bool{"Unspecified": true, "Running": true, "Paused": true}
 	for number, name := range enumspb.WorkflowExecutionStatus_name {
 		short := enumspb.WorkflowExecutionStatus(number).String()
-		require.Equal(t, open[short], isOpen(enumspb.WorkflowExecutionStatus(number)), name)
+		require.Equal(t, open[short], IsOpen(enumspb.WorkflowExecutionStatus(number)), name)
 	}
 }
 

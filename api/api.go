@@ -34,6 +34,18 @@ type Ledger interface {
 	// Reservation gives nil where there is none.
 	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
 	Reservations(ctx context.Context, tenant string, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error)
+	// Stuck lists what needs somebody to look, troubled and what the ledger knows itself.
+	Stuck(ctx context.Context, tenant string, filter earmark.ReservationFilter, troubled earmark.Troubled) (earmark.Page[earmark.Reservation], error)
+	// Suspects are held reservations whose workflows are worth a look.
+	Suspects(ctx context.Context, tenant string, most int) (ids []string, err error)
+	// Check is what a new workflow of the reservation needs; nil where there is none.
+	Check(ctx context.Context, tenant, id string) (*earmark.Check, error)
+	// Adopt notes who starts a new workflow for an open reservation, and why.
+	Adopt(ctx context.Context, settlement earmark.Settlement) (earmark.Result, error)
+	// MarkChecked notes what a look at the reservation's workflow found.
+	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
+	// Known are those of ids that have a row.
+	Known(ctx context.Context, tenant string, ids []string) ([]string, error)
 	CreateBudget(ctx context.Context, tenant string, request earmark.BudgetRequest) (*earmark.Budget, error)
 	// Budget gives nil where there is none, as PatchBudget and ArchiveBudget do.
 	Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
@@ -57,6 +69,10 @@ type Guard interface {
 	Commit(ctx context.Context, settlement earmark.Settlement, usage earmark.Amounts) (result earmark.Result, accepted bool, err error)
 	// Release gives the amounts back, with accepted as for Commit.
 	Release(ctx context.Context, settlement earmark.Settlement) (result earmark.Result, accepted bool, err error)
+	// Guarded reports whether an open workflow guards the reservation.
+	Guarded(ctx context.Context, workflowID string) (bool, error)
+	// Adopt starts a workflow that guards a reservation which exists.
+	Adopt(ctx context.Context, check earmark.Check) error
 	// Ready is nil when Temporal answers and is set up for this program.
 	Ready(ctx context.Context) error
 }
@@ -65,6 +81,9 @@ type Guard interface {
 type Options struct {
 	Ledger Ledger
 	Guard  Guard
+	// Troubles is asked which reservations are stuck for a reason that only Temporal
+	// knows; nil leaves those out.
+	Troubles Troubles
 	// UIURL is where Temporal UI answers, such as http://127.0.0.1:8233; empty
 	// leaves ui_url empty. Namespace is "default" when empty.
 	UIURL     string
@@ -112,6 +131,7 @@ type server struct {
 	uiBase   string        // of one workflow, its id to be added; empty when not configured
 	log      *slog.Logger
 	metrics  *metrics
+	lookout  lookout
 }
 
 func init() {
@@ -136,6 +156,7 @@ func New(options Options) http.Handler {
 		uiBase:   workflowBase(options.UIURL, options.Namespace),
 		log:      options.Logger,
 		metrics:  newMetrics(options.Registry),
+		lookout:  lookout{troubles: options.Troubles, ledger: options.Ledger, log: options.Logger},
 	}
 
 	router := gin.New()
@@ -167,6 +188,7 @@ func (s *server) routes(router *gin.Engine, metrics http.Handler) {
 	router.POST("/v1/reservations/:id/commit", s.handle(s.commit))
 	router.POST("/v1/reservations/:id/release", s.handle(s.release))
 	router.POST("/v1/reservations/:id/extend", s.handle(s.extend))
+	router.POST("/v1/reservations/:id/adopt", s.handle(s.adopt))
 
 	router.POST("/v1/usage", s.handle(s.chargeUsage))
 	router.POST("/v1/decisions", s.handle(s.decide))

@@ -22,6 +22,10 @@ type fake struct {
 	budget       *earmark.Budget
 	budgets      earmark.Page[earmark.Budget]
 	entries      earmark.Page[earmark.Entry]
+	suspects     []string
+	known        []string
+	guarded      bool
+	settlement   earmark.Settlement // of the last commit, release or extend
 	err          error
 	guardErr     error
 
@@ -34,6 +38,12 @@ type fake struct {
 type call struct {
 	name string
 	arg  any
+}
+
+// stuckCall is what Stuck was asked.
+type stuckCall struct {
+	filter   earmark.ReservationFilter
+	troubled earmark.Troubled
 }
 
 func (f *fake) record(name string, arg any) {
@@ -67,7 +77,8 @@ func (f *fake) Decide(_ context.Context, _ string, request earmark.ReservationRe
 	return f.result, f.err
 }
 
-func (f *fake) Extend(_ context.Context, _ earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+func (f *fake) Extend(_ context.Context, settlement earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+	f.settlement = settlement
 	f.record("Extend", ttl)
 	return f.result, f.err
 }
@@ -85,6 +96,33 @@ func (f *fake) Reservation(_ context.Context, _, id string) (*earmark.Reservatio
 func (f *fake) Reservations(_ context.Context, _ string, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
 	f.record("Reservations", filter)
 	return f.reservations, f.err
+}
+
+func (f *fake) Stuck(_ context.Context, _ string, filter earmark.ReservationFilter, troubled earmark.Troubled) (earmark.Page[earmark.Reservation], error) {
+	f.record("Stuck", stuckCall{filter, troubled})
+	return f.reservations, f.err
+}
+
+func (f *fake) Suspects(context.Context, string, int) ([]string, error) { return f.suspects, f.err }
+
+func (f *fake) Known(context.Context, string, []string) ([]string, error) { return f.known, f.err }
+
+func (f *fake) Check(_ context.Context, tenant, id string) (*earmark.Check, error) {
+	f.record("Check", id)
+	if f.reservation == nil {
+		return nil, f.err
+	}
+	return &earmark.Check{ID: id, Tenant: tenant, State: f.reservation.State, WorkflowID: f.reservation.WorkflowID}, f.err
+}
+
+func (f *fake) Adopt(_ context.Context, settlement earmark.Settlement) (earmark.Result, error) {
+	f.record("Adopt", settlement)
+	return f.result, f.err
+}
+
+func (f *fake) MarkChecked(_ context.Context, _, id string, orphan, _ bool) error {
+	f.record("MarkChecked", orphan)
+	return f.err
 }
 
 func (f *fake) CreateBudget(_ context.Context, _ string, request earmark.BudgetRequest) (*earmark.Budget, error) {
@@ -132,14 +170,26 @@ func (g fakeGuard) Admit(_ context.Context, admission earmark.Admission) (earmar
 	return g.result, g.guardErr
 }
 
-func (g fakeGuard) Commit(_ context.Context, _ earmark.Settlement, usage earmark.Amounts) (earmark.Result, bool, error) {
+func (g fakeGuard) Commit(_ context.Context, settlement earmark.Settlement, usage earmark.Amounts) (earmark.Result, bool, error) {
+	g.settlement = settlement
 	g.record("Commit", usage)
 	return g.result, g.accepted, g.guardErr
 }
 
 func (g fakeGuard) Release(_ context.Context, settlement earmark.Settlement) (earmark.Result, bool, error) {
+	g.settlement = settlement
 	g.record("Release", settlement)
 	return g.result, g.accepted, g.guardErr
+}
+
+func (g fakeGuard) Guarded(_ context.Context, workflowID string) (bool, error) {
+	g.record("Guarded", workflowID)
+	return g.guarded, g.guardErr
+}
+
+func (g fakeGuard) Adopt(_ context.Context, check earmark.Check) error {
+	g.record("Start", check)
+	return g.guardErr
 }
 
 func (g fakeGuard) Ready(ctx context.Context) error {

@@ -57,6 +57,7 @@ type GuardLedger interface {
 	Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error)
 	Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error)
 	Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error)
+	GiveBack(ctx context.Context, s earmark.Settlement) (earmark.Result, error)
 	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
 }
 
@@ -346,14 +347,18 @@ func (g *TemporalGuard) resultOf(ctx context.Context, admission earmark.Admissio
 // Commit charges usage through the workflow, or past it. accepted means that
 // neither could tell, and that Temporal keeps the message until it is applied.
 func (g *TemporalGuard) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (result earmark.Result, accepted bool, err error) {
-	return g.settle(ctx, s, usage, workflows.MessageCommit, workflows.CommitMessage{Usage: usage}, func(ctx context.Context) (earmark.Result, error) {
+	return g.settle(ctx, s, usage, workflows.MessageCommit, workflows.CommitMessage{Usage: usage, Operator: s.Operator(), Reason: s.Reason}, func(ctx context.Context) (earmark.Result, error) {
 		return g.Ledger.Commit(ctx, s, usage)
 	})
 }
 
-// Release gives everything back through the workflow, or past it; see Commit.
+// Release gives everything back through the workflow, or past it; see Commit. An
+// operator's is an expiry with a reason.
 func (g *TemporalGuard) Release(ctx context.Context, s earmark.Settlement) (result earmark.Result, accepted bool, err error) {
-	return g.settle(ctx, s, nil, workflows.MessageRelease, workflows.ReleaseMessage{Reason: s.Reason}, func(ctx context.Context) (earmark.Result, error) {
+	return g.settle(ctx, s, nil, workflows.MessageRelease, workflows.ReleaseMessage{Operator: s.Operator(), Reason: s.Reason}, func(ctx context.Context) (earmark.Result, error) {
+		if s.Operator() != "" {
+			return g.Ledger.GiveBack(ctx, s)
+		}
 		return g.Ledger.Release(ctx, s)
 	})
 }

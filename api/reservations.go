@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -175,6 +176,9 @@ func (s *server) listReservations(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	if filter.Stuck {
+		return s.listStuck(c, filter)
+	}
 	page, err := s.ledger.Reservations(c.Request.Context(), earmark.DefaultTenant, filter)
 	if err != nil {
 		return err
@@ -187,7 +191,7 @@ func (s *server) listReservations(c *gin.Context) error {
 }
 
 func reservationFilter(c *gin.Context) (filter earmark.ReservationFilter, err error) {
-	q, err := readQuery(c, "state", "scope", "overdue", "orphan", "cursor", "limit")
+	q, err := readQuery(c, "state", "scope", "overdue", "orphan", "stuck", "stuck_reason", "cursor", "limit")
 	if err != nil {
 		return filter, err
 	}
@@ -209,8 +213,41 @@ func reservationFilter(c *gin.Context) (filter earmark.ReservationFilter, err er
 	if filter.Orphan, err = q.flag("orphan"); err != nil {
 		return filter, err
 	}
+	if filter.Stuck, filter.StuckReason, err = stuckQuery(q); err != nil {
+		return filter, err
+	}
 	filter.Cursor, filter.Limit, err = q.page()
 	return filter, err
+}
+
+// stuckQuery reads stuck and stuck_reason, which is a choice among the stuck ones.
+func stuckQuery(q query) (stuck bool, reason earmark.StuckReason, err error) {
+	if stuck, err = q.flag("stuck"); err != nil {
+		return false, "", err
+	}
+	if q.values.Has("stuck_reason") {
+		reason = earmark.StuckReason(q.values.Get("stuck_reason"))
+		if !slices.Contains(earmark.StuckReasons, reason) {
+			return false, "", invalidField("stuck_reason", "%q is not allowed; use one of %s", clip(string(reason)), stuckReasonWords())
+		}
+		if !stuck {
+			return false, "", invalidField("stuck_reason", "needs stuck=true beside it")
+		}
+	}
+	for _, name := range []string{"state", "overdue", "orphan"} {
+		if stuck && q.values.Has(name) {
+			return false, "", invalidField(name, "cannot be combined with stuck; use stuck_reason")
+		}
+	}
+	return stuck, reason, nil
+}
+
+func stuckReasonWords() string {
+	var words []string
+	for _, reason := range earmark.StuckReasons {
+		words = append(words, string(reason))
+	}
+	return strings.Join(words, ", ")
 }
 
 // reservationRequest reads the body that a reservation and a decision share.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/http"
 	"time"
 
@@ -16,16 +17,23 @@ type accepted struct {
 	Accepted bool   `json:"accepted"`
 }
 
+// Each takes an operator: the name of a person who settles in the caller's place,
+// and whom the entries then name.
 type commitBody struct {
-	Usage earmark.Amounts `json:"usage"`
+	Usage    earmark.Amounts `json:"usage"`
+	Operator string          `json:"operator"`
+	Reason   string          `json:"reason"`
 }
 
 type releaseBody struct {
-	Reason string `json:"reason"`
+	Reason   string `json:"reason"`
+	Operator string `json:"operator"`
 }
 
 type extendBody struct {
-	TTLSeconds int64 `json:"ttl_seconds"`
+	TTLSeconds int64  `json:"ttl_seconds"`
+	Operator   string `json:"operator"`
+	Reason     string `json:"reason"`
 }
 
 func (s *server) commit(c *gin.Context) error {
@@ -37,7 +45,7 @@ func (s *server) commit(c *gin.Context) error {
 	if err := decodeBody(c, &body); err != nil {
 		return err
 	}
-	if err := earmark.ValidateUsage(body.Usage); err != nil {
+	if err := cmp.Or(earmark.ValidateUsage(body.Usage), signBy(&settlement, body.Operator, body.Reason)); err != nil {
 		return err
 	}
 	result, taken, err := s.guard.Commit(c.Request.Context(), settlement, body.Usage)
@@ -54,10 +62,9 @@ func (s *server) release(c *gin.Context) error {
 	if err := decodeOptionalBody(c, &body); err != nil {
 		return err
 	}
-	if err := earmark.ValidateReason(body.Reason); err != nil {
+	if err := signBy(&settlement, body.Operator, body.Reason); err != nil {
 		return err
 	}
-	settlement.Reason = body.Reason
 	result, taken, err := s.guard.Release(c.Request.Context(), settlement)
 	s.metrics.settlement("release", result.Outcome, taken, err)
 	return s.answerSettlement(c, settlement.ID, result, taken, err)
@@ -74,12 +81,24 @@ func (s *server) extend(c *gin.Context) error {
 	if err := decodeBody(c, &body); err != nil {
 		return err
 	}
-	if err := earmark.ValidateTTL(body.TTLSeconds); err != nil {
+	if err := cmp.Or(earmark.ValidateTTL(body.TTLSeconds), signBy(&settlement, body.Operator, body.Reason)); err != nil {
 		return err
 	}
 	result, err := s.ledger.Extend(c.Request.Context(), settlement, time.Duration(body.TTLSeconds)*time.Second)
 	s.metrics.settlement("extend", result.Outcome, false, err)
 	return s.answerSettlement(c, settlement.ID, result, false, err)
+}
+
+// signBy notes who settles and why. An operator is empty where it is the caller.
+func signBy(settlement *earmark.Settlement, operator, reason string) error {
+	settlement.Reason = reason
+	if operator != "" {
+		settlement.Actor = earmark.OperatorActor(operator)
+		if err := earmark.ValidateOperator(operator); err != nil {
+			return err
+		}
+	}
+	return earmark.ValidateReason(reason)
 }
 
 func settlementOf(c *gin.Context) (earmark.Settlement, error) {

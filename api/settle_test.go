@@ -52,6 +52,14 @@ func TestSettlementArguments(t *testing.T) {
 
 	b.do("POST", settlePath("extend"), `{"ttl_seconds":60}`).status(http.StatusOK)
 	require.Equal(t, time.Minute, f.last())
+
+	settlement.Actor, settlement.Reason = "operator:alice", "the bill says so"
+	for _, call := range []string{`commit {"usage":{"tokens":1},`, `release {`, `extend {"ttl_seconds":60,`} {
+		verb, body, _ := strings.Cut(call, " ")
+		f.settlement = earmark.Settlement{}
+		b.do("POST", settlePath(verb), body+`"operator":"alice","reason":"the bill says so"}`).status(http.StatusOK)
+		require.Equal(t, settlement, f.settlement, verb)
+	}
 }
 
 func TestSettlementAccepted(t *testing.T) {
@@ -131,7 +139,16 @@ func TestSettlementRefusesBadInput(t *testing.T) {
 		{"commit", `{"usage":{"tokens":1,"tokens":2}}`, "usage.tokens"},
 		{"commit", `{"usage":{"TOKENS":1}}`, "usage"},
 		{"commit", `{"amounts":{"tokens":1}}`, "amounts"},
-		{"commit", `{"usage":{"tokens":1},"reason":"x"}`, "reason"},
+		{"commit", `{"usage":{"tokens":1},"why":"x"}`, "why"},
+		{"commit", `{"usage":{"tokens":1},"operator":"a b"}`, "operator"},
+		{"commit", `{"usage":{"tokens":1},"operator":"` + strings.Repeat("x", 65) + `"}`, "operator"},
+		{"release", `{"operator":"alice","reason":"` + strings.Repeat("x", 513) + `"}`, "reason"},
+		{"release", `{"operator":"-"}`, "operator"},
+		{"release", `{"operator":"workflow\n"}`, "operator"},
+		{"extend", `{"ttl_seconds":60,"operator":null}`, "operator"},
+		{"extend", `{"ttl_seconds":60,"operator":"ä"}`, "operator"},
+		{"adopt", `{"operator":"a:b"}`, "operator"},
+		{"adopt", `{"who":"alice"}`, "who"},
 		{"release", `null`, ""},
 		{"release", `{"reason":null}`, "reason"},
 		{"release", `{"reason":7}`, "reason"},

@@ -102,6 +102,7 @@ func TestEveryCall(t *testing.T) {
 	ten := earmark.Amounts{"tokens": 10}
 	reservation := earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: ten}
 	called := map[string]bool{}
+	alice := By{Operator: "alice", Reason: "why"}
 	for _, test := range []struct {
 		name   string
 		call   func(context.Context, *Client) (any, error)
@@ -144,6 +145,18 @@ func TestEveryCall(t *testing.T) {
 			return c.Extend(ctx, reservationID, 1500*time.Millisecond)
 		},
 			held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/extend", body: `{"ttl_seconds":2}`}},
+		{"Stuck", func(ctx context.Context, c *Client) (any, error) {
+			return c.Stuck(ctx, earmark.ReservationFilter{State: earmark.StateHeld, Scope: "a", StuckReason: earmark.StuckOrphan})
+		}, `{"data":[` + held + `],"next_cursor":"","searches":[]}`, sent{method: "GET", path: "/v1/reservations", query: "scope=a&stuck=true&stuck_reason=orphan"}},
+		{"CommitBy", func(ctx context.Context, c *Client) (any, error) { return c.CommitBy(ctx, reservationID, ten, alice) },
+			held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/commit", body: `{"usage":{"tokens":10},"operator":"alice","reason":"why"}`}},
+		{"GiveBack", func(ctx context.Context, c *Client) (any, error) { return c.GiveBack(ctx, reservationID, alice) },
+			held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/release", body: `{"operator":"alice","reason":"why"}`}},
+		{"ExtendBy", func(ctx context.Context, c *Client) (any, error) {
+			return c.ExtendBy(ctx, reservationID, time.Minute, alice)
+		}, held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/extend", body: `{"ttl_seconds":60,"operator":"alice","reason":"why"}`}},
+		{"Adopt", func(ctx context.Context, c *Client) (any, error) { return c.Adopt(ctx, reservationID, alice) },
+			held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/adopt", body: `{"operator":"alice","reason":"why"}`}},
 		{"ChargeUsage", func(ctx context.Context, c *Client) (any, error) {
 			return c.ChargeUsage(ctx, "k", earmark.UsageRequest{Scopes: []string{"acme"}, Amounts: ten})
 		}, held, sent{method: "POST", path: "/v1/usage", body: `{"scopes":["acme"],"amounts":{"tokens":10}}`}},

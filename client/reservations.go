@@ -51,12 +51,18 @@ func (c *Client) Reservation(ctx context.Context, id string) (*earmark.Reservati
 
 // Reservations lists reservations, newest first. It is repeated.
 func (c *Client) Reservations(ctx context.Context, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
+	return page[earmark.Reservation](ctx, c, "/v1/reservations", reservationQuery(filter))
+}
+
+func reservationQuery(filter earmark.ReservationFilter) url.Values {
 	query := pageQuery(filter.Cursor, filter.Limit)
 	set(query, "state", string(filter.State))
 	set(query, "scope", filter.Scope)
 	setFlag(query, "overdue", filter.Overdue)
 	setFlag(query, "orphan", filter.Orphan)
-	return page[earmark.Reservation](ctx, c, "/v1/reservations", query)
+	setFlag(query, "stuck", filter.Stuck)
+	set(query, "stuck_reason", string(filter.StuckReason))
+	return query
 }
 
 // Commit charges what was used, in exactly the reserved units, and gives the rest

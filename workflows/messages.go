@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"cmp"
 	"slices"
 
 	"go.temporal.io/sdk/converter"
@@ -156,24 +157,50 @@ func (r *reservation) apply(ctx workflow.Context, m *message) {
 }
 
 func (r *reservation) onCommit(payload CommitMessage) (*message, error) {
-	if err := earmark.ValidateUsage(payload.Usage); err != nil {
+	if err := cmp.Or(earmark.ValidateUsage(payload.Usage), validateBy(payload.Operator, payload.Reason)); err != nil {
 		return nil, err
 	}
-	return &message{name: MessageCommit, apply: func(ctx workflow.Context) activities.Standing { return r.commit(ctx, payload.Usage) }}, nil
+	return &message{name: MessageCommit, apply: func(ctx workflow.Context) activities.Standing {
+		return r.commit(ctx, r.settlementBy(payload.Operator, payload.Reason), payload.Usage)
+	}}, nil
 }
 
 func (r *reservation) onRelease(payload ReleaseMessage) (*message, error) {
-	if err := earmark.ValidateReason(payload.Reason); err != nil {
+	if err := validateBy(payload.Operator, payload.Reason); err != nil {
 		return nil, err
 	}
-	return &message{name: MessageRelease, apply: func(ctx workflow.Context) activities.Standing { return r.release(ctx, payload.Reason) }}, nil
+	return &message{name: MessageRelease, apply: func(ctx workflow.Context) activities.Standing {
+		if payload.Operator != "" {
+			return r.giveBack(ctx, r.settlementBy(payload.Operator, payload.Reason))
+		}
+		return r.release(ctx, payload.Reason)
+	}}, nil
 }
 
 func (r *reservation) onExtend(payload ExtendMessage) (*message, error) {
-	if err := earmark.ValidateTTL(payload.TTLSeconds); err != nil {
+	if err := cmp.Or(earmark.ValidateTTL(payload.TTLSeconds), validateBy(payload.Operator, payload.Reason)); err != nil {
 		return nil, err
 	}
-	return &message{name: SignalExtend, apply: func(ctx workflow.Context) activities.Standing { return r.extend(ctx, payload.TTLSeconds) }}, nil
+	return &message{name: SignalExtend, apply: func(ctx workflow.Context) activities.Standing {
+		return r.extend(ctx, r.settlementBy(payload.Operator, payload.Reason), payload.TTLSeconds)
+	}}, nil
+}
+
+func validateBy(operator, reason string) error {
+	if operator == "" {
+		return earmark.ValidateReason(reason)
+	}
+	return cmp.Or(earmark.ValidateOperator(operator), earmark.ValidateReason(reason))
+}
+
+// settlementBy names who sent a message, and why: a person, or else the caller,
+// for whom the workflow acts.
+func (r *reservation) settlementBy(operator, reason string) earmark.Settlement {
+	settlement := r.settlement(reason)
+	if operator != "" {
+		settlement.Actor = earmark.OperatorActor(operator)
+	}
+	return settlement
 }
 
 // answerAdmission waits for the decision. Whoever asks with another request under

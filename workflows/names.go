@@ -4,6 +4,8 @@
 package workflows
 
 import (
+	"strings"
+
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/earmark-dev/earmark"
@@ -27,7 +29,12 @@ const (
 )
 
 // ReservationWorkflowID returns the workflow id of a reservation.
-func ReservationWorkflowID(reservationID string) string { return "reservation-" + reservationID }
+func ReservationWorkflowID(reservationID string) string { return workflowIDPrefix + reservationID }
+
+// ReservationOf is its inverse.
+func ReservationOf(workflowID string) string { return strings.TrimPrefix(workflowID, workflowIDPrefix) }
+
+const workflowIDPrefix = "reservation-"
 
 // Search attributes of the Reservation workflow.
 var (
@@ -45,19 +52,26 @@ const (
 	StateAttributeSettling = "settlement_failing"
 )
 
-// CommitMessage is the payload of MessageCommit.
+// CommitMessage is the payload of MessageCommit. Operator, in each of them, is the
+// name of a person who settles in the caller's place, such as alice.
 type CommitMessage struct {
-	Usage earmark.Amounts `json:"usage"`
+	Usage    earmark.Amounts `json:"usage"`
+	Operator string          `json:"operator,omitempty"`
+	Reason   string          `json:"reason,omitempty"`
 }
 
-// ReleaseMessage is the payload of MessageRelease.
+// ReleaseMessage is the payload of MessageRelease. With an operator it is an expiry
+// with a reason, after which usage is still charged; else it is the caller's own.
 type ReleaseMessage struct {
-	Reason string `json:"reason"`
+	Reason   string `json:"reason"`
+	Operator string `json:"operator,omitempty"`
 }
 
 // ExtendMessage is the payload of SignalExtend.
 type ExtendMessage struct {
-	TTLSeconds int64 `json:"ttl_seconds"`
+	TTLSeconds int64  `json:"ttl_seconds"`
+	Operator   string `json:"operator,omitempty"`
+	Reason     string `json:"reason,omitempty"`
 }
 
 // AdmissionMessage is the payload of UpdateAdmission.

@@ -65,6 +65,9 @@ type reservation struct {
 	decided   bool                // the admission has its decision
 	indexed   string              // what the search attribute says
 	lease     workflow.Future     // fires when the lease may have run out
+	expiresAt time.Time           // about when, for people
+	failing   string              // the call that the ledger does not answer, for people
+	failure   string              // why
 }
 
 // run reads like the state diagram. Completions that have arrived come before the
@@ -90,7 +93,7 @@ func (r *reservation) run(ctx workflow.Context) error {
 		case ctx.Err() != nil:
 			cancelled = ctx.Err()
 			ctx = detached(ctx)
-			r.giveBack(ctx, "the workflow was cancelled")
+			r.giveBack(ctx, r.settlement("the workflow was cancelled"))
 		case r.leaseOver():
 			r.expire(ctx)
 		case workflow.GetInfo(ctx).GetContinueAsNewSuggested():
@@ -154,7 +157,7 @@ func (r *reservation) arm(ctx workflow.Context) {
 		return
 	}
 	remaining := max(time.Duration(r.standing.RemainingMS)*time.Millisecond, minLease)
-	r.lease = workflow.NewTimerWithOptions(detached(ctx), remaining, workflow.TimerOptions{Summary: "lease"})
+	r.lease = workflow.NewTimerWithOptions(detached(ctx), remaining, workflow.TimerOptions{Summary: r.leaseUntil(ctx, remaining)})
 }
 
 // detached returns a context that a cancellation does not reach, for whatever

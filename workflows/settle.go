@@ -57,8 +57,8 @@ func (r *reservation) reserve(ctx workflow.Context) {
 // commit charges usage. Usage of a reservation that Postgres has lost, as it is
 // after the restore of a backup, is charged from what the workflow knows itself;
 // so is usage that was accepted while it was not known whether the row exists.
-func (r *reservation) commit(ctx workflow.Context, usage earmark.Amounts) activities.Standing {
-	answer := r.call(ctx, "commit", ledger.Commit, activities.CommitInput{Settlement: r.settlement(""), Usage: usage})
+func (r *reservation) commit(ctx workflow.Context, settlement earmark.Settlement, usage earmark.Amounts) activities.Standing {
+	answer := r.call(ctx, "commit", ledger.Commit, activities.CommitInput{Settlement: settlement, Usage: usage})
 	if answer.Outcome == earmark.OutcomeUnknown && (r.admitted || r.admission.Outcome == earmark.OutcomeTooLate) {
 		answer = r.call(ctx, "charge", ledger.Charge, r.lostCharge(usage))
 		r.admitted = true
@@ -70,13 +70,12 @@ func (r *reservation) release(ctx workflow.Context, reason string) activities.St
 	return r.take(ctx, r.call(ctx, "release", ledger.Release, r.settlement(reason)))
 }
 
-func (r *reservation) giveBack(ctx workflow.Context, reason string) activities.Standing {
-	settlement := r.settlement(reason)
+func (r *reservation) giveBack(ctx workflow.Context, settlement earmark.Settlement) activities.Standing {
 	return r.take(ctx, r.call(ctx, "give back", ledger.GiveBack, settlement))
 }
 
-func (r *reservation) extend(ctx workflow.Context, ttlSeconds int64) activities.Standing {
-	return r.hear(ctx, r.call(ctx, "extend", ledger.Extend, activities.ExtendInput{Settlement: r.settlement(""), TTLSeconds: ttlSeconds}))
+func (r *reservation) extend(ctx workflow.Context, settlement earmark.Settlement, ttlSeconds int64) activities.Standing {
+	return r.hear(ctx, r.call(ctx, "extend", ledger.Extend, activities.ExtendInput{Settlement: settlement, TTLSeconds: ttlSeconds}))
 }
 
 // expire applies the expiry policy. The timer is lazy: after an extension it is
@@ -151,10 +150,12 @@ func (r *reservation) call(ctx workflow.Context, what string, activity, input an
 	err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, options), activity, input).Get(ctx, &answer)
 	for err != nil {
 		workflow.GetLogger(ctx).Warn("The ledger did not answer; trying until it does.", "call", what, "error", err)
+		r.fails(ctx, what, err)
 		if err = r.callPatiently(ctx, what, activity, input, &answer); err != nil {
 			_ = workflow.Sleep(ctx, brokenPause) // a detached context is never cancelled
 		}
 	}
+	r.fails(ctx, "", nil)
 	return answer
 }
 
@@ -162,7 +163,7 @@ func (r *reservation) call(ctx workflow.Context, what string, activity, input an
 // shows with its last error, and marks the workflow when that takes long.
 func (r *reservation) callPatiently(ctx workflow.Context, what string, activity, input, answer any) error {
 	options := patient
-	options.Summary = what
+	options.Summary = what + ", until the ledger answers"
 	future := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), activity, input)
 	inTime, err := workflow.AwaitWithTimeout(ctx, failingAfter, future.IsReady)
 	if err != nil {

@@ -84,7 +84,7 @@ func inFlagWords(e *earmark.Error) string {
 	flag, known := map[string]string{
 		"scopes": "SCOPE", "scope": "SCOPE", "unit": "UNIT", "amounts": "--amount", "usage": "UNIT=N", "ttl_seconds": "--ttl",
 		"on_expiry": "--on-expiry", "metadata": "--metadata", "Idempotency-Key": "--key", "soft_ceiling": "--soft-ceiling",
-		"limit": "LIMIT", "enforcement": "--enforcement", "overage": "--overage", "reason": "--reason", "covering": "--covering",
+		"limit": "LIMIT", "enforcement": "--enforcement", "overage": "--overage", "reason": "--reason", "operator": "--as", "covering": "--covering",
 	}[name]
 	switch {
 	case name == "window":
@@ -238,7 +238,7 @@ func standing(p *sheet, e *earmark.Error) {
 		p.line("It stays set aside, and waits for an operator once it has expired, who charges")
 		p.line("it in full or gives it back:")
 		p.line("  earmark commit %s %s", r.ID, amountArguments(r.RejectedUsage))
-		p.line("  earmark release %s", r.ID)
+		p.line("  earmark release %s --reason WHY", r.ID)
 	case r.State == earmark.StateReleased:
 		p.line("Usage that was spent nevertheless is charged by itself:")
 		p.line("  earmark usage %s%s --key KEY", strings.Join(r.Scopes, " "), blanks(r.Amounts, " --amount "))

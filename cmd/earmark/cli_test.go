@@ -112,6 +112,7 @@ type cannedLedger struct {
 	ttl          time.Duration
 	admission    earmark.Admission
 	accepted     bool
+	guarded      bool
 }
 
 func (l *cannedLedger) Preflight(_ context.Context, admission earmark.Admission) (earmark.Preflight, error) {
@@ -142,6 +143,10 @@ func (l *cannedLedger) Reservation(_ context.Context, _, id string) (*earmark.Re
 }
 
 func (l *cannedLedger) Reservations(_ context.Context, _ string, f earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
+	return pageOf(l.reservations, f.Cursor, f.Limit), l.err
+}
+
+func (l *cannedLedger) Stuck(_ context.Context, _ string, f earmark.ReservationFilter, _ earmark.Troubled) (earmark.Page[earmark.Reservation], error) {
 	return pageOf(l.reservations, f.Cursor, f.Limit), l.err
 }
 
@@ -205,6 +210,12 @@ func (g cannedGuard) Release(_ context.Context, settlement earmark.Settlement) (
 	g.ledger.reason = settlement.Reason
 	return g.ledger.result, g.ledger.accepted, g.ledger.err
 }
+
+func (g cannedGuard) Guarded(context.Context, string) (bool, error) {
+	return g.ledger.guarded, g.ledger.err
+}
+
+func (g cannedGuard) Adopt(context.Context, earmark.Check) error { return g.ledger.err }
 
 func (g cannedGuard) Ready(context.Context) error { return nil }
 
@@ -339,7 +350,7 @@ func TestLooks(t *testing.T) {
 func TestOutcomes(t *testing.T) {
 	t.Parallel()
 	held, committed := reservationNo(0, earmark.StateHeld, "acme/ml/u1"), cannedReservations()[1]
-	released := reservationNo(5, earmark.StateReleased, "acme")
+	released, gone := reservationNo(5, earmark.StateReleased, "acme"), reservationNo(9, earmark.StateExpired, "acme")
 	rejected := reservationNo(6, earmark.StateHeld, "acme")
 	rejected.RejectedUsage = earmark.Amounts{"tokens": 900}
 	short := reservationNo(7, earmark.StateCommitted, "acme")
@@ -383,7 +394,12 @@ func TestOutcomes(t *testing.T) {
 		{"commit-rejected", "commit " + rejected.ID + " tokens=900", cannedLedger{result: as(earmark.OutcomeOverageRejected, rejected)}, exitFailed},
 		{"commit-accepted", "commit " + held.ID + " tokens=450", cannedLedger{accepted: true}, exitOK},
 		{"commit-unknown", "commit " + held.ID + " tokens=450", cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeUnknown}}, exitNotFound},
-		{"release", "release " + released.ID + " --reason why", cannedLedger{result: as(earmark.OutcomeApplied, released)}, exitOK},
+		{"release-final", "release " + released.ID + " --final --reason why", cannedLedger{result: as(earmark.OutcomeApplied, released)}, exitOK},
+		{"release", "release " + gone.ID + " --reason why", cannedLedger{result: as(earmark.OutcomeApplied, gone)}, exitOK},
+		{"release-settled", "release " + committed.ID + " --reason why", cannedLedger{result: as(earmark.OutcomeConflict, committed)}, exitFailed},
+		{"stuck", "stuck", cannedLedger{reservations: stuckReservations()}, exitOK},
+		{"stuck-nothing", "stuck", cannedLedger{}, exitOK},
+		{"drain", "drain --scope acme --stuck overdue --reason why", cannedLedger{reservations: stuckReservations()}, exitOK},
 		{"extend", "extend " + held.ID + " --ttl 10m", cannedLedger{result: as(earmark.OutcomeApplied, held)}, exitOK},
 		{"extend-expired", "extend " + held.ID + " --ttl 10m", cannedLedger{result: as(earmark.OutcomeExpired, cannedReservations()[4])}, exitFailed},
 		{"usage", "usage acme --amount tokens=600 --key batch-1", cannedLedger{result: as(earmark.OutcomeApplied, charge)}, exitOK},
@@ -405,6 +421,22 @@ func TestOutcomes(t *testing.T) {
 			golden(t, "outcome-"+c.name, fmt.Sprintf("$ earmark %s\n%s--- stderr, exit code %d\n%s", c.command, r.stdout, r.code, r.stderr))
 		})
 	}
+}
+
+// stuckReservations has one for each reason.
+func stuckReservations() []earmark.Reservation {
+	stuck := func(n int, state earmark.State, reason earmark.StuckReason, age int64) earmark.Reservation {
+		r := reservationNo(n, state, "acme/ml/u1")
+		r.Stuck = &earmark.Stuck{Reason: reason}
+		if age > 0 {
+			r.Stuck.Since, r.Stuck.AgeSeconds = ref(now.Add(-time.Duration(age)*time.Second)), age
+		}
+		return r
+	}
+	review := stuck(2, earmark.StateReview, earmark.StuckReview, 7_200)
+	review.RejectedUsage = earmark.Amounts{"tokens": 1_900}
+	return []earmark.Reservation{stuck(0, earmark.StateHeld, earmark.StuckOverdue, 40), stuck(1, earmark.StateHeld, earmark.StuckOrphan, 61), review,
+		stuck(3, earmark.StateHeld, earmark.StuckSettlementFailing, 0), stuck(4, earmark.StateCommitted, earmark.StuckTaskFailing, 90_000)}
 }
 
 func TestUnknownAdmission(t *testing.T) {
@@ -441,48 +473,60 @@ func TestWrongUse(t *testing.T) {
 	t.Parallel()
 	reservation, budget := reservationNo(0, earmark.StateHeld).ID, cannedBudgets()[0].ID
 	for command, words := range map[string]string{
-		"reserve --amount tokens=1":                        "SCOPE is missing",
-		"reserve acme":                                     "--amount is missing",
-		"reserve acme --amount tokens":                     "has no unit; write UNIT=N",
-		"reserve acme --amount 600":                        "has no unit; write UNIT=N",
-		"reserve acme --amount tokens=1.5":                 "a point may mean a fraction or a thousand",
-		"reserve acme --amount tokens=0":                   "--amount tokens: 0 is too small",
-		"reserve acme --amount tokens=1 --amount tokens=2": "tokens is given twice",
-		"reserve a//b --amount tokens=1":                   `SCOPE: "a//b" is not a scope`,
-		"reserve acme --amount tokens=1 --ttl soon":        "write 90s, 5m, 1h30m, or a number of seconds",
-		"reserve acme --amount tokens=1 --ttl 8d":          "is not a duration",
-		"reserve acme --amount tokens=1 --ttl 192h":        "8d is out of range: 1s to 7d are allowed",
-		"reserve acme --amount tokens=1 --ttl 1500ms":      "is not in whole seconds",
-		"reserve acme --amount tokens=1 --on-expiry keep":  "use one of release, commit, review",
-		"reserve acme --amount tokens=1 --metadata model":  "is not of the form KEY=VALUE",
-		"reserve acme --amount tokens=1 --key schlüssel":   "--key: holds a character that is not printable ASCII",
-		"usage acme --amount tokens=1":                     "--key is missing",
-		"usage acme --key k":                               "--amount is missing",
-		"commit " + reservation:                            "UNIT=N is missing",
-		"commit " + reservation + " 450":                   "has no unit; write UNIT=N, such as tokens=1200",
-		"commit " + budget + " tokens=1":                   "is a budget's id",
-		"commit rsv_abc tokens=1":                          "is not the id of a reservation",
-		"release":                                          "ID is missing",
-		"release " + reservation + " because":              "one argument too many",
-		"extend " + reservation:                            "--ttl is missing",
-		"list --state open":                                "use one of held, committed, released, expired, review",
-		"list --limit 0":                                   "--limit is 0",
-		"list acme":                                        "takes no arguments",
-		"entries --budget " + budget + " --reservation x":  "do not go together",
-		"budget list --scope a --covering a":               "do not go together",
-		"budget show " + reservation:                       "is a reservation's id",
-		"budget set " + budget:                             "nothing to change",
-		"budget set " + budget + " --soft-ceiling much":    "only digits are allowed",
-		"budget archive " + budget:                         "pass --yes",
-		"budget create acme tokens":                        "LIMIT is missing",
-		"budget create acme tokens 1.000":                  "LIMIT: \"1.000\" is not an amount",
-		"budget create acme Tokens 1":                      "UNIT: \"Tokens\" is not a unit",
-		"budget create acme tokens 9 --timezone Berlin":    "--timezone: \"Berlin\" is not an IANA time zone",
-		"budget create acme tokens 9 --soft-ceiling 8":     "--soft-ceiling: 8 is below the limit 9",
-		"budget create acme tokens 9 --period daily":       "use one of lifetime, hour, day, week, month",
-		"budget lst":                `there is no command "lst" (list or set?)`,
-		"list --url 127.0.0.1:8080": "--url (or EARMARK_URL)",
-		"show rsv_" + strings.Repeat("x", 60) + " --frobnicat": "unknown flag",
+		"reserve --amount tokens=1":                                 "SCOPE is missing",
+		"reserve acme":                                              "--amount is missing",
+		"reserve acme --amount tokens":                              "has no unit; write UNIT=N",
+		"reserve acme --amount 600":                                 "has no unit; write UNIT=N",
+		"reserve acme --amount tokens=1.5":                          "a point may mean a fraction or a thousand",
+		"reserve acme --amount tokens=0":                            "--amount tokens: 0 is too small",
+		"reserve acme --amount tokens=1 --amount tokens=2":          "tokens is given twice",
+		"reserve a//b --amount tokens=1":                            `SCOPE: "a//b" is not a scope`,
+		"reserve acme --amount tokens=1 --ttl soon":                 "write 90s, 5m, 1h30m, or a number of seconds",
+		"reserve acme --amount tokens=1 --ttl 8d":                   "is not a duration",
+		"reserve acme --amount tokens=1 --ttl 192h":                 "8d is out of range: 1s to 7d are allowed",
+		"reserve acme --amount tokens=1 --ttl 1500ms":               "is not in whole seconds",
+		"reserve acme --amount tokens=1 --on-expiry keep":           "use one of release, commit, review",
+		"reserve acme --amount tokens=1 --metadata model":           "is not of the form KEY=VALUE",
+		"reserve acme --amount tokens=1 --key schlüssel":            "--key: holds a character that is not printable ASCII",
+		"usage acme --amount tokens=1":                              "--key is missing",
+		"usage acme --key k":                                        "--amount is missing",
+		"commit " + reservation:                                     "UNIT=N is missing",
+		"commit " + reservation + " 450":                            "has no unit; write UNIT=N, such as tokens=1200",
+		"commit " + budget + " tokens=1":                            "is a budget's id",
+		"commit rsv_abc tokens=1":                                   "is not the id of a reservation",
+		"release":                                                   "ID is missing",
+		"release " + reservation + " because":                       "one argument too many",
+		"release " + reservation:                                    "--reason is missing",
+		"release " + reservation + " --reason x --as a:b":           `--as: "a:b" is not a name`,
+		"adopt " + reservation:                                      "--reason is missing",
+		"adopt":                                                     "ID is missing",
+		"commit " + reservation + " --usage 1":                      "has no unit",
+		"commit " + reservation + " tokens=1 --usage tokens=1":      "one argument too many",
+		"stuck --reason bored":                                      "use one of task_failing, settlement_failing, orphan, review, overdue",
+		"drain --reason x":                                          "--scope is missing",
+		"drain --scope acme":                                        "--reason is missing",
+		"drain --scope acme --reason x --state committed":           "use one of held, review",
+		"drain --scope acme --reason x --state held --stuck review": "do not go together",
+		"drain --scope a//b --reason x":                             "SCOPE",
+		"extend " + reservation:                                     "--ttl is missing",
+		"list --state open":                                         "use one of held, committed, released, expired, review",
+		"list --limit 0":                                            "--limit is 0",
+		"list acme":                                                 "takes no arguments",
+		"entries --budget " + budget + " --reservation x":           "do not go together",
+		"budget list --scope a --covering a":                        "do not go together",
+		"budget show " + reservation:                                "is a reservation's id",
+		"budget set " + budget:                                      "nothing to change",
+		"budget set " + budget + " --soft-ceiling much":             "only digits are allowed",
+		"budget archive " + budget:                                  "pass --yes",
+		"budget create acme tokens":                                 "LIMIT is missing",
+		"budget create acme tokens 1.000":                           "LIMIT: \"1.000\" is not an amount",
+		"budget create acme Tokens 1":                               "UNIT: \"Tokens\" is not a unit",
+		"budget create acme tokens 9 --timezone Berlin":             "--timezone: \"Berlin\" is not an IANA time zone",
+		"budget create acme tokens 9 --soft-ceiling 8":              "--soft-ceiling: 8 is below the limit 9",
+		"budget create acme tokens 9 --period daily":                "use one of lifetime, hour, day, week, month",
+		"budget lst":                                                `there is no command "lst" (list or set?)`,
+		"list --url 127.0.0.1:8080":                                 "--url (or EARMARK_URL)",
+		"show rsv_" + strings.Repeat("x", 60) + " --frobnicat":      "unknown flag",
 	} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()

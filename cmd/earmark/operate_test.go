@@ -5,7 +5,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,7 +81,7 @@ func TestOperate(t *testing.T) {
 	require.Contains(t, settled.stderr, "450 tokens")
 
 	second := run("reserve", "acme/u1", "--amount", "tokens=500", "--on-expiry", "review", "--quiet").ok(t)
-	require.Contains(t, run("release", second[:shortID-1]+"…", "--reason", "not needed").ok(t), "Released: 500 tokens on acme/u1 given back")
+	require.Contains(t, run("release", second[:shortID-1]+"…", "--final", "--reason", "not needed").ok(t), "Released: 500 tokens on acme/u1 given back")
 	require.Equal(t, "not needed", reservation(second).Reason)
 	third := run("reserve", "acme/u1", "--amount", "tokens=100", "--ttl", "1", "--on-expiry", "review", "--quiet").ok(t)
 	require.Eventually(t, func() bool { return reservation(third).State == earmark.StateReview }, 15*time.Second, 50*time.Millisecond)
@@ -98,4 +100,71 @@ func TestOperate(t *testing.T) {
 	run("budget", "archive", budget, "--yes").ok(t)
 	require.Equal(t, "No budgets. `earmark budget create SCOPE UNIT LIMIT` makes one.", run("budget", "list").ok(t))
 	require.Equal(t, exitNotFound, run("reserve", "acme/u1", "--amount", "tokens=1").code)
+}
+
+// What an operator does in the place of a caller: who and why is in the journal, and
+// what stands is told.
+func TestRemedies(t *testing.T) {
+	url := serveReal(t) // not beside TestOperate, whose worker serves the same task queue
+	run := func(args ...string) result { t.Helper(); return earmarkPipe(t, url, args...) }
+	run("budget", "create", "acme", "tokens", "1,000", "--quiet").ok(t)
+	hold := func(scope string, more ...string) string {
+		t.Helper()
+		return run(append([]string{"reserve", scope, "--amount", "tokens=10", "--quiet"}, more...)...).ok(t)
+	}
+	journal := func(id string) (last earmark.Entry) {
+		t.Helper()
+		var page earmark.Page[earmark.Entry]
+		require.NoError(t, json.Unmarshal([]byte(run("entries", "--reservation", id, "--json").ok(t)), &page))
+		return page.Data[len(page.Data)-1]
+	}
+
+	released := hold("acme/u1")
+	for range 2 {
+		require.Contains(t, run("release", released, "--reason", "its process died", "--as", "alice").ok(t), "Expired: 10 tokens on acme/u1 given back; usage that turns up is still charged")
+	}
+	entry := journal(released)
+	require.Equal(t, []string{"expire", "operator:alice", "its process died"}, []string{entry.Kind, entry.Actor, entry.Reason})
+	require.Contains(t, run("commit", released, "--usage", "tokens=12", "--reason", "the bill", "--as", "bob@example.com").ok(t), "Committed: 12 tokens")
+	entry = journal(released)
+	require.Equal(t, []string{"commit", "operator:bob@example.com", "late: the bill"}, []string{entry.Kind, entry.Actor, entry.Reason})
+	for _, remedy := range [][]string{
+		{"release", released, "--reason", "x"}, {"commit", released, "tokens=1"}, {"extend", released, "--ttl", "1h"}, {"adopt", released, "--reason", "x"},
+	} {
+		settled := run(remedy...)
+		require.Equal(t, exitFailed, settled.code, remedy)
+		require.Contains(t, settled.stderr, "committed already, and that stands", remedy)
+		require.Contains(t, settled.stderr, "12 tokens", remedy)
+	}
+	require.Equal(t, entry, journal(released), "nothing was written")
+
+	extended := hold("acme/u2")
+	run("extend", extended, "--ttl", "1h", "--reason", "a long stream", "--as", "alice").ok(t)
+	entry = journal(extended)
+	require.Equal(t, []string{"extend", "operator:alice"}, []string{entry.Kind, entry.Actor})
+	require.Regexp(t, `^expires at \S+: a long stream$`, entry.Reason)
+	require.Contains(t, run("adopt", extended, "--reason", "to be sure").ok(t), "Guarded")
+	require.Equal(t, entry, journal(extended), "it has a workflow, so nothing was written")
+
+	require.Equal(t, "Nothing is stuck.", strings.SplitN(run("stuck").ok(t), "\n", 2)[0])
+	review := hold("acme/u3", "--ttl", "1", "--on-expiry", "review")
+	require.Eventually(t, func() bool {
+		return strings.Contains(run("stuck", "--reason", "review", "--scope", "acme/u3").ok(t), review)
+	}, 15*time.Second, 50*time.Millisecond)
+	require.Contains(t, run("stuck").ok(t), "earmark release "+review)
+
+	dry := run("drain", "--scope", "acme", "--reason", "the tenant left").ok(t)
+	require.Contains(t, dry, "These 2 would be given back: 20 tokens. Nothing was changed")
+	require.Contains(t, dry, extended)
+	require.Equal(t, "No open reservation fits; nothing was changed.", run("drain", "--scope", "acme", "--older-than", "1h", "--reason", "x").ok(t))
+	require.Equal(t, "1 given back of 1", run("drain", "--scope", "acme", "--stuck", "review", "--reason", "the tenant left", "--yes", "--as", "alice").ok(t))
+	require.Equal(t, "operator:alice", journal(review).Actor)
+	require.Equal(t, "1 given back of 1", run("drain", "--scope", "acme", "--reason", "the tenant left", "--yes").ok(t))
+	require.Equal(t, "No open reservation fits; nothing was changed.", run("drain", "--scope", "acme", "--reason", "the tenant left", "--yes").ok(t))
+	for i := range 9 {
+		hold(fmt.Sprint("acme/many/", i))
+	}
+	screen := &terminal{columns: 80, rows: 24}
+	require.Contains(t, run("drain", "--scope", "acme/many", "--reason", "x", "--yes", "--json").ok(t), `"given_back": 9`)
+	require.Zero(t, earmarkInto(t.Context(), screen, url, "drain", "--scope", "acme/many", "--reason", "x").code)
 }

@@ -131,7 +131,7 @@ func outcomeWords(r *earmark.Reservation) string {
 	case earmark.StateReleased:
 		return r.Amounts.String() + on + " given back"
 	case earmark.StateExpired:
-		return r.Amounts.String() + on + " given back before; nothing is held any more"
+		return r.Amounts.String() + on + " given back; usage that turns up is still charged"
 	}
 	return r.Amounts.String() + on + " stays set aside for an operator"
 }
@@ -149,16 +149,28 @@ func unused(r *earmark.Reservation) earmark.Amounts {
 
 func newCommit() *cobra.Command {
 	var o options
+	var f byFlags
+	flagged := earmark.Amounts{}
 	cmd := &cobra.Command{
 		Use:   "commit ID UNIT=N…",
 		Short: "Charge what a request used, and give the rest back",
 		Long: `Charge what a request used, in exactly the reserved units, and give the rest
 back. Repeating it with the same usage changes nothing.`,
-		Example:           "  earmark commit rsv_k3jd8fh2qz tokens=450",
-		Args:              arguments("ID", "UNIT=N…"),
+		Example: `  earmark commit rsv_k3jd8fh2qz tokens=450
+  earmark commit rsv_k3jd8fh2qz --usage tokens=450 --reason "the bill says so"`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("usage") {
+				return arguments("ID")(cmd, args)
+			}
+			return arguments("ID", "UNIT=N…")(cmd, args)
+		},
 		ValidArgsFunction: completeArgs(1, openReservations),
 		RunE: o.run(func(s *session, args []string) error {
-			usage := earmark.Amounts{}
+			by, err := f.by()
+			if err != nil {
+				return err
+			}
+			usage := flagged
 			for _, arg := range args[1:] {
 				if err := addAmount(usage, arg); err != nil {
 					return usageError{err}
@@ -168,38 +180,55 @@ back. Repeating it with the same usage changes nothing.`,
 			if err != nil {
 				return err
 			}
-			settled, err := s.api.Commit(s.ctx, id, usage)
+			settled, err := s.api.CommitBy(s.ctx, id, usage, by)
 			return s.printSettled(id, settled, err)
 		}),
 	}
+	cmd.Flags().Var(amountsFlag(flagged), "usage", "what was used, such as tokens=450, in the place of the arguments; repeat it for more units")
+	f.flags(cmd)
 	o.flags(cmd)
 	return cmd
 }
 
 func newRelease() *cobra.Command {
 	var o options
-	var reason string
+	var f byFlags
+	var final bool
 	cmd := &cobra.Command{
-		Use:   "release ID",
-		Short: "Give everything back, for nothing was spent",
-		Long: `Give everything back, for nothing was spent. That is final: usage that turns
-up later has to be charged by itself, with earmark usage.`,
-		Example:           `  earmark release rsv_k3jd8fh2qz --reason "the model refused"`,
-		Args:              arguments("ID"),
-		ValidArgsFunction: completeArgs(1, openReservations),
+		Use:   "release ID --reason WHY",
+		Short: "Give everything back",
+		Long: `Give everything back in the caller's place, who has not said that nothing was
+spent: usage that turns up later is still charged, as late.
+
+With --final it is the caller's own word: nothing was spent, and that is final.
+Usage that turns up later has to be charged by itself, with earmark usage.`,
+		Example: `  earmark release rsv_k3jd8fh2qz --reason "its process died"
+  earmark release rsv_k3jd8fh2qz --final --reason "the model refused"`,
+		DisableFlagsInUseLine: true,
+		Args:                  arguments("ID"),
+		ValidArgsFunction:     completeArgs(1, openReservations),
 		RunE: o.run(func(s *session, args []string) error {
-			if err := earmark.ValidateReason(reason); err != nil {
+			by, err := f.by()
+			if err == nil && !final {
+				by, err = f.withReason()
+			}
+			if err != nil {
 				return err
 			}
 			id, err := s.reservationID(args[0])
 			if err != nil {
 				return err
 			}
-			settled, err := s.api.Release(s.ctx, id, reason)
+			if final {
+				settled, err := s.api.Release(s.ctx, id, by.Reason)
+				return s.printSettled(id, settled, err)
+			}
+			settled, err := s.api.GiveBack(s.ctx, id, by)
 			return s.printSettled(id, settled, err)
 		}),
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "`WHY`, for the journal")
+	cmd.Flags().BoolVar(&final, "final", false, "nothing was spent: usage that turns up later is not charged")
+	f.flags(cmd)
 	o.flags(cmd)
 	return cmd
 }
@@ -221,6 +250,7 @@ func (s *session) printSettled(id string, settled client.Settled, err error) err
 
 func newExtend() *cobra.Command {
 	var o options
+	var f byFlags
 	var ttl ttlFlag
 	cmd := &cobra.Command{
 		Use:   "extend ID --ttl DURATION",
@@ -235,11 +265,15 @@ at most until 7 days after it was made.`,
 			if ttl == 0 {
 				return usageError{fmt.Errorf("--ttl is missing: say how long from now, such as --ttl 10m")}
 			}
+			by, err := f.by()
+			if err != nil {
+				return err
+			}
 			id, err := s.reservationID(args[0])
 			if err != nil {
 				return err
 			}
-			reservation, err := s.api.Extend(s.ctx, id, time.Duration(ttl))
+			reservation, err := s.api.ExtendBy(s.ctx, id, time.Duration(ttl), by)
 			if err != nil {
 				return err
 			}
@@ -247,6 +281,7 @@ at most until 7 days after it was made.`,
 		}),
 	}
 	cmd.Flags().Var(&ttl, "ttl", "how long from now: 90s, 10m, or a number of seconds (required)")
+	f.flags(cmd)
 	o.flags(cmd)
 	return cmd
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/earmark-dev/earmark/api"
 	"github.com/earmark-dev/earmark/internal/postgres"
 	"github.com/earmark-dev/earmark/worker"
+	"github.com/earmark-dev/earmark/workflows"
 )
 
 // drainTimeout is how long calls under way may take after a signal to stop.
@@ -73,9 +74,10 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	if !s.WithoutWorker {
 		guard.Admissions = &activities.Admissions{}
 	}
+	troubles := &workflows.Troubles{Client: temporal, Namespace: namespace, Unindexed: s.WithoutSearchAttributes}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	handler := api.New(api.Options{Ledger: ledger, Guard: guard, UIURL: s.UIURL, Namespace: namespace, AdmissionDeadline: s.AdmissionDeadline, Logger: logger, Registry: registry})
+	handler := api.New(api.Options{Ledger: ledger, Guard: guard, Troubles: troubles, UIURL: s.UIURL, Namespace: namespace, AdmissionDeadline: s.AdmissionDeadline, Logger: logger, Registry: registry})
 
 	// The worker outlives ctx until the last call is answered.
 	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))

@@ -176,7 +176,11 @@ func (l *Ledger) Extend(_ context.Context, s earmark.Settlement, ttl time.Durati
 		return l.result(earmark.OutcomeSame, r), nil
 	}
 	r.ExpiresAt = &expires
-	l.note("extend", r, s.Actor, "expires at "+expires.Format("2006-01-02T15:04:05Z"))
+	reason := "expires at " + expires.Format("2006-01-02T15:04:05Z")
+	if s.Reason != "" {
+		reason += ": " + s.Reason
+	}
+	l.note("extend", r, s.Actor, reason)
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 

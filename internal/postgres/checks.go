@@ -13,6 +13,8 @@ import (
 var (
 	//go:embed sql/claim_checks.sql
 	claimChecksSQL string
+	//go:embed sql/check.sql
+	checkSQL string
 	//go:embed sql/mark_checked.sql
 	markCheckedSQL string
 )
@@ -25,12 +27,28 @@ func (l *Ledger) ClaimChecks(ctx context.Context, leastAge time.Duration, most i
 	if err != nil {
 		return nil, fault(err)
 	}
-	checks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (earmark.Check, error) {
-		var c earmark.Check
-		err := row.Scan(&c.ID, &c.Tenant, &c.WorkflowID, &c.State, &c.Request.Scopes, &c.Request.Amounts, &c.CreatedAt, &c.ExpiresAt, &c.Request.OnExpiry, &c.RequestHash)
-		return c, err
-	})
+	checks, err := pgx.CollectRows(rows, checkOf)
 	return checks, fault(err)
+}
+
+// Check is what a new workflow of the reservation needs, nil when there is no such
+// reservation.
+func (l *Ledger) Check(ctx context.Context, tenant, id string) (*earmark.Check, error) {
+	rows, err := l.pool.Query(ctx, checkSQL, tenant, id)
+	if err != nil {
+		return nil, fault(err)
+	}
+	check, err := pgx.CollectExactlyOneRow(rows, checkOf)
+	if isNoRows(err) {
+		return nil, nil
+	}
+	return &check, fault(err)
+}
+
+func checkOf(row pgx.CollectableRow) (earmark.Check, error) {
+	var c earmark.Check
+	err := row.Scan(&c.ID, &c.Tenant, &c.WorkflowID, &c.State, &c.Request.Scopes, &c.Request.Amounts, &c.CreatedAt, &c.ExpiresAt, &c.Request.OnExpiry, &c.RequestHash)
+	return c, err
 }
 
 // MarkChecked notes what a look at a reservation's workflow found: orphan when no

@@ -158,7 +158,7 @@ func (c *contention) auditOnce(*rand.Rand) error {
 
 func (c *contention) settleTheRest() (err error) {
 	c.left.Range(func(id, _ any) bool {
-		_, err = c.Release(ctx(), earmark.Settlement{ID: id.(string), Tenant: earmark.DefaultTenant, Actor: earmark.ActorOperator})
+		_, err = c.Release(ctx(), earmark.Settlement{ID: id.(string), Tenant: earmark.DefaultTenant, Actor: "operator:alice"})
 		return err == nil
 	})
 	return err

@@ -41,6 +41,8 @@ var (
 	expireSQL string
 	//go:embed sql/extend.sql
 	extendSQL string
+	//go:embed sql/adopt.sql
+	adoptSQL string
 	//go:embed sql/charge.sql
 	chargeSQL string
 	//go:embed sql/inspect.sql
@@ -100,7 +102,13 @@ func (l *Ledger) Expire(ctx context.Context, s earmark.Settlement) (earmark.Resu
 // Extend lets the lease run for ttl from now, if that is longer than it runs
 // already. Outcomes: applied, same, conflict, expired, unknown.
 func (l *Ledger) Extend(ctx context.Context, s earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
-	return l.transition(ctx, extendSQL, s.Tenant, s.ID, ttl.Milliseconds(), s.Actor)
+	return l.transition(ctx, extendSQL, s.Tenant, s.ID, ttl.Milliseconds(), s.Actor, s.Reason)
+}
+
+// Adopt notes who starts a new workflow for an open reservation, and why.
+// Outcomes: applied, conflict, unknown.
+func (l *Ledger) Adopt(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+	return l.transition(ctx, adoptSQL, s.Tenant, s.ID, s.Actor, s.Reason)
 }
 
 // Charge charges amounts that have no reservation. Outcomes: applied, same,

@@ -272,7 +272,7 @@ func TestGivenBackByAnOperatorStillChargesLateUsage(t *testing.T) {
 	b := setup(t)
 	budget := b.budget("acme", "tokens", 1000)
 	s := b.held(admission("k", tokens(600), "acme"))
-	s.Actor, s.Reason = earmark.ActorOperator, "stuck"
+	s.Actor, s.Reason = "operator:alice", "stuck"
 	result, err := b.GiveBack(ctx(), s)
 	require.NoError(t, err)
 	require.Equal(t, earmark.StateExpired, result.Reservation.State)

@@ -4,7 +4,6 @@ import (
 	"context"
 	_ "embed"
 	"encoding/base64"
-	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
@@ -43,14 +42,7 @@ func (l *Ledger) Reservations(ctx context.Context, tenant string, f earmark.Rese
 	if err != nil {
 		return none, fault(err)
 	}
-	reservations, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (earmark.Reservation, error) {
-		var document []byte
-		var r earmark.Reservation
-		if err := row.Scan(&document); err != nil {
-			return r, err
-		}
-		return r, json.Unmarshal(document, &r)
-	})
+	reservations, err := pgx.CollectRows(rows, reservationOf)
 	if err != nil {
 		return none, fault(err)
 	}

@@ -141,7 +141,7 @@ var (
 	modelKeys   = []string{"k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9"}
 	modelLimits = []int64{100, 100, 100, 100, 10, 10, 10, 1, 0, math.MaxInt64 - 1, math.MaxInt64}
 	modelTTLs   = []int64{1, 60, 300, 3600, 86400, 604800}
-	modelActors = []string{earmark.ActorWorkflow, earmark.ActorAPI, earmark.ActorOperator}
+	modelActors = []string{earmark.ActorWorkflow, earmark.ActorAPI, "operator:alice"}
 	modelZones  = []string{"UTC", "Europe/Berlin", "America/Havana", "America/Sao_Paulo", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia"}
 	// Each begins shortly before a change of clocks in one of the zones.
 	modelBeginnings = []string{

@@ -1,1 +1,1 @@
-SELECT earmark.extend($1, $2, $3, $4)
+SELECT earmark.extend($1, $2, $3, $4, $5)

@@ -1,0 +1,73 @@
+package api
+
+import (
+	"context"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/earmark-dev/earmark"
+)
+
+type adoptBody struct {
+	Operator string `json:"operator"`
+	Reason   string `json:"reason"`
+}
+
+// adopt starts a workflow for an open reservation that lost its own. One that has
+// an open workflow keeps it, and nothing is noted.
+func (s *server) adopt(c *gin.Context) error {
+	settlement, err := settlementOf(c)
+	if err != nil {
+		return err
+	}
+	var body adoptBody
+	if err := decodeOptionalBody(c, &body); err != nil {
+		return err
+	}
+	if err := signBy(&settlement, body.Operator, body.Reason); err != nil {
+		return err
+	}
+	result, err := s.adoption(c.Request.Context(), settlement)
+	s.metrics.settlement("adopt", result.Outcome, false, err)
+	return s.answerSettlement(c, settlement.ID, result, false, err)
+}
+
+func (s *server) adoption(ctx context.Context, settlement earmark.Settlement) (result earmark.Result, err error) {
+	check, err := s.ledger.Check(ctx, settlement.Tenant, settlement.ID)
+	if err != nil {
+		return result, err
+	}
+	if check == nil {
+		return earmark.Result{Outcome: earmark.OutcomeUnknown}, nil
+	}
+	if check.Open() {
+		guarded, err := s.guard.Guarded(ctx, check.WorkflowID)
+		if err != nil {
+			return result, err
+		}
+		if guarded {
+			return s.adopted(ctx, settlement, earmark.OutcomeSame)
+		}
+	}
+	// Who and why first: what is not written down does not happen.
+	result, err = s.ledger.Adopt(ctx, settlement)
+	if err != nil || !settled(result.Outcome) {
+		return result, err
+	}
+	if err := s.guard.Adopt(ctx, *check); err != nil {
+		return result, err
+	}
+	return s.adopted(ctx, settlement, earmark.OutcomeApplied)
+}
+
+// adopted is the reservation with its guardian, and no orphan any more.
+func (s *server) adopted(ctx context.Context, settlement earmark.Settlement, outcome earmark.Outcome) (earmark.Result, error) {
+	if err := s.ledger.MarkChecked(ctx, settlement.Tenant, settlement.ID, false, false); err != nil {
+		return earmark.Result{}, err
+	}
+	reservation, err := s.ledger.Reservation(ctx, settlement.Tenant, settlement.ID)
+	if err != nil || reservation == nil {
+		return earmark.Result{Outcome: earmark.OutcomeUnknown}, err
+	}
+	return earmark.Result{Outcome: outcome, Reservation: reservation}, nil
+}

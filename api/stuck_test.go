@@ -1,0 +1,124 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+// fakeTroubles says what a test tells it to.
+type fakeTroubles struct {
+	found    []workflows.Trouble
+	suspects []string
+	asked    int
+	err      error
+}
+
+func (f *fakeTroubles) Find(_ context.Context, suspects []string) ([]workflows.Trouble, error) {
+	f.asked++
+	f.suspects = suspects
+	return f.found, f.err
+}
+
+func (f *fakeTroubles) Lost(_ context.Context, _, workflowID string) (*earmark.Reservation, error) {
+	r := reservationIn(earmark.StateHeld)
+	r.ID, r.WorkflowID, r.Lost, r.Budgets = workflows.ReservationOf(workflowID), workflowID, true, nil
+	return r, nil
+}
+
+func (f *fakeTroubles) Searches(now time.Time) []earmark.Search {
+	return (&workflows.Troubles{}).Searches(now)
+}
+
+func setupTroubles(t *testing.T, f *fake, troubles *fakeTroubles) *bundle {
+	t.Helper()
+	b := setup(t, f)
+	b.handler = New(Options{Ledger: f, Guard: fakeGuard{f}, Troubles: troubles, UIURL: uiURL, Logger: slog.New(slog.DiscardHandler)})
+	return b
+}
+
+func TestStuckReservationsTellWhyAndWhatToDo(t *testing.T) {
+	t.Parallel()
+	stuck := func(state earmark.State, reason earmark.StuckReason) earmark.Reservation {
+		r := reservationIn(state)
+		r.ID, r.Stuck = earmark.NewReservationID(), &earmark.Stuck{Reason: reason, Since: &testTime, AgeSeconds: 60}
+		return *r
+	}
+	overdue, orphan, review := stuck(earmark.StateHeld, earmark.StuckOverdue), stuck(earmark.StateHeld, earmark.StuckOrphan), stuck(earmark.StateReview, earmark.StuckReview)
+	review.RejectedUsage = earmark.Amounts{"tokens": 1500}
+	failing := stuck(earmark.StateHeld, earmark.StuckSettlementFailing)
+	failing.Stuck.Since, failing.Stuck.AgeSeconds = nil, 0
+	lostID := earmark.NewReservationID()
+	since := time.Now().Add(-time.Minute)
+	f := &fake{suspects: []string{overdue.ID}, known: []string{failing.ID},
+		reservations: earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{overdue, orphan, review, failing}}}
+	troubles := &fakeTroubles{found: []workflows.Trouble{
+		{WorkflowID: workflows.ReservationWorkflowID(failing.ID), Reason: earmark.StuckSettlementFailing, Since: &since, Detail: "no route to host"},
+		{WorkflowID: workflows.ReservationWorkflowID(lostID), Reason: earmark.StuckSettlementFailing, Detail: "no budget"},
+	}}
+	b := setupTroubles(t, f, troubles)
+	page := decoded[earmark.StuckPage](b.do(http.MethodGet, "/v1/reservations?stuck=true&scope=acme&limit=7", "").status(http.StatusOK))
+
+	require.Empty(t, page.Incomplete)
+	require.Equal(t, []string{workflows.ReservationWorkflowID(overdue.ID)}, troubles.suspects)
+	asked := f.last().(stuckCall)
+	require.Equal(t, earmark.ReservationFilter{Scope: "acme", Stuck: true, Limit: 7}, asked.filter)
+	require.ElementsMatch(t, []string{failing.ID, lostID}, asked.troubled.SettlementFailing)
+	require.Len(t, page.Data, 5)
+	lost := page.Data[0]
+	require.True(t, lost.Lost)
+	require.Equal(t, lostID, lost.ID)
+	require.Equal(t, "no budget", lost.Stuck.Detail)
+	require.Contains(t, lost.Stuck.Remedy, "earmark budget create")
+	require.Contains(t, page.Data[1].Stuck.Remedy, "earmark release "+overdue.ID)
+	require.Contains(t, page.Data[2].Stuck.Remedy, "earmark adopt "+orphan.ID)
+	require.Contains(t, page.Data[3].Stuck.Remedy, "earmark commit "+review.ID+" tokens=1,500")
+	require.Contains(t, page.Data[3].Stuck.Detail, "1,500 tokens")
+	require.Equal(t, "no route to host", page.Data[4].Stuck.Detail)
+	require.GreaterOrEqual(t, page.Data[4].Stuck.AgeSeconds, int64(60))
+	for _, search := range page.Searches {
+		require.Contains(t, search.URL, "http://127.0.0.1:8233/namespaces/default/workflows?query=WorkflowType")
+	}
+	require.NotEmpty(t, page.Searches)
+
+	b.do(http.MethodGet, "/v1/reservations?stuck=true&stuck_reason=review", "").status(http.StatusOK)
+	require.Equal(t, 1, troubles.asked, "many who watch ask Temporal once")
+	require.Equal(t, earmark.StuckReview, f.last().(stuckCall).filter.StuckReason)
+}
+
+func TestStuckReservationsAreListedWithoutTemporal(t *testing.T) {
+	t.Parallel()
+	r := reservationIn(earmark.StateReview)
+	r.Stuck = &earmark.Stuck{Reason: earmark.StuckReview}
+	b := setupTroubles(t, &fake{reservations: earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{*r}}}, &fakeTroubles{err: errors.New("away")})
+	page := decoded[earmark.StuckPage](b.do(http.MethodGet, "/v1/reservations?stuck=true", "").status(http.StatusOK))
+	require.Len(t, page.Data, 1)
+	require.Contains(t, page.Incomplete, "Temporal did not answer")
+}
+
+func TestStuckQueryIsRead(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ query, field, allowed string }{
+		{"stuck=yes", "stuck", "true or false"},
+		{"stuck=true&stuck_reason=bored", "stuck_reason", "task_failing, settlement_failing, orphan, review, overdue"},
+		{"stuck=true&stuck_reason=", "stuck_reason", "overdue"},
+		{"stuck_reason=review", "stuck_reason", "stuck=true"},
+		{"stuck=true&state=held", "state", "stuck_reason"},
+		{"stuck=true&overdue=true", "overdue", "stuck_reason"},
+		{"stuck=true&orphan=false", "orphan", "stuck_reason"},
+	} {
+		f := &fake{}
+		p := setup(t, f).do(http.MethodGet, "/v1/reservations?"+c.query, "").problem(http.StatusBadRequest, earmark.CodeInvalidRequest)
+		require.Equal(t, c.field, p.Field, c.query)
+		require.Contains(t, p.Detail, c.allowed, c.query)
+		require.Empty(t, f.names(), "nothing was asked for")
+	}
+}

@@ -1,0 +1,1 @@
+SELECT earmark.adopt($1, $2, $3, $4)

@@ -1,0 +1,26 @@
+-- What earmark.StuckReason defines, as far as the ledger knows it. $2 scope, $3 reason,
+-- $4 how far past its expiry in milliseconds, $5 and $6 ids of which Temporal says that their
+-- task or their settlement fails, $7 and $8 the last row of the page before, $9 rows.
+-- Each branch has an index that holds little besides what is stuck.
+WITH found AS (
+    SELECT id FROM earmark.reservations WHERE state = 'held' AND expires_at < clock_timestamp() - $4 * interval '1 millisecond'
+    UNION SELECT id FROM earmark.reservations WHERE state = 'review'
+    UNION SELECT id FROM earmark.reservations WHERE orphan
+    UNION SELECT unnest($5::text[]) UNION SELECT unnest($6::text[])
+), stuck AS (
+    SELECT r.*, CASE WHEN r.id = ANY ($5) THEN 'task_failing' WHEN r.id = ANY ($6) THEN 'settlement_failing'
+                     WHEN r.orphan THEN 'orphan' WHEN r.state = 'review' THEN 'review' ELSE 'overdue' END AS stuck_reason
+    FROM found JOIN earmark.reservations r USING (id)
+    WHERE r.tenant = $1
+      AND ($2 = '' OR EXISTS (SELECT 1 FROM unnest(r.scopes) AS s WHERE s = $2 OR starts_with(s, $2 || '/')))
+      AND ($7::timestamptz IS NULL OR (r.created_at, r.id) < ($7, $8))
+), page AS (
+    SELECT id, created_at, stuck_reason,
+           CASE stuck_reason WHEN 'orphan' THEN checked_at WHEN 'review' THEN expires_at WHEN 'overdue' THEN expires_at END AS since
+    FROM stuck WHERE $3 = '' OR stuck_reason = $3
+    ORDER BY created_at DESC, id DESC LIMIT $9
+)
+SELECT earmark.reservation_json(r) || jsonb_build_object('stuck', jsonb_build_object('reason', p.stuck_reason, 'since', p.since,
+           'age_seconds', greatest(0, coalesce(extract(epoch FROM clock_timestamp() - p.since), 0))::bigint))
+FROM page p JOIN earmark.reservations r USING (id)
+ORDER BY p.created_at DESC, p.id DESC

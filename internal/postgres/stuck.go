@@ -1,0 +1,78 @@
+package postgres
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/earmark-dev/earmark"
+)
+
+var (
+	//go:embed sql/stuck.sql
+	stuckSQL string
+	//go:embed sql/suspects.sql
+	suspectsSQL string
+	//go:embed sql/known.sql
+	knownSQL string
+)
+
+// Stuck lists the reservations that need somebody to look, newest first, with the
+// reason of each. troubled are those of which Temporal says so.
+func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.ReservationFilter, troubled earmark.Troubled) (earmark.Page[earmark.Reservation], error) {
+	var none earmark.Page[earmark.Reservation]
+	createdAt, lastID, err := parseTimeCursor(f.Cursor)
+	if err != nil {
+		return none, err
+	}
+	limit := pageSize(f.Limit)
+	rows, err := l.pool.Query(ctx, stuckSQL, tenant, f.Scope, string(f.StuckReason), earmark.StuckOverdueAfter.Milliseconds(),
+		orNone(troubled.TaskFailing), orNone(troubled.SettlementFailing), createdAt, lastID, limit+1)
+	if err != nil {
+		return none, fault(err)
+	}
+	reservations, err := pgx.CollectRows(rows, reservationOf)
+	if err != nil {
+		return none, fault(err)
+	}
+	return page(reservations, limit, func(r earmark.Reservation) string { return timeCursor(r.CreatedAt, r.ID) }), nil
+}
+
+// Suspects returns up to most held reservations, those whose leases end first:
+// the ones to ask Temporal about.
+func (l *Ledger) Suspects(ctx context.Context, tenant string, most int) ([]string, error) {
+	return l.ids(ctx, suspectsSQL, tenant, most)
+}
+
+// Known returns those of ids that have a row.
+func (l *Ledger) Known(ctx context.Context, tenant string, ids []string) ([]string, error) {
+	return l.ids(ctx, knownSQL, tenant, orNone(ids))
+}
+
+func (l *Ledger) ids(ctx context.Context, sql string, args ...any) ([]string, error) {
+	rows, err := l.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fault(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return ids, fault(err)
+}
+
+func reservationOf(row pgx.CollectableRow) (earmark.Reservation, error) {
+	var document []byte
+	var r earmark.Reservation
+	if err := row.Scan(&document); err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal(document, &r)
+}
+
+// orNone is an empty list where nil would be a null, which equals nothing.
+func orNone(ids []string) []string {
+	if ids == nil {
+		return []string{}
+	}
+	return ids
+}

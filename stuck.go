@@ -1,0 +1,133 @@
+package earmark
+
+import (
+	"regexp"
+	"strings"
+	"time"
+)
+
+// StuckReason says why a reservation needs somebody to look at it. This is the
+// one definition of "stuck"; the ledger's part of it is in
+// internal/postgres/sql/stuck.sql, Temporal's in workflows/trouble.go.
+type StuckReason string
+
+// The reasons. Where several apply, the first in this order is told: a cause
+// comes before what it causes.
+const (
+	// StuckTaskFailing: the workflow's code or its worker fails, so that nothing of
+	// it runs. Temporal alone knows.
+	StuckTaskFailing StuckReason = "task_failing"
+	// StuckSettlementFailing: the workflow asks the ledger again and again and gets
+	// no answer, or has usage that no budget takes. Temporal alone knows.
+	StuckSettlementFailing StuckReason = "settlement_failing"
+	// StuckOrphan: budget is set aside, and no open workflow was found to guard it.
+	StuckOrphan StuckReason = "orphan"
+	// StuckReview: the lease ran out, and the policy says that a person decides.
+	StuckReview StuckReason = "review"
+	// StuckOverdue: held, and past its expiry by more than StuckOverdueAfter.
+	StuckOverdue StuckReason = "overdue"
+)
+
+// StuckReasons lists every reason, in the order in which they are told.
+var StuckReasons = []StuckReason{StuckTaskFailing, StuckSettlementFailing, StuckOrphan, StuckReview, StuckOverdue}
+
+// StuckOverdueAfter is how long past its expiry a held reservation counts as on
+// its way: its workflow's timer and one call of the ledger take that long.
+const StuckOverdueAfter = 5 * time.Second
+
+// Words says what the reason means, for people.
+func (r StuckReason) Words() string {
+	switch r {
+	case StuckTaskFailing:
+		return "the workflow's task fails, so nothing of it runs"
+	case StuckSettlementFailing:
+		return "the workflow cannot settle it and keeps trying"
+	case StuckOrphan:
+		return "no open workflow guards it"
+	case StuckReview:
+		return "it has expired and waits for somebody to decide"
+	case StuckOverdue:
+		return "its lease has run out and nothing has settled it"
+	}
+	return string(r)
+}
+
+// Stuck says what is wrong with a reservation and what to do about it.
+type Stuck struct {
+	Reason StuckReason `json:"reason"`
+	// Since is when it began, null where that is not known: the expiry of what is
+	// overdue or in review, the last look that found no workflow for an orphan, and
+	// when the call or the task was begun that keeps failing.
+	Since      *time.Time `json:"since"`
+	AgeSeconds int64      `json:"age_seconds"` // since then; 0 where that is not known
+	Detail     string     `json:"detail"`      // the last error, or what was refused; empty where there is none
+	Remedy     string     `json:"remedy"`      // the command to paste
+}
+
+// Remedy is the command that settles a stuck reservation, or lets it settle
+// itself. It is safe whatever the cause: usage that turns up later is still charged.
+func Remedy(r *Reservation, reason StuckReason) string {
+	const why = ` --reason "WHY"`
+	switch {
+	case r.Lost:
+		return "earmark budget create SCOPE UNIT LIMIT"
+	case !r.Open():
+		return "earmark show " + r.ID // settled past its workflow: nothing is set aside
+	case reason == StuckOrphan:
+		return "earmark adopt " + r.ID + why
+	case len(r.RejectedUsage) > 0:
+		usage := ""
+		for _, unit := range r.RejectedUsage.Units() {
+			usage += " " + unit + "=" + FormatAmount(r.RejectedUsage[unit])
+		}
+		return "earmark commit " + r.ID + usage + why
+	}
+	return "earmark release " + r.ID + why
+}
+
+// StuckPage is a page of stuck reservations.
+type StuckPage struct {
+	Page[Reservation]
+	// Incomplete says what could not be looked at, and is empty when all was. The
+	// ledger's reasons are always there; Temporal's two may be missing.
+	Incomplete string `json:"incomplete,omitempty"`
+	// Searches find the same in Temporal UI.
+	Searches []Search `json:"searches"`
+}
+
+// Search is a query for the list of workflows in Temporal UI.
+type Search struct {
+	Title string `json:"title"`
+	Query string `json:"query"`
+	URL   string `json:"url"` // empty when the address of Temporal UI is not configured
+}
+
+// MaxOperatorBytes bounds an operator's name.
+const MaxOperatorBytes = 64
+
+var operatorPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.@+-]*$`)
+
+// ValidateOperator checks the name of a person who settles something.
+func ValidateOperator(name string) error {
+	if len(name) > MaxOperatorBytes {
+		return invalid("operator", "is %d bytes long; at most %d are allowed", len(name), MaxOperatorBytes)
+	}
+	if !operatorPattern.MatchString(name) {
+		return invalid("operator", "%q is not a name: A-Z, a-z, 0-9, _, ., @, + and - are allowed, the first a letter or digit", clip(name))
+	}
+	return nil
+}
+
+// OperatorActor is how entries name a person: "operator:alice".
+func OperatorActor(name string) string { return operatorPrefix + name }
+
+// Operator is the person who settles, "" where it is nobody's decision.
+func (s Settlement) Operator() string {
+	name, isOperator := strings.CutPrefix(s.Actor, operatorPrefix)
+	if !isOperator {
+		return ""
+	}
+	return name
+}
+
+const operatorPrefix = "operator:"
