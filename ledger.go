@@ -114,6 +114,7 @@ type ReservationFilter struct {
 type Troubled struct {
 	TaskFailing       []string // ids
 	SettlementFailing []string // ids
+	Unguarded         []string // ids of open reservations without an open workflow
 }
 
 // EntryFilter selects entries. Empty fields select everything.

@@ -92,9 +92,12 @@ func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) err
 	found, lookErr := s.lookout.look(ctx)
 	var troubled earmark.Troubled
 	for id, trouble := range found {
-		if trouble.Reason == earmark.StuckTaskFailing {
+		switch trouble.Reason {
+		case earmark.StuckTaskFailing:
 			troubled.TaskFailing = append(troubled.TaskFailing, id)
-		} else {
+		case earmark.StuckOrphan:
+			troubled.Unguarded = append(troubled.Unguarded, id)
+		default:
 			troubled.SettlementFailing = append(troubled.SettlementFailing, id)
 		}
 	}
@@ -148,7 +151,7 @@ func (s *server) lost(ctx context.Context, filter earmark.ReservationFilter, fou
 	var lost []earmark.Reservation
 	for _, id := range ids {
 		trouble := found[id]
-		if slices.Contains(known, id) || (filter.StuckReason != "" && filter.StuckReason != trouble.Reason) {
+		if slices.Contains(known, id) || trouble.Reason == earmark.StuckOrphan || (filter.StuckReason != "" && filter.StuckReason != trouble.Reason) {
 			continue
 		}
 		r, err := s.lookout.troubles.Lost(ctx, earmark.DefaultTenant, trouble.WorkflowID)

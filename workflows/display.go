@@ -16,7 +16,7 @@ import (
 // details over 20,000.
 const (
 	maxSummaryBytes  = 200
-	maxMetadataShown = 2000 // bytes of metadata, in details that every history keeps
+	maxMetadataShown = 1000 // bytes of metadata, in details that every history keeps
 	maxErrorShown    = 500
 )
 
@@ -41,8 +41,8 @@ func Details(id string, request earmark.ReservationRequest) string {
 	}
 	card.row("then", string(request.OnExpiry))
 	card.row("metadata", metadataWords(request.Metadata))
-	return "Reservation `" + id + "`, as it was asked for. Where it stands:\n\n" + commands("show "+id) +
-		"\n" + card.String() + "\nTo settle it in the caller's place, whatever its workflow does:\n\n" + remedies(id, request)
+	return card.String() + "\nWhere it stands, and what settles it in the caller's place, whatever its workflow does:\n\n" +
+		commands("show "+id, commitCommand(id, request), releaseCommand(id))
 }
 
 // show writes the current details: a card that says where the reservation stands
@@ -58,7 +58,7 @@ func (r *reservation) card(now time.Time) string {
 		card.row("set aside", r.Admission.Request.Amounts.String()+" on "+code(r.Admission.Request.Scopes...))
 	}
 	if r.standing.State == earmark.StateHeld && !r.expiresAt.IsZero() {
-		card.row("expires", fmt.Sprintf("%s, then %s (%s, seen at %s)", stamp(r.expiresAt), r.Admission.Request.OnExpiry, untilWords(r.expiresAt.Sub(now)), stamp(now)))
+		card.row("expires", fmt.Sprintf("%s (%s, as of %s), then %s", stamp(r.expiresAt), untilWords(r.expiresAt.Sub(now)), now.Format(time.TimeOnly), r.Admission.Request.OnExpiry))
 	}
 	if decision := r.standing.Decision; decision != nil {
 		for _, v := range decision.Violations {
@@ -70,7 +70,8 @@ func (r *reservation) card(now time.Time) string {
 	if r.failing != "" {
 		card.row("last error", escape(r.failure, maxErrorShown))
 	}
-	return "### " + r.stateTitle() + "\n\n" + card.String() + "\n" + r.nextWords()
+	// What to do comes first: Temporal UI shows some eight lines, and the rest after scrolling.
+	return "### " + r.stateTitle() + "\n\n" + r.nextWords() + "\n" + card.String()
 }
 
 func (r *reservation) stateTitle() string {
@@ -118,12 +119,12 @@ func (r *reservation) nextWords() string {
 	id := r.Admission.ID
 	switch {
 	case r.failing != "":
-		return "It is tried until the ledger answers; *Pending Activities* has the latest error. See why:\n\n" + commands("health", "stuck") +
-			"\nTo settle it past this workflow, which is safe:\n\n" + remedies(id, r.Admission.Request)
+		return "It is tried until the ledger answers; *Pending Activities* has the latest error. This settles it past the workflow, and is safe:\n\n" +
+			commands(releaseCommand(id))
 	case r.standing.State == earmark.StateHeld:
 		return "Nothing has to be done: the caller settles it, or the lease runs out.\n"
 	case r.standing.State == earmark.StateReview:
-		return "Charge what was used, or give it back:\n\n" + remedies(id, r.Admission.Request)
+		return "Charge what was used, or give it back:\n\n" + commands(commitCommand(id, r.Admission.Request), releaseCommand(id))
 	case r.standing.State != "":
 		return "Nothing has to be done. What happened is in the journal:\n\n" + commands("entries --reservation "+id)
 	}
@@ -161,14 +162,15 @@ func (c *card) row(label, value string) {
 
 func (c *card) String() string { return "| | |\n| --- | --- |\n" + c.rows.String() }
 
-// remedies are the commands that settle a reservation in the caller's place.
-func remedies(id string, request earmark.ReservationRequest) string {
+func commitCommand(id string, request earmark.ReservationRequest) string {
 	usage := ""
 	for _, unit := range request.Amounts.Units() {
 		usage += " " + unit + "=N"
 	}
-	return commands("commit "+id+usage+` --reason "WHY"`, "release "+id+` --reason "WHY"`)
+	return "commit " + id + usage + ` --reason "WHY"`
 }
+
+func releaseCommand(id string) string { return "release " + id + ` --reason "WHY"` }
 
 func commands(commands ...string) string {
 	return "```\nearmark " + strings.Join(commands, "\nearmark ") + "\n```\n"
@@ -191,8 +193,9 @@ func metadataWords(metadata earmark.Metadata) string {
 	return strings.Join(words, ", ")
 }
 
-// escape makes text of others plain in Markdown, on one line: every punctuation
-// mark is escaped, for it might be markup, HTML or the end of a table's cell.
+// escape makes text of others plain in Markdown, on one line: a punctuation mark
+// might be markup, HTML, a link or the end of a table's cell. Those that cannot be
+// stay as they are: Temporal UI would show their backslashes.
 func escape(text string, maxBytes int) string {
 	if len(text) > maxBytes {
 		text = strings.ToValidUTF8(text[:maxBytes], "") + "…"
@@ -202,11 +205,7 @@ func escape(text string, maxBytes int) string {
 		switch {
 		case char < ' ', char == 0x7f:
 			escaped.WriteByte(' ')
-		case char == '<':
-			escaped.WriteString("&lt;")
-		case char == '&':
-			escaped.WriteString("&amp;")
-		case char < 0x80 && strings.ContainsRune("!\"#$%'()*+,-./:;=>?@[\\]^_`{|}~", char):
+		case strings.ContainsRune("!#$&()*+-.:<>[\\]^_`{|}~", char):
 			escaped.WriteByte('\\')
 			escaped.WriteRune(char)
 		default:

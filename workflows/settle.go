@@ -22,7 +22,7 @@ const (
 	patientMaxPause   = 10 * time.Second
 	// failingAfter is how long a call to the ledger may go on failing before the
 	// search attribute says so.
-	failingAfter = 30 * time.Second
+	failingAfter = 15 * time.Second
 	// brokenPause spaces the tries when even the patient call ends, which only a
 	// bug can cause.
 	brokenPause = time.Minute
@@ -165,7 +165,9 @@ func (r *reservation) callPatiently(ctx workflow.Context, what string, activity,
 	options := patient
 	options.Summary = what + ", until the ledger answers"
 	future := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), activity, input)
-	inTime, err := workflow.AwaitWithTimeout(ctx, failingAfter, future.IsReady)
+	inTime, err := workflow.AwaitWithOptions(ctx, workflow.AwaitOptions{
+		Timeout: failingAfter, TimerOptions: workflow.TimerOptions{Summary: "until it is marked " + StateAttributeSettling},
+	}, future.IsReady)
 	if err != nil {
 		return err
 	}

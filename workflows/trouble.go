@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
 )
 
 // Bounds of one look for trouble, so that looking does not make more of it.
@@ -143,15 +144,19 @@ func (t *Troubles) list(ctx context.Context, query string, skip bool) ([]string,
 	return ids, nil
 }
 
-// look describes one workflow. It is nil when that gets on, or is gone.
+// look describes one workflow. It is nil when that gets on.
 func (t *Troubles) look(ctx context.Context, workflowID string, listed bool) (*Trouble, error) {
 	description, err := t.Client.DescribeWorkflowExecution(ctx, workflowID, "")
 	var notFound *serviceerror.NotFound
-	if errors.As(err, &notFound) {
-		return nil, nil
-	}
-	if err != nil {
+	missing := errors.As(err, &notFound)
+	if err != nil && !missing {
 		return nil, err
+	}
+	if missing || !activities.IsOpen(description.GetWorkflowExecutionInfo().GetStatus()) {
+		if listed { // it has closed since
+			return nil, nil
+		}
+		return &Trouble{WorkflowID: workflowID, Reason: earmark.StuckOrphan}, nil
 	}
 	if task := description.GetPendingWorkflowTask(); task.GetAttempt() > 1 {
 		trouble := &Trouble{WorkflowID: workflowID, Reason: earmark.StuckTaskFailing, Since: timeOf(task.GetOriginalScheduledTime())}
@@ -270,7 +275,9 @@ func (t *Troubles) Searches(now time.Time) []earmark.Search {
 func failureWords(failure *failurepb.Failure) string {
 	var words []string
 	for ; failure != nil; failure = failure.GetCause() {
-		if m := failure.GetMessage(); m != "" && !slices.Contains(words, m) {
+		m := failure.GetMessage()
+		told := func(word string) bool { return strings.Contains(word, m) } // an error's text has its causes' in it
+		if !slices.ContainsFunc(words, told) {
 			words = append(words, m)
 		}
 	}

@@ -29,7 +29,7 @@ func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.Reservation
 	}
 	limit := pageSize(f.Limit)
 	rows, err := l.pool.Query(ctx, stuckSQL, tenant, f.Scope, string(f.StuckReason), earmark.StuckOverdueAfter.Milliseconds(),
-		orNone(troubled.TaskFailing), orNone(troubled.SettlementFailing), createdAt, lastID, limit+1)
+		orNone(troubled.TaskFailing), orNone(troubled.SettlementFailing), createdAt, lastID, limit+1, orNone(troubled.Unguarded))
 	if err != nil {
 		return none, fault(err)
 	}

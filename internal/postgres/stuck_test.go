@@ -40,10 +40,13 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 	settling := hold("settlement failing", "acme")
 	task := hold("task failing", "acme")
 	late(task, time.Hour)
+	gone := hold("workflow gone", "acme")
+	goneSettled := hold("workflow gone, settled", "acme")
+	b.commit(goneSettled, tokens(3))
 	settled := hold("settled past its failing workflow", "acme")
 	b.commit(settled, tokens(3))
 
-	troubled := earmark.Troubled{TaskFailing: []string{task.ID, settled.ID}, SettlementFailing: []string{settling.ID, earmark.NewReservationID()}}
+	troubled := earmark.Troubled{TaskFailing: []string{task.ID, settled.ID}, SettlementFailing: []string{settling.ID, earmark.NewReservationID()}, Unguarded: []string{gone.ID, goneSettled.ID}}
 	list := func(f earmark.ReservationFilter, troubled earmark.Troubled) (found []string) {
 		for {
 			page, err := b.Stuck(ctx(), earmark.DefaultTenant, f, troubled)
@@ -62,13 +65,13 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 		}
 	}
 	all := []string{
-		"settled past its failing workflow: task_failing", "task failing: task_failing", "settlement failing: settlement_failing",
+		"settled past its failing workflow: task_failing", "workflow gone: orphan", "task failing: task_failing", "settlement failing: settlement_failing",
 		"orphan in review: orphan", "orphan: orphan", "review: review", "overdue: overdue",
 	}
 	require.Equal(t, all, list(earmark.ReservationFilter{}, troubled))
 	require.Equal(t, all, list(earmark.ReservationFilter{Limit: 2}, troubled))
-	require.Equal(t, all[4:5], list(earmark.ReservationFilter{Scope: "acmecorp"}, troubled))
-	require.Equal(t, all[3:5], list(earmark.ReservationFilter{StuckReason: earmark.StuckOrphan, Limit: 1}, troubled))
+	require.Equal(t, all[5:6], list(earmark.ReservationFilter{Scope: "acmecorp"}, troubled))
+	require.Equal(t, []string{all[1], all[4], all[5]}, list(earmark.ReservationFilter{StuckReason: earmark.StuckOrphan, Limit: 1}, troubled))
 	require.Equal(t, []string{"task failing: overdue", "orphan in review: orphan", "orphan: orphan", "review: review", "overdue: overdue"},
 		list(earmark.ReservationFilter{}, earmark.Troubled{}), "what Postgres knows alone")
 	foreign, err := b.Stuck(ctx(), "other", earmark.ReservationFilter{}, troubled)
