@@ -22,6 +22,7 @@ type fake struct {
 	budget       *earmark.Budget
 	budgets      earmark.Page[earmark.Budget]
 	entries      earmark.Page[earmark.Entry]
+	overview     earmark.Overview
 	err          error
 	guardErr     error
 
@@ -115,6 +116,11 @@ func (f *fake) ArchiveBudget(_ context.Context, _, id string) (*earmark.Budget, 
 func (f *fake) Entries(_ context.Context, _ string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error) {
 	f.record("Entries", filter)
 	return f.entries, f.err
+}
+
+func (f *fake) Overview(_ context.Context, tenant string) (earmark.Overview, error) {
+	f.record("Overview", tenant)
+	return f.overview, f.err
 }
 
 func (f *fake) Ready(ctx context.Context) error {
