@@ -1,7 +1,7 @@
 // The budgets, with bars of what is committed, reserved and available.
 import { command, find, make, pager, setText, sync } from "./dom.js";
 import { here, list, quote, urlFlag } from "./server.js";
-import { amount, count, dateTime, span } from "./words.js";
+import { amount, count, day, span } from "./words.js";
 
 const mostPages = 2; // of 500: the newest 1,000 budgets
 const rowsShown = 25;
@@ -44,7 +44,8 @@ const levels = {
   over: (budget) => budget.level === "over",
 };
 
-const byScope = (a, b) => `${a.scope} ${a.unit} ${a.window.period}`.localeCompare(`${b.scope} ${b.unit} ${b.window.period}`, "en");
+const { compare } = new Intl.Collator("en", { numeric: true });
+const byScope = (a, b) => compare(a.scope, b.scope) || compare(a.unit, b.unit) || compare(a.window.period, b.window.period);
 const orders = { scope: byScope, share: (a, b) => b.share - a.share || byScope(a, b) };
 
 function render() {
@@ -78,7 +79,7 @@ function makeRow() {
   const bar = make("div", { class: "bar", "aria-hidden": "true" },
     make("i", { class: "committed" }), make("i", { class: "reserved" }), make("i", { class: "over" }), make("i", { class: "limit" }));
   const row = make("tr", { role: "row" },
-    make("th", { role: "rowheader", scope: "row" }, make("span", { class: "scope" }), make("span", { class: "about" })),
+    make("th", { role: "rowheader", scope: "row" }, make("span", { class: "scope" }), make("span", { class: "about unit" }), make("span", { class: "about end" })),
     make("td", { role: "cell", class: "use", "data-label": "Used" }, bar, make("span", { class: "share" }), make("span", { class: "badge" })));
   for (const name of ["Committed", "Reserved", "Available", "Limit"]) row.append(cell("number", name));
   return row;
@@ -90,19 +91,23 @@ function updateRow(row, budget) {
   const { limit, reserved, committed, available } = budget.balance;
   row.dataset.level = budget.level;
   setText(find(".scope", row), budget.scope);
-  setText(find(".about", row), aboutWords(budget));
+  setText(find(".unit", row), unitWords(budget));
+  setText(find(".end", row), endWords(budget));
   setText(find(".share", row), limit > 0 ? `${amount(Math.floor(budget.share * 100))} %` : "nothing to use");
   setText(find(".badge", row), badges[budget.level]);
   [committed, reserved, available, limit].forEach((n, i) => setText(row.cells[i + 2], amount(n)));
   drawBar(find(".bar", row), budget);
 }
 
-function aboutWords({ unit, window, balance, enforcement, soft_ceiling: ceiling }) {
-  const words = [unit];
-  if (window.period === "lifetime") words.push("for all time");
-  else words.push(`each ${window.period}`, `ends ${dateTime(balance.window_end, window.timezone)}, in ${span((new Date(balance.window_end) - Date.now()) / 1000)}`);
-  if (enforcement === "soft") words.push(ceiling === null ? "soft, no ceiling" : `soft, up to ${amount(ceiling)}`);
-  return words.join(" · ");
+function unitWords({ unit, window, enforcement, soft_ceiling: ceiling }) {
+  const each = window.period === "lifetime" ? `${unit} in all` : `${unit} each ${window.period}`;
+  if (enforcement !== "soft") return each;
+  return ceiling === null ? `${each}, soft` : `${each}, soft up to ${amount(ceiling)}`;
+}
+
+function endWords({ window, balance: { window_end: end } }) {
+  if (window.period === "lifetime") return "never ends";
+  return `ends in ${span((new Date(end) - Date.now()) / 1000)}, ${day(end, window.timezone)}`;
 }
 
 // drawBar is as long as the limit, or as what is used where that is more; the limit is then a mark within it.

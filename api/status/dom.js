@@ -49,6 +49,9 @@ export function pager(node, first, size, total, turn) {
   next.setAttribute("aria-disabled", first + size >= total);
 }
 
+// link leads to a reservation's workflow in Temporal UI; where that is not known, it is null.
+export const link = (r, text) => (/^https?:/.test(r.ui_url) ? make("a", { href: r.ui_url, text }) : null);
+
 const news = find("#news");
 
 // tell says what has changed to those who do not see it.

@@ -1,5 +1,5 @@
 // The open reservations by age, and the oldest.
-import { find, make, setText, sync } from "./dom.js";
+import { find, link, make, setText, sync } from "./dom.js";
 import { get } from "./server.js";
 import { amount, amounts, count, shortID, span } from "./words.js";
 
@@ -39,14 +39,9 @@ function updateAge(row, group, most) {
   setText(row.cells[3], group.reservations ? amounts(group.amounts) : "");
 }
 
-// link leads to the workflow in Temporal UI, where it is known.
-export function link(r, text) {
-  return /^https?:/.test(r.ui_url) ? make("a", { href: r.ui_url, title: r.id, text }) : make("span", { title: r.id, text });
-}
-
 function makeHold(r) {
   const cell = (label, ...children) => make("td", { role: "cell", "data-label": label }, ...children);
-  return make("tr", { role: "row" }, make("th", { role: "rowheader", scope: "row" }, link(r, shortID(r.id))),
+  return make("tr", { role: "row" }, make("th", { role: "rowheader", scope: "row" }, link(r, shortID(r.id)) ?? make("span", { text: shortID(r.id) })),
     cell("Scope"), cell("Set aside"), cell("Age"), cell("Expiry"));
 }
 

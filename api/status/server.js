@@ -33,15 +33,14 @@ export async function get(path, alsoFine) {
   return body;
 }
 
-// list reads up to pages pages of a list. more says that there are further ones.
+// list reads up to pages pages of a list. more says that there are further ones; what else the first page says is kept.
 export async function list(path, pages) {
-  const data = [];
-  let cursor = "";
-  do {
-    const query = new URLSearchParams({ limit: pageSize, cursor });
-    const page = await get(`${path}${path.includes("?") ? "&" : "?"}${query}`);
-    data.push(...page.data);
-    cursor = page.next_cursor;
-  } while (cursor && --pages > 0);
-  return { data, more: cursor !== "" };
+  const query = (cursor) => `${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams({ limit: pageSize, cursor })}`;
+  const whole = await get(query(""));
+  while (whole.next_cursor && --pages > 0) {
+    const page = await get(query(whole.next_cursor));
+    whole.data.push(...page.data);
+    whole.next_cursor = page.next_cursor;
+  }
+  return { ...whole, more: whole.next_cursor !== "" };
 }

@@ -1,104 +1,111 @@
-// The stuck reservations: why, since when, and what to do.
-import { command, find, make, pager, setText, sync, tell } from "./dom.js";
-import { get, list, urlFlag } from "./server.js";
-import { link } from "./holds.js";
+// The stuck reservations, by reason: since when, what is known of it, and the command that helps.
+import { command, find, link, make, pager, setText, sync, tell } from "./dom.js";
+import { list, urlFlag } from "./server.js";
 import { amount, amounts, count, span } from "./words.js";
 
+const pagesRead = 1; // of 500
 const cardsShown = 20;
 
-// What each reason means, and the commands that help: what they do, and the line to paste.
+// What each reason means. They come in this order: a cause comes before what it causes.
 const reasons = {
-  overdue: {
-    title: "overdue",
-    means: "Its lease ran out, and it has not been settled. The sweeper settles it within seconds where a worker runs.",
-    commands: (r) => [release(r), commit(r)],
-  },
-  review: {
-    title: "in review",
-    means: "Its lease ran out, and its policy keeps the amounts set aside until somebody decides what was used.",
-    commands: (r) => [commit(r), release(r)],
-  },
-  orphan: {
-    title: "orphan",
-    means: "No open workflow guards it. The reconciler gives it a new one within minutes where a worker runs.",
-    commands: (r) => [release(r), commit(r)],
-  },
+  task_failing: ["task failing", "The workflow's task fails, so nothing of it runs. Its code or its worker is at fault."],
+  settlement_failing: ["settlement failing", "The workflow cannot settle it, and keeps trying."],
+  orphan: ["orphan", "No open workflow guards it. The reconciler adopts it within minutes, where a worker runs."],
+  review: ["in review", "It has expired, and its amounts stay set aside until somebody decides what was used."],
+  overdue: ["overdue", "Its lease has run out, and nothing has settled it. The sweeper does, where a worker runs."],
 };
-
-const release = (r) => ["Nothing was spent: give it back", `earmark release ${r.id}${urlFlag}`];
-const commit = (r) => ["It was used: charge it", `earmark commit ${r.id} ${Object.entries(r.amounts).map(([unit, n]) => `${unit}=${n}`).join(" ")}${urlFlag}`];
+const title = (reason) => reasons[reason]?.[0] ?? reason;
+const meaning = (reason) => reasons[reason]?.[1] ?? "";
 
 const section = find("#stuck");
-let latest = { data: [], more: false };
+let latest = [];
 let first = 0;
+let told = null;
 
-export async function load() {
-  const lists = await Promise.all(["state=review", "overdue=true", "orphan=true"].map((query) => list(`v1/reservations?${query}`, 1)));
-  const byID = new Map(lists.flatMap((l) => l.data).map((r) => [r.id, r]));
-  const reason = (r) => (r.state === "review" ? "review" : r.orphan ? "orphan" : "overdue");
-  return { data: [...byID.values()].map((r) => ({ ...r, stuck: { reason: reason(r) } })), more: lists.some((l) => l.more) };
+export const load = () => list("v1/reservations?stuck=true", pagesRead);
+
+export function show({ data, more, incomplete = "", searches }) {
+  const order = Object.keys(reasons);
+  latest = data.sort((a, b) => order.indexOf(a.stuck.reason) - order.indexOf(b.stuck.reason) || b.stuck.age_seconds - a.stuck.age_seconds);
+  const total = data.length;
+  setText(find("#stuck-count"), (more ? "over " : "") + amount(total));
+  setText(find("#stuck-brief"), total ? reasonsWords() : incomplete ? "as far as is known" : "nothing needs you");
+  find('[href="#stuck"]').dataset.level = total ? "over" : "";
+  setText(find(".lead", section), [leadWords(total, incomplete), more && "There are more: earmark stuck lists them all.", incomplete].filter(Boolean).join(" "));
+  sync(find(".searches", section), total ? searches.filter((s) => s.url) : [], (s) => s.title, () => make("li", {}, make("a")), (item, s) => {
+    item.firstChild.href = s.url;
+    setText(item.firstChild, s.title);
+  });
+  render();
+  if (told !== total && (told !== null || total > 0)) tell(`${count(total, "reservation")} stuck.`);
+  told = total;
 }
 
-export function show(stuck) {
-  latest = stuck;
-  const total = stuck.data.length;
-  setText(find("#stuck-count"), (stuck.more ? "over " : "") + amount(total));
-  setText(find("#stuck-brief"), total ? reasonsWords(stuck.data) : "nothing needs you");
-  find('[href="#stuck"]').dataset.level = total ? "over" : "";
-  setText(find(".lead", section), leadWords(total));
-  render();
-  announce(total);
+function leadWords(total, incomplete) {
+  if (total) return `${count(total, "reservation")} ${total === 1 ? "needs" : "need"} somebody to look.`;
+  return incomplete ? "The ledger knows of nothing that is stuck." : "Nothing is stuck: every hold is guarded and within its time.";
+}
+
+function reasonsWords() {
+  const by = new Map();
+  for (const { stuck } of latest) by.set(stuck.reason, (by.get(stuck.reason) ?? 0) + 1);
+  return [...by].map(([reason, n]) => `${amount(n)} ${title(reason)}`).join(", ");
 }
 
 function render() {
-  const total = latest.data.length;
-  first = Math.max(0, Math.min(first, Math.floor((total - 1) / cardsShown) * cardsShown));
-  sync(find(".stuck", section), latest.data.slice(first, first + cardsShown), (r) => `${r.id} ${r.stuck.reason}`, makeCard, updateCard);
-  pager(find(".pager", section), first, cardsShown, total, (to) => {
+  first = Math.max(0, Math.min(first, Math.floor((latest.length - 1) / cardsShown) * cardsShown));
+  const shown = latest.slice(first, first + cardsShown);
+  const groups = [...new Set(shown.map((r) => r.stuck.reason))];
+  sync(find(".groups", section), groups, (reason) => reason, makeGroup, (node, reason) =>
+    sync(find("ul", node), shown.filter((r) => r.stuck.reason === reason), (r) => r.id, makeCard, updateCard));
+  pager(find(".pager", section), first, cardsShown, latest.length, (to) => {
     first = to;
     render();
   });
 }
 
-function leadWords(total) {
-  if (total === 0) return "Nothing is stuck: every hold is guarded and within its time.";
-  const words = `${count(total, "reservation")} ${total === 1 ? "waits" : "wait"} for somebody.`;
-  return latest.more ? `${words} There are more than this page lists.` : words;
+function makeGroup(reason) {
+  return make("div", {},
+    make("h3", {}, make("span", { class: "badge", text: title(reason) })), make("p", { class: "means", text: meaning(reason) }),
+    make("ul", { role: "list" }));
 }
 
-function reasonsWords(data) {
-  const by = Object.groupBy(data, (r) => r.stuck.reason);
-  return Object.entries(by).map(([reason, of]) => `${amount(of.length)} ${title(reason)}`).join(", ");
-}
-
-const title = (reason) => reasons[reason]?.title ?? reason.replaceAll("_", " ");
-
-let told = null;
-
-// announce tells of a number that has changed, and at first only of trouble.
-function announce(total) {
-  if (told !== total && (told !== null || total > 0)) tell(`${count(total, "reservation")} stuck.`);
-  told = total;
-}
+const facts = {
+  "Stuck for": ({ stuck }) => (stuck.since ? span(stuck.age_seconds) : "how long is not known"),
+  Made: (r) => `${span((Date.now() - new Date(r.created_at)) / 1000)} ago`,
+  Metadata: (r) => Object.entries(r.metadata).map(([name, value]) => `${name}: ${value}`).join(", "),
+  Reason: (r) => r.reason,
+  Detail: ({ stuck }) => stuck.detail,
+};
 
 function makeCard(r) {
-  const { means, commands } = reasons[r.stuck.reason];
   const fact = (name) => make("div", {}, make("dt", { text: name }), make("dd", {}, make("bdi")));
-  return make("li", {},
-    make("h3", {}, make("span", { class: "badge" , text: title(r.stuck.reason) }), " ", make("span", { class: "what" })),
-    make("p", { class: "means", text: means }),
-    make("dl", {}, fact("Scope"), fact("Stuck for"), fact("Made"), fact("Metadata"), fact("Said of it")),
-    ...commands(r).map(([label, line]) => command(label, line)),
-    make("p", { class: "links" }, link(r, r.ui_url ? "Open in Temporal UI" : ""), make("code", { text: r.id })));
+  return make("li", {}, make("h4"), make("dl", {}, ...Object.keys(facts).map(fact)), make("div", { class: "commands" }),
+    make("p", { class: "links" }, ...(link(r) ? [link(r, "Open in Temporal UI")] : []), make("code", { text: r.id })));
 }
 
 function updateCard(card, r) {
-  setText(find(".what", card), `${amounts(r.amounts)} on ${r.scopes.join(", ")}`);
-  const ago = (time) => span((Date.now() - new Date(time)) / 1000);
-  const metadata = Object.entries(r.metadata).map(([name, value]) => `${name}: ${value}`).join(", ");
-  const facts = [r.scopes.join(", "), ago(r.expires_at), `${ago(r.created_at)} ago`, metadata, r.reason];
-  [...find("dl", card).children].forEach((fact, i) => {
-    fact.hidden = facts[i] === "";
-    setText(find("bdi", fact), facts[i]);
+  setText(find("h4", card), `${amounts(r.amounts)} on ${r.scopes.join(", ")}${r.lost ? ", lost by Postgres" : ""}`);
+  Object.values(facts).forEach((say, i) => {
+    const fact = find("dl", card).children[i];
+    const text = say(r);
+    fact.hidden = text === "";
+    setText(find("bdi", fact), text);
   });
+  sync(find(".commands", card), commands(r), ([, line]) => line, ([label, line]) => command(label, line), () => {});
 }
+
+// commands are what the server says helps, and where that gives everything back, the other way.
+function commands(r) {
+  const lines = [[labels.find(([verb]) => r.stuck.remedy.startsWith(`earmark ${verb} `))?.[1] ?? "What helps", r.stuck.remedy]];
+  if (r.stuck.remedy.startsWith("earmark release ")) {
+    const usage = Object.entries(r.amounts).map(([unit, n]) => `${unit}=${n}`).join(" ");
+    lines.push(["Or charge what was used", `earmark commit ${r.id} ${usage} --reason "WHY"`]);
+  }
+  return lines.map(([label, line]) => [label, line + urlFlag]);
+}
+
+const labels = [
+  ["release", "Give it back"], ["commit", "Charge what was used"], ["adopt", "Give it a workflow"],
+  ["show", "It is settled; look at it"], ["budget create", "It has no budget; make one"],
+];

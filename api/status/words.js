@@ -31,13 +31,15 @@ export function span(seconds) {
 const clocks = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 export const clock = (time) => clocks.format(time);
 
-// dateTime is in the time zone that a budget counts in; a browser that does not know the zone shows UTC.
-export function dateTime(time, zone) {
-  const style = { dateStyle: "medium", timeStyle: "short" };
+// day is in the time zone that a budget counts in; a browser that does not know the zone shows UTC.
+export function day(time, zone) {
+  const at = new Date(time);
+  const year = at.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
+  const format = (timeZone) => new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", ...year, timeZone }).format(at);
   try {
-    return `${new Intl.DateTimeFormat("en-GB", { ...style, timeZone: zone }).format(new Date(time))} ${zone}`;
+    return `${format(zone)} ${zone}`;
   } catch {
-    return `${new Intl.DateTimeFormat("en-GB", { ...style, timeZone: "UTC" }).format(new Date(time))} UTC`;
+    return `${format("UTC")} UTC`;
   }
 }
 

@@ -1,0 +1,123 @@
+package api
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// maxStatusBytes bounds what a browser loads for the status page.
+const maxStatusBytes = 40 << 10
+
+// statusReferences are what the page and its modules load, by path.
+func statusReferences(t *testing.T, page string) []string {
+	t.Helper()
+	var targets []string
+	for _, reference := range regexp.MustCompile(`(?:href|src)="([^"#]+)"`).FindAllStringSubmatch(page, -1) {
+		require.NotContains(t, reference[1], ":", "a link to another host, or one that is no file")
+		require.False(t, strings.HasPrefix(reference[1], "/"), "%s would leave the path of a proxy", reference[1])
+		if name := path.Join("/", reference[1]); name != "/docs" {
+			targets = append(targets, name)
+		}
+	}
+	return targets
+}
+
+// The page and everything that it names comes from here, is what it says it is, and
+// is small. A module that no other imports is of no use.
+func TestStatusPage(t *testing.T) {
+	t.Parallel()
+	page := get(t, http.MethodGet, "/")
+	require.Equal(t, http.StatusOK, page.Code)
+	require.Equal(t, "text/html; charset=utf-8", page.Header().Get("Content-Type"))
+	requireStatusHeader(t, "/", page.Header())
+
+	types := map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+	imports := regexp.MustCompile(`from "(\./[a-z]+\.js)";`)
+	loaded, bytesLoaded := map[string]bool{"/": true}, page.Body.Len()
+	for targets := statusReferences(t, page.Body.String()); len(targets) > 0; targets = targets[1:] {
+		target := targets[0]
+		if loaded[target] {
+			continue
+		}
+		file := get(t, http.MethodGet, target)
+		require.Equal(t, http.StatusOK, file.Code, target)
+		require.Equal(t, types[path.Ext(target)], file.Header().Get("Content-Type"), target)
+		if strings.HasPrefix(target, "/status/") {
+			requireStatusHeader(t, target, file.Header())
+		}
+		loaded[target], bytesLoaded = true, bytesLoaded+file.Body.Len()
+		for _, module := range imports.FindAllStringSubmatch(file.Body.String(), -1) {
+			targets = append(targets, path.Join(path.Dir(target), module[1]))
+		}
+	}
+	require.Less(t, bytesLoaded, maxStatusBytes)
+	files, err := statusFiles()
+	require.NoError(t, err)
+	for name := range files {
+		require.True(t, name == pageIndex || loaded["/status/"+name], "nothing loads %s", name)
+	}
+}
+
+func requireStatusHeader(t *testing.T, target string, header http.Header) {
+	t.Helper()
+	policy := header.Get("Content-Security-Policy")
+	require.True(t, strings.HasPrefix(policy, "default-src 'none'; script-src 'self'; style-src 'self'; "), target)
+	for _, laxity := range []string{"unsafe", "http", "data:", "*"} {
+		require.NotContains(t, policy, laxity, target)
+	}
+	require.Equal(t, "nosniff", header.Get("X-Content-Type-Options"), target)
+	require.Equal(t, "no-cache", header.Get("Cache-Control"), target)
+	require.Equal(t, "no-referrer", header.Get("Referrer-Policy"), target)
+	require.NotEmpty(t, header.Get("ETag"), target)
+
+	again := get(t, http.MethodGet, target, "If-None-Match", header.Get("ETag"))
+	require.Equal(t, http.StatusNotModified, again.Code, target)
+	require.Zero(t, again.Body.Len(), target)
+
+	head := get(t, http.MethodHead, target)
+	require.Equal(t, http.StatusOK, head.Code, target)
+	require.Equal(t, header.Get("ETag"), head.Header().Get("ETag"), target)
+	require.Zero(t, head.Body.Len(), target)
+}
+
+func get(t *testing.T, method, target string, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	recorder := httptest.NewRecorder()
+	setup(t, &fake{}).handler.ServeHTTP(recorder, newRequest(method, target, "", header...))
+	return recorder
+}
+
+// Scopes, reasons and metadata come from callers: they go into the page as text, and
+// nothing in it takes HTML or runs words.
+func TestStatusPageTakesTextAlone(t *testing.T) {
+	t.Parallel()
+	files, err := statusFiles()
+	require.NoError(t, err)
+	for name, file := range files {
+		for _, way := range []string{
+			"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "setHTML", "eval(", "Function(", "DOMParser", "srcdoc",
+			" style=", " onclick=", " onload=", "<style", "javascript:",
+		} {
+			require.NotContains(t, string(file.content), way, name)
+		}
+	}
+}
+
+func TestStatusPathsThatAreNone(t *testing.T) {
+	t.Parallel()
+	b := setup(t, &fake{})
+	for _, target := range []string{
+		"/index.html", "/status", "/status/", "/status/index.html", "/status/status.ts", "/status/../status.go", "/status//status.js", "/favicon.ico",
+	} {
+		b.do(http.MethodGet, target, "").problem(http.StatusNotFound, earmark.CodeNotFound)
+	}
+	b.do(http.MethodPost, "/", "{}").problem(http.StatusMethodNotAllowed, earmark.CodeMethodNotAllowed)
+}
