@@ -18,11 +18,11 @@ type fake struct {
 	result       earmark.Result // of everything else that has one
 	accepted     bool
 	reservation  *earmark.Reservation
+	overview     earmark.Overview
 	reservations earmark.Page[earmark.Reservation]
 	budget       *earmark.Budget
 	budgets      earmark.Page[earmark.Budget]
 	entries      earmark.Page[earmark.Entry]
-	overview     earmark.Overview
 	err          error
 	guardErr     error
 
@@ -118,16 +118,16 @@ func (f *fake) Entries(_ context.Context, _ string, filter earmark.EntryFilter) 
 	return f.entries, f.err
 }
 
-func (f *fake) Overview(_ context.Context, tenant string) (earmark.Overview, error) {
-	f.record("Overview", tenant)
-	return f.overview, f.err
-}
-
 func (f *fake) Ready(ctx context.Context) error {
 	if f.postgresReady == nil {
 		return nil
 	}
 	return f.postgresReady(ctx)
+}
+
+func (f *fake) Overview(_ context.Context, tenant string) (earmark.Overview, error) {
+	f.record("Overview", tenant)
+	return f.overview, f.err
 }
 
 // fakeGuard is the same fake as a Guard; the two interfaces share the name Ready.
