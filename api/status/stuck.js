@@ -4,7 +4,7 @@ import { list, urlFlag } from "./server.js";
 import { amount, amounts, count, span } from "./words.js";
 
 const pagesRead = 1; // of 500
-const cardsShown = 20;
+const cardsShown = 10;
 
 // What each reason means. They come in this order: a cause comes before what it causes.
 const reasons = {
@@ -76,12 +76,13 @@ const facts = {
   Metadata: (r) => Object.entries(r.metadata).map(([name, value]) => `${name}: ${value}`).join(", "),
   Reason: (r) => r.reason,
   Detail: ({ stuck }) => stuck.detail,
+  Reservation: (r) => (r.stuck.remedy.includes(r.id) ? "" : r.id),
 };
 
 function makeCard(r) {
   const fact = (name) => make("div", {}, make("dt", { text: name }), make("dd", {}, make("bdi")));
-  return make("li", {}, make("h4"), make("dl", {}, ...Object.keys(facts).map(fact)), make("div", { class: "commands" }),
-    make("p", { class: "links" }, ...(link(r) ? [link(r, "Open in Temporal UI")] : []), make("code", { text: r.id })));
+  const top = make("div", { class: "top" }, make("h4"), ...(link(r) ? [link(r, "Open in Temporal UI")] : []));
+  return make("li", {}, top, make("dl", {}, ...Object.keys(facts).map(fact)), make("div", { class: "commands" }));
 }
 
 function updateCard(card, r) {
