@@ -121,7 +121,7 @@ func ask[T any](v *visit, expression string) T {
 // text is what is to be read at a selector, and empty where that is hidden.
 func (v *visit) text(selector string) string {
 	v.t.Helper()
-	return ask[string](v, fmt.Sprintf("document.querySelector(%q)?.innerText ?? ''", selector))
+	return ask[string](v, fmt.Sprintf("((node) => (node?.checkVisibility() ? node.innerText : ''))(document.querySelector(%q))", selector))
 }
 
 // await polls until an expression is true in the page.

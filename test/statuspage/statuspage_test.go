@@ -143,7 +143,7 @@ func TestBrowserBusy(t *testing.T) {
 	require.Contains(t, v.text("#stuck"), "earmark release "+overdue)
 
 	require.Equal(t, "1,000 held, 2 in review, 1 overdue, 0 orphans.", v.text("#holds .lead"))
-	require.Equal(t, "1 h to 6 h\t1\t\t100 tokens", ask[string](v, `document.querySelectorAll(".ages tbody tr")[4].innerText`))
+	require.Equal(t, []string{"1 h to 6 h", "1", "", "100 tokens"}, ask[[]string](v, `[...document.querySelectorAll(".ages tbody tr")[4].cells].map((c) => c.innerText)`))
 	require.Equal(t, 10, ask[int](v, `document.querySelectorAll(".oldest tbody tr").length`))
 
 	checkBudgets(t, v)
