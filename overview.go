@@ -5,7 +5,7 @@ import "time"
 // MaxOverviewReservations bounds how many open reservations an overview counts,
 // and so what one costs; MaxOverviewOldest, how many of the oldest it shows.
 const (
-	MaxOverviewReservations = 200_000
+	MaxOverviewReservations = 100_000
 	MaxOverviewOldest       = 10
 )
 
