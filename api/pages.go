@@ -30,16 +30,16 @@ var pageTypes = map[string]string{
 	".txt":  "text/plain; charset=utf-8",
 }
 
-// pageFile is a file of a page for people as it was embedded.
+// pageFile is a file of a page for people.
 type pageFile struct {
 	contentType string
 	policy      string // what the page may load and call
-	content     []byte
-	compressed  bool // content is gzip's
+	content     []byte // as gzip has it
 	tag         string
 }
 
-// pageFiles are the files of a page by their path below dir.
+// pageFiles are the files of a page by their path below dir. What is not embedded
+// compressed is compressed here, once.
 func pageFiles(embedded embed.FS, dir, policy string) (map[string]pageFile, error) {
 	files := make(map[string]pageFile)
 	err := fs.WalkDir(embedded, dir, func(name string, entry fs.DirEntry, err error) error {
@@ -55,27 +55,28 @@ func pageFiles(embedded embed.FS, dir, policy string) (map[string]pageFile, erro
 		if !served { // checksums, which are for the build
 			return nil
 		}
+		if !compressed {
+			content = gzipped(content)
+		}
 		sum := sha256.Sum256(content)
-		files[name] = pageFile{contentType, policy, content, compressed, hex.EncodeToString(sum[:8])}
+		files[name] = pageFile{contentType, policy, content, hex.EncodeToString(sum[:8])}
 		return nil
 	})
 	return files, err
 }
 
-// serve answers with the file as it is stored where the caller takes that. A
-// browser keeps it and asks whether it is still the same.
+// serve answers with the file compressed where the caller takes that. A browser keeps
+// it and asks whether it is still the same.
 func (f pageFile) serve(c *gin.Context) error {
 	content, tag := f.content, f.tag
-	if f.compressed {
-		c.Header("Vary", "Accept-Encoding")
-		if acceptsGzip(c.GetHeader("Accept-Encoding")) {
-			c.Header("Content-Encoding", "gzip")
-			tag += "-gz"
-		} else {
-			var err error
-			if content, err = gunzip(content); err != nil {
-				return fmt.Errorf("a file of a page: %w", err)
-			}
+	c.Header("Vary", "Accept-Encoding")
+	if acceptsGzip(c.GetHeader("Accept-Encoding")) {
+		c.Header("Content-Encoding", "gzip")
+		tag += "-gz"
+	} else {
+		var err error
+		if content, err = gunzip(content); err != nil {
+			return fmt.Errorf("a file of a page: %w", err)
 		}
 	}
 	c.Header("Content-Type", f.contentType)
@@ -86,6 +87,14 @@ func (f pageFile) serve(c *gin.Context) error {
 	c.Header("Referrer-Policy", "no-referrer")
 	http.ServeContent(c.Writer, c.Request, "", time.Time{}, bytes.NewReader(content))
 	return nil
+}
+
+func gzipped(content []byte) []byte {
+	var buffer bytes.Buffer
+	writer := gzip.NewWriter(&buffer)
+	_, _ = writer.Write(content) // a buffer takes everything
+	_ = writer.Close()
+	return buffer.Bytes()
 }
 
 func gunzip(content []byte) ([]byte, error) {
