@@ -63,10 +63,10 @@ test-flags: # for .ci/run, whose last words are to be those of go test
 	@echo '$(TEST_FLAGS)'
 
 .PHONY: test-browser
-test-browser: ## look at the API reference in a headless Chromium, which has to be installed
+test-browser: $(TEMPORAL) ## look at the pages for people in a headless Chromium, which has to be installed
 	@command -v "$${CHROMIUM:-chromium}" chromium-browser google-chrome >/dev/null || { \
 	  echo 'there is no Chromium; install it (Debian: apt install chromium) or say where it is in CHROMIUM' >&2; exit 1; }
-	@$(GO) test -count 1 -timeout 5m -tags browser -run '^TestBrowser' ./api
+	@$(GO) test -count 1 -timeout 5m -tags browser -run '^TestBrowser' ./api ./test/statuspage
 
 .PHONY: bench
 bench: $(TEMPORAL) ## run the benchmarks

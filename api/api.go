@@ -54,6 +54,8 @@ type Ledger interface {
 	// ArchiveBudget answers the same when it is repeated.
 	ArchiveBudget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
 	Entries(ctx context.Context, tenant string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error)
+	// Overview counts what is held, by age.
+	Overview(ctx context.Context, tenant string) (earmark.Overview, error)
 	// Ready is nil when Postgres answers and has the schema this program needs.
 	Ready(ctx context.Context) error
 }
@@ -193,12 +195,15 @@ func (s *server) routes(router *gin.Engine, metrics http.Handler) {
 	router.POST("/v1/usage", s.handle(s.chargeUsage))
 	router.POST("/v1/decisions", s.handle(s.decide))
 	read("/v1/entries", s.handle(s.listEntries))
+	read("/v1/overview", s.handle(s.overview))
 
 	read("/healthz", s.handle(s.health))
 	read("/readyz", s.handle(s.ready))
 	read("/metrics", gin.WrapH(metrics))
 	read("/openapi.yaml", s.handle(s.document))
-	read("/docs", s.handle(docs)) // pages for people, which openapi.yaml leaves out
+	read("/", s.handle(status)) // pages for people, which openapi.yaml leaves out
+	read("/status/*file", s.handle(status))
+	read("/docs", s.handle(docs))
 	read("/docs/*file", s.handle(docs))
 }
 

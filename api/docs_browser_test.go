@@ -60,6 +60,7 @@ func (p *browserProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // answer is that of the API, with reports of what its policy forbids and with the
 // test's script.
 func (p *browserProxy) answer(w http.ResponseWriter, r *http.Request) {
+	r.Header.Del("Accept-Encoding") // the script is appended to what is not compressed
 	recorder := httptest.NewRecorder()
 	p.handler.ServeHTTP(recorder, r)
 	for name, values := range recorder.Header() {

@@ -18,6 +18,7 @@ type fake struct {
 	result       earmark.Result // of everything else that has one
 	accepted     bool
 	reservation  *earmark.Reservation
+	overview     earmark.Overview
 	reservations earmark.Page[earmark.Reservation]
 	budget       *earmark.Budget
 	budgets      earmark.Page[earmark.Budget]
@@ -160,6 +161,11 @@ func (f *fake) Ready(ctx context.Context) error {
 		return nil
 	}
 	return f.postgresReady(ctx)
+}
+
+func (f *fake) Overview(_ context.Context, tenant string) (earmark.Overview, error) {
+	f.record("Overview", tenant)
+	return f.overview, f.err
 }
 
 // fakeGuard is the same fake as a Guard; the two interfaces share the name Ready.

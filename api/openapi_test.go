@@ -39,8 +39,8 @@ func TestDocumentHasExactlyTheRoutes(t *testing.T) {
 	parameter := regexp.MustCompile(`:(\w+)`)
 	engine := New(Options{Ledger: &fake{}, Guard: fakeGuard{&fake{}}}).(*gin.Engine)
 	for _, route := range engine.Routes() {
-		if route.Path == "/docs" || route.Path == "/docs/*file" {
-			continue // a page for people about the calls, and no call itself
+		if slices.Contains([]string{"/", "/status/*file", "/docs", "/docs/*file"}, route.Path) {
+			continue // pages for people, and no calls
 		}
 		if route.Method != http.MethodHead { // every GET answers it
 			served = append(served, route.Method+" "+parameter.ReplaceAllString(route.Path, "{$1}"))

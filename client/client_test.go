@@ -163,6 +163,8 @@ func TestEveryCall(t *testing.T) {
 		{"Entries", func(ctx context.Context, c *Client) (any, error) {
 			return c.Entries(ctx, earmark.EntryFilter{BudgetID: budgetID, ReservationID: reservationID, Limit: 5})
 		}, `{"data":[{"id":1}],"next_cursor":""}`, sent{method: "GET", path: "/v1/entries", query: "budget_id=" + budgetID + "&limit=5&reservation_id=" + reservationID}},
+		{"Overview", func(ctx context.Context, c *Client) (any, error) { return c.Overview(ctx) },
+			`{"at":"2026-03-04T05:06:07Z","held":1}`, sent{method: "GET", path: "/v1/overview"}},
 		{"Health", func(ctx context.Context, c *Client) (any, error) { return nil, c.Health(ctx) },
 			`{"status":"ok"}`, sent{method: "GET", path: "/healthz"}},
 		{"Ready", func(ctx context.Context, c *Client) (any, error) { return c.Ready(ctx) },

@@ -101,6 +101,11 @@ func (c *Client) Entries(ctx context.Context, filter earmark.EntryFilter) (earma
 	return page[earmark.Entry](ctx, c, "/v1/entries", query)
 }
 
+// Overview counts what is held, by age. It is repeated.
+func (c *Client) Overview(ctx context.Context) (*earmark.Overview, error) {
+	return one[earmark.Overview](ctx, c, call{method: http.MethodGet, path: "/v1/overview", repeat: true})
+}
+
 func (c *Client) settle(ctx context.Context, call call) (Settled, error) {
 	var reservation earmark.Reservation
 	got, err := c.exchange(ctx, call, &reservation)

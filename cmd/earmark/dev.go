@@ -197,6 +197,7 @@ func (d *devSettings) greet(out io.Writer, address string) {
 	fmt.Fprintf(out, `
 Earmark is running.
 
+  status page  http://%[1]s/
   API          http://%[1]s
   reference    http://%[1]s/docs
   Temporal UI  %[2]s

@@ -1,0 +1,43 @@
+package api
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+)
+
+func TestOverview(t *testing.T) {
+	t.Parallel()
+	minute := int64(60)
+	held := reservationIn(earmark.StateHeld)
+	f := &fake{overview: earmark.Overview{
+		At: testTime.Add(time.Minute), Held: 2, Review: 1, Overdue: 1, Orphan: 1, Complete: true,
+		Ages: []earmark.OverviewAge{
+			{ToSeconds: &minute, Amounts: earmark.Amounts{}},
+			{FromSeconds: minute, Reservations: 3, Amounts: earmark.Amounts{"tokens": 3600}},
+		},
+		Oldest: []earmark.Reservation{*held},
+	}}
+	b := setup(t, f)
+	got := decoded[earmark.Overview](b.do("GET", "/v1/overview", "").status(http.StatusOK))
+	require.Equal(t, []string{"Overview"}, f.names())
+	require.Equal(t, earmark.DefaultTenant, f.last())
+	require.Equal(t, f.overview.Ages, got.Ages)
+	require.Equal(t, uiURL+"namespaces/default/workflows/"+held.WorkflowID, got.Oldest[0].UIURL)
+
+	f.overview = earmark.Overview{At: testTime, Complete: true, Ages: []earmark.OverviewAge{}}
+	x := b.do("GET", "/v1/overview", "").status(http.StatusOK)
+	require.Contains(t, string(x.body), `"oldest":[]`)
+}
+
+func TestOverviewThatFails(t *testing.T) {
+	t.Parallel()
+	b := setup(t, &fake{err: earmark.Errorf(earmark.CodeUnavailable, "away")})
+	b.do("GET", "/v1/overview", "").problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
+	p := b.do("GET", "/v1/overview?limit=1", "").problem(http.StatusBadRequest, earmark.CodeInvalidRequest)
+	require.Equal(t, "limit", p.Field)
+}

@@ -1,0 +1,88 @@
+// Building the page. Scopes, reasons and metadata come from callers, so every text goes in as text; nothing here takes
+// HTML. What is on the page already is changed in place, so that focus, selection and scrolling survive a refresh.
+
+export const find = (selector, within = document) => within.querySelector(selector);
+
+export function make(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "text") node.textContent = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+// sync makes the children of parent those of items, in their order. create is called once for a key.
+export function sync(parent, items, key, create, update) {
+  const known = new Map([...parent.children].map((node) => [node.dataset.key, node]));
+  const nodes = items.map((item) => {
+    const node = known.get(key(item)) ?? create(item);
+    node.dataset.key = key(item);
+    known.delete(key(item));
+    update(node, item);
+    return node;
+  });
+  for (const node of known.values()) node.remove();
+  nodes.forEach((node, i) => {
+    if (parent.children[i] !== node) parent.insertBefore(node, parent.children[i] ?? null);
+  });
+}
+
+// pager shows which part of total is on the page, and moves by pages of size. turn is given the new first item.
+export function pager(node, first, size, total, turn) {
+  if (!node.firstChild) {
+    const button = (text) => make("button", { type: "button", text });
+    node.append(button("Previous"), make("span"), button("Next"));
+  }
+  const [previous, range, next] = node.children;
+  node.hidden = total <= size;
+  setText(range, `${first + 1} to ${Math.min(first + size, total)} of ${total}`);
+  previous.onclick = () => first > 0 && turn(first - size);
+  next.onclick = () => first + size < total && turn(first + size);
+  // A button that is disabled loses the focus; one that says so keeps it.
+  previous.setAttribute("aria-disabled", first === 0);
+  next.setAttribute("aria-disabled", first + size >= total);
+}
+
+// link leads to a reservation's workflow in Temporal UI; where that is not known, it is null.
+export const link = (r, text) => (/^https?:/.test(r.ui_url) ? make("a", { href: r.ui_url, text }) : null);
+
+const news = find("#news");
+
+// tell says what has changed to those who do not see it.
+export const tell = (text) => setText(news, text);
+
+// command is a line for the terminal with a button that copies it. label says what it does.
+export function command(label, text) {
+  const code = make("code", { text });
+  const button = make("button", { type: "button", text: "Copy", "aria-label": `Copy: ${label}` });
+  button.addEventListener("click", () => copy(code, button));
+  return make("div", { class: "command" }, make("span", { class: "label", text: label }), make("div", { class: "line" }, code, button));
+}
+
+async function copy(code, button) {
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    done(button, "Copied");
+  } catch { // a page that is not on loopback and not on HTTPS has no clipboard
+    getSelection().selectAllChildren(code);
+    done(button, "Selected, press Ctrl+C");
+  }
+}
+
+const backMS = 3_000;
+
+function done(button, text) {
+  setText(button, text);
+  tell(text);
+  clearTimeout(button.back);
+  button.back = setTimeout(() => {
+    setText(button, "Copy");
+    tell("");
+  }, backMS);
+}

@@ -1,0 +1,46 @@
+// Asking the server.
+import { parse } from "./words.js";
+
+const timeoutMS = 10_000;
+const pageSize = 500; // the API's largest
+
+// here is the server's address, as commands name it. The command line knows the local one by itself.
+export const here = new URL(".", document.baseURI).href.replace(/\/$/, "");
+const localServer = "http://127.0.0.1:8080";
+export const urlFlag = here === localServer ? "" : ` --url ${quote(here)}`;
+
+// quote keeps a text one word in a shell.
+export function quote(text) {
+  return /^[\w.:/@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+// get answers with what the server says. alsoFine is a status, other than those of success, whose body is wanted.
+export async function get(path, alsoFine) {
+  let response, text;
+  try {
+    response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(timeoutMS) });
+    text = await response.text();
+  } catch (fault) {
+    throw Object.assign(new Error(fault.name === "TimeoutError" ? `gave no answer within ${timeoutMS / 1000} s` : "does not answer"), { away: true });
+  }
+  let body;
+  try {
+    body = parse(text);
+  } catch { // a proxy's page, most likely
+    throw Object.assign(new Error(`answers with status ${response.status} and no JSON`), { away: true });
+  }
+  if (!response.ok && response.status !== alsoFine) throw new Error(body.detail ?? `status ${response.status}`);
+  return body;
+}
+
+// list reads up to pages pages of a list. more says that there are further ones; what else the first page says is kept.
+export async function list(path, pages) {
+  const query = (cursor) => `${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams({ limit: pageSize, cursor })}`;
+  const whole = await get(query(""));
+  while (whole.next_cursor && --pages > 0) {
+    const page = await get(query(whole.next_cursor));
+    whole.data.push(...page.data);
+    whole.next_cursor = page.next_cursor;
+  }
+  return { ...whole, more: whole.next_cursor !== "" };
+}

@@ -1,0 +1,133 @@
+// The status page: asks the server every few seconds, and says how old the answers are. What is old never looks fresh.
+import * as budgets from "./budgets.js";
+import { find, make, setText, sync, tell } from "./dom.js";
+import * as holds from "./holds.js";
+import { get } from "./server.js";
+import * as stuck from "./stuck.js";
+import { clock, span } from "./words.js";
+
+const everyMS = 5_000;
+const slowestMS = 60_000;
+// A server that is slow to answer is asked less often: the page keeps it busy for a tenth of the time at most.
+const restFactor = 9;
+const oldAfterMS = 15_000;
+const lookMS = 1_000; // how often the page looks how old it has become
+
+const health = {
+  load: () => get("readyz", 503),
+  show({ checks }) {
+    const services = [["postgres", "Postgres"], ["temporal", "Temporal"]];
+    const say = (item, [name, title]) => {
+      const { status, detail } = checks[name];
+      item.dataset.status = status;
+      setText(item, status === "up" ? `${title} up` : `${title} down: ${detail}`);
+    };
+    sync(find("#health"), services, ([name]) => name, () => make("li"), say);
+  },
+  lost: () => sync(find("#health"), ["Health unknown"], (text) => text, (text) => make("li", { "data-status": "unknown", text }), () => {}),
+};
+
+// A part of the page: how it is loaded and shown, since when its answer stands, and what went wrong the last time.
+const part = (node, { load, show, lost }) => ({ node, load, show, lost, asOf: null, fault: null });
+const parts = [
+  part(find("#health"), health),
+  part(find("#stuck"), stuck),
+  part(find("#budgets"), budgets),
+  part(find("#holds"), holds),
+];
+
+let paused = false;
+let asking = false;
+let waitMS = everyMS;
+let timer;
+
+async function refreshPart(one) {
+  const asked = Date.now(); // what the answer says was true at this time or later
+  try {
+    one.show(await one.load());
+    one.asOf = asked;
+    one.fault = null;
+  } catch (fault) {
+    one.fault = fault;
+  }
+}
+
+async function refresh() {
+  clearTimeout(timer);
+  if (asking) return;
+  asking = true;
+  const started = performance.now();
+  await Promise.all(parts.map(refreshPart));
+  asking = false;
+  waitMS = Math.min(slowestMS, Math.max(everyMS, restFactor * (performance.now() - started)));
+  look();
+  schedule();
+}
+
+function schedule() {
+  clearTimeout(timer);
+  if (!paused && !document.hidden) timer = setTimeout(refresh, waitMS);
+}
+
+const ageMS = (one) => Date.now() - one.asOf;
+const isOld = (one) => one.asOf !== null && (one.fault !== null || ageMS(one) > Math.max(oldAfterMS, 2 * waitMS));
+
+// look marks what is old. It runs by the clock, so that it also notices a machine that slept.
+function look() {
+  for (const one of parts) {
+    const old = isOld(one) || (one.asOf === null && one.fault !== null);
+    one.node.toggleAttribute("data-old", old);
+    if (old) one.lost?.();
+    const note = find(".old", one.node);
+    if (!note) continue;
+    note.hidden = !isOld(one);
+    if (isOld(one)) setText(note, `Not current: this is from ${clock(one.asOf)}, ${span(ageMS(one) / 1000)} ago.`);
+    if (one.asOf === null && one.fault) setText(find(".lead", one.node), `This could not be loaded: the server ${words(one.fault)}.`);
+  }
+  const oldest = parts.reduce((a, b) => ((b.asOf ?? 0) < (a.asOf ?? 0) ? b : a));
+  if (oldest.asOf !== null) setText(find("#refreshed"), refreshedWords(oldest));
+  showTrouble();
+}
+
+function refreshedWords(oldest) {
+  if (parts.some(isOld)) return `Last refreshed ${clock(oldest.asOf)}, ${span(ageMS(oldest) / 1000)} ago`;
+  return `Refreshed ${clock(oldest.asOf)}`;
+}
+
+const words = (fault) => (fault.away ? fault.message : `says: ${fault.message}`);
+
+let toldTrouble = "";
+
+function showTrouble() {
+  const faults = parts.map((one) => one.fault).filter(Boolean);
+  const away = faults.find((fault) => fault.away);
+  let text = "";
+  if (away) text = `The server ${away.message}.`;
+  else if (faults.length) text = `The server ${words(faults[0])}.`;
+  else if (parts.some(isOld)) text = paused ? "Refreshing is paused." : "The page has not been refreshed for a while.";
+  if (text && parts.some(isOld)) text += " What you see is old.";
+  const box = find("#trouble");
+  box.hidden = text === "";
+  setText(box, text);
+  document.body.toggleAttribute("data-trouble", text !== "");
+  if (text !== toldTrouble) tell(text || "The page is current again.");
+  toldTrouble = text;
+}
+
+find("#pause").addEventListener("click", ({ target }) => {
+  paused = !paused;
+  setText(target, paused ? "Resume" : "Pause");
+  if (paused) schedule();
+  else refresh();
+});
+
+document.addEventListener("visibilitychange", () => {
+  look();
+  if (document.hidden || paused) schedule();
+  else refresh();
+});
+addEventListener("pageshow", ({ persisted }) => persisted && !paused && refresh());
+
+for (const node of [find("#main"), find("#health"), find(".refresh")]) node.hidden = false;
+setInterval(look, lookMS);
+refresh();

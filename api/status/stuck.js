@@ -1,0 +1,112 @@
+// The stuck reservations, by reason: since when, what is known of it, and the command that helps.
+import { command, find, link, make, pager, setText, sync, tell } from "./dom.js";
+import { list, urlFlag } from "./server.js";
+import { amount, amounts, count, span } from "./words.js";
+
+const pagesRead = 1; // of 500
+const cardsShown = 10;
+
+// What each reason means. They come in this order: a cause comes before what it causes.
+const reasons = {
+  task_failing: ["task failing", "The workflow's task fails, so nothing of it runs. Its code or its worker is at fault."],
+  settlement_failing: ["settlement failing", "The workflow cannot settle it, and keeps trying."],
+  orphan: ["orphan", "No open workflow guards it. The reconciler adopts it within minutes, where a worker runs."],
+  review: ["in review", "It has expired, and its amounts stay set aside until somebody decides what was used."],
+  overdue: ["overdue", "Its lease has run out, and nothing has settled it. The sweeper does, where a worker runs."],
+};
+const title = (reason) => reasons[reason]?.[0] ?? reason;
+const meaning = (reason) => reasons[reason]?.[1] ?? "";
+
+const section = find("#stuck");
+let latest = [];
+let first = 0;
+let told = null;
+
+export const load = () => list("v1/reservations?stuck=true", pagesRead);
+
+export function show({ data, more, incomplete = "", searches }) {
+  const order = Object.keys(reasons);
+  latest = data.sort((a, b) => order.indexOf(a.stuck.reason) - order.indexOf(b.stuck.reason) || b.stuck.age_seconds - a.stuck.age_seconds);
+  const total = data.length;
+  setText(find("#stuck-count"), (more ? "over " : "") + amount(total));
+  setText(find("#stuck-brief"), total ? reasonsWords() : incomplete ? "as far as is known" : "nothing needs you");
+  find('[href="#stuck"]').dataset.level = total ? "over" : "";
+  setText(find(".lead", section), [leadWords(total, incomplete), more && "There are more: earmark stuck lists them all.", incomplete].filter(Boolean).join(" "));
+  sync(find(".searches", section), total ? searches.filter((s) => s.url) : [], (s) => s.title, () => make("li", {}, make("a")), (item, s) => {
+    item.firstChild.href = s.url;
+    setText(item.firstChild, s.title);
+  });
+  render();
+  if (told !== total && (told !== null || total > 0)) tell(`${count(total, "reservation")} stuck.`);
+  told = total;
+}
+
+function leadWords(total, incomplete) {
+  if (total) return `${count(total, "reservation")} ${total === 1 ? "needs" : "need"} somebody to look.`;
+  return incomplete ? "The ledger knows of nothing that is stuck." : "Nothing is stuck: every hold is guarded and within its time.";
+}
+
+function reasonsWords() {
+  const by = new Map();
+  for (const { stuck } of latest) by.set(stuck.reason, (by.get(stuck.reason) ?? 0) + 1);
+  return [...by].map(([reason, n]) => `${amount(n)} ${title(reason)}`).join(", ");
+}
+
+function render() {
+  first = Math.max(0, Math.min(first, Math.floor((latest.length - 1) / cardsShown) * cardsShown));
+  const shown = latest.slice(first, first + cardsShown);
+  const groups = [...new Set(shown.map((r) => r.stuck.reason))];
+  sync(find(".groups", section), groups, (reason) => reason, makeGroup, (node, reason) =>
+    sync(find("ul", node), shown.filter((r) => r.stuck.reason === reason), (r) => r.id, makeCard, updateCard));
+  pager(find(".pager", section), first, cardsShown, latest.length, (to) => {
+    first = to;
+    render();
+  });
+}
+
+function makeGroup(reason) {
+  return make("div", {},
+    make("h3", {}, make("span", { class: "badge", text: title(reason) })), make("p", { class: "means", text: meaning(reason) }),
+    make("ul", { role: "list" }));
+}
+
+const facts = {
+  "Stuck for": ({ stuck }) => (stuck.since ? span(stuck.age_seconds) : "how long is not known"),
+  Made: (r) => `${span((Date.now() - new Date(r.created_at)) / 1000)} ago`,
+  Metadata: (r) => Object.entries(r.metadata).map(([name, value]) => `${name}: ${value}`).join(", "),
+  Reason: (r) => r.reason,
+  Detail: ({ stuck }) => stuck.detail,
+  Reservation: (r) => (r.stuck.remedy.includes(r.id) ? "" : r.id),
+};
+
+function makeCard(r) {
+  const fact = (name) => make("div", {}, make("dt", { text: name }), make("dd", {}, make("bdi")));
+  const top = make("div", { class: "top" }, make("h4"), ...(link(r) ? [link(r, "Open in Temporal UI")] : []));
+  return make("li", {}, top, make("dl", {}, ...Object.keys(facts).map(fact)), make("div", { class: "commands" }));
+}
+
+function updateCard(card, r) {
+  setText(find("h4", card), `${amounts(r.amounts)} on ${r.scopes.join(", ")}${r.lost ? ", lost by Postgres" : ""}`);
+  Object.values(facts).forEach((say, i) => {
+    const fact = find("dl", card).children[i];
+    const text = say(r);
+    fact.hidden = text === "";
+    setText(find("bdi", fact), text);
+  });
+  sync(find(".commands", card), commands(r), ([, line]) => line, ([label, line]) => command(label, line), () => {});
+}
+
+// commands are what the server says helps, and where that gives everything back, the other way.
+function commands(r) {
+  const lines = [[labels.find(([verb]) => r.stuck.remedy.startsWith(`earmark ${verb} `))?.[1] ?? "What helps", r.stuck.remedy]];
+  if (r.stuck.remedy.startsWith("earmark release ")) {
+    const usage = Object.entries(r.amounts).map(([unit, n]) => `${unit}=${n}`).join(" ");
+    lines.push(["Or charge what was used", `earmark commit ${r.id} ${usage} --reason "WHY"`]);
+  }
+  return lines.map(([label, line]) => [label, line + urlFlag]);
+}
+
+const labels = [
+  ["release", "Give it back"], ["commit", "Charge what was used"], ["adopt", "Give it a workflow"],
+  ["show", "It is settled; look at it"], ["budget create", "It has no budget; make one"],
+];

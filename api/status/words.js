@@ -1,0 +1,47 @@
+// Numbers and times as people read them.
+
+const numbers = new Intl.NumberFormat("en-US");
+
+// Amounts are int64. What a number of JavaScript cannot hold becomes a BigInt, where the browser shows the digits.
+const exact = (key, value, context) =>
+  typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source) ? BigInt(context.source) : value;
+
+export const parse = (text) => JSON.parse(text, exact);
+
+export const amount = (n) => (typeof n === "number" && !Number.isSafeInteger(n) ? "≈ " : "") + numbers.format(n);
+
+export const amounts = (of) =>
+  Object.keys(of).sort().map((unit) => `${amount(of[unit])} ${unit}`).join(" + ") || "nothing";
+
+export const count = (n, one, many = `${one}s`) => `${amount(n)} ${n === 1 ? one : many}`;
+
+const units = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
+
+// span says how long, in the two largest units that matter: "2 h 5 min", "40 s".
+export function span(seconds) {
+  seconds = Math.max(0, Math.floor(seconds));
+  const first = units.findIndex(([, size]) => seconds >= size);
+  if (first < 0) return "0 s";
+  const [[unit, size], [smaller, part] = []] = units.slice(first);
+  const whole = Math.floor(seconds / size);
+  const rest = part ? Math.floor((seconds % size) / part) : 0;
+  return rest && whole < 10 ? `${whole} ${unit} ${rest} ${smaller}` : `${whole} ${unit}`;
+}
+
+const clocks = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+export const clock = (time) => clocks.format(time);
+
+// day is in the time zone that a budget counts in; a browser that does not know the zone shows UTC.
+export function day(time, zone) {
+  const at = new Date(time);
+  const year = at.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
+  const format = (timeZone) => new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", ...year, timeZone }).format(at);
+  try {
+    return `${format(zone)} ${zone}`;
+  } catch {
+    return `${format("UTC")} UTC`;
+  }
+}
+
+// shortID is as much of an id as the command line shows.
+export const shortID = (id) => (id.length > 13 ? `${id.slice(0, 12)}…` : id);

@@ -1,0 +1,252 @@
+//go:build browser && unix
+
+package statuspage_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/client"
+	"github.com/earmark-dev/earmark/test/stack"
+)
+
+const (
+	holds   = 1000 // a thousand holds is a busy server
+	holders = 8    // at once
+	budgets = 60
+)
+
+func newClient(t *testing.T, server *stack.Server) *client.Client {
+	t.Helper()
+	c, err := client.New(server.URL)
+	require.NoError(t, err)
+	return c
+}
+
+func limited(scope string, limit int64) earmark.BudgetRequest {
+	return earmark.BudgetRequest{Scope: scope, Unit: "tokens", Limit: &limit}
+}
+
+// An empty server says what to do first; the command that it shows does that, and the
+// page notices by itself.
+func TestBrowserEmpty(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve().Ready()
+	v := open(t, server.URL)
+	v.await(`document.querySelector("#budgets .lead").innerText.startsWith("There is no budget yet")`)
+	v.await(`document.querySelector("#health").innerText.includes("Postgres up") && document.querySelector("#health").innerText.includes("Temporal up")`)
+	v.await(`document.querySelector("#stuck .lead").innerText.startsWith("Nothing is stuck")`)
+	v.await(`document.querySelector("#holds .lead").innerText === "Nothing is held."`)
+	require.Contains(t, v.text("#budgets .first"), "curl -s "+server.URL+"/v1/budgets")
+	require.Empty(t, v.text("#budgets table"))
+	require.Empty(t, v.text("#trouble"))
+
+	// The first stop of the keyboard skips what every visit begins with.
+	v.press(kb.Tab)
+	require.Equal(t, "Skip to the content", ask[string](v, `document.activeElement.innerText`))
+	require.NotEqual(t, "none", ask[string](v, `getComputedStyle(document.activeElement).outlineStyle`), "the focus is seen")
+	v.press(kb.Enter)
+	for range 5 { // three numbers, and two commands to copy
+		v.press(kb.Tab)
+	}
+	require.Equal(t, "Copy: The same from the command line", ask[string](v, `document.activeElement.ariaLabel`))
+	v.press(kb.Enter)
+	v.await(`document.activeElement.innerText === "Copied"`)
+	require.Equal(t, "Copied", v.text("#news"))
+	command := ask[string](v, `navigator.clipboard.readText()`)
+	require.Equal(t, "earmark budget create acme tokens 1,000 --url "+server.URL, command)
+
+	path := "PATH=" + filepath.Dir(stack.Binary(t))
+	made := stack.RunCommand(t, append(s.Env(), path), "/bin/sh", "-c", command)
+	require.Zero(t, made.Code, made.Stderr)
+	v.await(`document.querySelector("#budgets tbody .scope")?.innerText === "acme"`)
+	require.Empty(t, v.text("#budgets .first"))
+	v.content()
+}
+
+// busy is a server with a thousand holds, many budgets, and a few things that are wrong.
+func busy(t *testing.T) (*stack.Stack, *stack.Server) {
+	t.Helper()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve().Ready()
+	c := newClient(t, server)
+	ctx := context.Background()
+	for i := range budgets {
+		_, err := c.CreateBudget(ctx, limited(fmt.Sprintf("team%d", i), 1_000_000))
+		require.NoError(t, err)
+	}
+	_, err := c.CreateBudget(ctx, limited("huge", 9_223_372_036_854_775_807))
+	require.NoError(t, err)
+	_, err = c.CreateBudget(ctx, limited("over", 1_000))
+	require.NoError(t, err)
+	_, err = c.ChargeUsage(ctx, "over", earmark.UsageRequest{Scopes: []string{"over"}, Amounts: earmark.Amounts{"tokens": 1_300}})
+	require.NoError(t, err)
+
+	var group errgroup.Group
+	group.SetLimit(holders)
+	for i := range holds {
+		group.Go(func() error {
+			_, err := c.Reserve(ctx, fmt.Sprintf("hold-%d", i), earmark.ReservationRequest{
+				Scopes: []string{fmt.Sprintf("team%d/u%d", i%budgets, i)}, Amounts: earmark.Amounts{"tokens": 100}, TTLSeconds: 3600,
+			})
+			return err
+		})
+	}
+	require.NoError(t, group.Wait())
+	return s, server
+}
+
+// wrong makes two reservations that wait for somebody, with what a caller may send.
+func wrong(t *testing.T, server *stack.Server) {
+	t.Helper()
+	c := newClient(t, server)
+	for i := range 2 {
+		r, err := c.Reserve(context.Background(), fmt.Sprintf("review-%d", i), earmark.ReservationRequest{
+			Scopes: []string{"team1/review"}, Amounts: earmark.Amounts{"tokens": 5}, TTLSeconds: 1, OnExpiry: earmark.OnExpiryReview,
+			Metadata: earmark.Metadata{"note": `<img src=x onerror="window.hacked=1">`},
+		})
+		require.NoError(t, err)
+		stack.Eventually(t, moment, "the review", func() bool {
+			got, err := c.Reservation(context.Background(), r.ID)
+			return err == nil && got.State == earmark.StateReview
+		})
+	}
+}
+
+func TestBrowserBusy(t *testing.T) {
+	t.Parallel()
+	s, server := busy(t)
+	wrong(t, server)
+	overdue := earmark.ReservationID(earmark.DefaultTenant, "hold-7")
+	s.Exec("UPDATE earmark.reservations SET expires_at = clock_timestamp() - interval '20 seconds' WHERE id = $1", overdue)
+	s.Exec("UPDATE earmark.reservations SET created_at = clock_timestamp() - interval '2 hours' WHERE id = $1", overdue)
+	v := open(t, server.URL)
+	v.await(`document.querySelector("#holds-count").innerText === "1,002"`)
+	v.await(`document.querySelector("#stuck-count").innerText === "3"`)
+	v.await(`document.querySelector("#budgets-count").innerText === "62"`)
+	require.Equal(t, "1 over the limit", v.text("#budgets-brief"))
+
+	require.Equal(t, []string{"in review", "overdue"}, ask[[]string](v, `[...document.querySelectorAll("#stuck h3")].map((h) => h.innerText)`))
+	require.Contains(t, v.text("#stuck"), `note: <img src=x onerror="window.hacked=1">`)
+	require.False(t, ask[bool](v, `"hacked" in window || document.querySelectorAll("main img").length > 0`))
+	require.Contains(t, v.text("#stuck"), "earmark release "+overdue)
+
+	require.Equal(t, "1,000 held, 2 in review, 1 overdue, 0 orphans.", v.text("#holds .lead"))
+	require.Equal(t, []string{"1 h to 6 h", "1", "", "100 tokens"}, ask[[]string](v, `[...document.querySelectorAll(".ages tbody tr")[4].cells].map((c) => c.innerText)`))
+	require.Equal(t, 10, ask[int](v, `document.querySelectorAll(".oldest tbody tr").length`))
+
+	checkBudgets(t, v)
+	v.content()
+}
+
+// checkBudgets filters and turns the pages of the budgets.
+func checkBudgets(t *testing.T, v *visit) {
+	t.Helper()
+	rows := func() []string {
+		return ask[[]string](v, `[...document.querySelectorAll("#budgets tbody .scope")].map((s) => s.innerText)`)
+	}
+	require.Len(t, rows(), 25)
+	require.Equal(t, []string{"huge", "over", "team0", "team1", "team2"}, rows()[:5], "in the order that people count in")
+	require.Equal(t, "9,223,372,036,854,775,807", ask[string](v, `document.querySelectorAll("#budgets tbody tr")[0].cells[5].innerText`), "to the last digit")
+	over := ask[string](v, `document.querySelectorAll("#budgets tbody tr")[1].innerText`)
+	for _, part := range []string{"130 %", "over the limit", "1,300", "-300"} {
+		require.Contains(t, over, part)
+	}
+
+	v.run(chromedp.Focus("#budgets .pager button:last-child"))
+	v.press(kb.Enter)
+	require.Equal(t, "26 to 50 of 62", v.text("#budgets .pager span"))
+	require.Equal(t, "Next", ask[string](v, `document.activeElement.innerText`), "the focus stays")
+	v.press(kb.Enter)
+	v.press(kb.Enter)
+	require.Equal(t, "51 to 62 of 62", v.text("#budgets .pager span"), "the last page is the last")
+	require.Equal(t, "Next", ask[string](v, `document.activeElement.innerText`))
+
+	v.run(chromedp.Focus("#filter"))
+	v.press("team5")
+	require.Equal(t, "11 of 62 budgets.", v.text("#budgets .lead"))
+	before := v.text("#refreshed")
+	v.await(fmt.Sprintf(`document.querySelector("#refreshed").innerText !== %q`, before))
+	require.Len(t, rows(), 11, "a refresh leaves the filter")
+	require.Equal(t, "filter", ask[string](v, `document.activeElement.id`), "and the focus")
+	v.run(chromedp.Evaluate(`document.querySelector("#filter").value = ""; document.querySelector("#level").value = "over"; document.querySelector("#level").dispatchEvent(new Event("input"))`, nil))
+	require.Equal(t, []string{"over"}, rows())
+}
+
+// Old numbers are never shown as fresh.
+func TestBrowserServerAway(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve().Ready()
+	_, err := newClient(t, server).CreateBudget(context.Background(), limited("acme", 1_000))
+	require.NoError(t, err)
+	v := open(t, server.URL)
+	v.await(`document.querySelector("#budgets-count").innerText === "1"`)
+	v.content()
+	require.Zero(t, ask[int](v, `document.querySelectorAll("[data-old]").length`))
+
+	server.Kill()
+	v.await(`document.querySelectorAll("section[data-old]").length === 3`)
+	require.Equal(t, "The server does not answer. What you see is old.", v.text("#trouble"))
+	require.Equal(t, v.text("#trouble"), v.text("#news"))
+	require.Equal(t, "Health unknown", v.text("#health"))
+	require.Contains(t, v.text("#budgets .old"), "Not current: this is from ")
+	require.Contains(t, v.text("#refreshed"), "Last refreshed ")
+
+	server.Start()
+	v.await(`document.querySelector("#trouble").hidden && !document.querySelector("[data-old]")`)
+	require.Contains(t, v.text("#health"), "Postgres up")
+	require.Equal(t, "The page is current again.", v.text("#news"))
+	v.forgive()
+
+	// Paused, the page asks no more and says so once its numbers are old.
+	v.run(chromedp.Focus("#pause"))
+	v.press(kb.Enter)
+	require.Equal(t, "Resume", v.text("#pause"))
+	v.await(`document.querySelector("#trouble").innerText === "Refreshing is paused. What you see is old."`)
+	v.press(kb.Enter)
+	v.await(`document.querySelector("#trouble").hidden`)
+	v.content()
+}
+
+func TestBrowserHiddenTabRests(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve().Ready()
+	v := open(t, server.URL)
+	v.await(`document.querySelector("#budgets-count").innerText === "0"`)
+	const asked = `performance.getEntriesByType("resource").filter((e) => e.initiatorType === "fetch").length`
+	hide := func(hidden bool) {
+		v.run(chromedp.Evaluate(fmt.Sprintf(`Object.defineProperty(document, "hidden", { value: %t, configurable: true }); document.dispatchEvent(new Event("visibilitychange"))`, hidden), nil))
+	}
+	hide(true)
+	time.Sleep(time.Second) // what was asked already is answered
+	before := ask[int](v, asked)
+	time.Sleep(7 * time.Second) // longer than the time between two refreshes
+	require.Equal(t, before, ask[int](v, asked))
+	hide(false)
+	v.await(fmt.Sprintf("%s > %d", asked, before))
+	v.content()
+}
+
+func TestBrowserWithoutScript(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve().Ready()
+	v := open(t, server.URL, emulation.SetScriptExecutionDisabled(true))
+	var shown string
+	v.run(chromedp.Text("body", &shown, chromedp.ByQuery))
+	require.Contains(t, shown, "This page needs JavaScript.")
+	require.NotContains(t, shown, "Loading")
+}
