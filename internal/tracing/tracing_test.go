@@ -14,8 +14,8 @@ import (
 	"go.temporal.io/sdk/client"
 )
 
-// clear takes everything out of the environment that has to do with traces.
-func clear(t *testing.T) {
+// withoutTraces takes everything out of the environment that has to do with traces.
+func withoutTraces(t *testing.T) {
 	for _, name := range []string{
 		"OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
 		"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
@@ -31,7 +31,7 @@ func fromEnv(t *testing.T) (*Tracing, error) {
 
 // Where the environment names no place for traces, nothing is made and nothing runs.
 func TestOffByDefault(t *testing.T) {
-	clear(t)
+	withoutTraces(t)
 	before := runtime.NumGoroutine()
 	traces, err := fromEnv(t)
 	require.NoError(t, err)
@@ -67,7 +67,7 @@ func TestTheEnvironmentDecides(t *testing.T) {
 			`OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is "udp"; use grpc or http/protobuf`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			clear(t)
+			withoutTraces(t)
 			for name, value := range test.env {
 				t.Setenv(name, value)
 			}
@@ -99,7 +99,8 @@ func TestATraceIsNamedAfterItsReservation(t *testing.T) {
 	require.Equal(t, first.TraceID(), second.TraceID())
 	require.NotEqual(t, first.SpanID(), second.SpanID())
 	require.NotEqual(t, first.TraceID(), begin(here, WithReservation(t.Context(), "rsv_other")).TraceID())
-	require.NotEqual(t, begin(here, t.Context()).TraceID(), begin(here, t.Context()).TraceID())
+	unnamed := begin(here, t.Context()).TraceID()
+	require.NotEqual(t, unnamed, begin(here, t.Context()).TraceID())
 
 	callers := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled, Remote: true})
 	require.Equal(t, callers.TraceID(), begin(here, trace.ContextWithRemoteSpanContext(mine, callers)).TraceID())
