@@ -73,7 +73,7 @@ bench: $(TEMPORAL) ## run the benchmarks
 	@$(GO) test -timeout 30m -p 1 -run '^$$' -bench . -benchmem $(PACKAGES)
 
 .PHONY: check
-check: check-format check-vet check-lint check-workflows check-modules check-generated ## format, vet, lint, workflow determinism, modules, generated files
+check: check-format check-vet check-lint check-workflows check-modules check-generated check-monitoring ## format, vet, lint, workflow determinism, modules, generated files, alerts and dashboard
 
 .PHONY: check-format
 check-format:
@@ -99,6 +99,11 @@ check-modules:
 .PHONY: check-generated
 check-generated:
 	tools/check-generated.sh
+
+.PHONY: check-monitoring
+check-monitoring: # with Prometheus' own parser and engine, which are no modules for the product to depend on
+	@tools/progress.sh 'checking the alerts and the dashboard' \
+	  $(GO) test -C tools/monitoring ./...
 
 .PHONY: fmt
 fmt: bin/golangci-lint ## format the code and sort its imports

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -27,8 +28,9 @@ func (s *server) adopt(c *gin.Context) error {
 	if err := signBy(&settlement, body.Operator, body.Reason); err != nil {
 		return err
 	}
+	started := time.Now()
 	result, err := s.adoption(c.Request.Context(), settlement)
-	s.metrics.settlement("adopt", result.Outcome, false, err)
+	s.metrics.settlement("adopt", result.Outcome, false, err, time.Since(started))
 	return s.answerSettlement(c, settlement.ID, result, false, err)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/earmark-dev/earmark"
 )
@@ -98,6 +99,8 @@ type Options struct {
 	// Registry takes the API's metrics and is what /metrics shows. One registry
 	// serves one handler. A new one is made when nil.
 	Registry *prometheus.Registry
+	// Traces makes the spans of calls; nil makes none.
+	Traces trace.TracerProvider
 }
 
 // Limits of the HTTP server. Header and body are small and arrive at once;
@@ -164,10 +167,15 @@ func New(options Options) http.Handler {
 	router := gin.New()
 	router.HandleMethodNotAllowed = true
 	router.RedirectTrailingSlash = false
+	router.Use(identify)
+	if options.Traces != nil {
+		router.Use(traceCalls(options.Traces))
+	}
 	router.Use(s.observe, s.recoverPanic, limitTime)
 	router.NoRoute(s.handle(noRoute))
 	router.NoMethod(s.handle(noMethod))
-	s.routes(router, promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{}))
+	// What cannot be collected is left out, and the rest is shown.
+	s.routes(router, promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	return router
 }
 

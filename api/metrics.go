@@ -20,11 +20,18 @@ type metrics struct {
 	seconds     *prometheus.HistogramVec
 	admissions  *prometheus.CounterVec
 	settlements *prometheus.CounterVec
+
+	admissionSeconds  prometheus.Histogram
+	settlementSeconds *prometheus.HistogramVec
 }
+
+// secondsBuckets reach from 1 ms, below the fastest call, to 10 s, past every
+// deadline of a caller.
+var secondsBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 func newMetrics(registry prometheus.Registerer) *metrics {
 	factory := promauto.With(registry)
-	return &metrics{
+	m := &metrics{
 		requests: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "earmark_http_requests_total",
 			Help: "Calls answered, by route, method and class of status.",
@@ -32,7 +39,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		seconds: factory.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "earmark_http_request_duration_seconds",
 			Help:    "Time to answer a call, in seconds.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			Buckets: secondsBuckets,
 		}, []string{"route", "method"}),
 		admissions: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "earmark_admissions_total",
@@ -42,7 +49,27 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "earmark_settlements_total",
 			Help: "Valid commits, releases, extends and charges, by outcome; an error counts by its code.",
 		}, []string{"verb", "outcome"}),
+		admissionSeconds: factory.NewHistogram(prometheus.HistogramOpts{
+			Name:    "earmark_admission_duration_seconds",
+			Help:    "Time to decide on a valid request for a reservation, whatever the decision, in seconds.",
+			Buckets: secondsBuckets,
+		}),
+		settlementSeconds: factory.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "earmark_settlement_duration_seconds",
+			Help:    "Time to settle, extend or charge over HTTP, in seconds.",
+			Buckets: secondsBuckets,
+		}, []string{"verb"}),
 	}
+	// What is counted from 0 can be told from what is absent, and its first step up
+	// is seen.
+	for _, outcome := range []string{string(earmark.OutcomeApplied), string(earmark.OutcomeSame), string(earmark.OutcomeDenied), string(earmark.CodeAdmissionUnknown)} {
+		m.admissions.WithLabelValues(outcome)
+	}
+	for _, verb := range []string{"commit", "release", "extend", "charge"} {
+		m.settlements.WithLabelValues(verb, string(earmark.OutcomeApplied))
+		m.settlementSeconds.WithLabelValues(verb)
+	}
+	return m
 }
 
 func (m *metrics) request(c *gin.Context, took time.Duration) {
@@ -56,11 +83,13 @@ func (m *metrics) request(c *gin.Context, took time.Duration) {
 	m.seconds.WithLabelValues(route, method).Observe(took.Seconds())
 }
 
-func (m *metrics) admission(outcome earmark.Outcome, err error) {
+func (m *metrics) admission(outcome earmark.Outcome, err error, took time.Duration) {
 	m.admissions.WithLabelValues(outcomeLabel(outcome, err)).Inc()
+	m.admissionSeconds.Observe(took.Seconds())
 }
 
-func (m *metrics) settlement(verb string, outcome earmark.Outcome, taken bool, err error) {
+func (m *metrics) settlement(verb string, outcome earmark.Outcome, taken bool, err error, took time.Duration) {
+	m.settlementSeconds.WithLabelValues(verb).Observe(took.Seconds())
 	label := outcomeLabel(outcome, err)
 	if taken && err == nil {
 		label = "accepted"

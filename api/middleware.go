@@ -18,16 +18,23 @@ func (s *server) observe(c *gin.Context) {
 	c.Next()
 	took := time.Since(started)
 	s.metrics.request(c, took)
+	id := c.GetString(reservationIDKey)
+	describeSpan(c, id)
 
 	level := slog.LevelDebug
 	if c.Writer.Status() >= http.StatusInternalServerError {
 		level = slog.LevelInfo
 	}
-	s.log.LogAttrs(c.Request.Context(), level, "call answered",
+	attrs := []slog.Attr{
 		slog.String("method", c.Request.Method),
 		slog.String("route", c.FullPath()),
 		slog.Int("status", c.Writer.Status()),
-		slog.Float64("duration_ms", float64(took.Microseconds())/1000))
+		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
+	}
+	if id != "" {
+		attrs = append(attrs, slog.String("reservation_id", id), slog.String("tenant", earmark.DefaultTenant))
+	}
+	s.log.LogAttrs(c.Request.Context(), level, "call answered", attrs...)
 }
 
 // recoverPanic answers `internal` where a handler panicked.

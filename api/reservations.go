@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -27,18 +28,16 @@ func (s *server) reserve(c *gin.Context) error {
 		return err
 	}
 	admission := earmark.Admission{
-		ID:          earmark.NewReservationID(),
+		ID:          c.GetString(reservationIDKey), // of the key if there is one, else a new one
 		Tenant:      earmark.DefaultTenant,
 		Request:     request,
 		RequestHash: request.Hash(),
 	}
-	if key != "" {
-		admission.ID = earmark.ReservationID(admission.Tenant, key)
-	}
 	admission.WorkflowID = workflows.ReservationWorkflowID(admission.ID)
 
+	started := time.Now()
 	result, err := s.admit(c, admission)
-	s.metrics.admission(result.Outcome, err)
+	s.metrics.admission(result.Outcome, err, time.Since(started))
 	if err != nil {
 		return err
 	}

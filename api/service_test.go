@@ -88,8 +88,8 @@ func TestMetrics(t *testing.T) {
 		require.NoError(t, err)
 		return n
 	}
-	require.Equal(t, 3, m("earmark_admissions_total"))
-	require.Equal(t, 2, m("earmark_settlements_total"))
+	require.Equal(t, 5, m("earmark_admissions_total"), "four that are there from the beginning")
+	require.Equal(t, 5, m("earmark_settlements_total"), "four that are there from the beginning")
 	require.Equal(t, 7, m("earmark_http_requests_total"))
 
 	body := string(b.do("GET", "/metrics", "").status(http.StatusOK).body)
@@ -97,6 +97,10 @@ func TestMetrics(t *testing.T) {
 		`earmark_admissions_total{outcome="applied"} 2`,
 		`earmark_admissions_total{outcome="denied"} 1`,
 		`earmark_admissions_total{outcome="unavailable"} 1`,
+		`earmark_admissions_total{outcome="admission_unknown"} 0`,
+		`earmark_admission_duration_seconds_count 4`,
+		`earmark_settlement_duration_seconds_count{verb="commit"} 1`,
+		`earmark_settlement_duration_seconds_count{verb="extend"} 0`,
 		`earmark_settlements_total{outcome="applied",verb="commit"} 1`,
 		`earmark_settlements_total{outcome="accepted",verb="release"} 1`,
 		`earmark_http_requests_total{method="POST",route="/v1/reservations",status="2xx"} 2`,

@@ -48,8 +48,9 @@ func (s *server) commit(c *gin.Context) error {
 	if err := cmp.Or(earmark.ValidateUsage(body.Usage), signBy(&settlement, body.Operator, body.Reason)); err != nil {
 		return err
 	}
+	started := time.Now()
 	result, taken, err := s.guard.Commit(c.Request.Context(), settlement, body.Usage)
-	s.metrics.settlement("commit", result.Outcome, taken, err)
+	s.metrics.settlement("commit", result.Outcome, taken, err, time.Since(started))
 	return s.answerSettlement(c, settlement.ID, result, taken, err)
 }
 
@@ -65,8 +66,9 @@ func (s *server) release(c *gin.Context) error {
 	if err := signBy(&settlement, body.Operator, body.Reason); err != nil {
 		return err
 	}
+	started := time.Now()
 	result, taken, err := s.guard.Release(c.Request.Context(), settlement)
-	s.metrics.settlement("release", result.Outcome, taken, err)
+	s.metrics.settlement("release", result.Outcome, taken, err, time.Since(started))
 	return s.answerSettlement(c, settlement.ID, result, taken, err)
 }
 
@@ -84,8 +86,9 @@ func (s *server) extend(c *gin.Context) error {
 	if err := cmp.Or(earmark.ValidateTTL(body.TTLSeconds), signBy(&settlement, body.Operator, body.Reason)); err != nil {
 		return err
 	}
+	started := time.Now()
 	result, err := s.ledger.Extend(c.Request.Context(), settlement, time.Duration(body.TTLSeconds)*time.Second)
-	s.metrics.settlement("extend", result.Outcome, false, err)
+	s.metrics.settlement("extend", result.Outcome, false, err, time.Since(started))
 	return s.answerSettlement(c, settlement.ID, result, false, err)
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -42,8 +43,9 @@ func (s *server) chargeUsage(c *gin.Context) error {
 		Actor:       earmark.ActorAPI,
 		Reason:      "usage without a reservation",
 	}
+	started := time.Now()
 	result, err := s.ledger.Charge(c.Request.Context(), charge)
-	s.metrics.settlement("charge", result.Outcome, false, err)
+	s.metrics.settlement("charge", result.Outcome, false, err, time.Since(started))
 	if err != nil {
 		return withReservationID(err, charge.ID)
 	}

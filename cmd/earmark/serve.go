@@ -9,14 +9,11 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark/activities"
 	"github.com/earmark-dev/earmark/api"
-	"github.com/earmark-dev/earmark/internal/postgres"
 	"github.com/earmark-dev/earmark/worker"
 	"github.com/earmark-dev/earmark/workflows"
 )
@@ -54,37 +51,30 @@ environment variables (TEMPORAL_ADDRESS, …) and profile file.`,
 // serve runs the API, and the worker unless told not to, until ctx is done. Then
 // it lets calls finish before the worker stops. ready is called once it listens.
 func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(address string)) error {
-	pool, err := postgres.Open(ctx, s.DatabaseURL)
+	p, err := s.open(ctx, logger, !s.WithoutWorker)
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
-	temporal, namespace, err := s.temporal(logger)
-	if err != nil {
-		return err
-	}
-	defer temporal.Close()
+	defer p.close(ctx)
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr)
 	if err != nil {
 		return fmt.Errorf("the HTTP API cannot listen on %s (choose another with --addr): %w", s.Addr, err)
 	}
 
-	ledger := postgres.New(pool)
-	guard := &api.TemporalGuard{Client: temporal, Ledger: ledger, Deadline: s.AdmissionDeadline, Namespace: namespace, Unindexed: s.WithoutSearchAttributes, Logger: logger}
+	guard := &api.TemporalGuard{Client: p.temporal, Ledger: p.metrics.Ledger, Deadline: s.AdmissionDeadline, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes, Logger: logger}
 	if !s.WithoutWorker {
 		guard.Admissions = &activities.Admissions{}
 	}
-	troubles := &workflows.Troubles{Client: temporal, Namespace: namespace, Unindexed: s.WithoutSearchAttributes}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	handler := api.New(api.Options{Ledger: ledger, Guard: guard, Troubles: troubles, UIURL: s.UIURL, Namespace: namespace, AdmissionDeadline: s.AdmissionDeadline, Logger: logger, Registry: registry})
+	troubles := &workflows.Troubles{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
+	handler := api.New(api.Options{Ledger: p.metrics.Ledger, Guard: guard, Troubles: troubles, UIURL: s.UIURL, Namespace: p.namespace, AdmissionDeadline: s.AdmissionDeadline,
+		Logger: logger, Registry: p.metrics.Registry, Traces: p.traces.Provider()})
 
 	// The worker outlives ctx until the last call is answered.
 	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWorker()
 	group, groupCtx := errgroup.WithContext(ctx)
 	if !s.WithoutWorker {
-		w := worker.New(temporal, worker.Options{Ledger: ledger, Admissions: guard.Admissions, Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
+		w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Admissions: guard.Admissions, Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
 		group.Go(func() error { return w.Run(workerCtx) })
 	}
 	server := api.Server(s.Addr, handler)

@@ -15,6 +15,7 @@ import (
 	temporallog "go.temporal.io/sdk/log"
 
 	"github.com/earmark-dev/earmark/api"
+	"github.com/earmark-dev/earmark/internal/tracing"
 	"github.com/earmark-dev/earmark/worker"
 )
 
@@ -27,6 +28,7 @@ type settings struct {
 	UIURL                   string        `env:"EARMARK_UI_URL"`
 	Grace                   time.Duration `env:"EARMARK_GRACE"`
 	AdmissionDeadline       time.Duration `env:"EARMARK_ADMISSION_DEADLINE"`
+	MetricsAddr             string        `env:"EARMARK_METRICS_ADDR"`
 	WithoutWorker           bool          `env:"EARMARK_WITHOUT_WORKER"`
 	WithoutSearchAttributes bool          `env:"EARMARK_WITHOUT_SEARCH_ATTRIBUTES"`
 	LogLevel                slog.Level    `env:"EARMARK_LOG_LEVEL, default=info"`
@@ -71,6 +73,12 @@ func (s *settings) apiFlags(flags *pflag.FlagSet) {
 	flags.DurationVar(&s.AdmissionDeadline, "admission-deadline", api.DefaultAdmissionDeadline, "how long a caller waits for a decision at most (env EARMARK_ADMISSION_DEADLINE)")
 }
 
+func (s *settings) metricsFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.MetricsAddr, "metrics-addr", "", "address to show /metrics and /healthz on, such as 127.0.0.1:9464; none when empty (env EARMARK_METRICS_ADDR)")
+	flags.BoolVar(&s.AllowNetwork, "allow-unauthenticated-network-access", false,
+		"show the metrics on an address that is not loopback: whoever can reach it can read them (env EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS)")
+}
+
 // load fills from the environment what no flag has set, and checks the whole.
 func (s *settings) load(cmd *cobra.Command) error {
 	var env settings
@@ -89,6 +97,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 	take("ui-url", true, func() { s.UIURL = env.UIURL })
 	take("grace", env.Grace != 0, func() { s.Grace = env.Grace })
 	take("admission-deadline", env.AdmissionDeadline != 0, func() { s.AdmissionDeadline = env.AdmissionDeadline })
+	take("metrics-addr", true, func() { s.MetricsAddr = env.MetricsAddr })
 	take("without-worker", true, func() { s.WithoutWorker = env.WithoutWorker })
 	take("without-search-attributes", true, func() { s.WithoutSearchAttributes = env.WithoutSearchAttributes })
 	take("log-level", true, func() { s.LogLevel = env.LogLevel })
@@ -106,7 +115,9 @@ func (s *settings) check(cmd *cobra.Command) error {
 	case has("admission-deadline") && (s.AdmissionDeadline < minAdmissionDeadline || s.AdmissionDeadline > maxAdmissionDeadline):
 		return usageError{fmt.Errorf("--admission-deadline is %s; %s to %s are allowed", s.AdmissionDeadline, minAdmissionDeadline, maxAdmissionDeadline)}
 	case has("addr"):
-		return checkAddr(s.Addr, s.AllowNetwork)
+		return checkAddr("--addr", s.Addr, s.AllowNetwork)
+	case has("metrics-addr") && s.MetricsAddr != "":
+		return checkAddr("--metrics-addr", s.MetricsAddr, s.AllowNetwork)
 	}
 	return nil
 }
@@ -120,10 +131,10 @@ func (s *settings) requireDatabase() error {
 }
 
 // checkAddr refuses to listen for a network, since nobody is asked for a key.
-func checkAddr(addr string, allowNetwork bool) error {
+func checkAddr(flag, addr string, allowNetwork bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return usageError{fmt.Errorf("--addr is %q; it needs the form host:port, such as 127.0.0.1:8080", addr)}
+		return usageError{fmt.Errorf("%s is %q; it needs the form host:port, such as 127.0.0.1:8080", flag, addr)}
 	}
 	if allowNetwork || host == "localhost" {
 		return nil
@@ -131,20 +142,20 @@ func checkAddr(addr string, allowNetwork bool) error {
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return usageError{fmt.Errorf("--addr is %q, which others can reach, and calls are not authenticated: listen on a loopback address such as 127.0.0.1:8080, or pass --allow-unauthenticated-network-access where a private network protects it", addr)}
+	return usageError{fmt.Errorf("%s is %q, which others can reach, and calls are not authenticated: listen on a loopback address such as 127.0.0.1:8080, or pass --allow-unauthenticated-network-access where a private network protects it", flag, addr)}
 }
 
 func (s *settings) logger() *slog.Logger {
-	options := &slog.HandlerOptions{Level: s.LogLevel}
+	options := &slog.HandlerOptions{Level: s.LogLevel, ReplaceAttr: tracing.RenameKeys}
 	if s.LogFormat == "text" {
-		return slog.New(slog.NewTextHandler(os.Stderr, options))
+		return slog.New(tracing.Logs(slog.NewTextHandler(os.Stderr, options)))
 	}
-	return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	return slog.New(tracing.Logs(slog.NewJSONHandler(os.Stderr, options)))
 }
 
 // temporal makes a client that connects when it is first used, so that a process
-// can start before Temporal does.
-func (s *settings) temporal(logger *slog.Logger) (c client.Client, namespace string, err error) {
+// can start before Temporal does. adjust has the last word on its options.
+func (s *settings) temporal(logger *slog.Logger, adjust ...func(*client.Options) error) (c client.Client, namespace string, err error) {
 	options, err := temporalconfig.LoadDefaultClientOptions()
 	if err != nil {
 		return nil, "", usageError{fmt.Errorf("Temporal's settings: %w", err)}
@@ -159,6 +170,11 @@ func (s *settings) temporal(logger *slog.Logger) (c client.Client, namespace str
 		options.Namespace = client.DefaultNamespace
 	}
 	options.Logger = temporallog.NewStructuredLogger(logger)
+	for _, change := range adjust {
+		if err := change(&options); err != nil {
+			return nil, "", err
+		}
+	}
 	c, err = client.NewLazyClient(options)
 	if err != nil {
 		return nil, "", usageError{fmt.Errorf("Temporal's settings: %w", err)}

@@ -4,8 +4,8 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
-	"github.com/earmark-dev/earmark/internal/postgres"
 	"github.com/earmark-dev/earmark/worker"
 )
 
@@ -26,23 +26,24 @@ func newWorker() *cobra.Command {
 	s.databaseFlags(cmd.Flags())
 	s.temporalFlags(cmd.Flags())
 	s.workerFlags(cmd.Flags())
+	s.metricsFlags(cmd.Flags())
 	s.logFlags(cmd.Flags())
 	return cmd
 }
 
 func runWorker(cmd *cobra.Command, s *settings) error {
 	ctx, logger := cmd.Context(), s.logger()
-	pool, err := postgres.Open(ctx, s.DatabaseURL)
+	p, err := s.open(ctx, logger, true)
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
-	temporal, namespace, err := s.temporal(logger)
-	if err != nil {
-		return err
+	defer p.close(ctx)
+	w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
+	logger.InfoContext(ctx, "The worker starts.", "namespace", p.namespace, "version", version)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return w.Run(ctx) })
+	if s.MetricsAddr != "" {
+		group.Go(func() error { return p.serveMetrics(ctx, s.MetricsAddr) })
 	}
-	defer temporal.Close()
-	w := worker.New(temporal, worker.Options{Ledger: postgres.New(pool), Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
-	logger.InfoContext(ctx, "The worker starts.", "namespace", namespace, "version", version)
-	return w.Run(ctx)
+	return group.Wait()
 }

@@ -19,8 +19,8 @@ const (
 
 // Open makes a pool for a connection string, such as
 // postgres://user:password@host:5432/earmark. It does not connect yet, so that a
-// process can start before its database.
-func Open(ctx context.Context, databaseURL string) (*pgxpool.Pool, error) {
+// process can start before its database. adjust has the last word on its settings.
+func Open(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
 		// pgx's message can hold the connection string with its password cut out.
@@ -35,6 +35,9 @@ func Open(ctx context.Context, databaseURL string) (*pgxpool.Pool, error) {
 		config.ConnConfig.RuntimeParams["application_name"] = "earmark"
 	}
 	config.ConnConfig.RuntimeParams["timezone"] = "UTC" // so that times in JSON are, whatever zone the server is set to
+	for _, change := range adjust {
+		change(config)
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open the database pool: %w", err)

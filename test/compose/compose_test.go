@@ -5,7 +5,6 @@ import (
 	"context"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -16,18 +15,24 @@ import (
 
 const root = "../.."
 
-// pinned is a tag that names one release, such as 17.7 or 1.32.0.
-var pinned = regexp.MustCompile(`^[a-z0-9./-]+:\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?$`)
+// pinned is a tag that names one release, such as 17.7, 1.32.0 or v3.5.0.
+var pinned = regexp.MustCompile(`^[a-z0-9./-]+:v?\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?$`)
 
 // ownImage is built from this repository.
 const ownImage = "earmark:local"
 
-// silent are the long-running services that listen on nothing that a health check could ask.
-var silent = []string{"worker"}
+// monitored is the profile with Prometheus and Grafana.
+const monitored = "monitoring"
 
+// load loads everything there is.
 func load(t *testing.T) *types.Project {
 	t.Helper()
-	options, err := cli.NewProjectOptions([]string{root + "/docker-compose.yml"}, cli.WithWorkingDirectory(root))
+	return loadProfiles(t, monitored)
+}
+
+func loadProfiles(t *testing.T, profiles ...string) *types.Project {
+	t.Helper()
+	options, err := cli.NewProjectOptions([]string{root + "/docker-compose.yml"}, cli.WithWorkingDirectory(root), cli.WithProfiles(profiles))
 	require.NoError(t, err)
 	project, err := options.LoadProject(context.Background())
 	require.NoError(t, err)
@@ -79,7 +84,7 @@ func TestPublishedPortsAreOnLoopback(t *testing.T) {
 			published[name] = port.Published
 		}
 	}
-	require.Equal(t, map[string]string{"serve": "8080", "temporal-ui": "8233"}, published)
+	require.Equal(t, map[string]string{"serve": "8080", "temporal-ui": "8233", "prometheus": "9090", "grafana": "3000"}, published)
 }
 
 func TestServicesAreKeptRunningAndWatched(t *testing.T) {
@@ -92,10 +97,8 @@ func TestServicesAreKeptRunningAndWatched(t *testing.T) {
 			continue
 		}
 		require.Equal(t, "unless-stopped", service.Restart, name)
-		if !slices.Contains(silent, name) {
-			require.NotNil(t, service.HealthCheck, name)
-			require.NotEmpty(t, service.HealthCheck.Test, name)
-		}
+		require.NotNil(t, service.HealthCheck, name)
+		require.NotEmpty(t, service.HealthCheck.Test, name)
 	}
 }
 
@@ -131,6 +134,42 @@ func TestCommandsOfEarmark(t *testing.T) {
 	require.Equal(t, map[string]string{"serve": "serve", "worker": "worker", "migrate": "migrate up"}, commands)
 }
 
+// What looks after Earmark is there when it is asked for, and only then.
+func TestMonitoringIsAProfile(t *testing.T) {
+	t.Parallel()
+	plain := loadProfiles(t)
+	for name, service := range load(t).Services {
+		_, always := plain.Services[name]
+		require.Equal(t, name != "prometheus" && name != "grafana", always, name)
+		if !always {
+			require.Equal(t, []string{monitored}, service.Profiles, name)
+		}
+	}
+}
+
+// The pieces are put together by names and ports that are written down in several places.
+func TestMonitoringFindsItsWay(t *testing.T) {
+	t.Parallel()
+	project := load(t)
+	read := func(path string) string {
+		content, err := os.ReadFile(root + "/" + path)
+		require.NoError(t, err)
+		return string(content)
+	}
+	_, port, _ := strings.Cut(*project.Services["worker"].Environment["EARMARK_METRICS_ADDR"], ":")
+	require.Contains(t, read("deploy/prometheus/prometheus.yml"), "targets: [serve:8080, worker:"+port+"]")
+	require.Contains(t, strings.Join(project.Services["worker"].HealthCheck.Test, " "), "127.0.0.1:"+port+"/healthz")
+	require.Contains(t, read("deploy/grafana/provisioning/datasources/prometheus.yml"), "url: http://prometheus:9090")
+	mounts := map[string]string{}
+	for _, volume := range project.Services["grafana"].Volumes {
+		mounts[volume.Target] = volume.Source
+	}
+	require.Contains(t, mounts, "/etc/grafana/provisioning")
+	require.Contains(t, read("deploy/grafana/provisioning/dashboards/earmark.yml"), "path: /var/lib/grafana/dashboards")
+	require.FileExists(t, mounts["/var/lib/grafana/dashboards"]+"/earmark.json")
+	require.Equal(t, "/var/lib/grafana/dashboards/earmark.json", *project.Services["grafana"].Environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+}
+
 func TestMountedFilesExist(t *testing.T) {
 	t.Parallel()
 	project := load(t)
@@ -138,7 +177,8 @@ func TestMountedFilesExist(t *testing.T) {
 		for _, volume := range service.Volumes {
 			switch volume.Type {
 			case types.VolumeTypeBind:
-				require.FileExists(t, volume.Source, name)
+				_, err := os.Stat(volume.Source)
+				require.NoError(t, err, name)
 				require.True(t, volume.ReadOnly, "%s: %s", name, volume.Source)
 			default:
 				require.Contains(t, project.Volumes, volume.Source, name)

@@ -79,12 +79,14 @@ var covered = map[string]struct {
 	"docs/cli.md/Reservations/console":             {1, "TestShellSessions"},
 	"docs/cli.md/Exit codes/sh":                    {1, "TestShellScript"},
 	"docs/cli.md/Completion/sh":                    {1, "depends on the reader's shell; the command has its own test"},
+	"docs/observability.md//sh":                    {2, "the worker in TestMetricsTellWhatHappened; there is no Docker where tests run, the file is checked in test/compose"},
+	"docs/observability.md/Traces/sh":              {1, "TestOneTraceAReservation, with serve in the place of dev"},
 }
 
 func TestEveryExampleIsCovered(t *testing.T) {
 	t.Parallel()
 	seen := map[string]int{}
-	for _, document := range []string{"README.md", "docs/design.md", "docs/client.md", "docs/cli.md"} { // docs/migrating.md: examples/migrating
+	for _, document := range []string{"README.md", "docs/design.md", "docs/client.md", "docs/cli.md", "docs/observability.md"} { // docs/migrating.md: examples/migrating
 		for _, b := range blocksOf(t, document) {
 			key := document + "/" + b.section + "/" + b.language
 			require.Contains(t, covered, key, "an example that no test runs:\n%s", b.text)

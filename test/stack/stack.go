@@ -201,7 +201,7 @@ func (s *Stack) Setenv(name, value string) { s.env = append(s.env, name+"="+valu
 func bareEnv() []string {
 	var env []string
 	for _, entry := range os.Environ() {
-		if !strings.HasPrefix(entry, "EARMARK_") && !strings.HasPrefix(entry, "TEMPORAL_") {
+		if !strings.HasPrefix(entry, "EARMARK_") && !strings.HasPrefix(entry, "TEMPORAL_") && !strings.HasPrefix(entry, "OTEL_") {
 			env = append(env, entry)
 		}
 	}

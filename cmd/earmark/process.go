@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.temporal.io/sdk/client"
+
+	"github.com/earmark-dev/earmark/api"
+	"github.com/earmark-dev/earmark/internal/metrics"
+	"github.com/earmark-dev/earmark/internal/postgres"
+	"github.com/earmark-dev/earmark/internal/tracing"
+)
+
+// process is what serve and worker have in common: Postgres and Temporal, and what
+// is told about their use.
+type process struct {
+	pool      *pgxpool.Pool
+	temporal  client.Client
+	namespace string
+	metrics   *metrics.Metrics
+	traces    *tracing.Tracing
+	logger    *slog.Logger
+}
+
+// open connects to nothing yet. works says whether a worker will run.
+func (s *settings) open(ctx context.Context, logger *slog.Logger, works bool) (p *process, err error) {
+	p = &process{logger: logger}
+	defer func() {
+		if err != nil {
+			p.close(ctx)
+		}
+	}()
+	if p.traces, err = tracing.FromEnv(ctx, version, logger); err != nil {
+		return p, usageError{err}
+	}
+	if p.pool, err = postgres.Open(ctx, s.DatabaseURL, p.traces.Pool); err != nil {
+		return p, err
+	}
+	if p.metrics, err = metrics.New(metrics.Options{Version: version, Pool: p.pool, Works: works}); err != nil {
+		return p, err
+	}
+	p.temporal, p.namespace, err = s.temporal(logger, func(options *client.Options) error {
+		p.metrics.Observe(options)
+		return p.traces.Observe(options)
+	})
+	return p, err
+}
+
+// close ends the connections and sends the last traces.
+func (p *process) close(ctx context.Context) {
+	if p.temporal != nil {
+		p.temporal.Close()
+	}
+	if p.pool != nil {
+		p.pool.Close()
+	}
+	p.traces.Shutdown(ctx, p.logger)
+}
+
+// serveMetrics answers /metrics and /healthz until ctx is done, for a process that
+// has no other port.
+func (p *process) serveMetrics(ctx context.Context, addr string) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("the metrics cannot be shown on %s (choose another with --metrics-addr): %w", addr, err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", p.metrics.Handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"status":"ok"}` + "\n"))
+	})
+	server := api.Server(addr, mux)
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	p.logger.InfoContext(ctx, "The metrics are shown.", "address", listener.Addr().String())
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+// Package metrics counts what one process of Earmark does, and shows it to
+// Prometheus. Every label has a closed set of values, or one that is cut off at a
+// named bound. docs/observability.md lists them all.
+package metrics
+
+import (
+	"net/http"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.temporal.io/sdk/client"
+
+	"github.com/earmark-dev/earmark/internal/postgres"
+)
+
+// secondsBuckets reach from 1 ms, below the fastest call, to 10 s, past every
+// deadline of a caller.
+var secondsBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+
+// Options say what a process is.
+type Options struct {
+	Version string
+	Pool    *pgxpool.Pool
+	// Works is true where a worker runs in the process: only there are the sweeper
+	// and the reconciler expected to run.
+	Works bool
+}
+
+// Metrics are those of one process.
+type Metrics struct {
+	// Registry takes further metrics of the process.
+	Registry *prometheus.Registry
+	// Ledger is the ledger of the process, whose transitions are counted.
+	Ledger *Ledger
+
+	temporal client.MetricsHandler
+	work     *work // nil where no worker runs
+}
+
+// New makes the metrics of a process and the ledger on its pool.
+func New(options Options) (*Metrics, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	promauto.With(registry).NewGaugeVec(prometheus.GaugeOpts{
+		Name: "earmark_build_info",
+		Help: "Always 1; the label says which release runs.",
+	}, []string{"version"}).WithLabelValues(options.Version).Set(1)
+
+	m := &Metrics{Registry: registry}
+	ledger := postgres.New(options.Pool)
+	units := &unitLabels{}
+	if options.Works {
+		m.work = newWork(registry)
+	}
+	m.Ledger = newLedger(ledger, registry, units, m.work)
+	registry.MustRegister(newHolds(ledger.Holds, units), newPool(options.Pool))
+	var err error
+	m.temporal, err = newTemporalHandler(registry)
+	return m, err
+}
+
+// Handler shows the metrics. A metric that cannot be collected is left out, and
+// the rest is shown.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+}
+
+// Observe makes a Temporal client, and the workers made with it, count what they do.
+func (m *Metrics) Observe(options *client.Options) {
+	options.MetricsHandler = m.temporal
+	if m.work != nil {
+		options.Interceptors = append(options.Interceptors, &workInterceptor{work: m.work})
+	}
+}

@@ -1,0 +1,122 @@
+package metrics
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/interceptor"
+
+	"github.com/earmark-dev/earmark/activities"
+)
+
+// reconcileActivity is the name that the reconciler's activity is registered under.
+const reconcileActivity = "Reconcile"
+
+// settlementActivities are those that a workflow tries until the ledger answers.
+var settlementActivities = []string{"Reserve", "Commit", "Release", "GiveBack", "Expire", "Extend", "Charge", "Inspect"}
+
+// work is what a worker does beside the transitions.
+type work struct {
+	sweeper    runs
+	swept      prometheus.Counter
+	reconciler runs
+	orphans    prometheus.Counter
+	adopted    prometheus.Counter
+	failures   *prometheus.CounterVec
+}
+
+// runs count what is done over and over.
+type runs struct {
+	total *prometheus.CounterVec
+	last  prometheus.Gauge
+}
+
+func newWork(registry prometheus.Registerer) *work {
+	factory := promauto.With(registry)
+	w := &work{
+		sweeper:    newRuns(factory, "sweeper", "Looks of this process' sweeper for overdue reservations."),
+		reconciler: newRuns(factory, "reconciler", "Runs of the reconciler in this process; Temporal chooses one for each."),
+		swept: factory.NewCounter(prometheus.CounterOpts{
+			Name: "earmark_sweeper_expired_total",
+			Help: "Reservations that this process' sweeper expired because their workflow did not.",
+		}),
+		orphans: factory.NewCounter(prometheus.CounterOpts{
+			Name: "earmark_reconciler_orphans_total",
+			Help: "Open reservations that were found without an open workflow.",
+		}),
+		adopted: factory.NewCounter(prometheus.CounterOpts{
+			Name: "earmark_reconciler_adopted_total",
+			Help: "Orphans that were given a workflow again.",
+		}),
+		failures: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "earmark_settlement_failures_total",
+			Help: "Calls of a workflow to the ledger that failed although the quick tries were over; each is tried again until it succeeds.",
+		}, []string{"activity"}),
+	}
+	for _, name := range settlementActivities { // 0 is told from absent
+		w.failures.WithLabelValues(name)
+	}
+	return w
+}
+
+func newRuns(factory promauto.Factory, who, help string) runs {
+	r := runs{
+		total: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "earmark_" + who + "_runs_total",
+			Help: help,
+		}, []string{"outcome"}),
+		last: factory.NewGauge(prometheus.GaugeOpts{
+			Name: "earmark_" + who + "_last_success_timestamp_seconds",
+			Help: "When the last run ended well, in seconds since 1970; before the first one, when the process started.",
+		}),
+	}
+	r.total.WithLabelValues("ok")
+	r.total.WithLabelValues("failed")
+	r.last.SetToCurrentTime()
+	return r
+}
+
+func (r runs) ran(err error) {
+	if err != nil {
+		r.total.WithLabelValues("failed").Inc()
+		return
+	}
+	r.total.WithLabelValues("ok").Inc()
+	r.last.SetToCurrentTime()
+}
+
+// workInterceptor sees the activities of a worker. It leaves workflows alone.
+type workInterceptor struct {
+	interceptor.InterceptorBase
+	work *work
+}
+
+// InterceptActivity puts itself before an activity.
+func (i *workInterceptor) InterceptActivity(_ context.Context, next interceptor.ActivityInboundInterceptor) interceptor.ActivityInboundInterceptor {
+	return &activityInterceptor{ActivityInboundInterceptorBase: interceptor.ActivityInboundInterceptorBase{Next: next}, work: i.work}
+}
+
+type activityInterceptor struct {
+	interceptor.ActivityInboundInterceptorBase
+	work *work
+}
+
+// ExecuteActivity counts a reconcile run, and a settlement that fails for longer
+// than the moment its local activity has.
+func (i *activityInterceptor) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
+	info := activity.GetInfo(ctx)
+	answer, err := i.Next.ExecuteActivity(ctx, in)
+	switch {
+	case info.ActivityType.Name == reconcileActivity:
+		i.work.reconciler.ran(err)
+		if report, ok := answer.(activities.ReconcileReport); ok {
+			i.work.orphans.Add(float64(report.Orphans))
+			i.work.adopted.Add(float64(report.Adopted))
+		}
+	case err != nil && !info.IsLocalActivity:
+		i.work.failures.WithLabelValues(info.ActivityType.Name).Inc()
+	}
+	return answer, err
+}

@@ -1,0 +1,180 @@
+//go:build unix
+
+package e2e_test
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/test/stack"
+)
+
+// workerWithMetrics starts a worker that shows its metrics, and returns where.
+func (b *bundle) workerWithMetrics() string {
+	b.t.Helper()
+	addr := "127.0.0.1:" + strconv.Itoa(stack.FreePorts(b.t, 1)[0])
+	b.Worker("--metrics-addr", addr).AwaitLog("Started Worker")
+	return "http://" + addr
+}
+
+func scrape(t *testing.T, base string) string {
+	t.Helper()
+	response, err := httpClient.Get(base + "/metrics")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, response.Body.Close()) }()
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return string(body)
+}
+
+var (
+	series      = regexp.MustCompile(`(?m)^([a-z_][a-z0-9_]*)[ {]`)
+	metricNames = regexp.MustCompile(`\b(earmark|temporal|go|process)_[a-z0-9_]+`)
+	suffixes    = regexp.MustCompile(`_(bucket|sum|count)$`)
+)
+
+// lived makes every kind of metric appear: holds, settlements, overage, a late commit,
+// a denial.
+func (b *bundle) lived() {
+	b.t.Helper()
+	b.budget("acme", "tokens", 1000)
+	b.hold("open", tokens("acme", 100, 60))
+	b.commit(b.hold("over", tokens("acme", 100, 60)).ID, 120).status(b.t, http.StatusOK)
+	late := b.hold("late", tokens("acme", 10, 1)).ID
+	b.awaitState(late, earmark.StateExpired, moment)
+	b.commitLate(late, 10)
+	b.do("POST", "/v1/reservations", tokens("acme", 5000, 60)).status(b.t, http.StatusPaymentRequired)
+}
+
+// Alerts and dashboard name what there is, and the documentation lists it whole.
+func TestEveryMetricExistsAndIsListed(t *testing.T) {
+	t.Parallel()
+	b := setup(t, stack.Options{})
+	worker := b.workerWithMetrics()
+	b.lived()
+	exposed := map[string]bool{}
+	for _, base := range []string{b.base, worker} {
+		for _, match := range series.FindAllStringSubmatch(scrape(t, base), -1) {
+			exposed[match[1]] = true
+		}
+	}
+
+	root, err := stack.ModuleRoot()
+	require.NoError(t, err)
+	read := func(path string) string {
+		content, err := os.ReadFile(filepath.Join(root, path))
+		require.NoError(t, err)
+		return string(content)
+	}
+	for _, path := range []string{"deploy/prometheus/alerts.yml", "deploy/prometheus/recording.yml", "deploy/grafana/dashboards/earmark.json"} {
+		named := metricNames.FindAllString(read(path), -1)
+		require.NotEmpty(t, named, path)
+		for _, name := range named {
+			require.True(t, exposed[name], "%s names %s, which no process shows", path, name)
+		}
+	}
+
+	var own []string
+	for name := range exposed {
+		if strings.HasPrefix(name, "earmark_") {
+			own = append(own, suffixes.ReplaceAllString(name, ""))
+		}
+	}
+	slices.Sort(own)
+	own = slices.Compact(own)
+	var listed []string
+	for _, match := range regexp.MustCompile("(?m)^\\| `(earmark_[a-z0-9_]+)").FindAllStringSubmatch(read("docs/observability.md"), -1) {
+		listed = append(listed, match[1])
+	}
+	slices.Sort(listed)
+	require.Equal(t, own, listed)
+}
+
+// What was late or over is counted once, by whichever process charged it, and all
+// processes tell the same of the whole ledger.
+func TestMetricsTellWhatHappened(t *testing.T) {
+	t.Parallel()
+	b := setup(t, stack.Options{})
+	worker := b.workerWithMetrics()
+	b.lived()
+	here, there := scrape(t, b.base), scrape(t, worker)
+	sum := func(name string) (total int) {
+		for _, text := range []string{here, there} {
+			match := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\d+)$`).FindStringSubmatch(text)
+			if match != nil {
+				n, err := strconv.Atoi(match[1])
+				require.NoError(t, err)
+				total += n
+			}
+		}
+		return total
+	}
+	require.Equal(t, 1, sum("earmark_late_commits_total"))
+	require.Equal(t, 20, sum(`earmark_overage_total{unit="tokens"}`))
+	require.Equal(t, 3, sum(`earmark_ledger_transitions_total{outcome="applied",transition="reserve"}`))
+	require.Equal(t, 2, sum(`earmark_ledger_transitions_total{outcome="applied",transition="commit"}`))
+	require.Equal(t, 1, sum(`earmark_ledger_transitions_total{outcome="applied",transition="expire"}`))
+	require.Equal(t, 3, sum(`earmark_admissions_total{outcome="applied"}`))
+	require.Equal(t, 4, sum("earmark_admission_duration_seconds_count"))
+	require.Equal(t, 2, sum(`earmark_settlement_duration_seconds_count{verb="commit"}`))
+	for _, text := range []string{here, there} {
+		for _, line := range []string{
+			`earmark_ledger_up 1`, `earmark_open_reservations{state="held"} 1`, `earmark_held_amount{unit="tokens"} 100`, `earmark_orphan_reservations 0`,
+		} {
+			require.Contains(t, text, line+"\n")
+		}
+	}
+	response, err := httpClient.Get(worker + "/healthz")
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusOK, response.StatusCode)
+}
+
+// A Postgres that is away leaves the numbers out, and the rest of the metrics in.
+func TestMetricsWithPostgresAway(t *testing.T) {
+	t.Parallel()
+	b := setup(t, stack.Options{OwnPostgres: true})
+	b.budget("acme", "tokens", 1000)
+	b.hold("open", tokens("acme", 100, 60))
+	require.Contains(t, scrape(t, b.base), "earmark_ledger_up 1\n")
+	b.Postgres.Pause()
+	var text string
+	stack.Eventually(t, moment, "earmark_ledger_up 0", func() bool {
+		text = scrape(t, b.base)
+		return strings.Contains(text, "earmark_ledger_up 0\n")
+	})
+	for _, name := range []string{"earmark_open_reservations", "earmark_held_amount", "earmark_oldest_hold_age_seconds", "earmark_orphan_reservations"} {
+		require.NotContains(t, text, name)
+	}
+	require.Contains(t, text, `earmark_admissions_total{outcome="applied"} 1`)
+	begun := time.Now()
+	scrape(t, b.base)
+	require.Less(t, time.Since(begun), 5*time.Second)
+	b.Postgres.Resume()
+	stack.Eventually(t, moment, "earmark_ledger_up 1", func() bool { return strings.Contains(scrape(t, b.base), "earmark_ledger_up 1\n") })
+}
+
+func TestMetricsAddrIsLoopbackOrMeantSo(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	for addr, says := range map[string]string{
+		"0.0.0.0:9464": `--metrics-addr is "0.0.0.0:9464", which others can reach`,
+		"9464":         `--metrics-addr is "9464"; it needs the form host:port`,
+	} {
+		result := s.Run("worker", "--metrics-addr", addr)
+		require.Equal(t, 2, result.Code, result.Stderr)
+		require.Contains(t, result.Stderr, says)
+	}
+}
