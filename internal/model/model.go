@@ -46,6 +46,7 @@ type reservation struct {
 type entry struct {
 	earmark.Entry
 	tenant string
+	pruned *pruned // what a checkpoint stands for
 }
 
 // New makes an empty ledger that goes by clock.

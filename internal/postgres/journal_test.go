@@ -115,18 +115,20 @@ func TestOnlyReadCommittedCallersAreServed(t *testing.T) {
 
 // TestAuditFindsWhatIsBroken breaks each rule by hand, past everything that guards it.
 func TestAuditFindsWhatIsBroken(t *testing.T) {
-	const unguarded = "ALTER TABLE earmark.entries DISABLE TRIGGER entries_append_only; "
+	const unguarded = "ALTER TABLE earmark.entries DISABLE TRIGGER entries_append_only, DISABLE TRIGGER entries_pruned; "
 	for _, test := range []struct{ name, rule, sql string }{
 		{"admitted past the limit", "R1", `ALTER TABLE earmark.entries DROP CONSTRAINT entries_admission_check;
 			INSERT INTO earmark.entries (kind, tenant, reservation_id, budget_id, window_start, reserved_after, committed_after, ceiling, actor, reason)
 			SELECT 'reserve', 'default', 'rsv_x', id, 'epoch', 1001, 0, 1000, 'operator', 'by hand' FROM earmark.budgets`},
 		{"only one budget changed", "R2", unguarded + "DELETE FROM earmark.entries WHERE id = (SELECT min(id) FROM earmark.entries WHERE kind = 'commit')"},
 		{"reserved on one budget too much", "R2", "UPDATE earmark.reservation_budgets SET reserved = reserved + 1 WHERE committed = 0"},
+		{"in the way, and not found", "R2", "UPDATE earmark.reservation_budgets SET overdue_at = NULL"},
 		{"balance does not match", "R3", "UPDATE earmark.windows SET reserved = reserved + 1"},
 		{"spent and not counted", "R3", "UPDATE earmark.windows SET committed = committed - 1"},
 		{"entry taken out", "R4", unguarded + "DELETE FROM earmark.entries WHERE id = (SELECT min(id) FROM earmark.entries WHERE kind = 'reserve')"},
 		{"entry changed", "R4", unguarded + "UPDATE earmark.entries SET reserved_after = reserved_after + 1 WHERE kind = 'reserve'"},
 		{"journal without its guard", "R4", unguarded},
+		{"pruning without its guard", "R4", "ALTER TABLE earmark.entries DISABLE TRIGGER entries_pruned"},
 		{"journal whose guard replication switches off", "R4", "ALTER TABLE earmark.entries ENABLE TRIGGER entries_append_only"},
 		{"reserved twice", "R5", "SELECT earmark.post('reserve', 'default', reservation_id, budget_id, window_start, 1, 0, NULL, 'operator', 'by hand') FROM earmark.reservation_budgets"},
 		{"released twice", "R5", "SELECT earmark.post('release', 'default', reservation_id, budget_id, window_start, 0, 0, NULL, 'operator', 'by hand') FROM earmark.reservation_budgets, generate_series(1, 2)"},

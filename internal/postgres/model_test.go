@@ -129,6 +129,7 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			"look":          m.look,
 			"time passes":   m.timePasses,
 			"time goes on":  m.timePasses,
+			"prune":         m.prune,
 		})
 	})
 }
@@ -478,6 +479,22 @@ func (m *machine) timePasses(t *rapid.T) {
 		}
 	}
 	m.advanceTo(t, rapid.SampledFrom(moments).Draw(t, "moment"))
+}
+
+// prune lets so much time pass that something can be pruned. That the workflows of
+// what others settled know it is the reconciler's to note, and it is not here.
+func (m *machine) prune(t *rapid.T) {
+	keep := postgres.LeastKept + time.Duration(rapid.IntRange(0, 5).Draw(t, "more days"))*24*time.Hour
+	if oneIn(t, 2, "long time") {
+		m.advanceTo(t, m.now.Add(postgres.LeastKept+time.Duration(rapid.IntRange(-1, 8).Draw(t, "days"))*24*time.Hour))
+	}
+	_, err := m.pool.Exec(ctx(), "UPDATE earmark.reservations SET refresh_due = false WHERE refresh_due")
+	require.NoError(t, err)
+	got, err := m.postgres.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.ActorOperator})
+	require.NoError(t, err)
+	reservations, entries := m.model.Prune(keep, earmark.ActorOperator)
+	require.Equal(t, [2]int64{reservations, entries}, [2]int64{got.Reservations, got.Entries})
+	m.entries, m.cursor = 0, "" // what is left is compared from its beginning
 }
 
 // compare holds everything that both ledgers keep against each other.

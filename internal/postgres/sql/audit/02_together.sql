@@ -3,8 +3,10 @@ SELECT count(*), count(*) FILTER (WHERE bad), coalesce((array_agg(what) FILTER (
 FROM (
     SELECT r.state IN ('held', 'review') AND (coalesce(e.reserved, 0) <> s.reserved OR coalesce(e.committed, 0) <> 0)
         OR r.state NOT IN ('held', 'review') AND (coalesce(e.reserved, 0) <> 0 OR coalesce(e.committed, 0) <> s.committed)
-        OR r.state IN ('released', 'expired') AND s.committed <> 0 AS bad,
-           format('%s, %s: its entries sum to %s reserved and %s committed for %s', r.id, r.state, e.reserved, e.committed, s.budget_id) AS what
+        OR r.state IN ('released', 'expired') AND s.committed <> 0
+        OR s.overdue_at IS DISTINCT FROM CASE WHEN r.state = 'held' AND r.on_expiry = 'release' THEN r.expires_at END AS bad,
+           format('%s, %s: its entries sum to %s reserved and %s committed for %s, where it is overdue from %s', r.id, r.state, e.reserved, e.committed, s.budget_id,
+                  coalesce(s.overdue_at::text, 'never')) AS what
     FROM earmark.reservations r
          JOIN earmark.reservation_budgets s ON s.reservation_id = r.id
          LEFT JOIN (

@@ -1,0 +1,124 @@
+package postgres
+
+import (
+	"context"
+	_ "embed"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// What is pruned, and how.
+const (
+	// LeastKept is how long a settled reservation is kept at least, and so how long
+	// its idempotency key answers.
+	LeastKept = 30 * 24 * time.Hour
+	// DefaultKept is above the longest window and what comes late for it.
+	DefaultKept = 90 * 24 * time.Hour
+	// pruneBatch bounds how long a transaction of prune has rows locked.
+	pruneBatch = 500
+	// pruneBreath leaves the disk to others between two batches.
+	pruneBreath = 10 * time.Millisecond
+)
+
+var (
+	//go:embed sql/prune.sql
+	pruneSQL string
+	//go:embed sql/prune_extent.sql
+	pruneExtentSQL string
+)
+
+// PruneOptions say what to prune.
+type PruneOptions struct {
+	Keep  time.Duration // how long a settled reservation is kept, LeastKept at least
+	Dry   bool          // only count
+	Actor string
+	// Progress, unless nil, is told after each batch how far it is.
+	Progress func(PruneReport)
+}
+
+// PruneReport counts what was removed, or in a dry run what would be.
+type PruneReport struct {
+	Total        int64 `json:"total"`     // reservations that are old enough to be looked at
+	LookedAt     int64 `json:"looked_at"` // of those
+	Reservations int64 `json:"reservations"`
+	Entries      int64 `json:"entries"`
+}
+
+// pruned is what earmark.prune answers.
+type pruned struct {
+	Busy         bool       `json:"busy"`
+	LookedAt     int64      `json:"looked_at"`
+	LastAt       *time.Time `json:"last_at"`
+	LastID       string     `json:"last_id"`
+	Reservations int64      `json:"reservations"`
+	Entries      int64      `json:"entries"`
+}
+
+// Prune removes reservations that were settled long ago, with their entries, in
+// batches of a transaction each: it may be interrupted and begun again at any
+// time, and takes no lock that an admission waits for. Of a window that ends,
+// nothing is removed before its end. Balances stay as they are.
+func (l *Ledger) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) {
+	var report PruneReport
+	if o.Keep < LeastKept {
+		err := earmark.Errorf(earmark.CodeInvalidRequest, "is %s; at least %s are allowed, since idempotency keys are kept for that long", o.Keep, LeastKept)
+		err.Field = "keep"
+		return report, err
+	}
+	tenants, err := l.pruneExtent(ctx, o.Keep, &report)
+	if err != nil {
+		return report, err
+	}
+	for _, tenant := range tenants {
+		if err := l.pruneTenant(ctx, tenant, o, &report); err != nil {
+			return report, err
+		}
+	}
+	return report, nil
+}
+
+// pruneExtent returns the tenants, and notes how much there is to look at.
+func (l *Ledger) pruneExtent(ctx context.Context, keep time.Duration, report *PruneReport) (tenants []string, err error) {
+	rows, err := l.pool.Query(ctx, pruneExtentSQL, keep.Milliseconds())
+	if err != nil {
+		return nil, fault(err)
+	}
+	var tenant string
+	var count int64
+	_, err = pgx.ForEachRow(rows, []any{&tenant, &count}, func() error {
+		tenants, report.Total = append(tenants, tenant), report.Total+count
+		return nil
+	})
+	return tenants, fault(err)
+}
+
+func (l *Ledger) pruneTenant(ctx context.Context, tenant string, o PruneOptions, report *PruneReport) error {
+	lastAt, lastID := time.Unix(0, 0), ""
+	for {
+		var batch pruned
+		if err := l.read(ctx, &batch, pruneSQL, tenant, o.Keep.Milliseconds(), lastAt, lastID, pruneBatch, o.Dry, o.Actor); err != nil {
+			return err
+		}
+		if batch.Busy {
+			return earmark.Errorf(earmark.CodeUnavailable, "another prune is at work on this database")
+		}
+		report.LookedAt += batch.LookedAt
+		report.Reservations += batch.Reservations
+		report.Entries += batch.Entries
+		if o.Progress != nil {
+			o.Progress(*report)
+		}
+		if batch.LookedAt < pruneBatch {
+			return nil
+		}
+		lastAt, lastID = *batch.LastAt, batch.LastID
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pruneBreath):
+		}
+	}
+}

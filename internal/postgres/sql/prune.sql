@@ -1,0 +1,1 @@
+SELECT earmark.prune($1, $2, $3, $4, $5, $6, $7)
