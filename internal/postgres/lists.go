@@ -23,6 +23,11 @@ var (
 	entriesSQL string
 )
 
+// planAnew makes Postgres plan a list for the filters that it is asked for with.
+// The plan that it keeps after some calls is one for all filters, and reads the
+// whole table for what an index would find.
+const planAnew = pgx.QueryExecModeCacheDescribe
+
 // Reservation returns one reservation, nil when there is none.
 func (l *Ledger) Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error) {
 	var r *earmark.Reservation
@@ -38,7 +43,7 @@ func (l *Ledger) Reservations(ctx context.Context, tenant string, f earmark.Rese
 		return none, err
 	}
 	limit := pageSize(f.Limit)
-	rows, err := l.pool.Query(ctx, reservationsSQL, tenant, string(f.State), f.Scope, f.Overdue, f.Orphan, createdAt, lastID, limit+1)
+	rows, err := l.pool.Query(ctx, reservationsSQL, planAnew, tenant, string(f.State), f.Scope, f.Overdue, f.Orphan, createdAt, lastID, limit+1)
 	if err != nil {
 		return none, fault(err)
 	}
@@ -60,7 +65,7 @@ func (l *Ledger) Entries(ctx context.Context, tenant string, f earmark.EntryFilt
 		}
 	}
 	limit := pageSize(f.Limit)
-	rows, err := l.pool.Query(ctx, entriesSQL, tenant, f.BudgetID, f.ReservationID, after, limit+1)
+	rows, err := l.pool.Query(ctx, entriesSQL, planAnew, tenant, f.BudgetID, f.ReservationID, after, limit+1)
 	if err != nil {
 		return none, fault(err)
 	}

@@ -1,13 +1,15 @@
 -- Open reservations, and settled ones whose workflow may not know it: the ones
 -- looked at longest ago first. $1 least age of the last look in seconds, $2 rows
--- of each kind. Postgres takes no row locks inside a UNION, hence the two steps.
+-- of each kind. Postgres takes no row locks inside a UNION, hence the two
+-- steps; and it finds by an index only what is compared with a value that stands
+-- still, hence the SELECT around the clock.
 WITH open AS (
     SELECT id, checked_at FROM earmark.reservations
-    WHERE state IN ('held', 'review') AND checked_at < clock_timestamp() - $1 * interval '1 second'
+    WHERE state IN ('held', 'review') AND checked_at < (SELECT clock_timestamp()) - $1 * interval '1 second'
     ORDER BY checked_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
 ), settled AS (
     SELECT id, checked_at FROM earmark.reservations
-    WHERE refresh_due AND checked_at < clock_timestamp() - $1 * interval '1 second'
+    WHERE refresh_due AND checked_at < (SELECT clock_timestamp()) - $1 * interval '1 second'
     ORDER BY checked_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE earmark.reservations r SET checked_at = clock_timestamp()

@@ -4,7 +4,7 @@ FROM earmark.reservations r
 WHERE r.tenant = $1
   AND ($2 = '' OR r.state = $2)
   AND ($3 = '' OR EXISTS (SELECT 1 FROM unnest(r.scopes) AS s WHERE s = $3 OR starts_with(s, $3 || '/')))
-  AND (NOT $4 OR (r.state = 'held' AND r.expires_at < clock_timestamp()))
+  AND (NOT $4 OR (r.state = 'held' AND r.expires_at < (SELECT clock_timestamp())))
   AND (NOT $5 OR (r.orphan AND r.state IN ('held', 'review')))
   AND ($6::timestamptz IS NULL OR (r.created_at, r.id) < ($6, $7))
 ORDER BY r.created_at DESC, r.id DESC
