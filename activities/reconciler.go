@@ -18,7 +18,8 @@ import (
 // not flood Temporal.
 const (
 	describesPerSecond = 50
-	checksPerClaim     = 100
+	listsPerSecond     = 5 // with checksPerClaim: 100,000 open reservations are looked at in two minutes
+	checksPerClaim     = 200
 	checkLeastAge      = time.Minute      // younger ones are left to their own workflow
 	reconcileBudget    = 50 * time.Second // of one run; it is started every minute
 )
@@ -30,11 +31,16 @@ const restoredReason = "restored from the workflow's result"
 type CheckLedger interface {
 	ClaimChecks(ctx context.Context, leastAge time.Duration, most int) ([]earmark.Check, error)
 	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
+	// MarkGuarded takes the mark of an orphan from those that have it.
+	MarkGuarded(ctx context.Context, ids []string) error
 	Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error)
 }
 
 // Guardians is what the reconciler needs of Temporal.
 type Guardians interface {
+	// Open lists those of the workflows that Temporal's visibility has as open. It may
+	// lag behind, so that a workflow which it leaves out need not be closed.
+	Open(ctx context.Context, workflowIDs []string) (map[string]bool, error)
 	// Status describes the reservation's latest workflow; the error is a
 	// serviceerror.NotFound when there is none.
 	Status(ctx context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error)
@@ -71,7 +77,7 @@ type ReconcileReport struct {
 // longest ago first, until none is due or its time is over.
 func (r *Reconciler) Reconcile(ctx context.Context) (ReconcileReport, error) {
 	var report ReconcileReport
-	limiter := rate.NewLimiter(describesPerSecond, 1)
+	limiter, lists := rate.NewLimiter(describesPerSecond, 1), rate.NewLimiter(listsPerSecond, 1)
 	leastAge := r.LeastAge
 	if leastAge == 0 {
 		leastAge = checkLeastAge
@@ -79,6 +85,13 @@ func (r *Reconciler) Reconcile(ctx context.Context) (ReconcileReport, error) {
 	for end := time.Now().Add(reconcileBudget); time.Now().Before(end); {
 		checks, err := r.Ledger.ClaimChecks(ctx, leastAge, checksPerClaim)
 		if err != nil || len(checks) == 0 {
+			return report, err
+		}
+		if err := lists.Wait(ctx); err != nil {
+			return report, err
+		}
+		activity.RecordHeartbeat(ctx, report)
+		if checks, err = r.suspects(ctx, checks, &report); err != nil {
 			return report, err
 		}
 		for _, check := range checks {
@@ -92,6 +105,37 @@ func (r *Reconciler) Reconcile(ctx context.Context) (ReconcileReport, error) {
 		}
 	}
 	return report, nil
+}
+
+// suspects leaves out, with one call for all, the open reservations that Temporal
+// lists an open workflow of. One past its expiry stays suspect: its guardian should
+// have acted, and a list may be out of date. Without a list all are.
+func (r *Reconciler) suspects(ctx context.Context, checks []earmark.Check, report *ReconcileReport) ([]earmark.Check, error) {
+	workflowIDs := make([]string, 0, len(checks))
+	for _, check := range checks {
+		if check.State == earmark.StateHeld && time.Now().Before(check.ExpiresAt) {
+			workflowIDs = append(workflowIDs, check.WorkflowID)
+		}
+	}
+	if len(workflowIDs) == 0 {
+		return checks, nil
+	}
+	open, err := r.Guardians.Open(ctx, workflowIDs)
+	if err != nil {
+		r.Logger.WarnContext(ctx, "Temporal does not list open workflows; each is looked for.", "error", err)
+		return checks, nil
+	}
+	var suspects []earmark.Check
+	var guarded []string
+	for _, check := range checks {
+		if open[check.WorkflowID] {
+			guarded = append(guarded, check.ID)
+		} else {
+			suspects = append(suspects, check)
+		}
+	}
+	report.Checked += len(guarded)
+	return suspects, r.Ledger.MarkGuarded(ctx, guarded)
 }
 
 // check looks for one reservation's workflow. Only what is surely missing or

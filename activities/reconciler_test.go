@@ -27,6 +27,10 @@ type world struct {
 	nudged  []string
 	adopted []string
 
+	listed  map[string]bool // by workflow id, as visibility has them
+	lists   int
+	guarded []string
+
 	endings   map[string]Standing // by workflow id
 	commits   []string
 	committed earmark.Outcome // of every commit; none is not to be committed
@@ -49,6 +53,22 @@ func (w *world) ClaimChecks(_ context.Context, leastAge time.Duration, most int)
 func (w *world) MarkChecked(_ context.Context, tenant, id string, orphan, refreshed bool) error {
 	w.marks = append(w.marks, fmt.Sprintf("%s/%s orphan=%t refreshed=%t", tenant, id, orphan, refreshed))
 	return w.faults["mark"]
+}
+
+func (w *world) MarkGuarded(_ context.Context, ids []string) error {
+	w.guarded = append(w.guarded, ids...)
+	return w.faults["mark"]
+}
+
+func (w *world) Open(_ context.Context, workflowIDs []string) (map[string]bool, error) {
+	w.lists++
+	open := map[string]bool{}
+	for _, id := range workflowIDs {
+		if w.listed[id] {
+			open[id] = true
+		}
+	}
+	return open, w.faults["list"]
 }
 
 func (w *world) Commit(_ context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
@@ -188,6 +208,46 @@ func TestReconcileRestores(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A list tells of many at once that they are guarded, and of none that it is not:
+// what it leaves out, and what its guardian should have ended, is looked for.
+func TestReconcileLooksForWhatIsNotListed(t *testing.T) {
+	t.Parallel()
+	leased := func(id string, state earmark.State, lease time.Duration) earmark.Check {
+		c := check(id, state)
+		c.ExpiresAt = time.Now().Add(lease)
+		return c
+	}
+	world := func() *world {
+		w := &world{listed: map[string]bool{}, statuses: map[string]enumspb.WorkflowExecutionStatus{}}
+		for n := range 2 * describesPerSecond { // that many Describes would take two seconds
+			c := leased(fmt.Sprint(n), earmark.StateHeld, time.Hour)
+			w.checks, w.listed[c.WorkflowID] = append(w.checks, c), true
+		}
+		w.checks = append(w.checks, leased("lags", earmark.StateHeld, time.Hour), leased("lost", earmark.StateHeld, time.Hour),
+			leased("overdue", earmark.StateHeld, -time.Second), leased("settled", earmark.StateCommitted, time.Hour))
+		w.statuses["reservation-lags"] = running
+		w.statuses["reservation-overdue"], w.listed["reservation-overdue"] = terminated, true // as the list has not heard
+		return w
+	}
+	w := world()
+	begun := time.Now()
+	report, err := w.reconcile(t)
+	require.NoError(t, err)
+	require.Less(t, time.Since(begun), time.Second)
+	require.Equal(t, ReconcileReport{Checked: 2*describesPerSecond + 4, Orphans: 2, Adopted: 2}, report)
+	require.Equal(t, []string{"lost", "overdue"}, w.adopted)
+	require.Len(t, w.guarded, 2*describesPerSecond)
+	require.Equal(t, 1, w.lists)
+
+	w = world()
+	w.checks, w.faults = w.checks[2*describesPerSecond-1:], map[string]error{"list": serviceerror.NewUnavailable("away")}
+	w.statuses["reservation-99"] = running
+	report, err = w.reconcile(t)
+	require.NoError(t, err, "visibility may be away when the rest of Temporal is not")
+	require.Equal(t, 2, report.Adopted)
+	require.Empty(t, w.guarded)
 }
 
 // Every status that Temporal knows is either open or closed on purpose.

@@ -11,7 +11,7 @@ const (
 	DefaultGrace = 30 * time.Second
 	sweepEvery   = time.Second
 	// sweepBatch bounds how long one call keeps its windows locked.
-	sweepBatch = 50
+	sweepBatch = 100
 	// sweepBreath lets admissions in between two full batches.
 	sweepBreath  = 20 * time.Millisecond
 	sweepTimeout = 10 * time.Second

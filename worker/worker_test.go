@@ -100,6 +100,8 @@ func (l *ledger) ClaimChecks(_ context.Context, _ time.Duration, _ int) ([]earma
 	return claimed, nil
 }
 
+func (l *ledger) MarkGuarded(context.Context, []string) error { return nil }
+
 func (l *ledger) MarkChecked(_ context.Context, _, id string, _, _ bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

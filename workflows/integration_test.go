@@ -1,6 +1,7 @@
 package workflows_test
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -235,8 +236,17 @@ func TestGuardians(t *testing.T) {
 	stop := r.work()
 	created := r.startAndAsk().CreatedAt
 	status(enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING)
+	lists := func(want map[string]bool) {
+		t.Helper()
+		require.Eventually(t, func() bool { // visibility lags behind
+			is, err := g.Open(r.ctx, []string{r.admission.WorkflowID, "reservation-none", "it's"})
+			return err == nil && maps.Equal(want, is)
+		}, 10*time.Second, 50*time.Millisecond)
+	}
+	lists(map[string]bool{r.admission.WorkflowID: true})
 	ends(activities.Standing{})
 	r.update(workflows.MessageCommit, used(70))
+	lists(map[string]bool{})
 	r.ends(earmark.OutcomeApplied, earmark.StateCommitted)
 	status(enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	ends(activities.Standing{Outcome: earmark.OutcomeApplied, State: earmark.StateCommitted, Usage: used(70).Usage, CreatedAt: created})

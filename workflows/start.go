@@ -3,11 +3,14 @@ package workflows
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -56,6 +59,31 @@ func paths(scopes []string) []string {
 type Guardians struct {
 	Client    client.Client
 	Unindexed bool
+}
+
+// Open lists those of the workflows that Temporal's visibility has as running.
+func (g *Guardians) Open(ctx context.Context, workflowIDs []string) (map[string]bool, error) {
+	quoted := make([]string, 0, len(workflowIDs))
+	for _, id := range workflowIDs {
+		if !strings.ContainsAny(id, `'"\\`) { // none that the product made
+			quoted = append(quoted, "'"+id+"'")
+		}
+	}
+	open := map[string]bool{}
+	if len(quoted) == 0 {
+		return open, nil
+	}
+	page, err := g.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+		PageSize: int32(len(quoted)), //nolint:gosec // a batch; and an id has one open workflow at most
+		Query:    fmt.Sprintf("WorkflowType = '%s' AND ExecutionStatus = 'Running' AND WorkflowId IN (%s)", ReservationType, strings.Join(quoted, ", ")),
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, execution := range page.GetExecutions() {
+		open[execution.GetExecution().GetWorkflowId()] = true
+	}
+	return open, nil
 }
 
 // Status describes the latest workflow of that id.

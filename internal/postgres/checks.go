@@ -17,6 +17,8 @@ var (
 	checkSQL string
 	//go:embed sql/mark_checked.sql
 	markCheckedSQL string
+	//go:embed sql/mark_guarded.sql
+	markGuardedSQL string
 )
 
 // ClaimChecks takes up to most open reservations, and up to most settled ones
@@ -55,5 +57,14 @@ func checkOf(row pgx.CollectableRow) (earmark.Check, error) {
 // open workflow guards it, and refreshed when a settled one need not be told.
 func (l *Ledger) MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error {
 	_, err := l.pool.Exec(ctx, markCheckedSQL, tenant, id, orphan, refreshed)
+	return fault(err)
+}
+
+// MarkGuarded notes of several reservations that an open workflow guards them.
+func (l *Ledger) MarkGuarded(ctx context.Context, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	_, err := l.pool.Exec(ctx, markGuardedSQL, ids)
 	return fault(err)
 }

@@ -490,9 +490,9 @@ func (m *machine) prune(t *rapid.T) {
 	}
 	_, err := m.pool.Exec(ctx(), "UPDATE earmark.reservations SET refresh_due = false WHERE refresh_due")
 	require.NoError(t, err)
-	got, err := m.postgres.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.ActorOperator})
+	got, err := m.postgres.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.OperatorActor("test")})
 	require.NoError(t, err)
-	reservations, entries := m.model.Prune(keep, earmark.ActorOperator)
+	reservations, entries := m.model.Prune(keep, earmark.OperatorActor("test"))
 	require.Equal(t, [2]int64{reservations, entries}, [2]int64{got.Reservations, got.Entries})
 	m.entries, m.cursor = 0, "" // what is left is compared from its beginning
 }

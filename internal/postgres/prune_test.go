@@ -25,7 +25,7 @@ func (b *bundle) ages(days int, ids ...string) {
 
 func (b *bundle) prune(keep time.Duration) postgres.PruneReport {
 	b.t.Helper()
-	report, err := b.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.ActorOperator})
+	report, err := b.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.OperatorActor("test")})
 	require.NoError(b.t, err)
 	return report
 }
@@ -50,7 +50,7 @@ func TestPruneLeavesBalancesAndACheckpoint(t *testing.T) {
 	require.Equal(t, earmark.OutcomeConflict, b.commit(released, tokens(1)).Outcome) // a note in the journal
 	b.ages(40, old.ID, released.ID)
 
-	dry, err := b.Prune(ctx(), postgres.PruneOptions{Keep: postgres.LeastKept, Dry: true, Actor: earmark.ActorOperator})
+	dry, err := b.Prune(ctx(), postgres.PruneOptions{Keep: postgres.LeastKept, Dry: true, Actor: earmark.OperatorActor("test")})
 	require.NoError(t, err)
 	require.True(t, b.exists(old.ID), "a dry run removes nothing")
 	report := b.prune(postgres.LeastKept)
@@ -67,7 +67,7 @@ func TestPruneLeavesBalancesAndACheckpoint(t *testing.T) {
 	checkpoint := page.Data[2]
 	require.Equal(t, [2]int64{0, 200}, [2]int64{checkpoint.ReservedDelta, checkpoint.CommittedDelta})
 	require.Equal(t, "stands for 4 entries of 2 reservations", checkpoint.Reason)
-	require.Equal(t, earmark.ActorOperator, checkpoint.Actor)
+	require.Equal(t, earmark.OperatorActor("test"), checkpoint.Actor)
 	require.Equal(t, postgres.PruneReport{}, b.prune(postgres.LeastKept), "twice is once")
 
 	b.commit(kept, tokens(20))
@@ -106,7 +106,7 @@ func TestPruneKeepsWhatMayStillBeAskedFor(t *testing.T) {
 	b.commit(monthly, tokens(1))
 	aged("in a window that runs", monthly, 400)
 	unaware := b.held(admission("unaware", tokens(1), "acme"))
-	unaware.Actor = earmark.ActorOperator
+	unaware.Actor = earmark.OperatorActor("test")
 	b.release(unaware)
 	aged("its workflow may not know", unaware, 400)
 	_, err := b.pool.Exec(ctx(), "UPDATE earmark.reservations SET refresh_due = true WHERE id = $1", unaware.ID)
@@ -124,7 +124,7 @@ func TestPruneKeepsWhatMayStillBeAskedFor(t *testing.T) {
 	require.Equal(t, earmark.OutcomeSame, b.reserve(admission("young", tokens(1), "acme")).Outcome, "its key answers")
 
 	for _, keep := range []time.Duration{0, postgres.LeastKept - time.Second} {
-		_, err := b.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.ActorOperator})
+		_, err := b.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.OperatorActor("test")})
 		require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err))
 	}
 	_, err = b.pool.Exec(ctx(), "SELECT earmark.prune('default', 2591999000, '-infinity', '', 10, false, 'operator')")
@@ -241,11 +241,11 @@ func TestPruneUnderLoad(t *testing.T) {
 	for rest := int64(1); rest > 0; {
 		pruneCtx, interrupt := context.WithCancel(ctx())
 		batches, busy := 0, 0
-		report, err := b.Prune(pruneCtx, postgres.PruneOptions{Keep: postgres.LeastKept, Actor: earmark.ActorOperator, Progress: func(postgres.PruneReport) {
+		report, err := b.Prune(pruneCtx, postgres.PruneOptions{Keep: postgres.LeastKept, Actor: earmark.OperatorActor("test"), Progress: func(postgres.PruneReport) {
 			if batches++; batches == 2 {
 				interrupt()
 			}
-			if _, err := b.Prune(ctx(), postgres.PruneOptions{Keep: postgres.LeastKept, Dry: true, Actor: earmark.ActorOperator}); err != nil {
+			if _, err := b.Prune(ctx(), postgres.PruneOptions{Keep: postgres.LeastKept, Dry: true, Actor: earmark.OperatorActor("test")}); err != nil {
 				busy++
 			}
 		}})
@@ -269,7 +269,7 @@ func TestTwoPrunesAreNotAtWorkAtOnce(t *testing.T) {
 	err := pgx.BeginFunc(ctx(), b.pool, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx(), "SELECT earmark.prune('default', 7776000000, '-infinity', '', 10, false, 'operator')")
 		require.NoError(t, err)
-		_, err = b.Prune(ctx(), postgres.PruneOptions{Keep: postgres.DefaultKept, Actor: earmark.ActorOperator})
+		_, err = b.Prune(ctx(), postgres.PruneOptions{Keep: postgres.DefaultKept, Actor: earmark.OperatorActor("test")})
 		require.ErrorContains(t, err, "another prune")
 		return nil
 	})

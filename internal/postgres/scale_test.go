@@ -76,7 +76,7 @@ func p99(took []time.Duration) time.Duration {
 // admitted to the same budget.
 func TestMassExpiryDoesNotStarveAdmissions(t *testing.T) {
 	b := setup(t)
-	const holds, batch = 10_000, 200
+	const holds, batch = 10_000, 100
 	const breath = 20 * time.Millisecond // as worker.Sweeper has them
 	budget := b.budget("acme", "tokens", 1_000_000)
 	b.seed(seeding{budgetID: budget.ID, held: holds, overdue: time.Minute, apart: time.Microsecond})

@@ -4,7 +4,7 @@
 -- of which Temporal says that no open workflow guards them, if they are still open.
 -- Each branch has an index that holds little besides what is stuck.
 WITH found AS (
-    SELECT id FROM earmark.reservations WHERE state = 'held' AND expires_at < clock_timestamp() - $4 * interval '1 millisecond'
+    SELECT id FROM earmark.reservations WHERE state = 'held' AND expires_at < (SELECT clock_timestamp()) - $4 * interval '1 millisecond'
     UNION SELECT id FROM earmark.reservations WHERE state = 'review'
     UNION SELECT id FROM earmark.reservations WHERE orphan
     UNION SELECT unnest($5::text[]) UNION SELECT unnest($6::text[])

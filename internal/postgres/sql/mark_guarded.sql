@@ -1,0 +1,1 @@
+UPDATE earmark.reservations SET orphan = false WHERE id = ANY ($1) AND orphan
