@@ -40,6 +40,10 @@ func TestWrongCalls(t *testing.T) {
 		{"serve", "EARMARK_DATABASE_URL or --database-url"},
 		{"worker", "EARMARK_DATABASE_URL or --database-url"},
 		{"audit", "EARMARK_DATABASE_URL or --database-url"},
+		{"prune", "EARMARK_DATABASE_URL or --database-url"},
+		{"prune --keep=719h59m " + database, "at least 720h0m0s"},
+		{"prune --keep=90d " + database, "--keep"},
+		{"prune --as=a:b " + database, "--as"},
 		{"migrate up", "EARMARK_DATABASE_URL or --database-url"},
 		{"serve --addr=0.0.0.0:8080 " + database, "--allow-unauthenticated-network-access"},
 		{"serve --addr=:8080 " + database, "--allow-unauthenticated-network-access"},
@@ -135,6 +139,31 @@ func TestAuditFindsMismatches(t *testing.T) {
 	require.Contains(t, result.Stdout, `"mismatched": 1`)
 	b.Exec("UPDATE earmark.windows SET committed = 60")
 	b.Audit()
+}
+
+// What was settled long ago is removed, and the audit at the end finds nothing amiss.
+func TestPrune(t *testing.T) {
+	t.Parallel()
+	b := setup(t, stack.Options{})
+	budget := b.budget("acme", "tokens", 1000)
+	old := b.hold("old", tokens("acme", 100, 60))
+	b.commit(old.ID, 60).status(t, http.StatusOK)
+	young := b.hold("young", tokens("acme", 100, 60))
+	b.commit(young.ID, 7).status(t, http.StatusOK)
+	b.Exec("UPDATE earmark.reservations SET created_at = created_at - interval '100 days', settled_at = settled_at - interval '100 days', refresh_due = false WHERE id = '" + old.ID + "'")
+
+	require.Contains(t, b.MustRun("prune", "--dry-run"), "would remove 1 reservations that were settled more than 90 days ago, and 2 entries of theirs; 0 older ones would stay")
+	require.Contains(t, b.MustRun("prune", "--keep", "4800h"), "removed 0 reservations that were settled more than 200 days ago")
+	require.Contains(t, b.MustRun("prune", "--as", "alice", "--json"), `"reservations": 1`)
+	b.do("GET", "/v1/reservations/"+old.ID, "").problem(t, http.StatusNotFound, earmark.CodeNotFound)
+	b.do("GET", "/v1/reservations/"+young.ID, "").status(t, http.StatusOK)
+	b.commit(old.ID, 60).problem(t, http.StatusNotFound, earmark.CodeNotFound)
+	b.requireBalance(budget, 0, 67)
+	x := b.do("GET", "/v1/entries?budget_id="+budget, "").status(t, http.StatusOK)
+	journal := decoded[earmark.Page[earmark.Entry]](t, x).Data
+	require.Equal(t, "checkpoint", journal[1].Kind)
+	require.Equal(t, "stands for 2 entries of 1 reservations", journal[1].Reason)
+	require.Equal(t, earmark.OperatorActor("alice"), journal[1].Actor)
 }
 
 // A namespace that cannot have search attributes does without.
