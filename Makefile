@@ -68,6 +68,11 @@ test-browser: $(TEMPORAL) ## look at the pages for people in a headless Chromium
 	  echo 'there is no Chromium; install it (Debian: apt install chromium) or say where it is in CHROMIUM' >&2; exit 1; }
 	@$(GO) test -count 1 -timeout 5m -tags browser -run '^TestBrowser' ./api ./test/statuspage
 
+.PHONY: test-pgbouncer
+test-pgbouncer: ## run the ledger through a real PgBouncer in transaction mode, which has to be installed
+	@command -v pgbouncer >/dev/null || { echo 'there is no PgBouncer; install it (Debian: apt install pgbouncer)' >&2; exit 1; }
+	@$(GO) test -count 1 -timeout 5m -tags pgbouncer -run Pooler -v ./internal/postgres
+
 .PHONY: bench
 bench: $(TEMPORAL) ## run the benchmarks
 	@$(GO) test -timeout 30m -p 1 -run '^$$' -bench . -benchmem $(PACKAGES)

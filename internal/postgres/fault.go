@@ -17,6 +17,8 @@ const (
 	numericValueOutOfRange = "22003"
 	invalidParameterValue  = "22023"
 	uniqueViolation        = "23505"
+	noSuchStatement        = "26000"
+	statementExists        = "42P05"
 )
 
 // retryAfterFault is what callers are told to wait when Postgres is away.
@@ -42,6 +44,9 @@ func fault(err error) error {
 	switch state := sqlState(err); {
 	case state == "":
 		unavailable = earmark.Errorf(earmark.CodeUnavailable, "Postgres did not answer: %w", err)
+	case state == noSuchStatement || state == statementExists: // a pooler gave the session that has it, or lacks it, to another
+		unavailable = earmark.Errorf(earmark.CodeUnavailable, "the database URL goes through a transaction pooler, which prepared statements do not survive; "+
+			"add default_query_exec_mode=cache_describe to it: %w", err)
 	case slices.Contains(bugClasses, state[:2]):
 		return earmark.Errorf(earmark.CodeInternal, "Postgres refuses what it was asked: %w", err)
 	case slices.Contains(schemaClasses, state[:2]):

@@ -12,6 +12,7 @@ import (
 	"github.com/pressly/goose/v3/database"
 	"github.com/pressly/goose/v3/lock"
 
+	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/migrations"
 )
 
@@ -37,6 +38,9 @@ type Migration struct {
 // and the others wait.
 func Migrate(ctx context.Context, pool *pgxpool.Pool) ([]Migration, error) {
 	var applied []Migration
+	if err := requireDirect(ctx, pool); err != nil {
+		return nil, fmt.Errorf("migrate the database: %w", err)
+	}
 	err := withProvider(pool, func(provider *goose.Provider) error {
 		results, err := provider.Up(ctx)
 		for _, result := range results {
@@ -82,6 +86,26 @@ func SchemaVersion(ctx context.Context, pool *pgxpool.Pool) (current, latest int
 		err = pool.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+migrationsTable).Scan(&current)
 	}
 	return current, latest, err
+}
+
+// requireDirect refuses a connection that goes through a pooler: the lock that keeps
+// two migrations apart belongs to a session, and a pooler may hand on that session
+// with the lock. It is known by the id of the process that serves us, which a
+// pooler does not pass on.
+func requireDirect(ctx context.Context, pool *pgxpool.Pool) error {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	var pid uint32
+	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+		return err
+	}
+	if pid != conn.Conn().PgConn().PID() {
+		return earmark.Errorf(earmark.CodeInvalidRequest, "the database URL goes through a pooler; migrations need a connection to Postgres itself")
+	}
+	return nil
 }
 
 func withProvider(pool *pgxpool.Pool, f func(*goose.Provider) error) error {
