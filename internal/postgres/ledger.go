@@ -20,11 +20,19 @@ import (
 // safe for concurrent use. They answer with outcomes; an error means that the
 // result is not known (code unavailable) or that the input was refused.
 type Ledger struct {
-	pool *pgxpool.Pool
+	pool         *pgxpool.Pool
+	reservations lanes[earmark.Admission]
+	commits      lanes[commitCall]
+	recent       recent
 }
 
 // New makes a ledger on a pool whose database is migrated.
-func New(pool *pgxpool.Pool) *Ledger { return &Ledger{pool: pool} }
+func New(pool *pgxpool.Pool) *Ledger {
+	l := &Ledger{pool: pool}
+	l.reservations = lanes[earmark.Admission]{alone: l.reserveAlone, together: l.reserveTogether}
+	l.commits = lanes[commitCall]{alone: l.commitAlone, together: l.commitTogether}
+	return l
+}
 
 var (
 	//go:embed sql/preflight.sql
@@ -71,14 +79,23 @@ func (l *Ledger) Decide(ctx context.Context, tenant string, request earmark.Rese
 // or on none (R1, R2). Outcomes: applied, same, denied, no_budget,
 // unit_not_budgeted, mismatch, too_late, released, overflow.
 func (l *Ledger) Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
-	return l.transition(ctx, reserveSQL, a.ID, a.Tenant, a.RequestHash, a.Request.Scopes, a.Request.Amounts,
-		a.Request.TTL().Milliseconds(), string(a.Request.OnExpiry), metadata(a.Request.Metadata), a.WorkflowID, orNull(a.AdmitBy), a.Released)
+	lane := laneOf(a)
+	result, err := l.reservations.do(ctx, lane, a)
+	if err == nil && result.Outcome == earmark.OutcomeApplied {
+		l.recent.add(a.ID, hold{lane: lane, amounts: a.Request.Amounts})
+	}
+	return result, err
 }
 
 // Commit charges usage and gives back the rest. Outcomes: applied, same,
 // conflict, overage_rejected, units_mismatch, overflow, unknown.
 func (l *Ledger) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
-	return l.transition(ctx, commitSQL, s.Tenant, s.ID, usage, s.Actor, s.Reason)
+	call := commitCall{s, usage}
+	held, known := l.recent.take(s.ID)
+	if !known || !held.covers(usage) {
+		return l.commitAlone(ctx, call)
+	}
+	return l.commits.do(ctx, held.lane, call)
 }
 
 // Release is the caller's own: nothing was spent, and that is final. Outcomes:

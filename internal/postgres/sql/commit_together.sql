@@ -1,0 +1,1 @@
+SELECT earmark.commit_together($1)

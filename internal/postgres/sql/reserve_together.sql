@@ -1,0 +1,1 @@
+SELECT earmark.reserve_together($1, $2, 'workflow')

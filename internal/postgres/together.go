@@ -1,0 +1,149 @@
+package postgres
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/earmark-dev/earmark"
+)
+
+var (
+	//go:embed sql/reserve_together.sql
+	reserveTogetherSQL string
+	//go:embed sql/commit_together.sql
+	commitTogetherSQL string
+)
+
+// laneOf names what admissions are likely to meet on: the budget at the top of their
+// scopes.
+func laneOf(a earmark.Admission) string {
+	top, _, _ := strings.Cut(a.Request.Scopes[0], "/")
+	return a.Tenant + "/" + top
+}
+
+func (l *Ledger) reserveAlone(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
+	return l.transition(ctx, reserveSQL, a.ID, a.Tenant, a.RequestHash, a.Request.Scopes, a.Request.Amounts,
+		a.Request.TTL().Milliseconds(), string(a.Request.OnExpiry), metadata(a.Request.Metadata), a.WorkflowID, orNull(a.AdmitBy), a.Released)
+}
+
+// reserveCall is an admission as earmark.reserve_together takes it.
+type reserveCall struct {
+	ID         string           `json:"id"`
+	Hash       string           `json:"hash"`
+	Scopes     []string         `json:"scopes"`
+	Amounts    earmark.Amounts  `json:"amounts"`
+	TTLMS      int64            `json:"ttl_ms"`
+	OnExpiry   string           `json:"on_expiry"`
+	Metadata   earmark.Metadata `json:"metadata"`
+	WorkflowID string           `json:"workflow_id"`
+	AdmitBy    any              `json:"admit_by"`
+	Released   bool             `json:"released"`
+}
+
+func (l *Ledger) reserveTogether(ctx context.Context, admissions []earmark.Admission) ([]*earmark.Result, error) {
+	calls := make([]reserveCall, len(admissions))
+	for i, a := range admissions {
+		calls[i] = reserveCall{ID: a.ID, Hash: a.RequestHash, Scopes: a.Request.Scopes, Amounts: a.Request.Amounts,
+			TTLMS: a.Request.TTL().Milliseconds(), OnExpiry: string(a.Request.OnExpiry), Metadata: metadata(a.Request.Metadata),
+			WorkflowID: a.WorkflowID, AdmitBy: orNull(a.AdmitBy), Released: a.Released}
+	}
+	return l.transitions(ctx, reserveTogetherSQL, admissions[0].Tenant, calls)
+}
+
+// commitCall is a commit that waits for its turn.
+type commitCall struct {
+	settlement earmark.Settlement
+	usage      earmark.Amounts
+}
+
+func (l *Ledger) commitAlone(ctx context.Context, c commitCall) (earmark.Result, error) {
+	s := c.settlement
+	return l.transition(ctx, commitSQL, s.Tenant, s.ID, c.usage, s.Actor, s.Reason)
+}
+
+func (l *Ledger) commitTogether(ctx context.Context, commits []commitCall) ([]*earmark.Result, error) {
+	type call struct {
+		earmark.Settlement
+		Usage  earmark.Amounts `json:"usage"`
+		Reason string          `json:"reason"` // also when it is empty
+	}
+	calls := make([]call, len(commits))
+	for i, c := range commits {
+		calls[i] = call{c.settlement, c.usage, c.settlement.Reason}
+	}
+	return l.transitions(ctx, commitTogetherSQL, calls)
+}
+
+// transitions calls a ledger function that answers with a Result, or null, for each of
+// several calls.
+func (l *Ledger) transitions(ctx context.Context, sql string, args ...any) ([]*earmark.Result, error) {
+	rows, err := l.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fault(err)
+	}
+	results, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*earmark.Result, error) {
+		var document []byte
+		if err := row.Scan(&document); err != nil || document == nil {
+			return nil, err
+		}
+		result := new(earmark.Result)
+		if err := json.Unmarshal(document, result); err != nil {
+			return nil, fmt.Errorf("the ledger's answer does not decode: %w", err)
+		}
+		return result, nil
+	})
+	return results, fault(err)
+}
+
+// hold is what is known in this process of a reservation that it made.
+type hold struct {
+	lane    string
+	amounts earmark.Amounts
+}
+
+// covers reports whether usage is in the reserved units, and not more.
+func (h hold) covers(usage earmark.Amounts) bool {
+	for unit, used := range usage {
+		if reserved, found := h.amounts[unit]; !found || used > reserved {
+			return false
+		}
+	}
+	return len(usage) == len(h.amounts)
+}
+
+// mostRecent bounds the reservations that are remembered, twice over.
+const mostRecent = 20_000
+
+// recent remembers the last reservations that were made here and not committed, for
+// their commits to find their lane. To have forgotten one does no harm.
+type recent struct {
+	mu         sync.Mutex
+	young, old map[string]hold
+}
+
+func (r *recent) add(id string, h hold) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.young == nil || len(r.young) >= mostRecent {
+		r.young, r.old = make(map[string]hold), r.young
+	}
+	r.young[id] = h
+}
+
+func (r *recent) take(id string) (hold, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h, found := r.young[id]
+	if !found {
+		h, found = r.old[id]
+	}
+	delete(r.young, id)
+	delete(r.old, id)
+	return h, found
+}
