@@ -52,7 +52,7 @@ func (l *lanes[C]) do(ctx context.Context, lane string, call C) (earmark.Result,
 	if !busy {
 		l.waiting[lane] = nil
 		l.mu.Unlock()
-		defer l.next(lane)
+		defer l.occupy(lane)()
 		return l.alone(ctx, call)
 	}
 	q := &queued[C]{ctx: ctx, call: call, answer: make(chan answer, 1)}
@@ -63,6 +63,17 @@ func (l *lanes[C]) do(ctx context.Context, lane string, call C) (earmark.Result,
 		return a.result, a.err
 	case <-ctx.Done():
 		return earmark.Result{}, fault(ctx.Err())
+	}
+}
+
+// occupy returns what ends the use of a lane. A call that hangs, on a broken connection
+// say, holds others up no longer than a batch may take.
+func (l *lanes[C]) occupy(lane string) (leave func()) {
+	next := sync.OnceFunc(func() { l.next(lane) })
+	hangs := time.AfterFunc(togetherLimit, next)
+	return func() {
+		hangs.Stop()
+		next()
 	}
 }
 
@@ -78,7 +89,7 @@ func (l *lanes[C]) next(lane string) {
 	now := min(len(waiting), mostTogether)
 	l.waiting[lane] = slices.Clone(waiting[now:])
 	go func() {
-		defer l.next(lane)
+		defer l.occupy(lane)()
 		l.send(waiting[:now])
 	}()
 }
