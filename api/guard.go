@@ -227,12 +227,13 @@ func besideAhead(ctx context.Context, ahead *activities.Ahead, result earmark.Re
 	case <-ctx.Done():
 		return earmark.Result{}, ctx.Err()
 	}
-	own, err := ahead.Result()
-	switch {
-	case err != nil || own.Outcome != earmark.OutcomeApplied:
-	case result.Reservation == nil:
+	if own, failed := ahead.Result(); failed != nil || own.Outcome != earmark.OutcomeApplied {
+		return result, nil //nolint:nilerr // the workflow has asked the ledger itself
+	}
+	if result.Reservation == nil {
 		return earmark.Result{}, errAnothers
-	case result.Reservation.State == earmark.StateHeld:
+	}
+	if result.Reservation.State == earmark.StateHeld {
 		result.Outcome = earmark.OutcomeApplied // by this very call
 	}
 	return result, nil
