@@ -92,7 +92,8 @@ func TestPostgresAway(t *testing.T) {
 	b.requireBalance(budget, 100, 70)
 }
 
-// With Temporal away nothing is admitted, and the ledger still settles.
+// With Temporal away nothing is admitted, and the ledger still settles. The admission
+// that meets the outage first is not known, and what it reserved waits for its key.
 func TestTemporalAway(t *testing.T) {
 	t.Parallel()
 	b := setup(t, stack.Options{OwnTemporal: true, Grace: time.Second})
@@ -123,7 +124,7 @@ func TestTemporalAway(t *testing.T) {
 	}
 	require.Less(t, answers[0].took, stack.DefaultAdmissionDeadline+2*time.Second)
 	b.awaitState(expiring.ID, earmark.StateExpired, moment) // the sweeper needs no Temporal
-	b.requireBalance(budget, 100, 70)
+	b.requireBalance(budget, 200, 70)
 	decision := decoded[earmark.Decision](t, b.do("POST", "/v1/decisions", tokens("acme", 100, 60)).status(t, http.StatusOK))
 	require.True(t, decision.Admitted)
 
@@ -200,7 +201,10 @@ func TestTemporalFrozen(t *testing.T) {
 	answers[1].status(t, http.StatusOK)
 	require.Less(t, answers[1].took, 6*time.Second)
 	answers[2].problem(t, http.StatusServiceUnavailable, earmark.CodeUnavailable)
-	b.requireBalance(budget, 0, 70)
+	b.requireBalance(budget, 100, 70) // waits for its key
+	another := b.try("POST", "/v1/reservations", tokens("acme", 100, 60), "Idempotency-Key", "another")
+	b.requireUnavailable(another, earmark.CodeUnavailable, earmark.CodeAdmissionUnknown)
+	b.requireBalance(budget, 100, 70) // while workflows do not start nothing more is reserved
 	b.Temporal.Resume()
 	stack.Eventually(t, 2*moment, "an admission", func() bool {
 		return b.do("POST", "/v1/reservations", tokens("acme", 100, 60), "Idempotency-Key", "meanwhile").code == http.StatusCreated
