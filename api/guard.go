@@ -218,22 +218,22 @@ func (g *TemporalGuard) decision(ctx context.Context, admission earmark.Admissio
 
 var errAnothers = errors.New("the open workflow is that of another call")
 
-// besideAhead looks at a workflow's decision beside what was reserved ahead of it. A
-// no of an earlier call's workflow is not on what this call has reserved since: the
-// next attempt starts a workflow for it.
+// besideAhead looks at a workflow's decision beside what was found ahead of it. A no of
+// another call's workflow is not on what is reserved for this request since: the next
+// attempt starts a workflow for it, or meets the one that guards it.
 func besideAhead(ctx context.Context, ahead *activities.Ahead, result earmark.Result) (earmark.Result, error) {
 	select {
 	case <-ahead.Done():
 	case <-ctx.Done():
 		return earmark.Result{}, ctx.Err()
 	}
-	if own, failed := ahead.Result(); failed != nil || own.Outcome != earmark.OutcomeApplied {
+	own, err := ahead.Result()
+	switch {
+	case err != nil || own.Reservation == nil:
 		return result, nil //nolint:nilerr // the workflow has asked the ledger itself
-	}
-	if result.Reservation == nil {
+	case result.Reservation == nil:
 		return earmark.Result{}, errAnothers
-	}
-	if result.Reservation.State == earmark.StateHeld {
+	case own.Outcome == earmark.OutcomeApplied && result.Reservation.State == earmark.StateHeld:
 		result.Outcome = earmark.OutcomeApplied // by this very call
 	}
 	return result, nil

@@ -14,6 +14,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/activities"
@@ -290,4 +291,37 @@ func TestGuardNudgesAfterAnAnswer(t *testing.T) {
 	a.guard.Wait()
 	require.Equal(t, earmark.StateCommitted, a.ending(one).State)
 	require.True(t, a.signalled(one, workflows.SignalRefresh))
+}
+
+// Two bodies under one key at once, whichever's workflow starts first: those with the
+// body that is reserved are admitted, the others are told.
+func TestGuardTwoBodiesAtOnce(t *testing.T) {
+	t.Parallel()
+	a := reservingAhead(t)
+	for range 5 {
+		bodies := [2]earmark.Admission{admissionOf(20), admissionOf(21)}
+		bodies[1].ID, bodies[1].WorkflowID = bodies[0].ID, bodies[0].WorkflowID
+		var group errgroup.Group
+		var admitted, told atomic.Int64
+		for i := range 8 {
+			group.Go(func() error {
+				result, err := a.admit(bodies[i%2])
+				switch {
+				case err != nil:
+					return err
+				case result.Outcome == earmark.OutcomeMismatch:
+					told.Add(1)
+				case result.Reservation != nil && result.Reservation.State == earmark.StateHeld:
+					admitted.Add(1)
+				}
+				return nil
+			})
+		}
+		require.NoError(t, group.Wait())
+		require.Equal(t, [2]int64{4, 4}, [2]int64{admitted.Load(), told.Load()}, "admitted, told")
+		a.isOpen(bodies[0])
+		require.NoError(t, a.client.TerminateWorkflow(a.ctx, bodies[0].WorkflowID, "", "the next round needs its budget"))
+		_, _, err := a.guard.Commit(a.ctx, settlementOf(bodies[0]), earmark.Amounts{"tokens": 1})
+		require.NoError(t, err)
+	}
 }
