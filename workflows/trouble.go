@@ -30,6 +30,9 @@ const (
 	describesAtOnce = 8
 	lastEvents      = 20  // of a history, among which is what fails
 	maxDetailBytes  = 500 // of an error that is shown
+	// failingTries is from which try on an activity keeps failing; the quick tries
+	// before it are not counted.
+	failingTries = 4
 )
 
 // The searches for trouble. Temporal before 1.31 has no attribute for tasks that
@@ -164,17 +167,11 @@ func (t *Troubles) look(ctx context.Context, workflowID string, listed bool) (*T
 		return trouble, err
 	}
 	for _, activity := range description.GetPendingActivities() {
-		if activity.GetAttempt() <= 1 {
+		if activity.GetAttempt() < failingTries && !listed {
 			continue
 		}
 		since, err := t.begun(ctx, workflowID, activity.GetActivityId())
-		if err != nil {
-			return nil, err
-		}
-		if listed || (since != nil && time.Since(*since) > failingAfter) {
-			return &Trouble{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing, Since: since,
-				Detail: strings.TrimPrefix(failureWords(activity.GetLastFailure()), "activity error: ")}, nil
-		}
+		return &Trouble{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing, Since: since, Detail: failureWords(activity.GetLastFailure())}, err
 	}
 	if listed { // between two tries, or it got on just now
 		return &Trouble{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing}, nil
