@@ -42,7 +42,7 @@ const (
 	settlementFailing  = openReservations + " AND EarmarkState = '" + StateAttributeSettling + "'"
 	inReview           = openReservations + " AND EarmarkState = '" + StateAttributeReview + "'"
 	taskFailing        = openReservations + " AND TemporalReportedProblems IS NOT NULL"
-	overdueReservation = openReservations + " AND EarmarkExpiresAt < '%s'" // not moved by an extension
+	overdueReservation = openReservations + " AND EarmarkState IS NULL AND EarmarkExpiresAt < '%s'" // not moved by an extension
 )
 
 // Trouble is a reservation's workflow that does not get on.
