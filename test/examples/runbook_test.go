@@ -32,7 +32,6 @@ type broken struct {
 	earmarks *client.Client
 	server   *stack.Server
 	wrong    sdkworker.Worker // a program that serves the task queue and is not Earmark
-	steps    chan struct{}
 }
 
 func breakSystem(t *testing.T) *broken {
