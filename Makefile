@@ -66,7 +66,7 @@ test-flags: # for .ci/run, whose last words are to be those of go test
 test-browser: $(TEMPORAL) ## look at the pages for people in a headless Chromium, which has to be installed
 	@command -v "$${CHROMIUM:-chromium}" chromium-browser google-chrome >/dev/null || { \
 	  echo 'there is no Chromium; install it (Debian: apt install chromium) or say where it is in CHROMIUM' >&2; exit 1; }
-	@$(GO) test -count 1 -timeout 5m -tags browser -run '^TestBrowser' ./api ./test/statuspage
+	@$(GO) test -count 1 -timeout 5m -tags browser -run '^TestBrowser' ./api ./test/statuspage ./test/temporalui
 
 .PHONY: test-pgbouncer
 test-pgbouncer: ## run the ledger through a real PgBouncer in transaction mode, which has to be installed

@@ -53,12 +53,12 @@ func (r *reservation) show(ctx workflow.Context) {
 
 func (r *reservation) card(now time.Time) string {
 	var card card
+	if r.standing.State == earmark.StateHeld && !r.expiresAt.IsZero() {
+		card.row("expires", fmt.Sprintf("%s (%s, as of %s), then %s", stamp(r.expiresAt), untilWords(r.expiresAt.Sub(now)), now.Format(time.TimeOnly), r.Admission.Request.OnExpiry))
+	}
 	card.row("state", r.stateWords())
 	if r.open() {
 		card.row("set aside", r.Admission.Request.Amounts.String()+" on "+code(r.Admission.Request.Scopes...))
-	}
-	if r.standing.State == earmark.StateHeld && !r.expiresAt.IsZero() {
-		card.row("expires", fmt.Sprintf("%s (%s, as of %s), then %s", stamp(r.expiresAt), untilWords(r.expiresAt.Sub(now)), now.Format(time.TimeOnly), r.Admission.Request.OnExpiry))
 	}
 	if decision := r.standing.Decision; decision != nil {
 		for _, v := range decision.Violations {

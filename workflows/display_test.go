@@ -27,9 +27,9 @@ func TestCardSaysWhereItStandsAndWhatToDo(t *testing.T) {
 	r.expiresAt = now.Add(5 * time.Minute)
 	id := r.Admission.ID
 	require.Equal(t, "### Held\n\nNothing has to be done: the caller settles it, or the lease runs out.\n\n| | |\n| --- | --- |\n"+
+		"| expires | 2026-03-04 12:05:00 UTC (in 5m, as of 12:00:00), then release |\n"+
 		"| state | **held**: budget is set aside, the lease runs |\n"+
-		"| set aside | 1 requests + 1,200 tokens on `acme/ml/u1`, `models/large` |\n"+
-		"| expires | 2026-03-04 12:05:00 UTC (in 5m, as of 12:00:00), then release |\n", r.card(now))
+		"| set aside | 1 requests + 1,200 tokens on `acme/ml/u1`, `models/large` |\n", r.card(now))
 	require.Contains(t, r.card(now.Add(time.Hour)), "(55m ago, as of 13:00:00)")
 
 	r.failing, r.failure = "commit", errors.New("no route | to <b>host</b>\n`x` [y](http://z)").Error()

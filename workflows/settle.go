@@ -22,7 +22,7 @@ const (
 	patientMaxPause   = 10 * time.Second
 	// failingAfter is how long a call to the ledger may go on failing before the
 	// search attribute says so.
-	failingAfter = 15 * time.Second
+	failingAfter = 30 * time.Second
 	// brokenPause spaces the tries when even the patient call ends, which only a
 	// bug can cause.
 	brokenPause = time.Minute

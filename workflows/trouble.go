@@ -30,6 +30,9 @@ const (
 	describesAtOnce = 8
 	lastEvents      = 20  // of a history, among which is what fails
 	maxDetailBytes  = 500 // of an error that is shown
+	// failingTries is from which try on an activity keeps failing; the quick tries
+	// before it are not counted.
+	failingTries = 4
 )
 
 // The searches for trouble. Temporal before 1.31 has no attribute for tasks that
@@ -39,7 +42,7 @@ const (
 	settlementFailing  = openReservations + " AND EarmarkState = '" + StateAttributeSettling + "'"
 	inReview           = openReservations + " AND EarmarkState = '" + StateAttributeReview + "'"
 	taskFailing        = openReservations + " AND TemporalReportedProblems IS NOT NULL"
-	overdueReservation = openReservations + " AND EarmarkExpiresAt < '%s'" // not moved by an extension
+	overdueReservation = openReservations + " AND EarmarkState IS NULL AND EarmarkExpiresAt < '%s'" // not moved by an extension
 )
 
 // Trouble is a reservation's workflow that does not get on.
@@ -164,17 +167,11 @@ func (t *Troubles) look(ctx context.Context, workflowID string, listed bool) (*T
 		return trouble, err
 	}
 	for _, activity := range description.GetPendingActivities() {
-		if activity.GetAttempt() <= 1 {
+		if activity.GetAttempt() < failingTries && !listed {
 			continue
 		}
 		since, err := t.begun(ctx, workflowID, activity.GetActivityId())
-		if err != nil {
-			return nil, err
-		}
-		if listed || (since != nil && time.Since(*since) > failingAfter) {
-			return &Trouble{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing, Since: since,
-				Detail: strings.TrimPrefix(failureWords(activity.GetLastFailure()), "activity error: ")}, nil
-		}
+		return &Trouble{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing, Since: since, Detail: failureWords(activity.GetLastFailure())}, err
 	}
 	if listed { // between two tries, or it got on just now
 		return &Trouble{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing}, nil
@@ -235,24 +232,23 @@ func (t *Troubles) Lost(ctx context.Context, tenant, workflowID string) (*earmar
 	if err != nil {
 		return nil, ignoreNotFound(err)
 	}
-	for _, event := range answer.GetHistory().GetEvents() {
-		started := event.GetWorkflowExecutionStartedEventAttributes()
-		var input ReservationInput
-		if err := converter.GetDefaultDataConverter().FromPayloads(started.GetInput(), &input); err != nil {
-			return nil, fmt.Errorf("the input of %s does not decode: %w", workflowID, err)
-		}
-		if input.Admission.Tenant != tenant {
-			break
-		}
-		request := input.Admission.Request
-		at := event.GetEventTime().AsTime()
-		expires := at.Add(request.TTL())
-		return &earmark.Reservation{
-			ID: input.Admission.ID, State: earmark.StateHeld, Scopes: request.Scopes, Amounts: request.Amounts, Metadata: request.Metadata,
-			CreatedAt: at, ExpiresAt: &expires, OnExpiry: request.OnExpiry, WorkflowID: workflowID, Lost: true,
-		}, nil
+	events := answer.GetHistory().GetEvents()
+	if len(events) == 0 {
+		return nil, nil
 	}
-	return nil, nil
+	var input ReservationInput
+	if err := converter.GetDefaultDataConverter().FromPayloads(events[0].GetWorkflowExecutionStartedEventAttributes().GetInput(), &input); err != nil {
+		return nil, fmt.Errorf("the input of %s does not decode: %w", workflowID, err)
+	}
+	if input.Admission.Tenant != tenant {
+		return nil, nil
+	}
+	request, at := input.Admission.Request, events[0].GetEventTime().AsTime()
+	expires := at.Add(request.TTL())
+	return &earmark.Reservation{
+		ID: input.Admission.ID, State: earmark.StateHeld, Scopes: request.Scopes, Amounts: request.Amounts, Metadata: request.Metadata,
+		CreatedAt: at, ExpiresAt: &expires, OnExpiry: request.OnExpiry, WorkflowID: workflowID, Lost: true,
+	}, nil
 }
 
 // Searches are the queries that find in Temporal UI what is stuck, as of now.

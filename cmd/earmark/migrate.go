@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
 	"github.com/earmark-dev/earmark/internal/postgres"
@@ -98,12 +99,28 @@ func migrateUp(ctx context.Context, out io.Writer, pool *pgxpool.Pool) error {
 func registerAttributes(ctx context.Context, out io.Writer, c client.Client, namespace string) error {
 	added, err := workflows.AddSearchAttributes(ctx, c, namespace)
 	if err != nil {
-		return fmt.Errorf("the search attributes were not registered in namespace %s (an administrator may have to, or use --without-search-attributes): %w", namespace, err)
+		return attributesRefused(namespace, err)
 	}
 	if len(added) > 0 {
 		fmt.Fprintf(out, "registered the search attributes %s in namespace %s\n", strings.Join(added, ", "), namespace)
 	}
 	return nil
+}
+
+// attributesRefused says who can register the search attributes where this account
+// may not, and how.
+func attributesRefused(namespace string, err error) error {
+	var denied *serviceerror.PermissionDenied
+	if !errors.As(err, &denied) {
+		return fmt.Errorf("the search attributes were not registered in namespace %s; try again, or use --without-search-attributes: %w", namespace, err)
+	}
+	var commands strings.Builder
+	for _, name := range sortedKeys(workflows.SearchAttributes()) {
+		fmt.Fprintf(&commands, "\n  temporal operator search-attribute create --namespace %s --name %s --type %s", namespace, name, workflows.SearchAttributes()[name])
+	}
+	return fmt.Errorf("this account may not register search attributes in namespace %s (%w).\n"+
+		"The schema is up to date. Whoever administers Temporal can register them, as below, or on the namespace's page in Temporal Cloud;\n"+
+		"or pass --without-search-attributes here and to serve and worker: all works but the searches in Temporal UI.%s", namespace, err, commands.String())
 }
 
 func printMigrations(ctx context.Context, out io.Writer, pool *pgxpool.Pool) error {

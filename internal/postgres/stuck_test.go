@@ -41,6 +41,8 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 	task := hold("task failing", "acme")
 	late(task, time.Hour)
 	gone := hold("workflow gone", "acme")
+	_, err := b.pool.Exec(ctx(), "UPDATE earmark.reservations SET created_at = created_at - interval '10 seconds' WHERE id = $1", gone.ID)
+	require.NoError(t, err)
 	goneSettled := hold("workflow gone, settled", "acme")
 	b.commit(goneSettled, tokens(3))
 	settled := hold("settled past its failing workflow", "acme")
@@ -65,13 +67,13 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 		}
 	}
 	all := []string{
-		"settled past its failing workflow: task_failing", "workflow gone: orphan", "task failing: task_failing", "settlement failing: settlement_failing",
-		"orphan in review: orphan", "orphan: orphan", "review: review", "overdue: overdue",
+		"settled past its failing workflow: task_failing", "task failing: task_failing", "settlement failing: settlement_failing",
+		"orphan in review: orphan", "orphan: orphan", "review: review", "overdue: overdue", "workflow gone: orphan",
 	}
 	require.Equal(t, all, list(earmark.ReservationFilter{}, troubled))
 	require.Equal(t, all, list(earmark.ReservationFilter{Limit: 2}, troubled))
-	require.Equal(t, all[5:6], list(earmark.ReservationFilter{Scope: "acmecorp"}, troubled))
-	require.Equal(t, []string{all[1], all[4], all[5]}, list(earmark.ReservationFilter{StuckReason: earmark.StuckOrphan, Limit: 1}, troubled))
+	require.Equal(t, all[4:5], list(earmark.ReservationFilter{Scope: "acmecorp"}, troubled))
+	require.Equal(t, []string{all[3], all[4], all[7]}, list(earmark.ReservationFilter{StuckReason: earmark.StuckOrphan, Limit: 1}, troubled))
 	require.Equal(t, []string{"task failing: overdue", "orphan in review: orphan", "orphan: orphan", "review: review", "overdue: overdue"},
 		list(earmark.ReservationFilter{}, earmark.Troubled{}), "what Postgres knows alone")
 	foreign, err := b.Stuck(ctx(), "other", earmark.ReservationFilter{}, troubled)

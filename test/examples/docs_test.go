@@ -60,33 +60,47 @@ var covered = map[string]struct {
 	blocks int
 	by     string
 }{
-	"README.md/Run it/sh":                          {1, "is what the tests of earmark dev do"},
-	"README.md/Reserve, commit, look/sh":           {4, "TestReadmeWalk"},
-	"README.md/Reserve, commit, look/json":         {4, "TestReadmeWalk"},
-	"README.md/Reserve, commit, look/go":           {1, "TestGoSnippets"},
-	"README.md/See the race happen, and then not/": {1, "output of earmark demo, whose own test runs it"},
-	"README.md/States/":                            {1, "a picture"},
-	"README.md/Replay real traffic/sh":             {1, "TestReadmeReplay"},
-	"README.md/Your own Temporal and Postgres/sh":  {2, "the first by TestReadmeOwnServices; the second needs an account of Temporal Cloud"},
-	"docs/design.md/States/":                       {1, "a picture"},
-	"docs/design.md/Admission/":                    {1, "a picture"},
-	"docs/client.md//sh":                           {1, "gets the module"},
-	"docs/client.md//go":                           {1, "TestGoSnippets"},
-	"docs/client.md/A guard in three lines/go":     {2, "TestGoSnippets"},
-	"docs/client.md/Streams/go":                    {1, "TestGoSnippets"},
-	"docs/client.md/Middleware for net/http/go":    {2, "TestGoSnippets"},
-	"docs/cli.md/Budgets/console":                  {1, "TestShellSessions"},
-	"docs/cli.md/Reservations/console":             {1, "TestShellSessions"},
-	"docs/cli.md/Exit codes/sh":                    {1, "TestShellScript"},
-	"docs/cli.md/Completion/sh":                    {1, "depends on the reader's shell; the command has its own test"},
-	"docs/observability.md//sh":                    {2, "the worker in TestMetricsTellWhatHappened; there is no Docker where tests run, the file is checked in test/compose"},
-	"docs/observability.md/Traces/sh":              {1, "TestOneTraceAReservation, with serve in the place of dev"},
+	"README.md/Run it/sh":                              {1, "is what the tests of earmark dev do"},
+	"README.md/Reserve, commit, look/sh":               {4, "TestReadmeWalk"},
+	"README.md/Reserve, commit, look/json":             {4, "TestReadmeWalk"},
+	"README.md/Reserve, commit, look/go":               {1, "TestGoSnippets"},
+	"README.md/See the race happen, and then not/":     {1, "output of earmark demo, whose own test runs it"},
+	"README.md/States/":                                {1, "a picture"},
+	"README.md/Replay real traffic/sh":                 {1, "TestReadmeReplay"},
+	"README.md/Your own Temporal and Postgres/sh":      {2, "the first by TestReadmeOwnServices; the second needs an account of Temporal Cloud"},
+	"docs/design.md/States/":                           {1, "a picture"},
+	"docs/design.md/Admission/":                        {1, "a picture"},
+	"docs/client.md//sh":                               {1, "gets the module"},
+	"docs/client.md//go":                               {1, "TestGoSnippets"},
+	"docs/client.md/A guard in three lines/go":         {2, "TestGoSnippets"},
+	"docs/client.md/Streams/go":                        {1, "TestGoSnippets"},
+	"docs/client.md/Middleware for net/http/go":        {2, "TestGoSnippets"},
+	"docs/cli.md/Budgets/console":                      {1, "TestShellSessions"},
+	"docs/cli.md/Reservations/console":                 {1, "TestShellSessions"},
+	"docs/cli.md/Exit codes/sh":                        {1, "TestShellScript"},
+	"docs/cli.md/Completion/sh":                        {1, "depends on the reader's shell; the command has its own test"},
+	"docs/observability.md//sh":                        {2, "the worker in TestMetricsTellWhatHappened; there is no Docker where tests run, the file is checked in test/compose"},
+	"docs/observability.md/Traces/sh":                  {1, "TestOneTraceAReservation, with serve in the place of dev"},
+	"docs/runbook.md//sh":                              {1, "TestRunbookLooks"},
+	"docs/runbook.md/Settlement failing/sql":           {1, "TestRunbookLooks"},
+	"docs/runbook.md/A broken system, settled/console": {7, "TestRunbook"},
+	"docs/runbook.md/EarmarkDown/sh":                   {1, "TestRunbookLooks"},
+	"docs/runbook.md/EarmarkOverdueHolds/sh":           {1, "TestRunbookLooks"},
+	"docs/runbook.md/EarmarkOrphans/sh":                {1, "TestRunbookLooks"},
+	"docs/runbook.md/EarmarkReviewWaiting/sh":          {1, "TestRunbookLooks"},
+	"docs/runbook.md/EarmarkSettlementFailing/sh":      {1, "TestRunbookLooks"},
+	"docs/runbook.md/EarmarkSweeperStalled/sh":         {1, "TestRunbookLooks"},
+	"docs/runbook.md/EarmarkReconcilerStalled/sh":      {1, "TestRunbookLooks"},
+	"docs/runbook.md/EarmarkAdmissionUnknown/sh":       {1, "TestRunbookLooks"},
+	"docs/runbook.md/EarmarkAdmissionSlow/sh":          {1, "TestRunbookLooks"},
+	"docs/runbook.md/EarmarkPoolExhausted/sql":         {1, "TestRunbookLooks"},
+	"docs/runbook.md/EarmarkLateCommits/sh":            {1, "TestRunbookLooks"},
 }
 
 func TestEveryExampleIsCovered(t *testing.T) {
 	t.Parallel()
 	seen := map[string]int{}
-	for _, document := range []string{"README.md", "docs/design.md", "docs/client.md", "docs/cli.md", "docs/observability.md"} { // docs/migrating.md: examples/migrating
+	for _, document := range []string{"README.md", "docs/design.md", "docs/client.md", "docs/cli.md", "docs/observability.md", "docs/runbook.md"} { // docs/migrating.md: examples/migrating
 		for _, b := range blocksOf(t, document) {
 			key := document + "/" + b.section + "/" + b.language
 			require.Contains(t, covered, key, "an example that no test runs:\n%s", b.text)
@@ -110,8 +124,8 @@ func requireParts(t *testing.T, shown, got string) {
 	require.Regexp(t, "^"+strings.Join(parts, ".*?")+"$", squeeze(got))
 }
 
-// bash runs a script against the stack, with the earmark binary as bin/earmark and
-// on the PATH.
+// bash runs a script against the stack, with the earmark binary as bin/earmark, and
+// it and temporal on the PATH.
 func bash(t *testing.T, s *stack.Stack, server *stack.Server, script string) string {
 	t.Helper()
 	root, err := stack.ModuleRoot()
@@ -119,6 +133,7 @@ func bash(t *testing.T, s *stack.Stack, server *stack.Server, script string) str
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "bin"), 0o700))
 	require.NoError(t, os.Symlink(stack.Binary(t), filepath.Join(dir, "bin", "earmark")))
+	require.NoError(t, os.Symlink(temporalCLI(t), filepath.Join(dir, "bin", "temporal")))
 	require.NoError(t, os.Symlink(filepath.Join(root, "examples"), filepath.Join(dir, "examples")))
 	script = strings.NewReplacer("http://127.0.0.1:8080", server.URL, "/tmp/", dir+"/").Replace(script)
 	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script)

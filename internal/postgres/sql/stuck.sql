@@ -9,6 +9,7 @@ WITH found AS (
     UNION SELECT id FROM earmark.reservations WHERE orphan
     UNION SELECT unnest($5::text[]) UNION SELECT unnest($6::text[])
     UNION SELECT id FROM earmark.reservations WHERE id = ANY ($10::text[]) AND state IN ('held', 'review')
+      AND created_at < clock_timestamp() - $4 * interval '1 millisecond' -- a workflow may start after its row
 ), stuck AS (
     SELECT r.*, CASE WHEN r.id = ANY ($5) THEN 'task_failing' WHEN r.id = ANY ($6) THEN 'settlement_failing'
                      WHEN r.orphan OR r.id = ANY ($10) THEN 'orphan' WHEN r.state = 'review' THEN 'review' ELSE 'overdue' END AS stuck_reason
