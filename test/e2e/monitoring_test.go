@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"os"
@@ -165,6 +166,7 @@ func TestMetricsTellOfTrouble(t *testing.T) {
 	locked := b.hold("locked", tokens("acme", 100, 60)).ID
 	tx, err := b.Pool().Begin(t.Context())
 	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }() // else a failed test would wait for its connection
 	_, err = tx.Exec(t.Context(), "SELECT FROM earmark.reservations WHERE id = $1 FOR UPDATE", locked)
 	require.NoError(t, err)
 	b.commit(locked, 40).status(t, http.StatusAccepted)
