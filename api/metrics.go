@@ -47,7 +47,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}, []string{"outcome"}),
 		settlements: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "earmark_settlements_total",
-			Help: "Valid commits, releases, extends and charges, by outcome; an error counts by its code.",
+			Help: "Valid commits, releases, extends, adoptions and charges, by outcome; an error counts by its code.",
 		}, []string{"verb", "outcome"}),
 		admissionSeconds: factory.NewHistogram(prometheus.HistogramOpts{
 			Name:    "earmark_admission_duration_seconds",
@@ -56,7 +56,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}),
 		settlementSeconds: factory.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "earmark_settlement_duration_seconds",
-			Help:    "Time to settle, extend or charge over HTTP, in seconds.",
+			Help:    "Time to settle, extend, adopt or charge over HTTP, in seconds.",
 			Buckets: secondsBuckets,
 		}, []string{"verb"}),
 	}
@@ -65,7 +65,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	for _, outcome := range []string{string(earmark.OutcomeApplied), string(earmark.OutcomeSame), string(earmark.OutcomeDenied), string(earmark.CodeAdmissionUnknown)} {
 		m.admissions.WithLabelValues(outcome)
 	}
-	for _, verb := range []string{"commit", "release", "extend", "charge"} {
+	for _, verb := range []string{"commit", "release", "extend", "adopt", "charge"} {
 		m.settlements.WithLabelValues(verb, string(earmark.OutcomeApplied))
 		m.settlementSeconds.WithLabelValues(verb)
 	}

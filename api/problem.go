@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -148,7 +149,8 @@ func (s *server) logFault(c *gin.Context, e *earmark.Error, words httpWords) {
 		slog.String("route", c.FullPath()),
 		slog.Int("status", words.status),
 		slog.String("code", string(e.Code)),
-		slog.String("reservation_id", e.ReservationID),
+		slog.String("reservation_id", cmp.Or(e.ReservationID, c.GetString(reservationIDKey))),
+		slog.String("tenant", earmark.DefaultTenant),
 		slog.String("error", e.Error()))
 }
 

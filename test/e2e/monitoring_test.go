@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"os"
@@ -110,25 +111,15 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	worker := b.workerWithMetrics()
 	b.lived()
 	here, there := scrape(t, b.base), scrape(t, worker)
-	sum := func(name string) (total int) {
-		for _, text := range []string{here, there} {
-			match := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\d+)$`).FindStringSubmatch(text)
-			if match != nil {
-				n, err := strconv.Atoi(match[1])
-				require.NoError(t, err)
-				total += n
-			}
-		}
-		return total
-	}
-	require.Equal(t, 1, sum("earmark_late_commits_total"))
-	require.Equal(t, 20, sum(`earmark_overage_total{unit="tokens"}`))
-	require.Equal(t, 3, sum(`earmark_ledger_transitions_total{outcome="applied",transition="reserve"}`))
-	require.Equal(t, 2, sum(`earmark_ledger_transitions_total{outcome="applied",transition="commit"}`))
-	require.Equal(t, 1, sum(`earmark_ledger_transitions_total{outcome="applied",transition="expire"}`))
-	require.Equal(t, 3, sum(`earmark_admissions_total{outcome="applied"}`))
-	require.Equal(t, 4, sum("earmark_admission_duration_seconds_count"))
-	require.Equal(t, 2, sum(`earmark_settlement_duration_seconds_count{verb="commit"}`))
+	total := func(name string) int { return sum(t, name, here, there) }
+	require.Equal(t, 1, total("earmark_late_commits_total"))
+	require.Equal(t, 20, total(`earmark_overage_total{unit="tokens"}`))
+	require.Equal(t, 3, total(`earmark_ledger_transitions_total{outcome="applied",transition="reserve"}`))
+	require.Equal(t, 2, total(`earmark_ledger_transitions_total{outcome="applied",transition="commit"}`))
+	require.Equal(t, 1, total(`earmark_ledger_transitions_total{outcome="applied",transition="expire"}`))
+	require.Equal(t, 3, total(`earmark_admissions_total{outcome="applied"}`))
+	require.Equal(t, 4, total("earmark_admission_duration_seconds_count"))
+	require.Equal(t, 2, total(`earmark_settlement_duration_seconds_count{verb="commit"}`))
 	for _, text := range []string{here, there} {
 		for _, line := range []string{
 			`earmark_ledger_up 1`, `earmark_open_reservations{state="held"} 1`, `earmark_held_amount{unit="tokens"} 100`, `earmark_orphan_reservations 0`,
@@ -140,6 +131,49 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusOK, response.StatusCode)
+}
+
+// sum adds up one series over processes; 0 where none has it.
+func sum(t *testing.T, name string, texts ...string) (total int) {
+	t.Helper()
+	for _, text := range texts {
+		match := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\d+)$`).FindStringSubmatch(text)
+		if match != nil {
+			n, err := strconv.Atoi(match[1])
+			require.NoError(t, err)
+			total += n
+		}
+	}
+	return total
+}
+
+// A lost workflow is counted when the reconciler finds it, and a settlement that
+// fails past its quick tries each time it does.
+func TestMetricsTellOfTrouble(t *testing.T) {
+	t.Parallel()
+	b := setup(t, stack.Options{})
+	b.budget("acme", "tokens", 1000)
+	lost := b.hold("lost", tokens("acme", 100, 60)).ID
+	require.NoError(t, b.Client().TerminateWorkflow(t.Context(), "reservation-"+lost, "", "a test"))
+	b.reconcile()
+	stack.Eventually(t, moment, "an orphan to be counted", func() bool {
+		text := scrape(t, b.base)
+		return sum(t, "earmark_reconciler_orphans_total", text) == 1 && sum(t, "earmark_reconciler_adopted_total", text) == 1 &&
+			sum(t, `earmark_reconciler_runs_total{outcome="ok"}`, text) >= 1
+	})
+
+	// Somebody keeps the row to themselves.
+	locked := b.hold("locked", tokens("acme", 100, 60)).ID
+	tx, err := b.Pool().Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }() // else a failed test would wait for its connection
+	_, err = tx.Exec(t.Context(), "SELECT FROM earmark.reservations WHERE id = $1 FOR UPDATE", locked)
+	require.NoError(t, err)
+	b.commit(locked, 40).status(t, http.StatusAccepted)
+	const failures = `earmark_settlement_failures_total{activity="Commit"}`
+	stack.Eventually(t, moment, "failures to be counted", func() bool { return sum(t, failures, scrape(t, b.base)) >= 2 })
+	require.NoError(t, tx.Rollback(t.Context()))
+	b.awaitState(locked, earmark.StateCommitted, moment)
 }
 
 // A Postgres that is away leaves the numbers out, and the rest of the metrics in.

@@ -3,10 +3,12 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -18,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/earmark-dev/earmark"
@@ -25,8 +28,10 @@ import (
 	"github.com/earmark-dev/earmark/test/stack"
 )
 
-// traces is a collector of OpenTelemetry that keeps what it is sent.
+// traces is a collector of OpenTelemetry, by HTTP and by gRPC, that keeps what it is
+// sent.
 type traces struct {
+	collector.UnimplementedTraceServiceServer
 	url string
 
 	mu    sync.Mutex
@@ -59,6 +64,10 @@ func (c *traces) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
+	_, _ = c.Export(r.Context(), &request)
+}
+
+func (c *traces) Export(_ context.Context, request *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, resource := range request.GetResourceSpans() {
@@ -66,6 +75,7 @@ func (c *traces) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			c.spans = append(c.spans, scope.GetSpans()...)
 		}
 	}
+	return &collector.ExportTraceServiceResponse{}, nil
 }
 
 // of are the spans of one trace, by name.
@@ -171,6 +181,27 @@ func (b *bundle) logLine(route, id string) map[string]any {
 	}
 	require.FailNow(b.t, "the log has no such line", "%s %s:\n%s", route, id, b.server.Log())
 	return nil
+}
+
+func TestTracesOverGRPC(t *testing.T) {
+	t.Parallel()
+	c := &traces{}
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := grpc.NewServer()
+	collector.RegisterTraceServiceServer(server, c)
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	s := stack.New(t, stack.Options{})
+	s.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+	s.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+listener.Addr().String())
+	process := s.Serve().Ready()
+	b := &bundle{Stack: s, api: api{t: t, base: process.URL}, server: process}
+	b.budget("acme", "tokens", 1000)
+	id := b.hold("one", tokens("acme", 100, 60)).ID
+	b.commit(id, 40).status(t, http.StatusOK)
+	process.Stop() // which sends what is left
+	require.Subset(t, slices.Collect(maps.Keys(c.of(tracing.TraceID(id).String()))), layers)
 }
 
 // A collector that is away costs nothing but its traces, and a variable that makes

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,6 +99,35 @@ func TestDashboardIsWhole(t *testing.T) {
 		metrics, err := metricsOf(query)
 		require.NoError(t, err)
 		require.NotEmpty(t, metrics, query)
+	}
+}
+
+// foreign are the metrics that Prometheus makes itself.
+var foreign = []string{"up", "ALERTS"}
+
+// What test/e2e looks for in a scrape are all names there are, but for what
+// Prometheus makes itself or is recorded.
+func TestMetricsAreFoundByTheirNames(t *testing.T) {
+	t.Parallel()
+	alerts, recording, err := readRules(root)
+	require.NoError(t, err)
+	dashboard, err := readDashboard(root)
+	require.NoError(t, err)
+	queries := dashboard.queries()
+	known := slices.Clone(foreign)
+	for _, rule := range append(alerts, recording...) {
+		queries = append(queries, rule.Expr)
+		if rule.Record != "" {
+			known = append(known, rule.Record)
+		}
+	}
+	scraped := regexp.MustCompile(`^(earmark|temporal|go|process)_[a-z0-9_]+$`) // as in test/e2e
+	for _, query := range queries {
+		metrics, err := metricsOf(query)
+		require.NoError(t, err)
+		for _, name := range metrics {
+			require.True(t, slices.Contains(known, name) || scraped.MatchString(name), "%s in %s", name, query)
+		}
 	}
 }
 
