@@ -84,8 +84,8 @@ function look() {
     if (isOld(one)) setText(note, `Not current: this is from ${clock(one.asOf)}, ${span(ageMS(one) / 1000)} ago.`);
     if (one.asOf === null && one.fault) setText(find(".lead", one.node), `This could not be loaded: the server ${words(one.fault)}.`);
   }
-  const oldest = parts.reduce((a, b) => ((b.asOf ?? 0) < (a.asOf ?? 0) ? b : a));
-  if (oldest.asOf !== null) setText(find("#refreshed"), refreshedWords(oldest));
+  const loaded = parts.filter((one) => one.asOf !== null).sort((a, b) => a.asOf - b.asOf);
+  if (loaded.length) setText(find("#refreshed"), refreshedWords(loaded[0]));
   showTrouble();
 }
 

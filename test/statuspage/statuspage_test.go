@@ -192,7 +192,8 @@ func TestBrowserServerAway(t *testing.T) {
 	_, err := newClient(t, server).CreateBudget(context.Background(), limited("acme", 1_000))
 	require.NoError(t, err)
 	v := open(t, server.URL)
-	v.await(`document.querySelector("#budgets-count").innerText === "1"`)
+	v.await(`document.querySelector("#budgets-count").innerText === "1" && document.querySelector("#stuck-count").innerText === "0"`)
+	v.await(`document.querySelector("#holds-count").innerText === "0" && document.querySelector("#health").innerText.includes("up")`)
 	v.content()
 	require.Zero(t, ask[int](v, `document.querySelectorAll("[data-old]").length`))
 
