@@ -236,7 +236,7 @@ func TestBrowserPostgresAway(t *testing.T) {
 	require.Contains(t, v.text("#health"), "Temporal up")
 	require.Contains(t, v.text("#trouble"), "What you see is old.")
 	late := open(t, server.URL) // a visitor who has seen nothing before
-	late.await(`document.querySelector("#budgets .lead").innerText.startsWith("This could not be loaded: the server says: ")`)
+	late.await(`document.querySelector("#budgets .lead").innerText.startsWith("Not loaded. The server says: ")`)
 	require.Empty(t, late.text("#budgets table"))
 
 	s.Postgres.Start()
