@@ -13,18 +13,22 @@ const restFactor = 9;
 const oldAfterMS = 15_000;
 const lookMS = 1_000; // how often the page looks how old it has become
 
+const services = [["postgres", "Postgres"], ["temporal", "Temporal"]];
+
 const health = {
+  down: "", // what is, and why
   load: () => get("readyz", 503),
   show({ checks }) {
-    const services = [["postgres", "Postgres"], ["temporal", "Temporal"]];
-    const say = (item, [name, title]) => {
-      const { status, detail } = checks[name];
-      item.dataset.status = status;
-      setText(item, status === "up" ? `${title} up` : `${title} down: ${detail}`);
-    };
-    sync(find("#health"), services, ([name]) => name, () => make("li"), say);
+    sync(find("#health"), services, ([name]) => name, () => make("li"), (item, [name, title]) => {
+      item.dataset.status = checks[name].status;
+      setText(item, `${title} ${checks[name].status}`);
+    });
+    health.down = services.filter(([name]) => checks[name].status !== "up").map(([name, title]) => `${title} is down: ${checks[name].detail}.`).join(" ");
   },
-  lost: () => sync(find("#health"), ["Health unknown"], (text) => text, (text) => make("li", { "data-status": "unknown", text }), () => {}),
+  lost() {
+    sync(find("#health"), ["Health unknown"], (text) => text, (text) => make("li", { "data-status": "unknown", text }), () => {});
+    health.down = "";
+  },
 };
 
 // A part of the page: how it is loaded and shown, since when its answer stands, and what went wrong the last time.
@@ -98,7 +102,7 @@ function refreshedWords(oldest) {
 let toldTrouble = "";
 
 function showTrouble() {
-  let text = parts.find((one) => one.fault)?.fault.message ?? "";
+  let text = health.down || (parts.find((one) => one.fault)?.fault.message ?? "");
   if (parts.some(isOld)) {
     text ||= paused ? "Refreshing is paused." : "The page has not been refreshed for a while.";
     text += " What you see is old.";
@@ -106,7 +110,7 @@ function showTrouble() {
   const box = find("#trouble");
   box.hidden = text === "";
   setText(box, text);
-  document.body.toggleAttribute("data-trouble", text !== "");
+  document.body.toggleAttribute("data-outdated", parts.some(isOld));
   if (text !== toldTrouble) tell(text || "The page is current again.");
   toldTrouble = text;
 }

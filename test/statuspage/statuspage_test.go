@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -232,8 +233,8 @@ func TestBrowserPostgresAway(t *testing.T) {
 	v.await(`document.querySelector("#budgets-count").innerText === "1"`)
 
 	s.Postgres.Stop()
-	v.await(`document.querySelectorAll("section[data-old]").length === 3 && document.querySelector("#health").innerText.includes("Postgres down: ")`)
-	require.Contains(t, v.text("#health"), "Temporal up")
+	v.await(`document.querySelectorAll("section[data-old]").length === 3 && document.querySelector("#trouble").innerText.startsWith("Postgres is down: ")`)
+	require.Equal(t, []string{"Postgres down", "Temporal up"}, strings.Split(v.text("#health"), "\n"))
 	require.Contains(t, v.text("#trouble"), "What you see is old.")
 	late := open(t, server.URL) // a visitor who has seen nothing before
 	late.await(`document.querySelector("#budgets .lead").innerText.startsWith("Not loaded. The server says: ")`)
