@@ -130,13 +130,14 @@ func Server(addr string, handler http.Handler) *http.Server {
 
 // server is what the handlers share.
 type server struct {
-	ledger   Ledger
-	guard    Guard
-	patience time.Duration // for the read before an admission
-	uiBase   string        // of one workflow, its id to be added; empty when not configured
-	log      *slog.Logger
-	metrics  *metrics
-	lookout  lookout
+	ledger    Ledger
+	guard     Guard
+	patience  time.Duration // for the read before an admission
+	uiBase    string        // of one workflow, its id to be added; empty when not configured
+	log       *slog.Logger
+	metrics   *metrics
+	lookout   lookout
+	overviews overviews
 }
 
 func init() {
@@ -155,13 +156,14 @@ func New(options Options) http.Handler {
 		options.Registry = prometheus.NewRegistry()
 	}
 	s := &server{
-		ledger:   options.Ledger,
-		guard:    options.Guard,
-		patience: options.AdmissionDeadline,
-		uiBase:   workflowBase(options.UIURL, options.Namespace),
-		log:      options.Logger,
-		metrics:  newMetrics(options.Registry),
-		lookout:  lookout{troubles: options.Troubles, ledger: options.Ledger, log: options.Logger},
+		ledger:    options.Ledger,
+		guard:     options.Guard,
+		patience:  options.AdmissionDeadline,
+		uiBase:    workflowBase(options.UIURL, options.Namespace),
+		log:       options.Logger,
+		metrics:   newMetrics(options.Registry),
+		lookout:   lookout{troubles: options.Troubles, ledger: options.Ledger, log: options.Logger},
+		overviews: overviews{ledger: options.Ledger},
 	}
 
 	router := gin.New()

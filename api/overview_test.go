@@ -2,6 +2,8 @@ package api
 
 import (
 	"net/http"
+	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,8 +31,8 @@ func TestOverview(t *testing.T) {
 	require.Equal(t, f.overview.Ages, got.Ages)
 	require.Equal(t, uiURL+"namespaces/default/workflows/"+held.WorkflowID, got.Oldest[0].UIURL)
 
-	f.overview = earmark.Overview{At: testTime, Complete: true, Ages: []earmark.OverviewAge{}}
-	x := b.do("GET", "/v1/overview", "").status(http.StatusOK)
+	empty := &fake{overview: earmark.Overview{At: testTime, Complete: true, Ages: []earmark.OverviewAge{}}}
+	x := setup(t, empty).do("GET", "/v1/overview", "").status(http.StatusOK)
 	require.Contains(t, string(x.body), `"oldest":[]`)
 }
 
@@ -40,4 +42,31 @@ func TestOverviewThatFails(t *testing.T) {
 	b.do("GET", "/v1/overview", "").problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
 	p := b.do("GET", "/v1/overview?limit=1", "").problem(http.StatusBadRequest, earmark.CodeInvalidRequest)
 	require.Equal(t, "limit", p.Field)
+}
+
+// However many watch, the ledger is asked once in a while; a failure is nothing to tell again.
+func TestOverviewIsShared(t *testing.T) {
+	t.Parallel()
+	f := &fake{err: earmark.Errorf(earmark.CodeUnavailable, "away"), overview: earmark.Overview{At: testTime, Held: 7, Ages: []earmark.OverviewAge{}}}
+	b := setup(t, f)
+	b.do("GET", "/v1/overview", "").status(http.StatusServiceUnavailable)
+	f.err = nil
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			b.handler.ServeHTTP(httptest.NewRecorder(), newRequest("GET", "/v1/overview", ""))
+		})
+	}
+	group.Wait()
+	require.EqualValues(t, 7, decoded[earmark.Overview](b.do("GET", "/v1/overview", "").status(http.StatusOK)).Held)
+	require.Equal(t, []string{"Overview", "Overview"}, f.names())
+}
+
+func TestOverviewIsNotToldForLong(t *testing.T) {
+	t.Parallel()
+	f := &fake{overview: earmark.Overview{Held: 1}}
+	o := overviews{ledger: f, at: time.Now().Add(-overviewFor), told: earmark.Overview{Held: 7}}
+	got, err := o.latest(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, got.Held)
 }

@@ -50,7 +50,7 @@ export function pager(node, first, size, total, turn) {
 }
 
 // link leads to a reservation's workflow in Temporal UI; where that is not known, it is null.
-export const link = (r, text) => (/^https?:/.test(r.ui_url) ? make("a", { href: r.ui_url, text }) : null);
+export const link = (r, text) => (/^https?:/.test(r.ui_url) ? make("a", { href: r.ui_url, text, "aria-label": `${text}: ${r.id}` }) : null);
 
 const news = find("#news");
 

@@ -14,6 +14,9 @@ export function quote(text) {
   return /^[\w.:/@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
+// Fault is an answer that is none, or not the one that was asked for. Its message is a sentence.
+export class Fault extends Error {}
+
 // get answers with what the server says. alsoFine is a status, other than those of success, whose body is wanted.
 export async function get(path, alsoFine) {
   let response, text;
@@ -21,15 +24,15 @@ export async function get(path, alsoFine) {
     response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(timeoutMS) });
     text = await response.text();
   } catch (fault) {
-    throw Object.assign(new Error(fault.name === "TimeoutError" ? `gave no answer within ${timeoutMS / 1000} s` : "does not answer"), { away: true });
+    throw new Fault(fault.name === "TimeoutError" ? `The server gave no answer within ${timeoutMS / 1000} s.` : "The server does not answer.");
   }
   let body;
   try {
     body = parse(text);
   } catch { // a proxy's page, most likely
-    throw Object.assign(new Error(`answers with status ${response.status} and no JSON`), { away: true });
+    throw new Fault(`What answers with status ${response.status} is not Earmark.`);
   }
-  if (!response.ok && response.status !== alsoFine) throw new Error(body.detail ?? `status ${response.status}`);
+  if (!response.ok && response.status !== alsoFine) throw new Fault(`The server says: ${body.detail ?? `status ${response.status}`}.`);
   return body;
 }
 

@@ -2,7 +2,7 @@
 import * as budgets from "./budgets.js";
 import { find, make, setText, sync, tell } from "./dom.js";
 import * as holds from "./holds.js";
-import { get } from "./server.js";
+import { Fault, get } from "./server.js";
 import * as stuck from "./stuck.js";
 import { clock, span } from "./words.js";
 
@@ -13,18 +13,22 @@ const restFactor = 9;
 const oldAfterMS = 15_000;
 const lookMS = 1_000; // how often the page looks how old it has become
 
+const services = [["postgres", "Postgres"], ["temporal", "Temporal"]];
+
 const health = {
+  down: "", // what is, and why
   load: () => get("readyz", 503),
   show({ checks }) {
-    const services = [["postgres", "Postgres"], ["temporal", "Temporal"]];
-    const say = (item, [name, title]) => {
-      const { status, detail } = checks[name];
-      item.dataset.status = status;
-      setText(item, status === "up" ? `${title} up` : `${title} down: ${detail}`);
-    };
-    sync(find("#health"), services, ([name]) => name, () => make("li"), say);
+    sync(find("#health"), services, ([name]) => name, () => make("li"), (item, [name, title]) => {
+      item.dataset.status = checks[name].status;
+      setText(item, `${title} ${checks[name].status}`);
+    });
+    health.down = services.filter(([name]) => checks[name].status !== "up").map(([name, title]) => `${title} is down: ${checks[name].detail}.`).join(" ");
   },
-  lost: () => sync(find("#health"), ["Health unknown"], (text) => text, (text) => make("li", { "data-status": "unknown", text }), () => {}),
+  lost() {
+    sync(find("#health"), ["Health unknown"], (text) => text, (text) => make("li", { "data-status": "unknown", text }), () => {});
+    health.down = "";
+  },
 };
 
 // A part of the page: how it is loaded and shown, since when its answer stands, and what went wrong the last time.
@@ -42,13 +46,14 @@ let waitMS = everyMS;
 let timer;
 
 async function refreshPart(one) {
-  const asked = Date.now(); // what the answer says was true at this time or later
+  const asked = Date.now(); // the server's answer may be 2 seconds older, for it tells many the same
   try {
     one.show(await one.load());
     one.asOf = asked;
     one.fault = null;
   } catch (fault) {
-    one.fault = fault;
+    if (!(fault instanceof Fault)) console.error(fault); // of this page
+    one.fault = fault instanceof Fault ? fault : new Fault(`This page is broken: ${fault.message}.`);
   }
 }
 
@@ -82,10 +87,10 @@ function look() {
     if (!note) continue;
     note.hidden = !isOld(one);
     if (isOld(one)) setText(note, `Not current: this is from ${clock(one.asOf)}, ${span(ageMS(one) / 1000)} ago.`);
-    if (one.asOf === null && one.fault) setText(find(".lead", one.node), `This could not be loaded: the server ${words(one.fault)}.`);
+    if (one.asOf === null && one.fault) setText(find(".lead", one.node), `Not loaded. ${one.fault.message}`);
   }
-  const oldest = parts.reduce((a, b) => ((b.asOf ?? 0) < (a.asOf ?? 0) ? b : a));
-  if (oldest.asOf !== null) setText(find("#refreshed"), refreshedWords(oldest));
+  const loaded = parts.filter((one) => one.asOf !== null).sort((a, b) => a.asOf - b.asOf);
+  if (loaded.length) setText(find("#refreshed"), refreshedWords(loaded[0]));
   showTrouble();
 }
 
@@ -94,22 +99,18 @@ function refreshedWords(oldest) {
   return `Refreshed ${clock(oldest.asOf)}`;
 }
 
-const words = (fault) => (fault.away ? fault.message : `says: ${fault.message}`);
-
 let toldTrouble = "";
 
 function showTrouble() {
-  const faults = parts.map((one) => one.fault).filter(Boolean);
-  const away = faults.find((fault) => fault.away);
-  let text = "";
-  if (away) text = `The server ${away.message}.`;
-  else if (faults.length) text = `The server ${words(faults[0])}.`;
-  else if (parts.some(isOld)) text = paused ? "Refreshing is paused." : "The page has not been refreshed for a while.";
-  if (text && parts.some(isOld)) text += " What you see is old.";
+  let text = health.down || (parts.find((one) => one.fault)?.fault.message ?? "");
+  if (parts.some(isOld)) {
+    text ||= paused ? "Refreshing is paused." : "The page has not been refreshed for a while.";
+    text += " What you see is old.";
+  }
   const box = find("#trouble");
   box.hidden = text === "";
   setText(box, text);
-  document.body.toggleAttribute("data-trouble", text !== "");
+  document.body.toggleAttribute("data-outdated", parts.some(isOld));
   if (text !== toldTrouble) tell(text || "The page is current again.");
   toldTrouble = text;
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -192,7 +193,8 @@ func TestBrowserServerAway(t *testing.T) {
 	_, err := newClient(t, server).CreateBudget(context.Background(), limited("acme", 1_000))
 	require.NoError(t, err)
 	v := open(t, server.URL)
-	v.await(`document.querySelector("#budgets-count").innerText === "1"`)
+	v.await(`document.querySelector("#budgets-count").innerText === "1" && document.querySelector("#stuck-count").innerText === "0"`)
+	v.await(`document.querySelector("#holds-count").innerText === "0" && document.querySelector("#health").innerText.includes("up")`)
 	v.content()
 	require.Zero(t, ask[int](v, `document.querySelectorAll("[data-old]").length`))
 
@@ -218,6 +220,31 @@ func TestBrowserServerAway(t *testing.T) {
 	v.press(kb.Enter)
 	v.await(`document.querySelector("#trouble").hidden`)
 	v.content()
+}
+
+// A server that answers without its Postgres says so, and keeps what was read before as old.
+func TestBrowserPostgresAway(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{OwnPostgres: true})
+	server := s.Serve().Ready()
+	_, err := newClient(t, server).CreateBudget(context.Background(), limited("acme", 1_000))
+	require.NoError(t, err)
+	v := open(t, server.URL)
+	v.await(`document.querySelector("#budgets-count").innerText === "1"`)
+
+	s.Postgres.Stop()
+	v.await(`document.querySelectorAll("section[data-old]").length === 3 && document.querySelector("#trouble").innerText.startsWith("Postgres is down: ")`)
+	require.Equal(t, []string{"Postgres down", "Temporal up"}, strings.Split(v.text("#health"), "\n"))
+	require.Contains(t, v.text("#trouble"), "What you see is old.")
+	late := open(t, server.URL) // a visitor who has seen nothing before
+	late.await(`document.querySelector("#budgets .lead").innerText.startsWith("Not loaded. The server says: ")`)
+	require.Empty(t, late.text("#budgets table"))
+
+	s.Postgres.Start()
+	for _, tab := range []*visit{v, late} {
+		tab.await(`document.querySelector("#trouble").hidden && document.querySelector("#budgets-count").innerText === "1"`)
+		tab.forgive()
+	}
 }
 
 func TestBrowserHiddenTabRests(t *testing.T) {
