@@ -235,24 +235,24 @@ func (t *Troubles) Lost(ctx context.Context, tenant, workflowID string) (*earmar
 	if err != nil {
 		return nil, ignoreNotFound(err)
 	}
-	for _, event := range answer.GetHistory().GetEvents() {
-		started := event.GetWorkflowExecutionStartedEventAttributes()
-		var input ReservationInput
-		if err := converter.GetDefaultDataConverter().FromPayloads(started.GetInput(), &input); err != nil {
-			return nil, fmt.Errorf("the input of %s does not decode: %w", workflowID, err)
-		}
-		if input.Admission.Tenant != tenant {
-			break
-		}
-		request := input.Admission.Request
-		at := event.GetEventTime().AsTime()
-		expires := at.Add(request.TTL())
-		return &earmark.Reservation{
-			ID: input.Admission.ID, State: earmark.StateHeld, Scopes: request.Scopes, Amounts: request.Amounts, Metadata: request.Metadata,
-			CreatedAt: at, ExpiresAt: &expires, OnExpiry: request.OnExpiry, WorkflowID: workflowID, Lost: true,
-		}, nil
+	events := answer.GetHistory().GetEvents()
+	if len(events) == 0 {
+		return nil, nil
 	}
-	return nil, nil
+	var input ReservationInput
+	if err := converter.GetDefaultDataConverter().FromPayloads(events[0].GetWorkflowExecutionStartedEventAttributes().GetInput(), &input); err != nil {
+		return nil, fmt.Errorf("the input of %s does not decode: %w", workflowID, err)
+	}
+	if input.Admission.Tenant != tenant {
+		return nil, nil
+	}
+	request := input.Admission.Request
+	at := events[0].GetEventTime().AsTime()
+	expires := at.Add(request.TTL())
+	return &earmark.Reservation{
+		ID: input.Admission.ID, State: earmark.StateHeld, Scopes: request.Scopes, Amounts: request.Amounts, Metadata: request.Metadata,
+		CreatedAt: at, ExpiresAt: &expires, OnExpiry: request.OnExpiry, WorkflowID: workflowID, Lost: true,
+	}, nil
 }
 
 // Searches are the queries that find in Temporal UI what is stuck, as of now.
