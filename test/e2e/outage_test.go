@@ -92,7 +92,9 @@ func TestPostgresAway(t *testing.T) {
 	b.requireBalance(budget, 100, 70)
 }
 
-// With Temporal away nothing is admitted, and the ledger still settles.
+// With Temporal away no admission is confirmed, and the ledger still settles. What was
+// reserved while its workflow did not start is there for the same key, and gets a
+// guardian.
 func TestTemporalAway(t *testing.T) {
 	t.Parallel()
 	b := setup(t, stack.Options{OwnTemporal: true, Grace: time.Second})
@@ -123,7 +125,7 @@ func TestTemporalAway(t *testing.T) {
 	}
 	require.Less(t, answers[0].took, stack.DefaultAdmissionDeadline+2*time.Second)
 	b.awaitState(expiring.ID, earmark.StateExpired, moment) // the sweeper needs no Temporal
-	b.requireBalance(budget, 100, 70)
+	b.requireBalance(budget, 200, 70)                       // "meanwhile" was reserved before it was known that there is no Temporal
 	decision := decoded[earmark.Decision](t, b.do("POST", "/v1/decisions", tokens("acme", 100, 60)).status(t, http.StatusOK))
 	require.True(t, decision.Admitted)
 
@@ -140,6 +142,11 @@ func TestTemporalAway(t *testing.T) {
 		b.awaitClosed(reservation.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	}
 	b.requireBalance(budget, 100, 80)
+	meanwhile := earmark.ReservationID(earmark.DefaultTenant, "meanwhile")
+	stack.Eventually(t, moment, "a guardian", func() bool { return !b.gone("reservation-" + meanwhile) })
+	b.commit(meanwhile, 20).status(t, http.StatusOK)
+	b.awaitClosed(meanwhile, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	b.requireBalance(budget, 0, 100)
 }
 
 // A Postgres that hangs is worse than one that is gone: connections stay open and
@@ -200,7 +207,7 @@ func TestTemporalFrozen(t *testing.T) {
 	answers[1].status(t, http.StatusOK)
 	require.Less(t, answers[1].took, 6*time.Second)
 	answers[2].problem(t, http.StatusServiceUnavailable, earmark.CodeUnavailable)
-	b.requireBalance(budget, 0, 70)
+	b.requireBalance(budget, 100, 70) // reserved, and not confirmed
 	b.Temporal.Resume()
 	stack.Eventually(t, 2*moment, "an admission", func() bool {
 		return b.do("POST", "/v1/reservations", tokens("acme", 100, 60), "Idempotency-Key", "meanwhile").code == http.StatusCreated
