@@ -58,6 +58,14 @@ test-race: $(TEMPORAL) ## the same under the race detector; takes longer
 replay-fixtures: $(TEMPORAL) ## record the workflow histories that are missing from workflows/testdata/replay
 	@$(GO) test -count=1 -tags record -run '^TestRecord$$' ./workflows
 
+.PHONY: mutations
+mutations: $(TEMPORAL) ## take each mechanism of docs/guarantees.md out and see its test fail; takes half an hour
+	@$(GO) test -count 1 -timeout 3h -v -tags mutations ./test/mutations
+
+.PHONY: test-clocks
+test-clocks: $(TEMPORAL) ## test processes whose clocks are wrong; builds the standard library anew
+	@$(GO) test -count 1 -timeout 20m -tags slow -run '^TestClocksOfProcessesApart$$' ./test/e2e
+
 .PHONY: test-flags
 test-flags: # for .ci/run, whose last words are to be those of go test
 	@echo '$(TEST_FLAGS)'

@@ -125,6 +125,9 @@ func TestChecksAreClaimedOldestFirst(t *testing.T) {
 		Request:     earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: tokens(1), OnExpiry: earmark.OnExpiryRelease},
 		RequestHash: admission("0", tokens(1), "acme").RequestHash, CreatedAt: first[0].CreatedAt, ExpiresAt: first[0].ExpiresAt,
 	}, first[0])
+	row, err := b.Reservation(ctx(), earmark.DefaultTenant, want[0])
+	require.NoError(t, err)
+	require.True(t, row.CreatedAt.Equal(first[0].CreatedAt))
 	require.Equal(t, []string{want[1], told.ID}, []string{first[1].ID, first[2].ID})
 	require.Equal(t, earmark.StateCommitted, first[2].State)
 	second, err := b.ClaimChecks(ctx(), time.Hour, 2)

@@ -127,6 +127,7 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			"charge":        m.charge,
 			"sweep":         m.sweep,
 			"look":          m.look,
+			"reconcile":     m.reconcile,
 			"time passes":   m.timePasses,
 			"time goes on":  m.timePasses,
 			"prune":         m.prune,
@@ -458,6 +459,20 @@ func (m *machine) sweep(t *rapid.T) {
 	grace := time.Duration(rapid.SampledFrom([]int{0, 1, 30}).Draw(t, "grace")) * time.Second
 	most := rapid.SampledFrom([]int{1, 2, 100}).Draw(t, "most")
 	both(t, m, func(l oracle) ([]string, error) { return l.Sweep(ctx(), grace, most) })
+}
+
+// reconcile does what the reconciler does with the ledger. The model has no workflows:
+// that no balance, state or entry changes by it shows in compare.
+func (m *machine) reconcile(t *rapid.T) {
+	checks, err := m.postgres.ClaimChecks(ctx(), time.Second, rapid.SampledFrom([]int{1, 100}).Draw(t, "most"))
+	require.NoError(t, err)
+	for _, check := range checks {
+		r, err := m.model.Reservation(ctx(), check.Tenant, check.ID)
+		require.NoError(t, err)
+		require.Equal(t, r.State, check.State)
+		require.True(t, r.CreatedAt.Equal(check.CreatedAt))
+		require.NoError(t, m.postgres.MarkChecked(ctx(), check.Tenant, check.ID, false, rapid.Bool().Draw(t, "refreshed")))
+	}
 }
 
 // timePasses moves the clock: by some time, or to the edge of a lease or a window.

@@ -189,10 +189,12 @@ func TestNoHoldOutlivesAWorkflowThatWasNotStarted(t *testing.T) {
 	t.Parallel()
 	b := setup(t, stack.Options{OwnTemporal: true, AdmissionDeadline: time.Second, Grace: time.Second})
 	budget := b.budget("acme", "tokens", 1000)
+	b.commit(b.hold("before", tokens("acme", 100, 300)).ID, 5).status(t, http.StatusOK) // starts work
 	b.Temporal.Pause()
-	x := b.do("POST", "/v1/reservations", tokens("acme", 100, 2), "Idempotency-Key", "one")
-	require.Contains(t, []int{http.StatusCreated, http.StatusServiceUnavailable}, x.code, "%s", x.body)
-	t.Logf("answered %d; reserved is %d", x.code, b.balance(budget).Reserved)
+	b.do("POST", "/v1/reservations", tokens("acme", 100, 6), "Idempotency-Key", "one").problem(t, http.StatusServiceUnavailable, earmark.CodeAdmissionUnknown)
+	b.requireBalance(budget, 100, 5) // it was reserved, and nobody guards it
+	b.do("POST", "/v1/reservations", tokens("acme", 100, 3), "Idempotency-Key", "other").problem(t, http.StatusServiceUnavailable, earmark.CodeAdmissionUnknown)
+	b.requireBalance(budget, 100, 5) // once starts fail, nothing more is left behind
 	stack.Eventually(t, moment, "nothing to be held", func() bool { return b.balance(budget).Reserved == 0 })
 	b.Temporal.Resume()
 	b.server.Ready()
@@ -201,7 +203,7 @@ func TestNoHoldOutlivesAWorkflowThatWasNotStarted(t *testing.T) {
 	})
 	b.reconcile()
 	b.commit(earmark.ReservationID(earmark.DefaultTenant, "two"), 30).status(t, http.StatusOK)
-	b.requireBalance(budget, 0, 30)
+	b.requireBalance(budget, 0, 35)
 	stack.Eventually(t, moment, "no workflow to be open", func() bool {
 		return b.found("WorkflowType = 'Reservation' AND ExecutionStatus = 'Running'") == 0
 	})

@@ -141,6 +141,11 @@ func TestTemporalAway(t *testing.T) {
 		b.awaitClosed(reservation.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	}
 	b.requireBalance(budget, 100, 80)
+	meanwhile := earmark.ReservationID(earmark.DefaultTenant, "meanwhile")
+	stack.Eventually(t, moment, "a guardian", func() bool { return !b.gone("reservation-" + meanwhile) })
+	b.commit(meanwhile, 20).status(t, http.StatusOK)
+	b.awaitClosed(meanwhile, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	b.requireBalance(budget, 0, 100)
 }
 
 // A Postgres that hangs is worse than one that is gone: connections stay open and
