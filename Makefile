@@ -54,6 +54,13 @@ test: $(TEMPORAL) ## run all tests, on a real Postgres and a real Temporal
 test-race: $(TEMPORAL) ## the same under the race detector; takes longer
 	@$(GO) test $(TEST_RACE_FLAGS) $(PACKAGES)
 
+DURATION ?= 10m
+RATE     ?= 15
+
+.PHONY: chaos
+chaos: $(TEMPORAL) ## break everything while it is used, for DURATION=10m (SEED=… for the plan of an earlier run, RATE=15 requests/s)
+	@$(GO) test -count 1 -v -timeout 0 -run '^TestChaos$$' ./test/chaos -args -duration $(DURATION) -seed $(or $(SEED),0) -rate $(RATE)
+
 .PHONY: replay-fixtures
 replay-fixtures: $(TEMPORAL) ## record the workflow histories that are missing from workflows/testdata/replay
 	@$(GO) test -count=1 -tags record -run '^TestRecord$$' ./workflows

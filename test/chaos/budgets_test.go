@@ -1,0 +1,163 @@
+//go:build unix
+
+package chaos_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/client"
+)
+
+const (
+	unitTokens   = "tokens"
+	unitRequests = "requests"
+
+	scopeAll    = "chaos"
+	scopeHot    = "chaos/hot"
+	scopeSoft   = "chaos/soft"
+	scopeReject = "chaos/reject"
+	scopeFit    = "chaos/fit"
+	scopeLeft   = "chaos/left"
+	scopeRight  = "chaos/right"
+	scopeProbe  = "probe"
+)
+
+const (
+	// raiseEvery is how often the limits follow what was spent: a limit that was
+	// reached for good would deny everything from then on.
+	raiseEvery = 2 * time.Second
+	ample      = 1_000_000_000
+)
+
+// budget is one of the driver's budgets, with every limit it was ever given.
+type budget struct {
+	earmark.Budget
+	headroom int64 // that is left free over what is counted; 0: the limit stays
+
+	limits []limitChange // oldest first, each higher than the one before
+}
+
+type limitChange struct {
+	limit int64
+	sent  time.Time
+}
+
+type budgets struct {
+	mu   sync.Mutex
+	list []*budget
+}
+
+func newBudgets(t *testing.T, api *client.Client) *budgets {
+	t.Helper()
+	b := &budgets{}
+	add := func(headroom int64, request earmark.BudgetRequest) {
+		limit := int64(ample)
+		if headroom > 0 {
+			limit = headroom
+		}
+		request.Limit = &limit
+		sent := time.Now()
+		made, err := api.CreateBudget(context.Background(), request)
+		require.NoError(t, err)
+		b.list = append(b.list, &budget{Budget: *made, headroom: headroom, limits: []limitChange{{limit, sent}}})
+	}
+	hourly := earmark.Window{Period: earmark.PeriodHour, Timezone: "UTC"}
+	daily := earmark.Window{Period: earmark.PeriodDay, Timezone: "Asia/Kathmandu"}
+	add(0, earmark.BudgetRequest{Scope: scopeAll, Unit: unitTokens})
+	add(0, earmark.BudgetRequest{Scope: scopeAll, Unit: unitRequests, Window: daily})
+	add(4000, earmark.BudgetRequest{Scope: scopeHot, Unit: unitTokens, Window: hourly})
+	add(2500, earmark.BudgetRequest{Scope: scopeSoft, Unit: unitTokens, Enforcement: earmark.EnforcementSoft})
+	add(2500, earmark.BudgetRequest{Scope: scopeReject, Unit: unitTokens, Overage: earmark.OverageReject})
+	add(2500, earmark.BudgetRequest{Scope: scopeFit, Unit: unitTokens, Overage: earmark.OverageAllowIfAvailable})
+	add(2500, earmark.BudgetRequest{Scope: scopeLeft, Unit: unitTokens})
+	add(2500, earmark.BudgetRequest{Scope: scopeRight, Unit: unitTokens, Window: hourly})
+	add(0, earmark.BudgetRequest{Scope: scopeProbe, Unit: unitTokens})
+	return b
+}
+
+// raise raises the limits after what is counted, until ctx is done. Limits only
+// grow, and so do soft ceilings, which is where their budgets end.
+func (b *budgets) raise(ctx context.Context, d *driver) {
+	for sleep(ctx, raiseEvery) {
+		for _, budget := range b.list {
+			if budget.headroom == 0 {
+				continue
+			}
+			api := d.clients[rand.IntN(len(d.clients))]
+			now, err := api.Budget(ctx, budget.ID)
+			if err != nil {
+				continue
+			}
+			limit := now.Balance.Reserved + now.Balance.Committed + budget.headroom
+			b.mu.Lock()
+			if last := budget.limits[len(budget.limits)-1]; limit > last.limit {
+				budget.limits = append(budget.limits, limitChange{limit, time.Now()})
+			}
+			limit = budget.limits[len(budget.limits)-1].limit
+			b.mu.Unlock()
+			patch := earmark.BudgetPatch{Limit: &limit}
+			if budget.Enforcement == earmark.EnforcementSoft {
+				ceiling := &limit
+				patch.SoftCeiling = &ceiling
+			}
+			_, _ = api.PatchBudget(ctx, budget.ID, patch) // tried again soon
+		}
+	}
+}
+
+// highest is the highest limit that may have been in force at a time.
+func (b *budget) highest(at time.Time) int64 {
+	var highest int64
+	for _, change := range b.limits {
+		if !change.sent.After(at) {
+			highest = change.limit
+		}
+	}
+	return highest
+}
+
+func (b *budgets) byID(id string) *budget {
+	for _, budget := range b.list {
+		if budget.ID == id {
+			return budget
+		}
+	}
+	return nil
+}
+
+// touched are the budgets on the path of one of the scopes that count a unit.
+func (b *budgets) touched(scopes []string, unit string) []*budget {
+	var found []*budget
+	for _, budget := range b.list {
+		for _, scope := range scopes {
+			if budget.Unit == unit && strings.HasPrefix(scope+"/", budget.Scope+"/") {
+				found = append(found, budget)
+				break
+			}
+		}
+	}
+	return found
+}
+
+// refusesOverage reports whether usage over the amounts meets a budget that rejects it.
+func (b *budgets) refusesOverage(request earmark.ReservationRequest, usage earmark.Amounts) bool {
+	for unit, used := range usage {
+		if used <= request.Amounts[unit] {
+			continue
+		}
+		for _, budget := range b.touched(request.Scopes, unit) {
+			if budget.Overage == earmark.OverageReject {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,208 @@
+//go:build unix
+
+package chaos_test
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/earmark-dev/earmark/test/stack"
+)
+
+const (
+	// mendLimit bounds how long everything may take to be ready again at the end.
+	mendLimit = 60 * time.Second
+	// cleanupSlack is what cleanup may take past the grace.
+	cleanupSlack = 5 * time.Second
+	// guardLimit is how long the workflows may take to agree with the ledger: the
+	// reconciler runs once a minute, and looks at what it has not seen for a minute.
+	guardLimit = 3 * time.Minute
+	pollPause  = 200 * time.Millisecond
+)
+
+// node is an earmark process and its ways to the others.
+type node struct {
+	*stack.Process
+	name     string
+	server   *stack.Server // nil for a worker
+	front    *link         // the driver's way to a server
+	postgres *link
+	temporal *link
+}
+
+// cluster is everything that runs.
+type cluster struct {
+	*stack.Stack
+	t       *testing.T
+	nodes   []*node
+	proxies *toxiproxy.ApiServer
+	broken  *timeline
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{t: t, proxies: newProxies(), broken: newTimeline(), Stack: stack.New(t, stack.Options{
+		OwnPostgres: true, OwnTemporal: true, Durable: true, Grace: grace, AdmissionDeadline: admissionDeadline,
+	})}
+	for i := range 2 {
+		c.addServer(fmt.Sprintf("serve-%d", i+1))
+	}
+	for i := range 2 {
+		c.addWorker(fmt.Sprintf("worker-%d", i+1))
+	}
+	for _, n := range c.nodes {
+		if n.server != nil {
+			n.server.Ready()
+		}
+	}
+	return c
+}
+
+// wire makes a node's ways to the services, and the flags that make it take them.
+func (c *cluster) wire(name string) (n *node, flags []string) {
+	database, err := url.Parse(c.DatabaseURL)
+	require.NoError(c.t, err)
+	n = &node{name: name, postgres: newLink(c.t, c.proxies, name+"→postgres", database.Host), temporal: newLink(c.t, c.proxies, name+"→temporal", c.Temporal.Address())}
+	database.Host = n.postgres.address()
+	return n, []string{"--database-url", database.String(), "--temporal-address", n.temporal.address()}
+}
+
+func (c *cluster) addServer(name string) {
+	n, flags := c.wire(name)
+	n.server = c.Serve(flags...)
+	n.Process = n.server.Process
+	n.front = newLink(c.t, c.proxies, "driver→"+name, strings.TrimPrefix(n.server.URL, "http://"))
+	c.nodes = append(c.nodes, n)
+}
+
+func (c *cluster) addWorker(name string) {
+	n, flags := c.wire(name)
+	n.Process = c.Worker(flags...)
+	c.nodes = append(c.nodes, n)
+}
+
+// mend makes sure that everything runs and answers.
+func (c *cluster) mend() {
+	c.t.Helper()
+	c.Postgres.Start()
+	c.Temporal.Start()
+	for _, n := range c.nodes {
+		if !n.Alive() {
+			n.Process.Start()
+		}
+		for _, l := range []*link{n.front, n.postgres, n.temporal} {
+			if l != nil {
+				require.Empty(c.t, l.toxics)
+				require.True(c.t, l.proxy.Enabled, l.name)
+			}
+		}
+		if n.server != nil {
+			stack.Eventually(c.t, mendLimit, n.name+" to be ready", n.server.IsReady)
+		}
+	}
+}
+
+// awaitCleanup waits until no lease runs any more, or should, and until there is
+// exactly one open workflow for each reservation that is still open. What is left
+// after that is found by the checks.
+func (c *cluster) awaitCleanup() {
+	c.t.Helper()
+	var wait time.Duration
+	require.NoError(c.t, c.Pool().QueryRow(context.Background(),
+		`SELECT (greatest(0, extract(epoch FROM max(expires_at) - clock_timestamp())) * 1e9)::bigint FROM earmark.reservations WHERE state = 'held'
+		 UNION ALL SELECT 0 ORDER BY 1 DESC NULLS LAST LIMIT 1`).Scan(&wait))
+	c.await(wait+grace+cleanupSlack, func() bool { return len(c.ids("state = 'held'")) == 0 })
+	hurried := time.Now()
+	c.await(guardLimit, func() bool {
+		// A short run does not wait for the reconciler's minute.
+		if isShort() && time.Since(hurried) > cleanupSlack {
+			hurried = time.Now()
+			c.Exec("UPDATE earmark.reservations SET checked_at = clock_timestamp() - interval '1 hour'")
+			_ = c.Client().ScheduleClient().GetHandle(context.Background(), "earmark-reconcile").Trigger(context.Background(), client.ScheduleTriggerOptions{})
+		}
+		unheld, unguarded := c.guardians()
+		return len(unheld)+len(unguarded) == 0
+	})
+}
+
+// await polls until the condition holds or the limit is over.
+func (c *cluster) await(limit time.Duration, condition func() bool) {
+	for deadline := time.Now().Add(limit); !condition() && time.Now().Before(deadline); {
+		time.Sleep(pollPause)
+	}
+}
+
+// ids lists the reservations for which a condition holds.
+func (c *cluster) ids(condition string) []string {
+	c.t.Helper()
+	rows, err := c.Pool().Query(context.Background(), "SELECT id FROM earmark.reservations WHERE "+condition)
+	require.NoError(c.t, err)
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var id string
+		require.NoError(c.t, rows.Scan(&id))
+		ids = append(ids, id)
+	}
+	require.NoError(c.t, rows.Err())
+	return ids
+}
+
+// guardians compares the open workflows with the open reservations: the workflows
+// that guard nothing, and the reservations that nobody guards.
+func (c *cluster) guardians() (unheld, unguarded []string) {
+	c.t.Helper()
+	open := map[string]bool{}
+	for _, id := range c.openWorkflows() {
+		open[id] = true
+	}
+	for _, id := range c.ids("state IN ('held', 'review')") {
+		if !open["reservation-"+id] {
+			unguarded = append(unguarded, id)
+		}
+		delete(open, "reservation-"+id)
+	}
+	for id := range open {
+		unheld = append(unheld, id)
+	}
+	return unheld, unguarded
+}
+
+func (c *cluster) openWorkflows() []string {
+	c.t.Helper()
+	var ids []string
+	var token []byte
+	for {
+		page, err := c.Client().ListWorkflow(context.Background(), &workflowservice.ListWorkflowExecutionsRequest{
+			Namespace: c.Namespace, Query: "WorkflowType = 'Reservation' AND ExecutionStatus = 'Running'", NextPageToken: token,
+		})
+		require.NoError(c.t, err)
+		for _, execution := range page.GetExecutions() {
+			ids = append(ids, execution.GetExecution().GetWorkflowId())
+		}
+		if token = page.GetNextPageToken(); len(token) == 0 {
+			return ids
+		}
+	}
+}
+
+// temporalLogBytes tells how large the log of Temporal's file has grown: under overload it
+// can grow without bound.
+func (c *cluster) temporalLogBytes() int64 {
+	info, err := os.Stat(filepath.Join(c.Dir(), "temporal", "temporal.db-wal"))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
