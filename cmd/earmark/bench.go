@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
+	temporallog "go.temporal.io/sdk/log"
 
 	"github.com/earmark-dev/earmark/internal/bench"
 )
@@ -156,9 +157,13 @@ func (b *benchSettings) write(report *bench.Report, files files) error {
 	return errors.Join(errs...)
 }
 
-// dial makes a client of a namespace, with Temporal's own settings for the rest.
+// dial makes a client of a namespace. Temporal's settings in the environment are for
+// a Temporal that runs already, and not for one that this command has started.
 func (b *benchSettings) dial(address, namespace string) (client.Client, error) {
 	s := settings{temporalAddress: address, temporalNamespace: namespace, LogFormat: "text", LogLevel: slog.LevelError}
+	if b.temporalAddress == "" {
+		return client.NewLazyClient(client.Options{HostPort: address, Namespace: namespace, Logger: temporallog.NewStructuredLogger(s.logger())})
+	}
 	c, _, err := s.temporal(s.logger())
 	return c, err
 }

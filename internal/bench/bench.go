@@ -26,7 +26,7 @@ const (
 	MaxRows         = 100_000_000
 
 	quickRounds   = 1
-	quickDuration = 250 * time.Millisecond
+	quickDuration = 200 * time.Millisecond
 	quickHolds    = 500
 )
 

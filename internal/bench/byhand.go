@@ -43,7 +43,7 @@ const (
 )
 
 // pessimistic locks the budget's row in a transaction of the application, twice.
-func (h byHand) pessimistic(ctx context.Context, budget int) error {
+func (h byHand) pessimistic(ctx context.Context, budget int, work func()) error {
 	change := func(reserved, committed int64) error {
 		return pgx.BeginFunc(ctx, h.pool, func(tx pgx.Tx) error {
 			var free, version int64
@@ -63,6 +63,7 @@ func (h byHand) pessimistic(ctx context.Context, budget int) error {
 	if err := change(unitAmount, 0); err != nil {
 		return err
 	}
+	work()
 	return change(-unitAmount, unitAmount)
 }
 
@@ -70,7 +71,7 @@ var errChanged = errors.New("another was faster")
 
 // optimistic reads without a lock, and rolls back and begins again when the row
 // has changed since.
-func (h byHand) optimistic(ctx context.Context, budget int) error {
+func (h byHand) optimistic(ctx context.Context, budget int, work func()) error {
 	change := func(reserved, committed int64) error {
 		return pgx.BeginFunc(ctx, h.pool, func(tx pgx.Tx) error {
 			var free, version int64
@@ -101,11 +102,12 @@ func (h byHand) optimistic(ctx context.Context, budget int) error {
 	if err := untilUnchanged(unitAmount, 0); err != nil {
 		return err
 	}
+	work()
 	return untilUnchanged(-unitAmount, unitAmount)
 }
 
 // unsafe checks, and adds up afterwards what was used.
-func (h byHand) unsafe(ctx context.Context, budget int) error {
+func (h byHand) unsafe(ctx context.Context, budget int, work func()) error {
 	var free, version int64
 	if err := h.pool.QueryRow(ctx, freeSQL, budget).Scan(&free, &version); err != nil {
 		return err
@@ -113,6 +115,7 @@ func (h byHand) unsafe(ctx context.Context, budget int) error {
 	if unitAmount > free {
 		return errNoBudgetLeft
 	}
+	work()
 	_, err := h.pool.Exec(ctx, changeSQL, budget, 0, unitAmount)
 	return err
 }

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -28,7 +27,7 @@ var notANumber = math.NaN()
 type way struct {
 	key   string
 	title string
-	on    *deployment
+	on    *deployment // where its use of CPU and log is read; nil: nowhere
 	// admit returns once the caller knows that its request is admitted. n is different
 	// in every call.
 	admit func(ctx context.Context, n int64) (id string, err error)
@@ -148,7 +147,7 @@ func (w *way) open(ctx context.Context, perSecond float64, duration time.Duratio
 func (w *way) measure(ctx context.Context, duration time.Duration, load func(context.Context, *tally)) (*block, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, duration+overtime, fmt.Errorf("%s did not end within %s", w.title, duration+overtime))
 	defer cancel()
-	before := w.on.read(limited)
+	before := w.read(limited)
 	t := &tally{}
 	begun := time.Now()
 	load(limited, t)
@@ -168,10 +167,17 @@ func (w *way) measure(ctx context.Context, duration time.Duration, load func(con
 	if limited.Err() != nil {
 		return nil, context.Cause(limited)
 	}
-	t.used = w.on.read(limited).since(before)
+	t.used = w.read(limited).since(before)
 	slices.Sort(t.admission)
 	if t.done == 0 {
-		return nil, fmt.Errorf("%s: not one lifecycle succeeded: %w", w.title, errors.Join(w.on.services.died(), errors.New(fmt.Sprint(t.examples))))
+		return nil, fmt.Errorf("%s: not one lifecycle succeeded: %s", w.title, t.examples)
 	}
 	return &t.block, nil
+}
+
+func (w *way) read(ctx context.Context) meter {
+	if w.on == nil {
+		return meter{}
+	}
+	return w.on.read(ctx)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -40,6 +41,7 @@ type services struct {
 	postgres *devstack.Postgres // nil: somebody else's
 	temporal *devstack.Temporal
 	// undo drops what was made on somebody else's services.
+	mu   sync.Mutex
 	undo []func(context.Context) error
 }
 
@@ -95,6 +97,13 @@ func (s *services) stop(ctx context.Context) error {
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
 }
 
+// later remembers what has to be undone in the end.
+func (s *services) later(undo func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.undo = append(s.undo, undo)
+}
+
 // died tells why a service of the run's own has ended; nil while both run.
 func (s *services) died() error {
 	var errs []error
@@ -114,7 +123,7 @@ func (s *services) newDatabase(ctx context.Context, name string) (databaseURL st
 		return "", fmt.Errorf("create the database %s: %w", name, err)
 	}
 	if s.postgres == nil {
-		s.undo = append(s.undo, func(ctx context.Context) error {
+		s.later(func(ctx context.Context) error {
 			return s.execute(ctx, "DROP DATABASE "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)")
 		})
 	}
@@ -152,7 +161,7 @@ func (s *services) newNamespace(ctx context.Context, name string) (namespace str
 		return "", fmt.Errorf("register the namespace %s: %w", namespace, err)
 	}
 	if s.temporal == nil {
-		s.undo = append(s.undo, func(ctx context.Context) error { return s.dropNamespace(ctx, namespace) })
+		s.later(func(ctx context.Context) error { return s.dropNamespace(ctx, namespace) })
 	}
 	return namespace, await(ctx, "namespace "+namespace, func() bool {
 		_, err := c.DescribeWorkflowExecution(ctx, "none", "")

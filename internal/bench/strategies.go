@@ -32,15 +32,20 @@ const (
 	strategyClients = 16
 	burstFitting    = 20 // requests that fit into the budget of a burst
 	burstRequests   = 4 * burstFitting
-	networkDelay    = time.Millisecond // added to every answer of Postgres
+	burstWork       = 5 * time.Millisecond // between the admission and the settlement of each
+	networkDelay    = time.Millisecond     // added to every answer of Postgres
 )
 
-// strategy admits a request to one of the budgets and settles it.
+// strategy admits a request to one of the budgets, lets its caller work, and settles
+// it.
 type strategy struct {
 	key     string
 	title   string
-	request func(ctx context.Context, budget int) error
+	request func(ctx context.Context, budget int, work func()) error
 }
+
+// idle is no work at all: throughput is that of the ledger.
+func idle() {}
 
 var errNoBudgetLeft = errors.New("the budget is spent")
 
@@ -63,9 +68,9 @@ func (r *run) strategies(ctx context.Context) error {
 	for _, place := range []struct {
 		key, title string
 		pool       *pgxpool.Pool
-	}{{"loopback", "loopback", near}, {"network", fmt.Sprintf("%s further away", networkDelay), far}} {
+	}{{"loopback", "loopback", near}, {"network", fmt.Sprintf("Postgres %d ms away", networkDelay.Milliseconds()), far}} {
 		for _, budgets := range []int{1, manyBudgets} {
-			r.say("  %d budgets, %s", budgets, place.title)
+			r.say("  %s, %s", plural(budgets, "budget"), place.title)
 			key := fmt.Sprintf("strategies.%s.%d", place.key, budgets)
 			if err := r.compareStrategies(ctx, key, place.pool, budgets); err != nil {
 				return err
@@ -137,7 +142,7 @@ func (s strategy) forAWhile(ctx context.Context, duration time.Duration, budgets
 		group.Go(func() error {
 			for time.Since(begun) < duration {
 				asked := time.Now()
-				if err := s.request(ctx, 1+rand.IntN(budgets)); err != nil {
+				if err := s.request(ctx, 1+rand.IntN(budgets), idle); err != nil {
 					return err
 				}
 				took[client] = append(took[client], time.Since(asked))
@@ -164,7 +169,7 @@ func (s strategy) burst(ctx context.Context, pool *pgxpool.Pool) (over int64, er
 	for range strategyClients {
 		group.Go(func() error {
 			for taken.Add(1) <= burstRequests {
-				err := s.request(ctx, burstBudget)
+				err := s.request(ctx, burstBudget, func() { pause(ctx, burstWork) })
 				switch {
 				case err == nil:
 					admitted.Add(1)
@@ -175,7 +180,8 @@ func (s strategy) burst(ctx context.Context, pool *pgxpool.Pool) (over int64, er
 			return nil
 		})
 	}
-	return max(0, admitted.Load()-burstFitting), group.Wait()
+	err = group.Wait()
+	return max(0, admitted.Load()-burstFitting), err
 }
 
 func (r *run) strategyTable(key, where string) {
@@ -190,7 +196,7 @@ func (r *run) strategyTable(key, where string) {
 		k := key + "." + s.key
 		table.row(s.title, f.text(k+".requests_per_second"), f.text(k+".p99_ms"), f.text(k+".overshoot"), ratio)
 	}
-	table.Notes = []string{fmt.Sprintf("Overshoot: requests past the limit when %d clients race for %d places.", strategyClients, burstFitting)}
+	table.Notes = []string{fmt.Sprintf("Overshoot: requests past the limit when %d clients race for %d places, each working %s between admission and settlement.", strategyClients, burstFitting, burstWork)}
 	r.report.Tables = append(r.report.Tables, table)
 }
 
@@ -237,7 +243,7 @@ func address(u *url.URL) string {
 // ours reserves and commits through the ledger.
 type ours struct{ *postgres.Ledger }
 
-func (o *ours) request(ctx context.Context, budget int) error {
+func (o *ours) request(ctx context.Context, budget int, work func()) error {
 	asked := request(handScope(budget), unitAmount)
 	a := earmark.Admission{ID: earmark.NewReservationID(), Tenant: earmark.DefaultTenant, Request: asked, RequestHash: "hash"}
 	result, err := o.Reserve(ctx, a)
@@ -249,6 +255,7 @@ func (o *ours) request(ctx context.Context, budget int) error {
 	case result.Outcome != earmark.OutcomeApplied:
 		return fmt.Errorf("reserve: %s", result.Outcome)
 	}
+	work()
 	result, err = o.Commit(ctx, earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, earmark.Amounts{unit: unitAmount})
 	if err == nil && result.Outcome != earmark.OutcomeApplied {
 		err = fmt.Errorf("commit: %s", result.Outcome)
