@@ -96,6 +96,7 @@ func scenarios() []scenario {
 		{"holds", "admissions beside very many open holds", (*run).holds, []string{emptyName, holdsName}, false},
 		{"concurrency", "1 to 1,000 clients at once", (*run).concurrency, []string{mainName}, false},
 		{"growth", "lifecycles on top of very many settled rows", (*run).growth, nil, true},
+		{"pooler", "lifecycles through PgBouncer, which has to be installed", (*run).pooler, []string{emptyName, pooledName}, true},
 	}
 }
 
@@ -106,6 +107,7 @@ const (
 	ledgerName   = "ledger"
 	emptyName    = "empty"
 	holdsName    = "holds"
+	pooledName   = "pooled"
 )
 
 // ScenarioNames lists the scenarios, with what they are about; long ones run only
@@ -239,8 +241,8 @@ func (r *run) close(ctx context.Context) error {
 func (r *run) auditAll(ctx context.Context) error {
 	audited := 0
 	for name, d := range r.deployments {
-		if strings.HasPrefix(name, growthScenario) {
-			continue // is audited and timed in its scenario
+		if strings.HasPrefix(name, growthScenario) || name == pooledName {
+			continue // are audited in their scenarios
 		}
 		r.say("auditing the ledger of %s", name)
 		if _, err := d.audit(ctx); err != nil {

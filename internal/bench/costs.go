@@ -39,7 +39,13 @@ func (r *run) costs(ctx context.Context) error {
 	table := Table{Title: "What things cost", Columns: []string{"what", "median (least–most)"}}
 	for _, row := range [][2]string{
 		{"CPU of an admission, all servers, ms", "costs.admission.cpu_ms"},
+		{"- of it earmark", "costs.admission.cpu_earmark_ms"},
+		{"- of it Temporal", "costs.admission.cpu_temporal_ms"},
+		{"- of it Postgres", "costs.admission.cpu_postgres_ms"},
 		{"CPU of a denial, all servers, ms", "costs.denial.cpu_ms"},
+		{"- of it earmark", "costs.denial.cpu_earmark_ms"},
+		{"- of it Temporal", "costs.denial.cpu_temporal_ms"},
+		{"- of it Postgres", "costs.denial.cpu_postgres_ms"},
 		{"denials a second", "costs.denial.per_second"},
 		{"p50 of a denial, ms", "costs.denial.p50_ms"},
 		{"p99 of a denial, ms", "costs.denial.p99_ms"},
@@ -70,6 +76,7 @@ func (r *run) denials(ctx context.Context, main *deployment) error {
 	}
 	no.settle = func(context.Context, string) error { return nil }
 	admitted := make(chan string, maxInFlight)
+	yes.workflowID, no.workflowID = nil, nil // the ones stay open, the others have none
 	yes.settle = func(_ context.Context, id string) error { admitted <- id; return nil }
 	for round := range min(costRounds, r.Rounds) {
 		r.say("  denials and admissions, round %d of %d", round+1, min(costRounds, r.Rounds))
@@ -77,19 +84,26 @@ func (r *run) denials(ctx context.Context, main *deployment) error {
 		if err != nil {
 			return err
 		}
-		f.add("costs.denial.cpu_ms", "ms", b.each(b.used.servers()*1000))
+		keepCPU(f, "costs.denial", b)
 		f.add("costs.denial.per_second", "1/s", b.perSecond())
 		keepLatency(f, "costs.denial", b)
 		if b, err = r.closed(ctx, yes, r.Clients, r.Duration); err != nil {
 			return err
 		}
-		f.add("costs.admission.cpu_ms", "ms", b.each(b.used.servers()*1000))
+		keepCPU(f, "costs.admission", b)
 		if err := releaseAll(ctx, main, admitted); err != nil {
 			return err
 		}
 	}
 	f.ratio("costs.admission_per_denial", "costs.admission.cpu_ms", "costs.denial.cpu_ms")
 	return nil
+}
+
+func keepCPU(f *figures, key string, b *block) {
+	f.add(key+".cpu_ms", "ms", b.each(b.used.servers()*1000))
+	f.add(key+".cpu_earmark_ms", "ms", b.each(b.used.earmark*1000))
+	f.add(key+".cpu_temporal_ms", "ms", b.each(b.used.temporal*1000))
+	f.add(key+".cpu_postgres_ms", "ms", b.each(b.used.postgres*1000))
 }
 
 // releaseAll gives back what has been admitted so far.

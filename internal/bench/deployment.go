@@ -118,6 +118,9 @@ func (d *deployment) audit(ctx context.Context) (time.Duration, error) {
 // and waits until a reservation goes through.
 func (d *deployment) serve(ctx context.Context, separate bool) error {
 	args := append([]string{"serve", "--addr", "127.0.0.1:0", "--log-format", "json"}, d.temporalFlags()...)
+	if d.services.options.Quick { // also on a machine that is busy with other tests
+		args = append(args, "--admission-deadline", "10s")
+	}
 	if separate {
 		args = append(args, "--without-worker")
 		if _, err := d.start(ctx, "worker", append([]string{"worker"}, d.temporalFlags()...)...); err != nil {
@@ -128,24 +131,25 @@ func (d *deployment) serve(ctx context.Context, separate bool) error {
 	if err != nil {
 		return err
 	}
-	if err := await(ctx, "the HTTP API", func() bool { d.url = listensAt(server.LogPath()); return d.url != "" || server.Err() != nil }); err != nil {
-		return err
-	}
-	if err := server.Err(); err != nil {
-		return err
+	if err := await(ctx, "the HTTP API", func() error {
+		if d.url = listensAt(server.LogPath()); d.url == "" && server.Err() == nil {
+			return errors.New("it does not listen yet")
+		}
+		return nil
+	}); err != nil || server.Err() != nil {
+		return errors.Join(err, server.Err())
 	}
 	transport := &http.Transport{MaxIdleConns: maxIdleConns, MaxIdleConnsPerHost: maxIdleConns}
 	d.api, err = client.New(d.url, client.WithMaxAttempts(1), client.WithHTTPClient(&http.Client{Transport: transport, Timeout: callTimeout}))
 	if err != nil {
 		return err
 	}
-	return await(ctx, "the worker", func() bool {
+	return await(ctx, "the worker", func() error {
 		r, err := d.api.Reserve(ctx, "", request(scopeOf(0), unitAmount))
-		if err != nil {
-			return false
+		if err == nil {
+			_, err = d.api.Release(ctx, r.ID, "to see that all is up")
 		}
-		_, err = d.api.Release(ctx, r.ID, "to see that all is up")
-		return err == nil
+		return err
 	})
 }
 

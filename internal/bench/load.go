@@ -19,6 +19,9 @@ const (
 	maxInFlight = 20_000
 	// maxExamples of failures are kept.
 	maxExamples = 3
+	// maxLast lifecycles are seen to their end when a block is over: what was settled
+	// before them has ended before them, or nearly so.
+	maxLast = 32
 )
 
 var notANumber = math.NaN()
@@ -33,8 +36,8 @@ type way struct {
 	admit func(ctx context.Context, n int64) (id string, err error)
 	// settle returns once the caller need not care any more.
 	settle func(ctx context.Context, id string) error
-	// drained reports whether everything that was settled has come to its end; nil when
-	// settle waits for that itself.
+	// drained reports whether everything that was settled is settled; nil when settle
+	// waits for that itself.
 	drained func(ctx context.Context) (bool, error)
 	// workflowID names the workflow of an id; nil when there is none.
 	workflowID func(id string) string
@@ -45,6 +48,7 @@ type block struct {
 	done      int64
 	failed    int64
 	examples  []string // of failures
+	last      []string // ids, the oldest first
 	took      time.Duration
 	admission []time.Duration // of those that were admitted, sorted
 	used      meter
@@ -74,7 +78,7 @@ type tally struct {
 	block
 }
 
-func (t *tally) add(admission time.Duration, err error) {
+func (t *tally) add(id string, admission time.Duration, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err != nil {
@@ -86,16 +90,18 @@ func (t *tally) add(admission time.Duration, err error) {
 	}
 	t.done++
 	t.admission = append(t.admission, admission)
+	t.last = append(t.last, id)
+	t.last = t.last[max(0, len(t.last)-maxLast):]
 }
 
 // lifecycle admits and settles. The latency of the admission counts from begun.
-func (w *way) lifecycle(ctx context.Context, begun time.Time) (time.Duration, error) {
-	id, err := w.admit(ctx, serials.Add(1))
-	admission := time.Since(begun)
+func (w *way) lifecycle(ctx context.Context, begun time.Time) (id string, admission time.Duration, err error) {
+	id, err = w.admit(ctx, serials.Add(1))
+	admission = time.Since(begun)
 	if err == nil {
 		err = w.settle(ctx, id)
 	}
-	return admission, err
+	return id, admission, err
 }
 
 // closed runs clients that each do one lifecycle after the other, and waits until
@@ -107,8 +113,8 @@ func (w *way) closed(ctx context.Context, clients int, duration time.Duration) (
 		for range clients {
 			wait.Go(func() {
 				for time.Now().Before(deadline) && ctx.Err() == nil {
-					admission, err := w.lifecycle(ctx, time.Now())
-					t.add(admission, err)
+					id, admission, err := w.lifecycle(ctx, time.Now())
+					t.add(id, admission, err)
 					if err != nil {
 						pause(ctx, failurePause)
 					}
@@ -134,8 +140,8 @@ func (w *way) open(ctx context.Context, perSecond float64, duration time.Duratio
 			}
 			slots <- struct{}{}
 			wait.Go(func() {
-				admission, err := w.lifecycle(ctx, due)
-				t.add(admission, err)
+				id, admission, err := w.lifecycle(ctx, due)
+				t.add(id, admission, err)
 				<-slots
 			})
 		}
@@ -151,17 +157,8 @@ func (w *way) measure(ctx context.Context, duration time.Duration, load func(con
 	t := &tally{}
 	begun := time.Now()
 	load(limited, t)
-	for w.drained != nil {
-		drained, err := w.drained(limited)
-		if err != nil {
-			return nil, err
-		}
-		if drained {
-			break
-		}
-		if !pause(limited, pollInterval) {
-			return nil, context.Cause(limited)
-		}
+	if err := w.drain(limited, t.last); err != nil {
+		return nil, err
 	}
 	t.took = time.Since(begun)
 	if limited.Err() != nil {
@@ -173,6 +170,32 @@ func (w *way) measure(ctx context.Context, duration time.Duration, load func(con
 		return nil, fmt.Errorf("%s: not one lifecycle succeeded: %s", w.title, t.examples)
 	}
 	return &t.block, nil
+}
+
+// drain waits until what was settled has come to its end, also where whoever settled
+// need not have waited: what is still to be done belongs to the block that caused it.
+func (w *way) drain(ctx context.Context, last []string) error {
+	for w.drained != nil {
+		drained, err := w.drained(ctx)
+		if err != nil {
+			return err
+		}
+		if drained {
+			break
+		}
+		if !pause(ctx, pollInterval) {
+			return context.Cause(ctx)
+		}
+	}
+	if w.workflowID == nil {
+		return nil
+	}
+	for _, id := range last {
+		if err := w.on.temporal.GetWorkflow(ctx, w.workflowID(id), "").Get(ctx, nil); err != nil {
+			return fmt.Errorf("%s: the end of a workflow: %w", w.title, err)
+		}
+	}
+	return nil
 }
 
 func (w *way) read(ctx context.Context) meter {

@@ -8,6 +8,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/sdk/client"
+	"google.golang.org/protobuf/proto"
 )
 
 // warmUp is how long each way runs before the first round.
@@ -116,6 +117,11 @@ func (r *run) histories(ctx context.Context, ways []*way) error {
 		}
 		r.report.figures.add("paths."+w.key+".history_events", "events", float64(len(events)))
 		r.report.figures.add("paths."+w.key+".actions", "actions", float64(actions(events)+queried))
+		size := 0
+		for _, event := range events {
+			size += proto.Size(event)
+		}
+		r.report.figures.add("paths."+w.key+".history_bytes", "bytes", float64(size))
 	}
 	return nil
 }
@@ -179,7 +185,7 @@ func (r *run) pathTables(ways []*way) {
 	rates := Table{Title: fmt.Sprintf("Lifecycles, %d clients, %d budgets: median (least–most) of %d rounds", r.Clients, manyBudgets, r.Rounds),
 		Columns: []string{"path", "lifecycles/s", "× its floor", "admission p50, ms", "p99, ms"}}
 	costs := Table{Title: "Where the time goes, per lifecycle: CPU in ms of one core",
-		Columns: []string{"path", "earmark", "Temporal", "Postgres", "load driver", "WAL, bytes", "history events", "billable actions"}}
+		Columns: []string{"path", "earmark", "Temporal", "Postgres", "load driver", "WAL, bytes", "history events", "their bytes", "billable actions"}}
 	for _, w := range ways {
 		key := "paths." + w.key
 		ratio := ""
@@ -188,11 +194,11 @@ func (r *run) pathTables(ways []*way) {
 		}
 		rates.row(w.title, f.text(key+".lifecycles_per_second"), ratio, f.text(key+".admission_p50_ms"), f.text(key+".admission_p99_ms"))
 		costs.row(w.title, f.short(key+".cpu_earmark_ms"), f.short(key+".cpu_temporal_ms"), f.short(key+".cpu_postgres_ms"), f.short(key+".cpu_driver_ms"),
-			f.short(key+".wal_bytes"), f.short(key+".history_events"), f.short(key+".actions"))
+			f.short(key+".wal_bytes"), f.short(key+".history_events"), f.short(key+".history_bytes"), f.short(key+".actions"))
 	}
 	rates.Notes = []string{
 		"A floor's and the textbook's workers run in the load driver; Earmark is called over HTTP in processes of its own.",
-		"By signal, a round ends when the last settlement is in the ledger, or the last bare workflow has run its last step.",
+		"A round ends when what it began has ended: the last settlement is in the ledger, and the last workflows have closed.",
 	}
 	costs.Notes = []string{"The bare Postgres statements write the same rows into tables of the same form, with two commits a lifecycle."}
 	r.report.Tables = append(r.report.Tables, rates, costs)

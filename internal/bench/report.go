@@ -50,15 +50,21 @@ func (t *Table) row(cells ...string) { t.Rows = append(t.Rows, cells) }
 // tables are all of the report's, the aims last.
 func (r *Report) tables() []Table {
 	verdicts := Table{Title: "Aims", Columns: []string{"", "aim", "measured (least–most)", "verdict"}}
+	var missing []string
 	for _, a := range r.Aims {
-		wanted, measured := "none", notMeasured
+		if a.Measured == nil {
+			missing = append(missing, a.Aim)
+			continue
+		}
+		wanted := "none"
 		if a.Op != none {
 			wanted = strings.TrimSpace(a.Op + " " + strconv.FormatFloat(a.Threshold, 'f', -1, 64) + " " + a.Unit)
 		}
-		if a.Measured != nil {
-			measured = strings.TrimSpace(withSpread(*a.Measured, *a.Min, *a.Max) + " " + a.Unit)
-		}
+		measured := strings.TrimSpace(withSpread(*a.Measured, *a.Min, *a.Max) + " " + a.Unit)
 		verdicts.row(a.Aim, wanted, measured, a.Verdict)
+	}
+	if len(missing) > 0 {
+		verdicts.Notes = []string{fmt.Sprintf("Not measured in this run, %d aims: %s.", len(missing), strings.Join(missing, "; "))}
 	}
 	return append(r.Tables[:len(r.Tables):len(r.Tables)], verdicts)
 }

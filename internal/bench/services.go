@@ -163,11 +163,14 @@ func (s *services) newNamespace(ctx context.Context, name string) (namespace str
 	if s.temporal == nil {
 		s.later(func(ctx context.Context) error { return s.dropNamespace(ctx, namespace) })
 	}
-	return namespace, await(ctx, "namespace "+namespace, func() bool {
+	return namespace, await(ctx, "namespace "+namespace, func() error {
 		_, err := c.DescribeWorkflowExecution(ctx, "none", "")
 		var unknown *serviceerror.NamespaceNotFound
 		var notFound *serviceerror.NotFound
-		return errors.As(err, &notFound) && !errors.As(err, &unknown)
+		if errors.As(err, &notFound) && !errors.As(err, &unknown) {
+			return nil
+		}
+		return err
 	})
 }
 
@@ -181,16 +184,19 @@ func (s *services) dropNamespace(ctx context.Context, namespace string) error {
 	return err
 }
 
-// await waits until ready answers true, for as long as ctx and startLimit allow.
-func await(ctx context.Context, what string, ready func() bool) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("%s was not ready within %s", what, startLimit))
+// await calls ready until it has no error, for as long as ctx and startLimit allow.
+func await(ctx context.Context, what string, ready func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	for !ready() {
+	for {
+		err := ready()
+		if err == nil {
+			return nil
+		}
 		if !pause(ctx, pollInterval) {
-			return context.Cause(ctx)
+			return fmt.Errorf("%s was not ready in time: %w", what, err)
 		}
 	}
-	return nil
 }
 
 // pause waits; false when ctx ends first.

@@ -19,3 +19,6 @@ func StartChild(name string, cmd *exec.Cmd, logPath string) (*Child, error) {
 	}
 	return &Child{process: child}, nil
 }
+
+// FreePort picks a port that nobody is handed in between, see freePort.
+func FreePort() (int, error) { return freePort() }
