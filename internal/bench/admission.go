@@ -179,7 +179,7 @@ func (r *run) sweep(ctx context.Context) error {
 		key := func(w *way) string { return fmt.Sprintf("sweep.%03.0f.%s", share*100, w.key) }
 		for range min(sweepRounds, r.Rounds) {
 			for _, w := range ways {
-				b, err := r.open(ctx, w, max(rate, 1/r.Duration.Seconds()), r.Duration)
+				b, err := r.open(ctx, w, rate, r.Duration)
 				if err != nil {
 					return err
 				}

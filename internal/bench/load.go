@@ -133,7 +133,7 @@ func (w *way) open(ctx context.Context, perSecond float64, duration time.Duratio
 		var wait sync.WaitGroup
 		slots := make(chan struct{}, maxInFlight)
 		begun := time.Now()
-		for i := range int64(perSecond * duration.Seconds()) {
+		for i := range max(1, int64(perSecond*duration.Seconds())) {
 			due := begun.Add(time.Duration(float64(i) / perSecond * float64(time.Second)))
 			if !pause(ctx, time.Until(due)) {
 				break
