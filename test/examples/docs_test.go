@@ -78,6 +78,7 @@ var covered = map[string]struct {
 	"docs/cli.md/Budgets/console":                  {1, "TestShellSessions"},
 	"docs/cli.md/Reservations/console":             {1, "TestShellSessions"},
 	"docs/cli.md/Exit codes/sh":                    {1, "TestShellScript"},
+	"docs/performance.md/Run it/sh":                {1, "is what the tests of earmark bench do"},
 	"docs/cli.md/Completion/sh":                    {1, "depends on the reader's shell; the command has its own test"},
 	"docs/observability.md//sh":                    {2, "the worker in TestMetricsTellWhatHappened; there is no Docker where tests run, the file is checked in test/compose"},
 	"docs/observability.md/Traces/sh":              {1, "TestOneTraceAReservation, with serve in the place of dev"},
@@ -86,7 +87,7 @@ var covered = map[string]struct {
 func TestEveryExampleIsCovered(t *testing.T) {
 	t.Parallel()
 	seen := map[string]int{}
-	for _, document := range []string{"README.md", "docs/design.md", "docs/client.md", "docs/cli.md", "docs/observability.md"} { // docs/migrating.md: examples/migrating
+	for _, document := range []string{"README.md", "docs/design.md", "docs/client.md", "docs/cli.md", "docs/observability.md", "docs/performance.md", "docs/sizing.md"} { // docs/migrating.md: examples/migrating
 		for _, b := range blocksOf(t, document) {
 			key := document + "/" + b.section + "/" + b.language
 			require.Contains(t, covered, key, "an example that no test runs:\n%s", b.text)
