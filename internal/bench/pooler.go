@@ -134,13 +134,14 @@ max_client_conn = 500
 	dialer := net.Dialer{Timeout: time.Second}
 	err = await(ctx, "PgBouncer", func() error {
 		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(port)))
-		if err == nil {
+		switch {
+		case child.Err() != nil: // is told below
+		case err != nil:
+			return err
+		default:
 			return conn.Close()
 		}
-		if child.Err() != nil {
-			return nil // told below
-		}
-		return err
+		return nil
 	})
 	if err = errors.Join(err, child.Err()); err != nil {
 		stop()
