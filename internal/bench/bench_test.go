@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,6 +34,7 @@ func TestQuick(t *testing.T) {
 	dir, data := outputs(t)
 	jsonFile, markdownFile, plotFile := filepath.Join(dir, "b.json"), filepath.Join(dir, "b.md"), filepath.Join(dir, "b.svg")
 	names, _, _ := ScenarioNames()
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "pooler" }) // needs a PgBouncer
 	cmd := exec.CommandContext(t.Context(), stack.Binary(t), "bench", "--quick", "--scenario", strings.Join(names, ","), "--rows", "500,2000",
 		"--json", jsonFile, "--markdown", markdownFile, "--plot", plotFile, "--data-dir", data)
 	output, err := cmd.CombinedOutput()

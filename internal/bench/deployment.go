@@ -47,6 +47,7 @@ type deployment struct {
 	api       *client.Client
 	url       string
 	processes []*devstack.Child
+	started   int
 	standing  int64 // reservations that are held all the time
 }
 
@@ -131,13 +132,15 @@ func (d *deployment) serve(ctx context.Context, separate bool) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := whileAlive(ctx, d.processes...)
+	defer cancel()
 	if err := await(ctx, "the HTTP API", func() error {
-		if d.url = listensAt(server.LogPath()); d.url == "" && server.Err() == nil {
+		if d.url = listensAt(server.LogPath()); d.url == "" {
 			return errors.New("it does not listen yet")
 		}
 		return nil
-	}); err != nil || server.Err() != nil {
-		return errors.Join(err, server.Err())
+	}); err != nil {
+		return err
 	}
 	transport := &http.Transport{MaxIdleConns: maxIdleConns, MaxIdleConnsPerHost: maxIdleConns}
 	d.api, err = client.New(d.url, client.WithMaxAttempts(1), client.WithHTTPClient(&http.Client{Transport: transport, Timeout: callTimeout}))
@@ -153,9 +156,27 @@ func (d *deployment) serve(ctx context.Context, separate bool) error {
 	})
 }
 
+// whileAlive is a context that ends with the first of the processes: what has ended
+// is not waited for.
+func whileAlive(ctx context.Context, processes ...*devstack.Child) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	for _, p := range processes {
+		go func() {
+			select {
+			case <-p.Done():
+				cancel(p.Err())
+			case <-ctx.Done():
+			}
+		}()
+	}
+	return ctx, func() { cancel(nil) }
+}
+
 func (d *deployment) start(ctx context.Context, name string, args ...string) (*devstack.Child, error) {
 	cmd := d.command(context.WithoutCancel(ctx), args...) // ended by stop, in order
-	child, err := devstack.StartChild("earmark "+name, cmd, filepath.Join(d.services.dir, d.name+"-"+name+".log"))
+	d.started++                                           // a log for each process: one says where it listens
+	logPath := filepath.Join(d.services.dir, fmt.Sprintf("%s-%s-%d.log", d.name, name, d.started))
+	child, err := devstack.StartChild("earmark "+name, cmd, logPath)
 	if err == nil {
 		d.processes = append(d.processes, child)
 	}

@@ -131,19 +131,16 @@ max_client_conn = 500
 		defer cancel()
 		_ = child.Stop(ctx) // what hangs is killed
 	}
+	ctx, cancel := whileAlive(ctx, child)
+	defer cancel()
 	dialer := net.Dialer{Timeout: time.Second}
-	err = await(ctx, "PgBouncer", func() error {
+	if err := await(ctx, "PgBouncer", func() error {
 		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(port)))
-		switch {
-		case child.Err() != nil: // is told below
-		case err != nil:
-			return err
-		default:
-			return conn.Close()
+		if err == nil {
+			err = conn.Close()
 		}
-		return nil
-	})
-	if err = errors.Join(err, child.Err()); err != nil {
+		return err
+	}); err != nil {
 		stop()
 		return 0, nil, err
 	}

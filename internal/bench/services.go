@@ -194,7 +194,7 @@ func await(ctx context.Context, what string, ready func() error) error {
 			return nil
 		}
 		if !pause(ctx, pollInterval) {
-			return fmt.Errorf("%s was not ready in time: %w", what, err)
+			return fmt.Errorf("%s was not ready (%w): %w", what, context.Cause(ctx), err)
 		}
 	}
 }
