@@ -69,7 +69,7 @@ test-browser: $(TEMPORAL) ## look at the pages for people in a headless Chromium
 	@$(GO) test -count 1 -timeout 5m -tags browser -run '^TestBrowser' ./api ./test/statuspage
 
 .PHONY: bench
-bench: build ## measure Earmark beside floors and alternatives, about 12 minutes; results in dist/ (ARGS=… for its flags)
+bench: build ## measure Earmark beside floors and alternatives, a quarter of an hour; results in dist/ (ARGS=… for its flags)
 	@mkdir -p dist
 	@bin/earmark bench --json dist/bench.json --markdown dist/bench.md --plot dist/bench.svg $(ARGS)
 

@@ -15,12 +15,15 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/workflows"
 )
 
 // The floors: what Temporal alone and Postgres alone cost.
 
 const (
 	bareQueue   = "bench-bare"
+	bareType    = "Bare"
+	indexedType = "BareIndexed"
 	bareMessage = "complete"
 	// pollers of the bench's own workers, as many as Earmark's has.
 	pollers      = 8
@@ -37,9 +40,15 @@ type bare struct {
 	open    atomic.Int64 // started, and not yet completed
 }
 
-// bareWorkflow does in Temporal what a reservation does there, and nothing else.
+// workflow does in Temporal what a reservation does there, and nothing else.
 // It is ended by an update or by a signal of the same name.
-func (b *bare) workflow(ctx workflow.Context, _ earmark.ReservationRequest) error {
+func (b *bare) workflow(ctx workflow.Context, _ earmark.ReservationRequest) error { return b.live(ctx) }
+
+func (b *bare) indexedWorkflow(ctx workflow.Context, _ workflows.ReservationInput) error {
+	return b.live(ctx)
+}
+
+func (b *bare) live(ctx workflow.Context) error {
 	ctx = workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{StartToCloseTimeout: momentPerTry})
 	done := false
 	complete := func(ctx workflow.Context) error {
@@ -83,7 +92,8 @@ func (b *bare) lastStep(context.Context) error {
 
 func startBare(c client.Client) (*bare, error) {
 	b := &bare{client: c, worker: worker.New(c, bareQueue, worker.Options{MaxConcurrentWorkflowTaskPollers: pollers})}
-	b.worker.RegisterWorkflowWithOptions(b.workflow, workflow.RegisterOptions{Name: "Bare"})
+	b.worker.RegisterWorkflowWithOptions(b.workflow, workflow.RegisterOptions{Name: bareType})
+	b.worker.RegisterWorkflowWithOptions(b.indexedWorkflow, workflow.RegisterOptions{Name: indexedType})
 	b.worker.RegisterActivity(b.firstStep)
 	b.worker.RegisterActivity(b.lastStep)
 	return b, b.worker.Start()
@@ -96,11 +106,23 @@ func (b *bare) start(ctx context.Context, n int64) (id string, err error) {
 
 func (b *bare) startAs(ctx context.Context, id string, n int64) (string, error) {
 	options := client.StartWorkflowOptions{ID: id, TaskQueue: bareQueue, EnableEagerStart: true}
-	_, err := b.client.ExecuteWorkflow(ctx, options, "Bare", request(scopeOf(n), unitAmount))
+	_, err := b.client.ExecuteWorkflow(ctx, options, bareType, request(scopeOf(n), unitAmount))
 	if err == nil {
 		b.open.Add(1)
 	}
 	return id, err
+}
+
+// startIndexed starts one with what a reservation's workflow carries besides: its
+// input, search attributes and summary.
+func (b *bare) startIndexed(ctx context.Context, n int64) (id string, err error) {
+	a := admission(n)
+	options := workflows.StartOptions(a, time.Now().Add(a.Request.TTL()), false)
+	options.ID, options.TaskQueue, options.EnableEagerStart = a.WorkflowID, bareQueue, true
+	if _, err = b.client.ExecuteWorkflow(ctx, options, indexedType, workflows.ReservationInput{Admission: a}); err == nil {
+		b.open.Add(1)
+	}
+	return options.ID, err
 }
 
 // startAndStep also waits until the workflow's first step has run: the least that a
@@ -149,6 +171,7 @@ func (b *bare) ways(on *deployment) []*way {
 	return []*way{
 		{key: "bare_update", title: "bare workflow, ended by update", on: on, admit: b.start, settle: b.update, workflowID: same},
 		{key: "bare_signal", title: "bare workflow, ended by signal", on: on, admit: b.start, settle: b.signal, drained: b.drained, workflowID: same},
+		{key: "bare_indexed", title: "the same by update, with input, search attributes, summary", on: on, admit: b.startIndexed, settle: b.update, workflowID: same},
 	}
 }
 

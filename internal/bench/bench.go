@@ -266,17 +266,17 @@ func (r *run) say(format string, args ...any) {
 // block runs one block of a way, and notes what failed in it.
 func (r *run) closed(ctx context.Context, w *way, clients int, duration time.Duration) (*block, error) {
 	b, err := w.closed(ctx, clients, duration)
-	return r.noted(w, b), err
+	return r.noted(fmt.Sprintf("%s, %d clients", w.title, clients), b), err
 }
 
 func (r *run) open(ctx context.Context, w *way, perSecond float64, duration time.Duration) (*block, error) {
 	b, err := w.open(ctx, perSecond, duration)
-	return r.noted(w, b), err
+	return r.noted(fmt.Sprintf("%s, %.0f a second", w.title, perSecond), b), err
 }
 
-func (r *run) noted(w *way, b *block) *block {
+func (r *run) noted(what string, b *block) *block {
 	if b != nil && b.failed > 0 {
-		r.report.note("%s: %d of %d calls failed, such as: %s", w.title, b.failed, b.failed+b.done, b.examples[0])
+		r.report.note("%s: %d of %d calls failed, such as: %s", what, b.failed, b.failed+b.done, b.examples[0])
 	}
 	return b
 }

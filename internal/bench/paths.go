@@ -176,12 +176,12 @@ func (r *run) pathTables(ways []*way) {
 	for _, pair := range [][2]string{
 		{"earmark_update", "bare_update"}, {"earmark_signal", "bare_signal"}, {"separate_update", "bare_update"}, {"separate_signal", "bare_signal"},
 		{"earmark_hot", "bare_update"}, {"earmark_update", "textbook"}, {"earmark_update", "practice"}, {"earmark_hot", "earmark_update"},
-		{"textbook", "bare_signal"}, {"practice", "bare_update"}, {"earmark_update", "statements"},
+		{"textbook", "bare_signal"}, {"practice", "bare_update"}, {"earmark_update", "statements"}, {"bare_indexed", "bare_update"}, {"earmark_update", "bare_indexed"},
 	} {
 		f.ratio("paths."+pair[0]+".per_"+pair[1], "paths."+pair[0]+".lifecycles_per_second", "paths."+pair[1]+".lifecycles_per_second")
 	}
 	floors := map[string]string{"earmark_update": "bare_update", "earmark_signal": "bare_signal", "separate_update": "bare_update",
-		"separate_signal": "bare_signal", "earmark_hot": "bare_update", "textbook": "bare_signal", "practice": "bare_update"}
+		"separate_signal": "bare_signal", "earmark_hot": "bare_update", "bare_indexed": "bare_update", "textbook": "bare_signal", "practice": "bare_update"}
 	rates := Table{Title: fmt.Sprintf("Lifecycles, %d clients, %d budgets: median (least–most) of %d rounds", r.Clients, manyBudgets, r.Rounds),
 		Columns: []string{"path", "lifecycles/s", "× its floor", "admission p50, ms", "p99, ms"}}
 	costs := Table{Title: "Where the time goes, per lifecycle: CPU in ms of one core",
