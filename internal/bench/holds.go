@@ -10,8 +10,12 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-//go:embed sql/open_holds.sql
-var openHoldsSQL string
+var (
+	//go:embed sql/open_holds.sql
+	openHoldsSQL string
+	//go:embed sql/open_holds_overdue.sql
+	openHoldsOverdueSQL string
+)
 
 // holds compares admissions on an empty ledger with those beside very many open
 // holds, which are rows alone: their workflows would wait, and cost nothing.
@@ -21,8 +25,10 @@ func (r *run) holds(ctx context.Context) error {
 	if _, err := crowded.pool.Exec(ctx, openHoldsSQL, r.Holds, manyBudgets, scopesPrefix, unitAmount); err != nil {
 		return fmt.Errorf("make open holds: %w", err)
 	}
-	if _, err := crowded.pool.Exec(ctx, "VACUUM ANALYZE", pgx.QueryExecModeSimpleProtocol); err != nil {
-		return err
+	for _, sql := range []string{openHoldsOverdueSQL, "VACUUM ANALYZE"} {
+		if _, err := crowded.pool.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+			return fmt.Errorf("make open holds: %w", err)
+		}
 	}
 	crowded.standing = r.Holds
 	var ways []*way
