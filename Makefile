@@ -89,7 +89,17 @@ test-pgbouncer: ## run the ledger through a real PgBouncer in transaction mode, 
 	@$(GO) test -count 1 -timeout 5m -tags pgbouncer -run Pooler -v ./internal/postgres
 
 .PHONY: bench
-bench: $(TEMPORAL) ## run the benchmarks
+bench: build ## measure Earmark beside floors and alternatives, a quarter of an hour; results in dist/ (ARGS=… for its flags)
+	@mkdir -p dist
+	@bin/earmark bench --json dist/bench.json --markdown dist/bench.md --plot dist/bench.svg $(ARGS)
+
+.PHONY: bench-growth
+bench-growth: build ## the same on top of up to 10 million settled rows; needs 25 GB of disk and half an hour
+	@mkdir -p dist
+	@bin/earmark bench --scenario growth --rows 10000,1000000,10000000 --json dist/bench-growth.json --markdown dist/bench-growth.md $(ARGS)
+
+.PHONY: bench-micro
+bench-micro: $(TEMPORAL) ## run the benchmarks of single functions
 	@$(GO) test -timeout 30m -p 1 -run '^$$' -bench . -benchmem $(PACKAGES)
 
 .PHONY: check

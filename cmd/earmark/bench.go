@@ -1,0 +1,195 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
+	temporallog "go.temporal.io/sdk/log"
+
+	"github.com/earmark-dev/earmark/internal/bench"
+)
+
+// benchSettings are the flags of bench.
+type benchSettings struct {
+	settings
+	bench.Options
+	rows     []string
+	json     string
+	markdown string
+	plot     string
+}
+
+func newBench() *cobra.Command {
+	b := &benchSettings{}
+	names, about, defaults := bench.ScenarioNames()
+	var list strings.Builder
+	for _, name := range names {
+		fmt.Fprintf(&list, "\n  %-12s %s", name, about(name))
+	}
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure Earmark beside the floors of Temporal and Postgres, and beside the alternatives",
+		Long: `Measure Earmark beside the floors of Temporal and Postgres, and beside the
+alternatives: all of them in turns on the same Temporal and Postgres, which are
+started for this in a temporary directory, with fsync. What counts are ratios,
+told as median and spread over rounds, and compared with the aims.
+
+The whole takes about a quarter of an hour, and the machine should do nothing
+else. --quick takes seconds, and shows only that everything works.
+
+Scenarios:` + list.String(),
+		Example: `  earmark bench
+  earmark bench --scenario paths,admission --rounds 10
+  earmark bench --scenario growth --rows 10000,1000000,10000000
+  earmark bench --json bench.json --markdown bench.md --plot bench.svg`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := errors.Join(b.load(cmd), b.check(cmd, names)); err != nil {
+				return err
+			}
+			return b.run(cmd)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&b.Scenarios, "scenario", defaults, "which scenarios to run")
+	flags.IntVar(&b.Rounds, "rounds", bench.DefaultRounds, "how many rounds each way runs")
+	flags.DurationVar(&b.Duration, "duration", bench.DefaultDuration, "how long a way runs in a round")
+	flags.IntVar(&b.Clients, "clients", bench.DefaultClients, "how many clients at once, where a scenario does not say otherwise")
+	flags.BoolVar(&b.Quick, "quick", false, "run for seconds, to see that all of it works")
+	flags.Int64Var(&b.Holds, "holds", bench.DefaultHolds, "open holds of the scenario holds")
+	flags.StringSliceVar(&b.rows, "rows", rowTexts(bench.DefaultRows()), "settled rows of the scenario growth; 10 million need about 20 GB")
+	flags.StringVar(&b.json, "json", "", "also write everything that was measured to this file, as JSON")
+	flags.StringVar(&b.markdown, "markdown", "", "also write the tables to this file, as Markdown")
+	flags.StringVar(&b.plot, "plot", "", "also write latency against offered load to this file, as SVG")
+	flags.StringVar(&b.Dir, "data-dir", "", "where the temporary data go (default: the system's temporary directory)")
+	flags.StringVar(&b.settings.DatabaseURL, "database-url", "", "use this Postgres, in databases of its own that are dropped in the end; CPU is then not measured (env EARMARK_DATABASE_URL is not looked at)")
+	flags.StringVar(&b.temporalAddress, "temporal-address", "", "use this Temporal, in namespaces of its own that are deleted in the end")
+	return cmd
+}
+
+func rowTexts(rows []int64) []string {
+	var texts []string
+	for _, n := range rows {
+		texts = append(texts, strconv.FormatInt(n, 10))
+	}
+	return texts
+}
+
+func (b *benchSettings) load(cmd *cobra.Command) error {
+	if b.Quick {
+		b.Hasten(cmd.Flags().Changed)
+	}
+	// Not from the environment: that names the database of some other purpose.
+	b.Options.DatabaseURL, b.Options.TemporalAddress = b.settings.DatabaseURL, b.temporalAddress
+	b.Rows = nil
+	for _, text := range b.rows {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < 1 || n > bench.MaxRows {
+			return usageError{fmt.Errorf("--rows has %q; whole numbers from 1 to %d are allowed", text, bench.MaxRows)}
+		}
+		b.Rows = append(b.Rows, n)
+	}
+	return nil
+}
+
+func (b *benchSettings) check(_ *cobra.Command, names []string) error {
+	for _, name := range b.Scenarios {
+		if !slices.Contains(names, name) {
+			return usageError{fmt.Errorf("--scenario has %q; use %s", name, strings.Join(names, ", "))}
+		}
+	}
+	switch {
+	case len(b.Scenarios) == 0:
+		return usageError{fmt.Errorf("--scenario is empty; use %s", strings.Join(names, ", "))}
+	case b.Rounds < 1 || b.Rounds > bench.MaxRounds:
+		return usageError{fmt.Errorf("--rounds is %d; 1 to %d are allowed", b.Rounds, bench.MaxRounds)}
+	case b.Duration < bench.MinDuration || b.Duration > bench.MaxDuration:
+		return usageError{fmt.Errorf("--duration is %s; %s to %s are allowed", b.Duration, bench.MinDuration, bench.MaxDuration)}
+	case b.Clients < 1 || b.Clients > bench.MaxClients:
+		return usageError{fmt.Errorf("--clients is %d; 1 to %d are allowed", b.Clients, bench.MaxClients)}
+	case b.Holds < 1 || b.Holds > bench.MaxRows:
+		return usageError{fmt.Errorf("--holds is %d; 1 to %d are allowed", b.Holds, bench.MaxRows)}
+	}
+	return nil
+}
+
+func (b *benchSettings) run(cmd *cobra.Command) (err error) {
+	if b.Program, err = os.Executable(); err != nil {
+		return fmt.Errorf("find this program, to run it as a server: %w", err)
+	}
+	b.Version, b.Progress, b.Dial = version, cmd.ErrOrStderr(), b.dial
+	// Files are opened first: a run is long, and a wrong name is not to lose it.
+	files, err := openFiles(b.json, b.markdown, b.plot)
+	if err != nil {
+		return err
+	}
+	report, err := bench.Run(cmd.Context(), b.Options)
+	if cmd.Context().Err() != nil {
+		return errors.Join(files.close(), errors.New("stopped; what was started has ended"))
+	}
+	report.Text(cmd.OutOrStdout())
+	return errors.Join(err, b.write(report, files), files.close())
+}
+
+func (b *benchSettings) write(report *bench.Report, files files) error {
+	var errs []error
+	if file := files[b.json]; file != nil {
+		encoder := json.NewEncoder(file)
+		encoder.SetIndent("", "  ")
+		errs = append(errs, encoder.Encode(report))
+	}
+	if file := files[b.markdown]; file != nil {
+		report.Markdown(file)
+	}
+	if file := files[b.plot]; file != nil {
+		errs = append(errs, report.Plot(file))
+	}
+	return errors.Join(errs...)
+}
+
+// dial makes a client of a namespace. Temporal's settings in the environment are for
+// a Temporal that runs already, and not for one that this command has started.
+func (b *benchSettings) dial(address, namespace string) (client.Client, error) {
+	s := settings{temporalAddress: address, temporalNamespace: namespace, LogFormat: "text", LogLevel: slog.LevelError}
+	if b.temporalAddress == "" {
+		return client.NewLazyClient(client.Options{HostPort: address, Namespace: namespace, Logger: temporallog.NewStructuredLogger(s.logger())})
+	}
+	c, _, err := s.temporal(s.logger())
+	return c, err
+}
+
+// files are open files by name.
+type files map[string]io.WriteCloser
+
+func openFiles(names ...string) (files, error) {
+	opened := make(files)
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		file, err := os.Create(filepath.Clean(name))
+		if err != nil {
+			return nil, errors.Join(usageError{err}, opened.close())
+		}
+		opened[name] = file
+	}
+	return opened, nil
+}
+
+func (f files) close() error {
+	var errs []error
+	for _, file := range f {
+		errs = append(errs, file.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,96 @@
+package bench
+
+// Verdicts on an aim.
+const (
+	Met         = "met"
+	Missed      = "missed"
+	NotMeasured = "not measured"
+	Stated      = "stated" // there is no threshold
+)
+
+// aim is what a figure is to reach.
+type aim struct {
+	what string
+	key  string // of the figure
+	op   string // atMost, atLeast or none
+	than float64
+	unit string
+}
+
+const (
+	atMost  = "≤"
+	atLeast = "≥"
+	none    = ""
+)
+
+// elsewhere marks what other systems reached on such a machine, as their own
+// measurements were reported: 2 cores, Postgres with fsync, hold and settle, 8
+// clients. They do not run here.
+const elsewhere = " (measured elsewhere)"
+
+// aims are the targets for 2 cores.
+var aims = []aim{
+	{"admission p50 × bare eager start, alone", "admission.alone.ratio", atMost, 1.3, "×"},
+	{"admission p50 × bare eager start, at half of saturation", "admission.half.ratio", atMost, 1.3, "×"},
+	{"p99 of an admission at 10 requests a second", "admission.normal.p99_of_all_ms", none, 0, "ms"},
+	{"lifecycles × the floor, both by update", "paths.earmark_update.per_bare_update", atLeast, 0.95, "×"},
+	{"lifecycles × the floor, both by signal", "paths.earmark_signal.per_bare_signal", atLeast, 0.95, "×"},
+	{"lifecycles × textbook", "paths.earmark_update.per_textbook", atLeast, 3, "×"},
+	{"lifecycles × good practice", "paths.earmark_update.per_practice", atLeast, 1.8, "×"},
+	{"history events of a lifecycle, co-hosted, by update", "paths.earmark_update.history_events", atMost, 13, ""},
+	{"history events of a lifecycle, co-hosted, by signal", "paths.earmark_signal.history_events", atMost, 13, ""},
+	{"billable Temporal actions of a lifecycle", "paths.earmark_update.actions", atMost, 4, ""},
+	{"hot budget × SELECT … FOR UPDATE, loopback", "strategies.loopback.1.ours_per_pessimistic", atLeast, 1.4, "×"},
+	{"hot budget × SELECT … FOR UPDATE, Postgres 1 ms away", "strategies.network.1.ours_per_pessimistic", atLeast, 5, "×"},
+	{"overshoot of ours in any burst, loopback", "strategies.loopback.1.ours.overshoot", atMost, 0, ""},
+	{"overshoot of ours in any burst, Postgres 1 ms away", "strategies.network.1.ours.overshoot", atMost, 0, ""},
+	{"CPU of an admission × a denial", "costs.admission_per_denial", atLeast, 20, "×"},
+	{"admission p50 with 100,000 open holds × none", "holds.ratio", atMost, 1.2, "×"},
+	{"lifecycles/s, above Formance's 169" + elsewhere, "paths.earmark_update.lifecycles_per_second", atLeast, 169, "1/s"},
+	{"admission p99, below Blnk's 35 ms" + elsewhere, "paths.earmark_update.admission_p99_ms", atMost, 35, "ms"},
+	{"lifecycles/s on a hot budget, above Formance's 80" + elsewhere, "paths.earmark_hot.lifecycles_per_second", atLeast, 80, "1/s"},
+	{"admission p99 on a hot budget, below Formance's 178 ms" + elsewhere, "paths.earmark_hot.admission_p99_ms", atMost, 178, "ms"},
+	{"ledgers whose audit found a mismatch", "audit.mismatched_ledgers", atMost, 0, ""},
+}
+
+// AimResult is what became of an aim.
+type AimResult struct {
+	Aim       string   `json:"aim"`
+	Key       string   `json:"key"`
+	Op        string   `json:"op"`
+	Threshold float64  `json:"threshold"`
+	Unit      string   `json:"unit"`
+	Measured  *float64 `json:"measured"` // the median; nil: not measured
+	Min       *float64 `json:"min"`
+	Max       *float64 `json:"max"`
+	Verdict   string   `json:"verdict"`
+}
+
+// judge compares every aim with what was measured. An overshoot counts at its worst,
+// everything else at its median.
+func (r *Report) judge() {
+	r.Aims = nil
+	for _, a := range aims {
+		result := AimResult{Aim: a.what, Key: a.key, Op: a.op, Threshold: a.than, Unit: a.unit, Verdict: NotMeasured}
+		if figure := r.figures.byKey[a.key]; figure != nil {
+			measured := figure.Median
+			if a.op == atMost && a.than == 0 {
+				measured = figure.Max
+			}
+			result.Measured, result.Min, result.Max = &measured, &figure.Min, &figure.Max
+			result.Verdict = a.verdict(measured)
+		}
+		r.Aims = append(r.Aims, result)
+	}
+	r.Figures = r.figures.list()
+}
+
+func (a aim) verdict(measured float64) string {
+	switch {
+	case a.op == none:
+		return Stated
+	case a.op == atMost && measured <= a.than, a.op == atLeast && measured >= a.than:
+		return Met
+	}
+	return Missed
+}
