@@ -44,7 +44,7 @@ const (
 // Window is the period a limit is for, in an IANA time zone.
 type Window struct {
 	Period   Period `json:"period"`
-	Timezone string `json:"timezone"`
+	Timezone string `json:"timezone,omitempty"`
 }
 
 // Budget is a limit on one scope in one unit over one window.

@@ -76,6 +76,10 @@ type Settlement struct {
 	Tenant string `json:"tenant"`
 	Actor  string `json:"actor"`
 	Reason string `json:"reason,omitempty"`
+	// Attempt names one attempt of a caller at a commit, whose message may be applied
+	// more than once: what was refused to it stays refused. Empty where no caller was
+	// answered.
+	Attempt string `json:"attempt,omitempty"`
 }
 
 // Preflight is what one read tells before an admission: a row that exists, a no

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"strings"
@@ -348,7 +349,9 @@ func (g *TemporalGuard) resultOf(ctx context.Context, admission earmark.Admissio
 // Commit charges usage through the workflow, or past it. accepted means that
 // neither could tell, and that Temporal keeps the message until it is applied.
 func (g *TemporalGuard) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (result earmark.Result, accepted bool, err error) {
-	return g.settle(ctx, s, usage, workflows.MessageCommit, workflows.CommitMessage{Usage: usage, Operator: s.Operator(), Reason: s.Reason}, func(ctx context.Context) (earmark.Result, error) {
+	s.Attempt = rand.Text()
+	message := workflows.CommitMessage{Usage: usage, Operator: s.Operator(), Reason: s.Reason, Attempt: s.Attempt}
+	return g.settle(ctx, s, usage, workflows.MessageCommit, message, func(ctx context.Context) (earmark.Result, error) {
 		return g.Ledger.Commit(ctx, s, usage)
 	})
 }

@@ -192,7 +192,7 @@ BEGIN
     END LOOP;
     UPDATE earmark.reservation_budgets SET overdue_at = NULL WHERE reservation_id = r.id AND overdue_at IS NOT NULL;
     UPDATE earmark.reservations SET state = p_state, settled_at = clock_timestamp(), reason = p_reason, orphan = false,
-        refresh_due = p_actor <> 'workflow'
+        refresh_due = p_actor <> 'workflow' OR r.state = 'review' -- in review no timer looks again
     WHERE id = r.id RETURNING * INTO r;
     RETURN r;
 END $$;

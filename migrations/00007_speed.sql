@@ -271,13 +271,23 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
+-- The attempts at a commit that were refused. A message of such an attempt may still be
+-- on its way to the workflow, and arrive when nothing refuses it any more.
+ALTER TABLE earmark.reservations ADD COLUMN refused_attempts text[] COLLATE "C";
+
+-- Replaced by one that takes the attempt too, which the release before leaves out.
+DROP FUNCTION earmark.commit(text, text, jsonb, text, text);
+
 -- +goose StatementBegin
 -- Charges p_usage and gives back the rest of what is held. Usage that turns up
 -- after an expiry is late: it is charged in full whatever the policies say, since
--- the money is gone. Estimates are corrected by the first real usage.
-CREATE OR REPLACE FUNCTION earmark.commit(p_tenant text, p_id text, p_usage jsonb, p_actor text, p_reason text) RETURNS jsonb
+-- the money is gone. Estimates are corrected by the first real usage. What was
+-- answered with a refusal stays refused: p_attempt names one attempt of a caller,
+-- which may be applied twice, and a new decision is a new attempt.
+CREATE FUNCTION earmark.commit(p_tenant text, p_id text, p_usage jsonb, p_actor text, p_reason text, p_attempt text DEFAULT '') RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
+    c_attempts  CONSTANT integer := 20; -- the last ones that are remembered
     r           earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
     s           record;
     v_late      boolean;
@@ -309,6 +319,8 @@ BEGIN
             PERFORM earmark.note('refuse', r.tenant, r.id, NULL, p_actor, v_reason);
         END IF;
         RETURN earmark.result('conflict', r);
+    ELSIF p_attempt = ANY (r.refused_attempts) THEN
+        RETURN earmark.result('overage_rejected', r);
     END IF;
 
     v_late := r.state <> 'held';
@@ -336,6 +348,10 @@ BEGIN
                 UPDATE earmark.reservations SET rejected_usage = p_usage, on_expiry = 'review' WHERE id = r.id RETURNING * INTO r;
                 PERFORM earmark.note('reject', r.tenant, r.id, NULL, p_actor, format('usage %s is over the reserved amount', p_usage));
             END IF;
+            IF p_attempt <> '' THEN
+                UPDATE earmark.reservations
+                SET refused_attempts = (ARRAY [p_attempt] || refused_attempts)[1:c_attempts] WHERE id = r.id;
+            END IF;
             RETURN earmark.result('overage_rejected', r);
         END IF;
         PERFORM 1 FROM earmark.windows w JOIN earmark.reservation_budgets x USING (budget_id, window_start)
@@ -360,7 +376,7 @@ BEGIN
     END IF;
     UPDATE earmark.reservations SET state = 'committed', usage = p_usage, overage = v_overage, shortfall = v_shortfall, late = v_late,
         estimated = false, settled_at = clock_timestamp(), reason = v_reason, orphan = false,
-        refresh_due = r.refresh_due OR (p_actor <> 'workflow' AND r.state IN ('held', 'review'))
+        refresh_due = r.refresh_due OR r.state = 'review' OR (p_actor <> 'workflow' AND r.state = 'held') -- in review no timer looks again
     WHERE id = r.id RETURNING * INTO r;
     RETURN earmark.result('applied', r);
 END $$;
@@ -409,8 +425,8 @@ BEGIN
     FOR s IN SELECT DISTINCT budget_id, window_start FROM earmark.reservation_budgets WHERE reservation_id = ANY (v_ids) ORDER BY 1, 2 LOOP
         PERFORM 1 FROM earmark.windows WHERE budget_id = s.budget_id AND window_start = s.window_start FOR NO KEY UPDATE;
     END LOOP;
-    FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (tenant text, id text, usage jsonb, actor text, reason text) LOOP
-        RETURN NEXT CASE WHEN c.id = ANY (v_ids) THEN earmark.commit(c.tenant, c.id, c.usage, c.actor, c.reason) END;
+    FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (tenant text, id text, usage jsonb, actor text, reason text, attempt text) LOOP
+        RETURN NEXT CASE WHEN c.id = ANY (v_ids) THEN earmark.commit(c.tenant, c.id, c.usage, c.actor, c.reason, coalesce(c.attempt, '')) END;
     END LOOP;
 END $$;
 -- +goose StatementEnd
@@ -461,6 +477,7 @@ ALTER TABLE earmark.entries
 
 -- +goose Down
 -- What the release before calls stays: it works there as well.
+ALTER TABLE earmark.reservations DROP COLUMN refused_attempts;
 ALTER TABLE earmark.reservations DROP CONSTRAINT reservations_state_check,
     ADD CONSTRAINT reservations_state_check CHECK (state IN ('held', 'committed', 'released', 'expired', 'review')) NOT VALID,
     ADD CONSTRAINT reservations_on_expiry_check CHECK (on_expiry IN ('release', 'commit', 'review')) NOT VALID,

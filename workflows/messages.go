@@ -161,7 +161,9 @@ func (r *reservation) onCommit(payload CommitMessage) (*message, error) {
 		return nil, err
 	}
 	return &message{name: MessageCommit, apply: func(ctx workflow.Context) activities.Standing {
-		return r.commit(ctx, r.settlementBy(payload.Operator, payload.Reason), payload.Usage)
+		settlement := r.settlementBy(payload.Operator, payload.Reason)
+		settlement.Attempt = payload.Attempt
+		return r.commit(ctx, settlement, payload.Usage)
 	}}, nil
 }
 

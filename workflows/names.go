@@ -58,6 +58,8 @@ type CommitMessage struct {
 	Usage    earmark.Amounts `json:"usage"`
 	Operator string          `json:"operator,omitempty"`
 	Reason   string          `json:"reason,omitempty"`
+	// Attempt is the API's, see earmark.Settlement; other senders leave it out.
+	Attempt string `json:"attempt,omitempty"`
 }
 
 // ReleaseMessage is the payload of MessageRelease. With an operator it is an expiry

@@ -39,8 +39,9 @@ type sums struct{ reserved, committed int64 }
 
 type reservation struct {
 	earmark.Reservation
-	tenant, hash string
-	refused      []string // usage that came after the release, as the journal has it
+	tenant, hash    string
+	refused         []string // usage that came after the release, as the journal has it
+	refusedAttempts []string // attempts at a commit that were refused
 }
 
 type entry struct {

@@ -34,6 +34,8 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Settlement, usage earmark.A
 			l.note("refuse", r, s.Actor, reason)
 		}
 		return l.result(earmark.OutcomeConflict, r), nil
+	case s.Attempt != "" && slices.Contains(r.refusedAttempts, s.Attempt):
+		return l.result(earmark.OutcomeOverageRejected, r), nil
 	}
 	late := r.State != earmark.StateHeld
 	overage := beyond(usage, r.Amounts)
@@ -41,6 +43,9 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Settlement, usage earmark.A
 		if !r.RejectedUsage.Equal(usage) {
 			r.RejectedUsage, r.OnExpiry = usage, earmark.OnExpiryReview
 			l.note("reject", r, s.Actor, fmt.Sprintf("usage %s is over the reserved amount", journalText(usage)))
+		}
+		if s.Attempt != "" {
+			r.refusedAttempts = append(r.refusedAttempts, s.Attempt)
 		}
 		return l.result(earmark.OutcomeOverageRejected, r), nil
 	}

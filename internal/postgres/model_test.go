@@ -401,6 +401,7 @@ func (m *machine) open(t *rapid.T) []earmark.Reservation {
 
 func (m *machine) commit(t *rapid.T) {
 	s := m.drawSettlement(t)
+	s.Attempt = rapid.SampledFrom([]string{"", "one", "another"}).Draw(t, "attempt")
 	usage := m.drawAmounts(t)
 	if r, _ := m.model.Reservation(ctx(), s.Tenant, s.ID); r != nil && !oneIn(t, 10, "other units") {
 		usage = earmark.Amounts{}

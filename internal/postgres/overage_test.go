@@ -38,3 +38,53 @@ func committedOn(result earmark.Result, budgetID string) int64 {
 	}
 	return -1
 }
+
+// A caller who was told "refused" must not be charged by the same message when it
+// arrives once more, after nothing refuses it any longer. A new attempt is a new
+// decision.
+func TestRefusedAttemptStaysRefused(t *testing.T) {
+	b := setup(t)
+	budget := b.budget("acme", "tokens", 1000, overage(earmark.OverageReject))
+	s := b.held(admission("k", tokens(600), "acme"))
+	s.Attempt = "the first"
+	require.Equal(t, earmark.OutcomeOverageRejected, b.commit(s, tokens(700)).Outcome)
+	second := s
+	second.Attempt = "the second"
+	require.Equal(t, earmark.OutcomeOverageRejected, b.commit(second, tokens(700)).Outcome)
+	b.due(s.ID)
+	require.Equal(t, earmark.StateReview, b.expire(s).Reservation.State)
+	for _, again := range []earmark.Settlement{s, second} {
+		require.Equal(t, earmark.OutcomeOverageRejected, b.commit(again, tokens(700)).Outcome)
+	}
+	b.requireBalance(budget.ID, 600, 0)
+	require.Equal(t, []string{"reserve", "reject", "review"}, b.entryKinds(s.ID))
+
+	decided := s
+	decided.Attempt = "by somebody who looked"
+	require.Equal(t, earmark.OutcomeApplied, b.commit(decided, tokens(700)).Outcome)
+	b.requireBalance(budget.ID, 0, 700)
+}
+
+// In review a workflow has no timer. If its process dies with the settlement, nobody
+// but the reconciler tells the next one.
+func TestSettledOutOfReviewIsLookedAt(t *testing.T) {
+	for name, settle := range map[string]func(*bundle, earmark.Settlement) earmark.Result{
+		"commit":  func(b *bundle, s earmark.Settlement) earmark.Result { return b.commit(s, tokens(1)) },
+		"release": func(b *bundle, s earmark.Settlement) earmark.Result { return b.release(s) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setup(t)
+			b.budget("acme", "tokens", 1000)
+			a := admission("k", tokens(1), "acme")
+			a.Request.OnExpiry = earmark.OnExpiryReview
+			s := b.held(a)
+			b.due(s.ID)
+			require.Equal(t, earmark.StateReview, b.expire(s).Reservation.State)
+			require.Equal(t, earmark.OutcomeApplied, settle(b, s).Outcome, "by the workflow itself")
+			checks, err := b.ClaimChecks(ctx(), 0, 10)
+			require.NoError(t, err)
+			require.Len(t, checks, 1)
+			require.Equal(t, s.ID, checks[0].ID)
+		})
+	}
+}

@@ -64,7 +64,7 @@ type commitCall struct {
 
 func (l *Ledger) commitAlone(ctx context.Context, c commitCall) (earmark.Result, error) {
 	s := c.settlement
-	return l.transition(ctx, commitSQL, s.Tenant, s.ID, c.usage, s.Actor, s.Reason)
+	return l.transition(ctx, commitSQL, s.Tenant, s.ID, c.usage, s.Actor, s.Reason, s.Attempt)
 }
 
 func (l *Ledger) commitTogether(ctx context.Context, commits []commitCall) ([]*earmark.Result, error) {

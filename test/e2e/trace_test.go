@@ -196,7 +196,7 @@ func TestTracesOverGRPC(t *testing.T) {
 	s.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
 	s.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+listener.Addr().String())
 	process := s.Serve().Ready()
-	b := &bundle{Stack: s, api: api{t: t, base: process.URL}, server: process}
+	b := api{t: t, base: process.URL}
 	b.budget("acme", "tokens", 1000)
 	id := b.hold("one", tokens("acme", 100, 60)).ID
 	b.commit(id, 40).status(t, http.StatusOK)
