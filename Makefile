@@ -66,7 +66,7 @@ replay-fixtures: $(TEMPORAL) ## record the workflow histories that are missing f
 	@$(GO) test -count=1 -tags record -run '^TestRecord$$' ./workflows
 
 .PHONY: mutations
-mutations: $(TEMPORAL) ## take each mechanism of docs/guarantees.md out and see its test fail; takes half an hour
+mutations: $(TEMPORAL) ## take each mechanism of docs/guarantees.md out and see its test fail; takes a quarter of an hour
 	@$(GO) test -count 1 -timeout 3h -v -tags mutations ./test/mutations
 
 .PHONY: test-clocks
