@@ -125,6 +125,20 @@ func (w *way) closed(ctx context.Context, clients int, duration time.Duration) (
 	})
 }
 
+// alone runs one client, whose next lifecycle begins when the one before has come to its
+// end: nothing else is under way while a caller waits.
+func (w *way) alone(ctx context.Context, duration time.Duration) (*block, error) {
+	return w.measure(ctx, duration, func(ctx context.Context, t *tally) {
+		for deadline := time.Now().Add(duration); time.Now().Before(deadline) && ctx.Err() == nil; {
+			id, admission, err := w.lifecycle(ctx, time.Now())
+			if err == nil {
+				err = w.drain(ctx, []string{id})
+			}
+			t.add(id, admission, err)
+		}
+	})
+}
+
 // open begins lifecycles at a constant rate, whether or not the ones before have
 // ended. Latency counts from the moment that a request was due, so that a system
 // that falls behind does not hide it by holding up the load driver.
