@@ -19,6 +19,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/postgres"
@@ -210,4 +211,22 @@ func TestPoolerCosts(t *testing.T) {
 		slices.Sort(way.took)
 		t.Logf("%-24s %s a hold and its settlement, %.2f times direct (%.2f to %.2f)", way.name, way.took[rounds/2], ratios[rounds/2], ratios[0], ratios[rounds-1])
 	}
+}
+
+// inParallel calls f that many times, from more sides than there are sessions.
+func inParallel(times int64, f func() error) error {
+	const sides = 16
+	var group errgroup.Group
+	var taken atomic.Int64
+	for range sides {
+		group.Go(func() error {
+			for taken.Add(1) <= times {
+				if err := f(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }
