@@ -10,6 +10,7 @@ import (
 	"time"
 
 	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
 	failurepb "go.temporal.io/api/failure/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
@@ -187,7 +188,7 @@ func (t *Troubles) taskFailure(ctx context.Context, workflowID string) (string, 
 		switch {
 		case event.GetWorkflowTaskFailedEventAttributes() != nil:
 			words = failureWords(event.GetWorkflowTaskFailedEventAttributes().GetFailure())
-		case event.GetWorkflowTaskTimedOutEventAttributes() != nil:
+		case event.GetWorkflowTaskTimedOutEventAttributes().GetTimeoutType() == enumspb.TIMEOUT_TYPE_START_TO_CLOSE:
 			words = "a worker took the task and did not finish it in time"
 		}
 		return words != ""

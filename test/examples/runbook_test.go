@@ -49,12 +49,7 @@ func breakSystem(t *testing.T) *broken {
 
 	// In review: nobody said what was used.
 	review := b.hold(t, "review", time.Second, earmark.OnExpiryReview)
-	// An activity that keeps failing: somebody's forgotten transaction holds the row.
 	failing := b.hold(t, "failing", time.Hour, earmark.OnExpiryRelease)
-	b.lock(t, failing.ID)
-	settled, err := earmarks.Commit(t.Context(), failing.ID, earmark.Amounts{"tokens": 450})
-	require.NoError(t, err)
-	require.True(t, settled.Accepted)
 	// A terminated workflow.
 	orphan := b.hold(t, "orphan", time.Hour, earmark.OnExpiryRelease)
 	require.NoError(t, s.Client().TerminateWorkflow(t.Context(), orphan.WorkflowID, "", "by mistake"))
@@ -62,6 +57,12 @@ func breakSystem(t *testing.T) *broken {
 	task := b.hold(t, "task", time.Hour, earmark.OnExpiryRelease)
 	overdue := b.hold(t, "overdue", time.Hour, earmark.OnExpiryRelease)
 	stack.Eventually(t, patience, "the review", func() bool { return b.state(t, review.ID) == earmark.StateReview })
+	// An activity that keeps failing: somebody's forgotten transaction holds the row. It
+	// comes last: half a minute later its workflow has a task, which would fail as well.
+	b.lock(t, failing.ID)
+	settled, err := earmarks.Commit(t.Context(), failing.ID, earmark.Amounts{"tokens": 450})
+	require.NoError(t, err)
+	require.True(t, settled.Accepted)
 	stack.Eventually(t, patience, "tries that fail", func() bool {
 		description, err := s.Client().DescribeWorkflowExecution(t.Context(), failing.WorkflowID, "")
 		require.NoError(t, err)
@@ -142,6 +143,9 @@ var (
 // as reports whether a command answered what the runbook shows, which may end with "…".
 func as(shown, got string) bool {
 	masked := func(text string) string {
+		// The history keeps the first failure in a row. A task may have gone to the worker
+		// that was killed just then.
+		text = strings.ReplaceAll(text, "a worker took the task and did not finish it in time", "unable to find workflow type: Reservation. Supported types: [Invoice]")
 		return strings.Join(unmistakable(searched.ReplaceAllString(ages.ReplaceAllString(text, " for AGE"), "TIME")), " ")
 	}
 	if beginning, cut := strings.CutSuffix(strings.TrimSpace(shown), "…"); cut {
