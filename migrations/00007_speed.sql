@@ -273,10 +273,10 @@ END $$;
 
 -- The attempts at a commit that were refused. A message of such an attempt may still be
 -- on its way to the workflow, and arrive when nothing refuses it any more.
-ALTER TABLE earmark.reservations ADD COLUMN refused_attempts text[] COLLATE "C";
+ALTER TABLE earmark.reservations ADD COLUMN IF NOT EXISTS refused_attempts text[] COLLATE "C";
 
 -- Replaced by one that takes the attempt too, which the release before leaves out.
-DROP FUNCTION earmark.commit(text, text, jsonb, text, text);
+DROP FUNCTION IF EXISTS earmark.commit(text, text, jsonb, text, text);
 
 -- +goose StatementBegin
 -- Charges p_usage and gives back the rest of what is held. Usage that turns up
@@ -284,7 +284,7 @@ DROP FUNCTION earmark.commit(text, text, jsonb, text, text);
 -- the money is gone. Estimates are corrected by the first real usage. What was
 -- answered with a refusal stays refused: p_attempt names one attempt of a caller,
 -- which may be applied twice, and a new decision is a new attempt.
-CREATE FUNCTION earmark.commit(p_tenant text, p_id text, p_usage jsonb, p_actor text, p_reason text, p_attempt text DEFAULT '') RETURNS jsonb
+CREATE OR REPLACE FUNCTION earmark.commit(p_tenant text, p_id text, p_usage jsonb, p_actor text, p_reason text, p_attempt text DEFAULT '') RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     c_attempts  CONSTANT integer := 20; -- the last ones that are remembered
@@ -477,7 +477,6 @@ ALTER TABLE earmark.entries
 
 -- +goose Down
 -- What the release before calls stays: it works there as well.
-ALTER TABLE earmark.reservations DROP COLUMN refused_attempts;
 ALTER TABLE earmark.reservations DROP CONSTRAINT reservations_state_check,
     ADD CONSTRAINT reservations_state_check CHECK (state IN ('held', 'committed', 'released', 'expired', 'review')) NOT VALID,
     ADD CONSTRAINT reservations_on_expiry_check CHECK (on_expiry IN ('release', 'commit', 'review')) NOT VALID,

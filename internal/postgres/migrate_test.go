@@ -121,6 +121,15 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 		current, _, err := postgres.SchemaVersion(ctx(), pool)
 		require.NoError(t, err)
 		require.Equal(t, version, current)
+		if version == latest-1 { // what processes call goes on, also those of the release before
+			b := &bundle{Ledger: postgres.New(pool), t: t, pool: pool}
+			b.budget("acme", "tokens", 10)
+			s := b.held(admission("k", tokens(10), "acme"))
+			var answer earmark.Result
+			require.NoError(t, pool.QueryRow(ctx(), "SELECT earmark.commit($1, $2, $3, 'workflow', '')", s.Tenant, s.ID, tokens(7)).Scan(&answer))
+			require.Equal(t, earmark.OutcomeApplied, answer.Outcome)
+			require.Equal(t, earmark.OutcomeSame, b.commit(s, tokens(7)).Outcome)
+		}
 	}
 	var exists bool
 	require.NoError(t, pool.QueryRow(ctx(), "SELECT to_regnamespace('earmark') IS NOT NULL").Scan(&exists))

@@ -119,7 +119,7 @@ func TestKilledBackendsLeaveNothingHalfDone(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, killer.Close(ctx())) }()
 
-	const clients, requestsEach = 4, 25
+	const clients, requestsEach = 4, 100
 	var outages, done atomic.Int64
 	var group errgroup.Group
 	for client := range clients {
@@ -135,10 +135,10 @@ func TestKilledBackendsLeaveNothingHalfDone(t *testing.T) {
 	}
 	for done.Load() < clients*requestsEach*9/10 {
 		const kill = `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-			WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' AND random() < 0.3`
+			WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' AND random() < 0.5`
 		_, err := killer.Exec(ctx(), kill)
 		require.NoError(t, err)
-		time.Sleep(30 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 	require.NoError(t, group.Wait())
 	require.Positive(t, outages.Load(), "no call was hit")
