@@ -95,13 +95,14 @@ var covered = map[string]struct {
 	"docs/runbook.md/EarmarkAdmissionSlow/sh":          {1, "TestRunbookLooks"},
 	"docs/runbook.md/EarmarkPoolExhausted/sql":         {1, "TestRunbookLooks"},
 	"docs/runbook.md/EarmarkLateCommits/sh":            {1, "TestRunbookLooks"},
+	"docs/guarantees.md/Chaos/sh":                      {1, "takes half an hour; the short form is in test/chaos"},
 	"docs/performance.md/Run it/sh":                    {1, "is what the tests of earmark bench do"},
 }
 
 func TestEveryExampleIsCovered(t *testing.T) {
 	t.Parallel()
 	seen := map[string]int{}
-	for _, document := range []string{"README.md", "docs/design.md", "docs/client.md", "docs/cli.md", "docs/observability.md", "docs/runbook.md", "docs/performance.md", "docs/sizing.md"} { // docs/migrating.md: examples/migrating
+	for _, document := range []string{"README.md", "docs/design.md", "docs/client.md", "docs/cli.md", "docs/observability.md", "docs/runbook.md", "docs/guarantees.md", "docs/performance.md", "docs/sizing.md"} { // docs/migrating.md: examples/migrating
 		for _, b := range blocksOf(t, document) {
 			key := document + "/" + b.section + "/" + b.language
 			require.Contains(t, covered, key, "an example that no test runs:\n%s", b.text)
