@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -132,8 +134,8 @@ func (p *Process) Kill() {
 	}
 }
 
-// Pause freezes the process; Resume lets it go on.
-func (p *Process) Pause() { p.t.Helper(); p.Signal(syscall.SIGSTOP) }
+// Pause freezes the process, which stands still from here on; Resume lets it go on.
+func (p *Process) Pause() { p.t.Helper(); freeze(p.t, p.PID()) }
 
 // Resume lets a frozen process go on.
 func (p *Process) Resume() { p.t.Helper(); p.Signal(syscall.SIGCONT) }
@@ -189,6 +191,27 @@ func (p *Process) AwaitLog(text string) {
 		require.True(p.t, time.Now().Before(deadline), "%s did not write %q; its log:\n%s", p.name, text, p.Log())
 		time.Sleep(pollInterval)
 	}
+}
+
+// freeze stops processes and waits until they stand still: the signal reaches their
+// threads one by one, which on a busy machine takes long enough for one more answer. One
+// that has just ended is as good.
+func freeze(t testing.TB, pids ...int) {
+	t.Helper()
+	args := []string{"-o", "state="}
+	if runtime.GOOS == "linux" {
+		args = append(args, "-L") // a line for each thread
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); !errors.Is(err, syscall.ESRCH) {
+			require.NoError(t, err)
+		}
+		args = append(args, "-p", strconv.Itoa(pid))
+	}
+	Eventually(t, stopLimit, "processes to freeze", func() bool {
+		output, _ := exec.Command("ps", args...).Output() // fails where all have ended
+		return !slices.ContainsFunc(strings.Fields(string(output)), func(state string) bool { return !strings.Contains("TZX", state[:1]) })
+	})
 }
 
 // Descendants lists every process below pid.

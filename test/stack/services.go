@@ -80,21 +80,26 @@ func (p *Postgres) Start() {
 
 // Pause freezes the server and everybody's connections to it: they stay open, and
 // nothing answers. Resume lets it go on.
-func (p *Postgres) Pause() { p.signal(syscall.SIGSTOP) }
+func (p *Postgres) Pause() {
+	p.requireOwn()
+	freeze(p.t, p.server.PID()) // first, so that it makes no more children
+	freeze(p.t, p.children()...)
+}
 
 // Resume lets a frozen server go on.
-func (p *Postgres) Resume() { p.signal(syscall.SIGCONT) }
-
-func (p *Postgres) signal(signal syscall.Signal) {
+func (p *Postgres) Resume() {
 	p.requireOwn()
-	// The postmaster first, so that it makes no more children; they lead groups of
-	// their own.
-	require.NoError(p.t, syscall.Kill(p.server.PID(), signal))
+	require.NoError(p.t, syscall.Kill(p.server.PID(), syscall.SIGCONT))
+	for _, pid := range p.children() {
+		_ = syscall.Kill(pid, syscall.SIGCONT) // it may just have ended
+	}
+}
+
+// children are the server's processes, which lead groups of their own.
+func (p *Postgres) children() []int {
 	children, err := Descendants(p.server.PID())
 	require.NoError(p.t, err)
-	for _, pid := range children {
-		_ = syscall.Kill(pid, signal) // it may just have ended
-	}
+	return children
 }
 
 func (p *Postgres) requireOwn() {
@@ -168,7 +173,7 @@ func (s *Temporal) Start() {
 // Pause freezes the server: connections stay open, and nothing answers.
 func (s *Temporal) Pause() {
 	s.requireOwn()
-	require.NoError(s.t, syscall.Kill(s.server.PID(), syscall.SIGSTOP))
+	freeze(s.t, s.server.PID())
 }
 
 // Resume lets a frozen server go on.
