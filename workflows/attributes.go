@@ -2,12 +2,21 @@ package workflows
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 )
+
+// searchablePause separates two looks whether Temporal takes a new search attribute.
+const searchablePause = 100 * time.Millisecond
 
 // SearchAttributes returns the names and types that a namespace needs.
 func SearchAttributes() map[string]enumspb.IndexedValueType {
@@ -35,7 +44,8 @@ func MissingSearchAttributes(ctx context.Context, c client.Client, namespace str
 	return missing, nil
 }
 
-// AddSearchAttributes registers what is missing and returns its names.
+// AddSearchAttributes registers what is missing, waits until Temporal takes it, and
+// returns its names.
 func AddSearchAttributes(ctx context.Context, c client.Client, namespace string) ([]string, error) {
 	missing, err := MissingSearchAttributes(ctx, c, namespace)
 	if err != nil || len(missing) == 0 {
@@ -45,6 +55,26 @@ func AddSearchAttributes(ctx context.Context, c client.Client, namespace string)
 	for _, name := range missing {
 		request.SearchAttributes[name] = SearchAttributes()[name]
 	}
-	_, err = c.OperatorService().AddSearchAttributes(ctx, request)
-	return missing, err
+	if _, err := c.OperatorService().AddSearchAttributes(ctx, request); err != nil {
+		return nil, err
+	}
+	return missing, awaitSearchable(ctx, c, namespace, missing)
+}
+
+// awaitSearchable waits until a search for the attributes is taken. Temporal's servers
+// learn of what is registered a moment later, and until then refuse workflows with it.
+func awaitSearchable(ctx context.Context, c client.Client, namespace string, names []string) error {
+	request := &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: strings.Join(names, " IS NULL AND ") + " IS NULL"}
+	for {
+		_, err := c.CountWorkflow(ctx, request)
+		var unknown *serviceerror.InvalidArgument
+		if !errors.As(err, &unknown) {
+			return err
+		}
+		select {
+		case <-time.After(searchablePause):
+		case <-ctx.Done():
+			return fmt.Errorf("they are registered, but Temporal does not take them yet: %w", err)
+		}
+	}
 }

@@ -162,7 +162,10 @@ func (b *benchSettings) write(report *bench.Report, files files) error {
 func (b *benchSettings) dial(address, namespace string) (client.Client, error) {
 	s := settings{temporalAddress: address, temporalNamespace: namespace, LogFormat: "text", LogLevel: slog.LevelError}
 	if b.temporalAddress == "" {
-		return client.NewLazyClient(client.Options{HostPort: address, Namespace: namespace, Logger: temporallog.NewStructuredLogger(s.logger())})
+		return client.NewLazyClient(client.Options{
+			HostPort: address, Namespace: namespace, Logger: temporallog.NewStructuredLogger(s.logger()),
+			ConnectionOptions: client.ConnectionOptions{GrpcCompression: &client.GrpcCompressionNone{}}, // as in settings.temporal
+		})
 	}
 	c, _, err := s.temporal(s.logger())
 	return c, err

@@ -26,7 +26,7 @@ const (
 	indexedType = "BareIndexed"
 	bareMessage = "complete"
 	// pollers of the bench's own workers, as many as Earmark's has.
-	pollers      = 8
+	pollers      = 16
 	momentPerTry = 1500 * time.Millisecond
 	stepLimit    = 10 * time.Second
 )

@@ -112,6 +112,13 @@ func temporalArgs(opts TemporalOptions) []string {
 	args := []string{
 		"server", "start-dev", "--ip", loopback, "--port", strconv.Itoa(opts.Port),
 		"--log-level", "warn", "--color", "never",
+		// One partition is enough for the tasks of one machine. With the default of four, a task may wait for
+		// seconds where no poller looks just now, while pollers wait at the other partitions.
+		"--dynamic-config-value", "matching.numTaskqueueReadPartitions=1",
+		"--dynamic-config-value", "matching.numTaskqueueWritePartitions=1",
+		// As servers do. The development server's own default reads the search attributes from its database
+		// many times for each workflow, so that new ones are known at once and not a moment later.
+		"--dynamic-config-value", "system.forceSearchAttributesCacheRefreshOnRead=false",
 	}
 	if opts.Headless {
 		args = append(args, "--headless")
