@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -21,6 +22,7 @@ const (
 	openHolds      = 2000
 	quickOpenHolds = 50
 	releaseAtOnce  = 16
+	quiet          = 3 * time.Second
 )
 
 // costs tells what an admission, a denial, an open hold and a settled reservation
@@ -79,6 +81,9 @@ func (r *run) denials(ctx context.Context, main *deployment) error {
 	yes.workflowID, no.workflowID = nil, nil // the ones stay open, the others have none
 	yes.settle = func(_ context.Context, id string) error { admitted <- id; return nil }
 	for round := range min(costRounds, r.Rounds) {
+		if !r.Quick && !pause(ctx, quiet) { // what ends in the background is not to the denials' cost
+			return ctx.Err()
+		}
 		r.say("  denials and admissions, round %d of %d", round+1, min(costRounds, r.Rounds))
 		b, err := r.closed(ctx, no, r.Clients, r.Duration)
 		if err != nil {
