@@ -152,7 +152,10 @@ func apart(t *testing.T) *side {
 
 // work starts the worker and returns what stops it.
 func (s *side) work() (stop func()) {
-	w := sdkworker.New(s.client, workflows.TaskQueue, sdkworker.Options{StickyScheduleToStartTimeout: time.Second})
+	w := sdkworker.New(s.client, workflows.TaskQueue, sdkworker.Options{
+		StickyScheduleToStartTimeout: time.Second,
+		WorkerStopTimeout:            patience, // what runs ends before the test does
+	})
 	heard := s.guard.Admissions
 	if s.deaf {
 		heard = nil

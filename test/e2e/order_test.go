@@ -134,7 +134,7 @@ func TestClocksApart(t *testing.T) {
 			t.Parallel()
 			s := stack.New(t, stack.Options{})
 			s.ShiftPostgres(time.Duration(minutes) * time.Minute)
-			server := s.Serve("--grace", "1s").Ready()
+			server := s.Serve().Ready()
 			b := &bundle{Stack: s, api: api{t, server.URL}, server: server}
 			b.keepsTime(time.Duration(minutes) * time.Minute)
 		})
