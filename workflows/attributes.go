@@ -3,7 +3,6 @@ package workflows
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -45,7 +44,7 @@ func MissingSearchAttributes(ctx context.Context, c client.Client, namespace str
 }
 
 // AddSearchAttributes registers what is missing, waits until Temporal takes it, and
-// returns its names.
+// returns its names. Names with an error are registered, and the wait has failed.
 func AddSearchAttributes(ctx context.Context, c client.Client, namespace string) ([]string, error) {
 	missing, err := MissingSearchAttributes(ctx, c, namespace)
 	if err != nil || len(missing) == 0 {
@@ -74,7 +73,7 @@ func awaitSearchable(ctx context.Context, c client.Client, namespace string, nam
 		select {
 		case <-time.After(searchablePause):
 		case <-ctx.Done():
-			return fmt.Errorf("they are registered, but Temporal does not take them yet: %w", err)
+			return err
 		}
 	}
 }

@@ -98,13 +98,16 @@ func migrateUp(ctx context.Context, out io.Writer, pool *pgxpool.Pool) error {
 
 func registerAttributes(ctx context.Context, out io.Writer, c client.Client, namespace string) error {
 	added, err := workflows.AddSearchAttributes(ctx, c, namespace)
-	if err != nil {
-		return attributesRefused(namespace, err)
-	}
 	if len(added) > 0 {
 		fmt.Fprintf(out, "registered the search attributes %s in namespace %s\n", strings.Join(added, ", "), namespace)
 	}
-	return nil
+	switch {
+	case err == nil:
+		return nil
+	case len(added) > 0:
+		return fmt.Errorf("Temporal does not take the search attributes yet, or does not say so; admissions fail until it does: %w", err)
+	}
+	return attributesRefused(namespace, err)
 }
 
 // attributesRefused says who can register the search attributes where this account
