@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -134,7 +135,11 @@ func (p *Process) Kill() {
 }
 
 // Pause freezes the process, which stands still from here on; Resume lets it go on.
-func (p *Process) Pause() { p.t.Helper(); freeze(p.t, p.PID()) }
+func (p *Process) Pause() {
+	p.t.Helper()
+	p.Signal(syscall.SIGSTOP)
+	awaitStill(p.t, p.PID())
+}
 
 // Resume lets a frozen process go on.
 func (p *Process) Resume() { p.t.Helper(); p.Signal(syscall.SIGCONT) }
@@ -192,24 +197,23 @@ func (p *Process) AwaitLog(text string) {
 	}
 }
 
-// freeze stops processes and waits until they stand still: the signal reaches their
+// awaitStill waits until processes that were sent SIGSTOP stand still: it reaches their
 // threads one by one, which on a busy machine takes long enough for one more answer. One
-// that has just ended is as good.
-func freeze(t testing.TB, pids ...int) {
+// that has ended is as good.
+func awaitStill(t testing.TB, pids ...int) {
 	t.Helper()
-	args := []string{"-o", "state="}
+	var ids []string
+	for _, pid := range pids {
+		ids = append(ids, strconv.Itoa(pid))
+	}
+	args := []string{"-o", "state=", "-p", strings.Join(ids, ",")}
 	if runtime.GOOS == "linux" {
 		args = append(args, "-L") // a line for each thread
 	}
-	for _, pid := range pids {
-		if err := syscall.Kill(pid, syscall.SIGSTOP); !errors.Is(err, syscall.ESRCH) {
-			require.NoError(t, err)
-		}
-		args = append(args, "-p", strconv.Itoa(pid))
-	}
-	Eventually(t, stopLimit, "processes to freeze", func() bool {
-		output, _ := exec.Command("ps", args...).Output()   // fails where all have ended
-		return strings.Trim(string(output), "TZX\n ") == "" // stopped, or at their end
+	runs := func(state string) bool { return !strings.HasPrefix(state, "T") && !strings.HasPrefix(state, "Z") }
+	Eventually(t, stopLimit, "processes to stand still", func() bool {
+		output, _ := exec.Command("ps", args...).Output() // fails where all have ended
+		return !slices.ContainsFunc(strings.Fields(string(output)), runs)
 	})
 }
 

@@ -82,23 +82,26 @@ func (p *Postgres) Start() {
 // nothing answers. Resume lets it go on.
 func (p *Postgres) Pause() {
 	p.requireOwn()
-	freeze(p.t, p.server.PID()) // first, so that it makes no more children
-	freeze(p.t, p.children()...)
+	// The postmaster first, so that it makes no more children.
+	require.NoError(p.t, syscall.Kill(p.server.PID(), syscall.SIGSTOP))
+	awaitStill(p.t, p.server.PID())
+	awaitStill(p.t, p.signalChildren(syscall.SIGSTOP)...)
 }
 
 // Resume lets a frozen server go on.
 func (p *Postgres) Resume() {
 	p.requireOwn()
 	require.NoError(p.t, syscall.Kill(p.server.PID(), syscall.SIGCONT))
-	for _, pid := range p.children() {
-		_ = syscall.Kill(pid, syscall.SIGCONT) // it may just have ended
-	}
+	p.signalChildren(syscall.SIGCONT)
 }
 
-// children are the server's processes, which lead groups of their own.
-func (p *Postgres) children() []int {
+// signalChildren is for the server's processes, which lead groups of their own.
+func (p *Postgres) signalChildren(signal syscall.Signal) []int {
 	children, err := Descendants(p.server.PID())
 	require.NoError(p.t, err)
+	for _, pid := range children {
+		_ = syscall.Kill(pid, signal) // it may just have ended
+	}
 	return children
 }
 
@@ -173,7 +176,8 @@ func (s *Temporal) Start() {
 // Pause freezes the server: connections stay open, and nothing answers.
 func (s *Temporal) Pause() {
 	s.requireOwn()
-	freeze(s.t, s.server.PID())
+	require.NoError(s.t, syscall.Kill(s.server.PID(), syscall.SIGSTOP))
+	awaitStill(s.t, s.server.PID())
 }
 
 // Resume lets a frozen server go on.
