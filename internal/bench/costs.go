@@ -22,7 +22,7 @@ const (
 	openHolds      = 2000
 	quickOpenHolds = 50
 	releaseAtOnce  = 16
-	quiet          = 3 * time.Second
+	quiet          = 3 * time.Second // for what ends in the background
 )
 
 // costs tells what an admission, a denial, an open hold and a settled reservation
@@ -81,7 +81,7 @@ func (r *run) denials(ctx context.Context, main *deployment) error {
 	yes.workflowID, no.workflowID = nil, nil // the ones stay open, the others have none
 	yes.settle = func(_ context.Context, id string) error { admitted <- id; return nil }
 	for round := range min(costRounds, r.Rounds) {
-		if !r.Quick && !pause(ctx, quiet) { // what ends in the background is not to the denials' cost
+		if !r.Quick && !pause(ctx, quiet) { // the admissions' end is not to the denials' cost
 			return ctx.Err()
 		}
 		r.say("  denials and admissions, round %d of %d", round+1, min(costRounds, r.Rounds))

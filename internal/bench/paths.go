@@ -15,6 +15,7 @@ import (
 // warmUp is how long each way runs before the first round.
 const warmUp = time.Second
 
+// orderSeed decides the order of the ways in each round, the same in every run.
 const orderSeed = 20261125
 
 // paths runs whole lifecycles by every path.
@@ -80,7 +81,7 @@ func (r *run) rounds(ctx context.Context, ways []*way, turn func(*way) error) er
 	}
 	for round := range r.Rounds {
 		r.say("  round %d of %d", round+1, r.Rounds)
-		order := rand.New(rand.NewPCG(orderSeed, uint64(round))).Perm(len(ways)) //nolint:gosec // the same in every run
+		order := rand.New(rand.NewPCG(orderSeed, uint64(round))).Perm(len(ways)) //nolint:gosec // no secret
 		for _, i := range order {
 			if err := turn(ways[i]); err != nil {
 				return err
