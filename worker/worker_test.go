@@ -124,7 +124,14 @@ func lazyClient(t *testing.T, address string) client.Client {
 
 // run runs a worker and returns what stops it.
 func run(t *testing.T, c client.Client, l Ledger) (stop func()) {
-	w := New(c, Options{Ledger: l, Logger: slog.New(slog.DiscardHandler), Grace: DefaultGrace, Admissions: &activities.Admissions{}})
+	stop, _ = runLogged(t, c, l)
+	return stop
+}
+
+// runLogged is run with a channel that receives the worker's warnings.
+func runLogged(t *testing.T, c client.Client, l Ledger) (stop func(), warnings <-chan string) {
+	logged := make(chan string, 100)
+	w := New(c, Options{Ledger: l, Logger: slog.New(logChannel{slog.DiscardHandler, logged}), Grace: DefaultGrace, Admissions: &activities.Admissions{}})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
@@ -138,7 +145,41 @@ func run(t *testing.T, c client.Client, l Ledger) (stop func()) {
 		}
 	})
 	t.Cleanup(stop)
-	return stop
+	return stop, logged
+}
+
+// logChannel is a slog.Handler that sends the message of each warning to a channel, as
+// long as there is room.
+type logChannel struct {
+	slog.Handler
+	warnings chan<- string
+}
+
+func (l logChannel) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+
+func (l logChannel) Handle(_ context.Context, record slog.Record) error {
+	select {
+	case l.warnings <- record.Message:
+	default:
+	}
+	return nil
+}
+
+// awaitWarning waits until the worker has logged this warning.
+func awaitWarning(t *testing.T, warnings <-chan string, message string) {
+	t.Helper()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	for {
+		select {
+		case logged := <-warnings:
+			if logged == message {
+				return
+			}
+		case <-limit.C:
+			require.FailNow(t, "the worker did not log it", message)
+		}
+	}
 }
 
 func admission() earmark.Admission {
@@ -166,8 +207,8 @@ func lifecycle(t *testing.T, c client.Client) {
 func TestRunWaitsForTemporal(t *testing.T) {
 	port := freePort(t)
 	c := lazyClient(t, net.JoinHostPort("127.0.0.1", port))
-	stop := run(t, c, newLedger(t))
-	time.Sleep(2 * retryPause) // so that a first try has failed
+	stop, warnings := runLogged(t, c, newLedger(t))
+	awaitWarning(t, warnings, "The worker waits for Temporal.")
 	temporal, err := devstack.StartTemporal(t.Context(), devstack.TemporalOptions{
 		Dir: filepath.Join(t.TempDir(), "temporal"), Port: number(t, port), Headless: true, InMemory: true})
 	require.NoError(t, err)
@@ -179,8 +220,8 @@ func TestRunWaitsForTemporal(t *testing.T) {
 
 func TestRunStopsWhileItWaitsForTemporal(t *testing.T) {
 	c := lazyClient(t, net.JoinHostPort("127.0.0.1", freePort(t)))
-	stop := run(t, c, newLedger(t))
-	time.Sleep(100 * time.Millisecond)
+	stop, warnings := runLogged(t, c, newLedger(t))
+	awaitWarning(t, warnings, "The worker waits for Temporal.")
 	begun := time.Now()
 	stop()
 	require.Less(t, time.Since(begun), 10*time.Second)

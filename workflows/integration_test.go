@@ -163,7 +163,7 @@ func TestWorkerIsAwayWhenTheLeaseEnds(t *testing.T) {
 		stop := r.work()
 		r.startAndAsk()
 		stop()
-		time.Sleep(1200 * time.Millisecond)
+		require.Eventually(t, func() bool { return len(r.events(enumspb.EVENT_TYPE_TIMER_FIRED)) == 1 }, patience, 20*time.Millisecond)
 		require.Equal(t, earmark.StateHeld, r.ledger.row(r.admission.ID).State)
 		r.work()
 		r.ends(earmark.OutcomeApplied, earmark.StateExpired)

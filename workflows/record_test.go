@@ -66,7 +66,7 @@ func TestRecord(t *testing.T) {
 			r.admission.Request.OnExpiry = earmark.OnExpiryReview
 			r.begin()
 			r.eventually("expire", 1)
-			time.Sleep(100 * time.Millisecond) // the task with the expiry ends, and the next event is in one of its own
+			r.taskEnds() // so that the next event is in a task of its own
 			r.signal(workflows.SignalRefresh, nil)
 			r.eventually("inspect", 1)
 			r.update(workflows.MessageCommit, used(70))
@@ -102,7 +102,7 @@ func TestRecord(t *testing.T) {
 			r.run = r.runID()
 			for r.runID() == r.run {
 				r.signal(workflows.SignalExtend, workflows.ExtendMessage{TTLSeconds: 600})
-				time.Sleep(100 * time.Millisecond) // a task of its own for each
+				r.taskEnds() // so that each signal has a task of its own
 			}
 			r.signal(workflows.MessageRelease, nil)
 		},
@@ -125,7 +125,7 @@ func TestRecord(t *testing.T) {
 			r.begin()
 			r.update(workflows.MessageCommit, used(150))
 			r.eventually("expire", 1)
-			time.Sleep(100 * time.Millisecond)
+			r.taskEnds()
 			r.update(workflows.MessageCommit, used(150))
 		},
 		"reset": func(r *rig) {
@@ -146,7 +146,7 @@ func TestRecord(t *testing.T) {
 			r.admission.Request.OnExpiry = earmark.OnExpiryReview
 			r.begin()
 			r.eventually("expire", 1)
-			time.Sleep(100 * time.Millisecond)
+			r.taskEnds()
 			r.update(workflows.MessageRelease, workflows.ReleaseMessage{Reason: "looked at it"})
 		},
 		"settled_past": func(r *rig) {

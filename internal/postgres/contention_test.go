@@ -233,30 +233,24 @@ func TestOneKeyWithManyBodiesHoldsOnce(t *testing.T) {
 	}
 	for round := range rounds {
 		key := fmt.Sprintf("round %d", round)
-		outcomes := make(chan earmark.Outcome, 8)
-		var group sync.WaitGroup
+		var calls []func() (earmark.Result, error)
 		for attempt := range 6 {
 			a := admission(key, tokens(int64(100+attempt)), fmt.Sprintf("s%d", attempt%budgets), fmt.Sprintf("s%d", (attempt+1)%budgets))
-			group.Go(func() { outcomes <- b.reserve(a).Outcome })
+			calls = append(calls, func() (earmark.Result, error) { return b.Reserve(ctx(), a) })
 		}
-		group.Go(func() {
+		calls = append(calls, func() (earmark.Result, error) {
 			a := admission(key, tokens(7), "s0")
 			a.Released = true
-			outcomes <- b.reserve(a).Outcome
-		})
-		group.Go(func() {
+			return b.Reserve(ctx(), a)
+		}, func() (earmark.Result, error) {
 			usage := earmark.UsageRequest{Scopes: []string{"s1"}, Amounts: tokens(9)}
 			charge := earmark.Charge{ID: earmark.ReservationID(earmark.DefaultTenant, key), Tenant: earmark.DefaultTenant, Request: usage, RequestHash: usage.Hash(), Actor: earmark.ActorAPI}
-			result, err := b.Charge(ctx(), charge)
-			require.NoError(t, err)
-			outcomes <- result.Outcome
+			return b.Charge(ctx(), charge)
 		})
-		group.Wait()
-		close(outcomes)
 		won := 0
-		for outcome := range outcomes {
-			if outcome != earmark.OutcomeMismatch {
-				require.Contains(t, []earmark.Outcome{earmark.OutcomeApplied, earmark.OutcomeReleased}, outcome)
+		for _, result := range atOnce(t, calls...) {
+			if result.Outcome != earmark.OutcomeMismatch {
+				require.Contains(t, []earmark.Outcome{earmark.OutcomeApplied, earmark.OutcomeReleased}, result.Outcome)
 				won++
 			}
 		}
@@ -272,16 +266,14 @@ func TestSettledOnceByMany(t *testing.T) {
 	b.budget("acme/ml", "tokens", 1000)
 	for round := range 10 {
 		s := b.held(admission(fmt.Sprint(round), tokens(50), "acme/ml"))
-		results := make(chan earmark.Result, 8)
-		var group sync.WaitGroup
+		var calls []func() (earmark.Result, error)
 		for i := range 4 {
-			group.Go(func() { results <- b.commit(s, tokens(int64(10*(i/2)))) })
-			group.Go(func() { results <- b.release(s) })
+			calls = append(calls,
+				func() (earmark.Result, error) { return b.Commit(ctx(), s, tokens(int64(10*(i/2)))) },
+				func() (earmark.Result, error) { return b.Release(ctx(), s) })
 		}
-		group.Wait()
-		close(results)
 		states, applied := map[earmark.State]bool{}, 0
-		for result := range results {
+		for _, result := range atOnce(t, calls...) {
 			states[result.Reservation.State] = true
 			if result.Outcome == earmark.OutcomeApplied {
 				applied++

@@ -1,47 +1,66 @@
 package postgres_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark"
 )
 
 // during runs sql in a transaction that stays open until call either is done or
-// waits for a lock, then commits it, and tells which of both it was.
+// waits for a lock, then commits it, and reports whether call waited.
 func (b *bundle) during(sql string, args []any, call func()) (waited bool) {
 	b.t.Helper()
-	return b.duringTx(sql, args, call, func(pgx.Tx) {})
+	return b.duringTx(sql, args, call, func(pgx.Tx) error { return nil })
 }
 
-// duringTx is during with a last word in the transaction before it is committed.
-func (b *bundle) duringTx(sql string, args []any, call func(), last func(pgx.Tx)) (waited bool) {
+// duringTx is during with a last step in the transaction before it commits. call runs
+// on the test's goroutine, so that it may require; last runs on another one.
+func (b *bundle) duringTx(sql string, args []any, call func(), last func(pgx.Tx) error) (waited bool) {
 	b.t.Helper()
 	tx := b.begin()
 	_, err := tx.Exec(ctx(), sql, args...)
 	require.NoError(b.t, err)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		call()
-	}()
-	for !waited {
-		select {
-		case <-done:
-			require.NoError(b.t, tx.Commit(ctx()))
-			return false
-		case <-time.After(2 * time.Millisecond):
+	called, done := context.WithCancel(ctx())
+	defer done()
+	var group errgroup.Group
+	group.Go(func() (err error) {
+		if waited, err = b.someoneWaits(called); waited && err == nil {
+			err = last(tx)
 		}
-		const blocked = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
-		require.NoError(b.t, b.pool.QueryRow(ctx(), blocked).Scan(&waited))
+		return errors.Join(err, tx.Commit(ctx()))
+	})
+	call()
+	done()
+	require.NoError(b.t, group.Wait())
+	return waited
+}
+
+// pollPause is the time between two looks at the sessions that wait for a lock.
+const pollPause = 2 * time.Millisecond
+
+// someoneWaits returns true as soon as a session of the test's database waits for a lock,
+// and false when the context ends first.
+func (b *bundle) someoneWaits(ctx context.Context) (waits bool, err error) {
+	const blocked = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+	poll := time.NewTicker(pollPause)
+	defer poll.Stop()
+	for {
+		if err := b.pool.QueryRow(context.WithoutCancel(ctx), blocked).Scan(&waits); err != nil || waits {
+			return waits, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-poll.C:
+		}
 	}
-	last(tx)
-	require.NoError(b.t, tx.Commit(ctx()))
-	<-done
-	return true
 }
 
 // begin opens a transaction that ends with the test, also where that fails: the
@@ -144,17 +163,17 @@ func TestTimeSpentWaitingCounts(t *testing.T) {
 	lock := b.begin()
 	_, err = lock.Exec(ctx(), "SELECT FROM earmark.budgets FOR UPDATE")
 	require.NoError(t, err)
-	outcome := make(chan earmark.Outcome)
-	go func() {
-		result, err := b.Reserve(ctx(), a)
-		if err != nil {
-			result.Outcome = earmark.Outcome(err.Error())
-		}
-		outcome <- result.Outcome
-	}()
-	time.Sleep(400 * time.Millisecond)
+	var result earmark.Result
+	var group errgroup.Group
+	group.Go(func() (err error) { result, err = b.Reserve(ctx(), a); return err })
+	waits, err := b.someoneWaits(t.Context())
+	require.NoError(t, err)
+	require.True(t, waits)
+	_, err = lock.Exec(ctx(), "SELECT pg_sleep_until($1::timestamptz + interval '1 millisecond')", a.AdmitBy)
+	require.NoError(t, err)
 	require.NoError(t, lock.Rollback(ctx()))
-	require.Equal(t, earmark.OutcomeTooLate, <-outcome)
+	require.NoError(t, group.Wait())
+	require.Equal(t, earmark.OutcomeTooLate, result.Outcome)
 	b.requireBalance(budget.ID, 0, 0)
 }
 
@@ -259,9 +278,9 @@ func TestSweepLocksWindowsInOrder(t *testing.T) {
 	const lock = "SELECT FROM earmark.windows WHERE budget_id = $1 FOR UPDATE"
 	var swept []string
 	var err error
-	require.True(t, b.duringTx(lock, []any{ids[0]}, func() { swept, err = b.Sweep(ctx(), time.Second, 10) }, func(tx pgx.Tx) {
+	require.True(t, b.duringTx(lock, []any{ids[0]}, func() { swept, err = b.Sweep(ctx(), time.Second, 10) }, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx(), lock+" NOWAIT", ids[1])
-		require.NoError(t, err)
+		return err
 	}))
 	require.NoError(t, err)
 	require.Len(t, swept, 2)

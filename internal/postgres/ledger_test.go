@@ -4,12 +4,13 @@ import (
 	"context"
 	"math"
 	"os"
-	"sync"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/devstack/devstacktest"
@@ -61,6 +62,18 @@ func admission(key string, amounts earmark.Amounts, scopes ...string) earmark.Ad
 	request := earmark.ReservationRequest{Scopes: scopes, Amounts: amounts}.WithDefaults()
 	id := earmark.ReservationID(earmark.DefaultTenant, key)
 	return earmark.Admission{ID: id, Tenant: earmark.DefaultTenant, Request: request, RequestHash: request.Hash(), WorkflowID: "reservation-" + id}
+}
+
+// atOnce makes all calls at once and returns their results in the order of the calls.
+func atOnce(t *testing.T, calls ...func() (earmark.Result, error)) []earmark.Result {
+	t.Helper()
+	results := make([]earmark.Result, len(calls))
+	var group errgroup.Group
+	for i, call := range calls {
+		group.Go(func() (err error) { results[i], err = call(); return err })
+	}
+	require.NoError(t, group.Wait())
+	return results
 }
 
 func tokens(n int64) earmark.Amounts { return earmark.Amounts{"tokens": n} }
@@ -165,15 +178,14 @@ func TestExactLimitFits(t *testing.T) {
 func TestBurstAdmitsExactlyWhatFits(t *testing.T) {
 	b := setup(t)
 	budget := b.budget("acme", "tokens", 500)
-	const holds = 20
-	outcomes := make([]earmark.Result, holds)
-	var group sync.WaitGroup
-	for i := range holds {
-		group.Go(func() { outcomes[i] = b.reserve(admission(string(rune('a'+i)), tokens(75), "acme")) })
+	var holds []func() (earmark.Result, error)
+	for i := range 20 {
+		holds = append(holds, func() (earmark.Result, error) {
+			return b.Reserve(ctx(), admission(string(rune('a'+i)), tokens(75), "acme"))
+		})
 	}
-	group.Wait()
 	admitted := 0
-	for _, result := range outcomes {
+	for _, result := range atOnce(t, holds...) {
 		if result.Outcome == earmark.OutcomeApplied {
 			admitted++
 		} else {
@@ -188,16 +200,10 @@ func TestSameKeyHoldsOnce(t *testing.T) {
 	b := setup(t)
 	budget := b.budget("acme", "tokens", 1000)
 	const attempts = 8
-	outcomes := make(chan earmark.Outcome, attempts)
-	var group sync.WaitGroup
-	for range attempts {
-		group.Go(func() { outcomes <- b.reserve(admission("one", tokens(600), "acme")).Outcome })
-	}
-	group.Wait()
-	close(outcomes)
+	reserve := func() (earmark.Result, error) { return b.Reserve(ctx(), admission("one", tokens(600), "acme")) }
 	count := map[earmark.Outcome]int{}
-	for outcome := range outcomes {
-		count[outcome]++
+	for _, result := range atOnce(t, slices.Repeat([]func() (earmark.Result, error){reserve}, attempts)...) {
+		count[result.Outcome]++
 	}
 	require.Equal(t, map[earmark.Outcome]int{earmark.OutcomeApplied: 1, earmark.OutcomeSame: attempts - 1}, count)
 	b.requireBalance(budget.ID, 600, 0)

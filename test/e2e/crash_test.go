@@ -43,7 +43,6 @@ func (b *bundle) posted(id string) map[string]int {
 func dieAfterTheCommit(process *stack.Process, gate stack.Gate, committed func()) {
 	gate.Await()
 	process.Pause()
-	time.Sleep(100 * time.Millisecond) // its threads stop when the kernel next looks at them
 	gate.Open()
 	committed()
 	process.Kill()

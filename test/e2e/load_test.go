@@ -123,18 +123,18 @@ func TestKilledServer(t *testing.T) {
 	reserve := func(i int) exchange {
 		return b.try("POST", "/v1/reservations", tokens("acme", 10, 300), "Idempotency-Key", fmt.Sprint("key-", i))
 	}
-	var answered atomic.Int64
+	answered := make(chan struct{}, calls)
 	dead := make(chan struct{})
 	go func() {
 		defer close(dead)
-		for answered.Load() < calls/3 {
-			time.Sleep(time.Millisecond)
+		for range calls / 3 {
+			<-answered
 		}
 		b.server.Signal(syscall.SIGKILL)
 	}()
 	first := together(calls, func(i int) exchange {
 		x := reserve(i)
-		answered.Add(1)
+		answered <- struct{}{}
 		return x
 	})
 	<-dead
