@@ -1,0 +1,379 @@
+package usage
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// Limits on what is read. A usage object has some dozen members and three levels; a response around it may be large.
+const (
+	MaxBytes   = 4 << 20 // of the object, or of the response around it
+	maxMembers = 256     // of one object
+	maxItems   = 1024    // of one list, such as iterations
+)
+
+// object is one JSON object whose members are found but not yet read. Text around it is known to be valid JSON.
+// The first problem is kept in the document and ends the reading.
+type object struct {
+	doc     *document
+	parent  *object
+	key     string // in parent
+	index   int    // in a list under key, or -1
+	raw     []byte
+	members []member
+}
+
+// member is one name and its value; the name is unescaped only where it has an escape.
+type member struct{ name, value []byte }
+
+// document is the memory of one reading; what is here is enough for most usage objects, and is used again.
+type document struct {
+	err     *Error
+	members [64]member
+	objects [12]object
+	// membersUsed and objectsUsed count what of the two is taken.
+	membersUsed, objectsUsed int
+}
+
+var documents = sync.Pool{New: func() any { return new(document) }}
+
+// release gives the memory back. Nothing that was read may refer to it.
+func (d *document) release() {
+	clear(d.members[:])
+	clear(d.objects[:d.objectsUsed])
+	d.err, d.membersUsed, d.objectsUsed = nil, 0, 0
+	documents.Put(d)
+}
+
+func (d *document) newObject(parent *object, key string, index int, raw []byte) *object {
+	var o *object
+	if d.objectsUsed < len(d.objects) {
+		o = &d.objects[d.objectsUsed]
+		d.objectsUsed++
+	} else {
+		o = new(object)
+	}
+	*o = object{doc: d, parent: parent, key: key, index: index, raw: raw}
+	return o
+}
+
+// parse checks that raw is one JSON object, and finds its members.
+func (d *document) parse(raw []byte) *object {
+	switch {
+	case len(raw) > MaxBytes:
+		d.err = errorAt(Root, "is %d bytes; at most %d are allowed", len(raw), MaxBytes)
+		return nil
+	case !valid(raw):
+		d.err = errorAt(Root, "is not valid JSON, or nests deeper than %d", maxDepth)
+		return nil
+	}
+	raw = bytes.TrimSpace(raw)
+	if raw[0] != '{' {
+		d.err = errorAt(Root, "is %s; it must be an object", kindOf(raw))
+		return nil
+	}
+	o := d.newObject(nil, "", -1, raw)
+	o.find()
+	return o
+}
+
+// find lists the members of the object.
+func (o *object) find() {
+	d := o.doc
+	space := d.members[d.membersUsed:d.membersUsed:len(d.members)]
+	for s := skipSpace(o.raw[1:]); s[0] != '}'; {
+		var name, value []byte
+		name, s = cutValue(s)
+		s = skipSpace(skipSpace(s)[1:]) // the colon
+		value, s = cutValue(s)
+		if s = skipSpace(s); s[0] == ',' {
+			s = skipSpace(s[1:])
+		}
+		name = unquote(name)
+		for _, m := range space {
+			if bytes.Equal(m.name, name) {
+				o.fail(string(name), "is there twice; once is allowed")
+				return
+			}
+		}
+		if len(space) == maxMembers {
+			o.fail("", "has more than %d members", maxMembers)
+			return
+		}
+		space = append(space, member{name, value})
+	}
+	o.members = space
+	if len(space) <= len(d.members)-d.membersUsed { // not moved elsewhere by append
+		d.membersUsed += len(space)
+	}
+}
+
+// path of the member of that name, or of the object itself where name is empty.
+func (o *object) path(name string) string {
+	var parts []string
+	if name != "" {
+		parts = append(parts, name)
+	}
+	for p := o; p != nil; p = p.parent {
+		switch {
+		case p.parent == nil:
+			parts = append(parts, Root)
+		case p.index >= 0:
+			parts = append(parts, p.key+"["+strconv.Itoa(p.index)+"]")
+		default:
+			parts = append(parts, p.key)
+		}
+	}
+	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
+		parts[i], parts[j] = parts[j], parts[i]
+	}
+	return strings.Join(parts, ".")
+}
+
+func (o *object) fail(name, format string, args ...any) {
+	if o.doc.err == nil {
+		o.doc.err = errorAt(o.path(name), format, args...)
+	}
+}
+
+// get returns the value of a member, or nil where there is none or null.
+func (o *object) get(name string) []byte {
+	if o == nil {
+		return nil
+	}
+	for _, m := range o.members {
+		if string(m.name) == name {
+			if m.value[0] == 'n' {
+				return nil
+			}
+			return m.value
+		}
+	}
+	return nil
+}
+
+func (o *object) has(names ...string) bool {
+	for _, name := range names {
+		if o.get(name) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// object returns the member of that name, nil where there is none or null. Every method of a nil object finds nothing.
+func (o *object) object(name string) *object {
+	raw := o.get(name)
+	if raw == nil {
+		return nil
+	}
+	if raw[0] != '{' {
+		o.fail(name, "is %s; it must be an object", kindOf(raw))
+		return nil
+	}
+	child := o.doc.newObject(o, name, -1, raw)
+	child.find()
+	return child
+}
+
+// peek is object for one that may be of another kind, which is then nil without an error.
+func (o *object) peek(name string) *object {
+	if raw := o.get(name); raw == nil || raw[0] != '{' {
+		return nil
+	}
+	return o.object(name)
+}
+
+// list returns the objects of a list, none where there is none or null.
+func (o *object) list(name string) []*object {
+	raw := o.get(name)
+	if raw == nil {
+		return nil
+	}
+	if raw[0] != '[' {
+		o.fail(name, "is %s; it must be a list of objects", kindOf(raw))
+		return nil
+	}
+	var items []*object
+	for s := skipSpace(raw[1:]); s[0] != ']'; {
+		var value []byte
+		value, s = cutValue(s)
+		if s = skipSpace(s); s[0] == ',' {
+			s = skipSpace(s[1:])
+		}
+		item := o.doc.newObject(o, name, len(items), value)
+		switch {
+		case len(items) == maxItems:
+			o.fail(name, "has more than %d items", maxItems)
+			return nil
+		case value[0] != '{':
+			item.fail("", "is %s; it must be an object", kindOf(value))
+			return nil
+		}
+		item.find()
+		items = append(items, item)
+	}
+	return items
+}
+
+// count reads an integer from 0 to MaxCount; none and null are 0.
+func (o *object) count(name string) int64 {
+	raw := o.get(name)
+	if raw == nil {
+		return 0
+	}
+	if raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') {
+		o.fail(name, "is %s; it must be an integer from 0 to %d", kindOf(raw), int64(MaxCount))
+		return 0
+	}
+	digits := raw
+	if whole, fraction, found := bytes.Cut(raw, []byte{'.'}); found && len(bytes.Trim(fraction, "0")) == 0 {
+		digits = whole // some libraries write 12 as 12.0
+	}
+	var n int64
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			o.fail(name, "is %s; it must be an integer from 0 to %d", shorten(raw), int64(MaxCount))
+			return 0
+		}
+		if n = n*10 + int64(c-'0'); n > MaxCount {
+			o.fail(name, "is %s; it must be an integer from 0 to %d", shorten(raw), int64(MaxCount))
+			return 0
+		}
+	}
+	return n
+}
+
+// milliseconds reads seconds that may have a fraction, and rounds half up.
+func (o *object) milliseconds(name string) int64 {
+	raw := o.get(name)
+	if raw == nil {
+		return 0
+	}
+	whole, fraction, _ := bytes.Cut(raw, []byte{'.'})
+	digits := append(append(make([]byte, 0, len(raw)+4), whole...), fraction...)
+	for range 4 - min(len(fraction), 4) {
+		digits = append(digits, '0')
+	}
+	digits = digits[:len(whole)+4] // tenths of milliseconds
+	n, err := strconv.ParseInt(string(digits), 10, 64)
+	if err != nil || n < 0 || n > MaxCount*10 || raw[0] == '-' || bytes.ContainsAny(fraction, "eE+-") {
+		o.fail(name, "is %s; it must be a number of seconds, 0 or more, without an exponent", shorten(raw))
+		return 0
+	}
+	return (n + 5) / 10
+}
+
+// usd reads an amount and keeps its text.
+func (o *object) usd(name string) json.Number {
+	raw := o.get(name)
+	if raw == nil {
+		return ""
+	}
+	if raw[0] < '0' || raw[0] > '9' {
+		o.fail(name, "is %s; it must be a number of US dollars, 0 or more", shorten(raw))
+		return ""
+	}
+	return json.Number(raw)
+}
+
+// text reads a string; none and null are empty.
+func (o *object) text(name string) string {
+	raw := o.get(name)
+	if raw == nil {
+		return ""
+	}
+	if raw[0] != '"' {
+		o.fail(name, "is %s; it must be a string", kindOf(raw))
+		return ""
+	}
+	return string(unquote(raw))
+}
+
+func (o *object) lower(name string) string { return strings.ToLower(o.text(name)) }
+
+// within checks that a part is no more than its whole.
+func (o *object) within(name string, part int64, whole string, n int64) {
+	if part > n {
+		o.fail(name, "%d is more than %s, %d", part, whole, n)
+	}
+}
+
+func kindOf(raw []byte) string {
+	switch raw[0] {
+	case '{':
+		return "an object"
+	case '[':
+		return "a list"
+	case '"':
+		return "a string"
+	case 't', 'f':
+		return "a boolean"
+	case 'n':
+		return "null"
+	}
+	return "a number"
+}
+
+// shorten keeps errors readable whatever the object contains.
+func shorten(raw []byte) string {
+	const most = 40
+	if len(raw) > most {
+		return string(raw[:most]) + "…"
+	}
+	return string(raw)
+}
+
+// unquote returns the text of a valid JSON string.
+func unquote(raw []byte) []byte {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return raw[1 : len(raw)-1]
+	}
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return raw
+	}
+	return []byte(s)
+}
+
+func skipSpace(s []byte) []byte {
+	for len(s) > 0 && (s[0] == ' ' || s[0] == '\n' || s[0] == '\t' || s[0] == '\r') {
+		s = s[1:]
+	}
+	return s
+}
+
+// cutValue cuts the first value off valid JSON.
+func cutValue(s []byte) (value, rest []byte) {
+	depth := 0
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '"':
+			for i++; s[i] != '"'; i++ {
+				if s[i] == '\\' {
+					i++
+				}
+			}
+			if depth == 0 {
+				return s[:i+1], s[i+1:]
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 {
+				return s[:i], s[i:]
+			}
+			if depth--; depth == 0 {
+				return s[:i+1], s[i+1:]
+			}
+		case ',', ' ', '\n', '\t', '\r', ':':
+			if depth == 0 {
+				return s[:i], s[i:]
+			}
+		}
+	}
+	return s, nil
+}
