@@ -164,14 +164,14 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 		if err := r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, true, false); err != nil {
 			return err
 		}
-		if err := r.Guardians.Adopt(ctx, check); err != nil {
+		if err := r.Guardians.Adopt(ctx, check); err != nil { // mutation: adopt-orphans
 			return err
 		}
 		report.Adopted++
 		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, false)
 	case guarded: // settled past its workflow
 		report.Refreshed++
-		if err := r.Guardians.Refresh(ctx, check.WorkflowID); err != nil && !errors.As(err, &notFound) {
+		if err := r.Guardians.Refresh(ctx, check.WorkflowID); err != nil && !errors.As(err, &notFound) { // mutation: notify-settled
 			return err
 		}
 		return nil // the next look tells whether it has closed
@@ -184,7 +184,7 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 func mayLackUsage(check earmark.Check) bool {
 	switch check.State {
 	case earmark.StateHeld, earmark.StateReview, earmark.StateExpired:
-		return true
+		return true // mutation: restored-row
 	case earmark.StateCommitted:
 		return check.Request.OnExpiry == earmark.OnExpiryCommit // it may be an estimate
 	default:
@@ -197,7 +197,7 @@ func mayLackUsage(check earmark.Check) bool {
 // not have. A later row under the same id is not meant.
 func (r *Reconciler) restore(ctx context.Context, check earmark.Check, report *ReconcileReport) (bool, error) {
 	ending, err := r.Guardians.Ending(ctx, check.WorkflowID)
-	if err != nil || ending.Usage == nil || ending.CreatedAt == nil || !ending.CreatedAt.Equal(check.CreatedAt) {
+	if err != nil || ending.Usage == nil || ending.CreatedAt == nil || !ending.CreatedAt.Equal(check.CreatedAt) { // mutation: same-row
 		return false, err
 	}
 	result, err := r.Ledger.Commit(ctx, earmark.Settlement{

@@ -101,7 +101,7 @@ func (g *TemporalGuard) Admit(ctx context.Context, admission earmark.Admission) 
 		return earmark.Result{}, err
 	}
 	defer leave()
-	admission.AdmitBy = admission.AdmitBy.Add(deadline)
+	admission.AdmitBy = admission.AdmitBy.Add(deadline) // mutation: postgres-clock
 	for late := 0; late < admitTries; {
 		result, err := g.attempt(ctx, admission)
 		switch {
@@ -379,7 +379,7 @@ func (g *TemporalGuard) settle(ctx context.Context, s earmark.Settlement, usage 
 	if err == nil {
 		return result, false, nil
 	}
-	result, err = within(ctx, ledgerMoment, direct)
+	result, err = within(ctx, ledgerMoment, direct) // mutation: past-the-workflow
 	switch {
 	case err == nil && gone:
 		return result, false, nil
@@ -389,7 +389,7 @@ func (g *TemporalGuard) settle(ctx context.Context, s earmark.Settlement, usage 
 	}
 	// Postgres is away, or it does not have the row while a workflow for it is open
 	// and may yet reserve. Temporal keeps the message.
-	if signalErr := g.Client.SignalWorkflow(ctx, workflowID, "", name, message); signalErr == nil {
+	if signalErr := g.Client.SignalWorkflow(ctx, workflowID, "", name, message); signalErr == nil { // mutation: kept-by-temporal
 		return earmark.Result{}, true, nil
 	}
 	return result, false, err
@@ -507,7 +507,7 @@ func (g *TemporalGuard) unknown(ctx context.Context, admission earmark.Admission
 // stands reports whether an answer in this process can be acted on: whatever rests
 // on a row in Postgres can, and another request's id is no admission either way.
 func stands(result earmark.Result) bool {
-	return result.Reservation != nil || result.Outcome == earmark.OutcomeMismatch
+	return result.Reservation != nil || result.Outcome == earmark.OutcomeMismatch // mutation: durable-no
 }
 
 // Ready reports whether Temporal answers and has the search attributes.

@@ -1,10 +1,66 @@
-// Package migrations holds the database schema as goose migrations: the tables,
-// and the ledger's transitions as PL/pgSQL functions, one subject a file.
+// Package migrations holds the database schema: numbered steps for goose (tables, types and
+// indexes) in schema/, and the ledger's functions in functions/, one subject a file.
+//
+// A numbered step runs once. The functions are replaced as a whole whenever one of their files
+// changed, so that each has one definition, in one place.
 package migrations
 
-import "embed"
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"io/fs"
+)
 
-// FS holds the migrations, NNNNN_name.sql.
-//
-//go:embed *.sql
-var FS embed.FS
+var (
+	//go:embed schema/*.sql
+	schema embed.FS
+	//go:embed functions/*.sql
+	functions embed.FS
+)
+
+// Schema returns the numbered steps, NNNNN_name.sql, from 1 without gaps.
+func Schema() fs.FS { return sub(schema, "schema") }
+
+// Functions returns the functions' files, subject.sql.
+func Functions() fs.FS { return sub(functions, "functions") }
+
+// FunctionsSQL returns all functions' files, in the order of their names, to run as one script.
+func FunctionsSQL() string {
+	var script []byte
+	for _, name := range files(Functions()) {
+		text, err := fs.ReadFile(Functions(), name)
+		if err != nil {
+			panic(err) // it is embedded
+		}
+		script = append(script, text...)
+	}
+	return string(script)
+}
+
+// FunctionsChecksum returns the SHA-256 of FunctionsSQL in hexadecimal digits. It names the set of
+// functions that this program was built with.
+func FunctionsChecksum() string {
+	sum := sha256.Sum256([]byte(FunctionsSQL()))
+	return hex.EncodeToString(sum[:])
+}
+
+// Latest returns the number of the last numbered step.
+func Latest() int64 { return int64(len(files(Schema()))) }
+
+func sub(all embed.FS, dir string) fs.FS {
+	part, err := fs.Sub(all, dir)
+	if err != nil {
+		panic(err) // the name is a constant
+	}
+	return part
+}
+
+// files returns the names of the .sql files, sorted.
+func files(in fs.FS) []string {
+	names, err := fs.Glob(in, "*.sql")
+	if err != nil {
+		panic(err) // the pattern is a constant
+	}
+	return names
+}

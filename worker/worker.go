@@ -88,9 +88,9 @@ func Register(registry worker.Registry, reservations *activities.Reservations, r
 // Temporal that does not answer yet; the sweeper does not depend on it.
 func (w *Worker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return w.sweeper.Run(ctx) })
+	group.Go(func() error { return w.sweeper.Run(ctx) }) // mutation: sweeper
 	group.Go(func() error { w.keepWorking(ctx); return nil })
-	group.Go(func() error { w.keepSchedule(ctx); return nil })
+	group.Go(func() error { w.keepSchedule(ctx); return nil }) // mutation: schedule
 	return group.Wait()
 }
 

@@ -36,7 +36,7 @@ func (i *inbox) empty() bool { return len(i.messages) == 0 }
 // next takes the oldest message, but a commit before any other: once it is
 // released, a reservation takes no usage any more.
 func (i *inbox) next() *message {
-	first := max(0, slices.IndexFunc(i.messages, func(m *message) bool { return m.name == MessageCommit }))
+	first := max(0, slices.IndexFunc(i.messages, func(m *message) bool { return m.name == MessageCommit })) // mutation: commit-first
 	m := i.messages[first]
 	i.messages = slices.Delete(i.messages, first, first+1)
 	return m

@@ -81,10 +81,10 @@ func (r *reservation) run(ctx workflow.Context) error {
 	}
 	var cancelled error
 	for {
-		r.inbox.collect()
+		r.inbox.collect() // mutation: drain-before-end
 		r.show(ctx)
 		switch {
-		case !r.inbox.empty():
+		case !r.inbox.empty(): // mutation: messages-before-timer
 			r.apply(ctx, r.inbox.next())
 		case !r.open():
 			if r.leave(ctx) {
@@ -93,10 +93,10 @@ func (r *reservation) run(ctx workflow.Context) error {
 		case ctx.Err() != nil:
 			cancelled = ctx.Err()
 			ctx = detached(ctx)
-			r.giveBack(ctx, r.settlement("the workflow was cancelled"))
+			r.giveBack(ctx, r.settlement("the workflow was cancelled")) // mutation: cancel
 		case r.leaseOver():
 			r.expire(ctx)
-		case workflow.GetInfo(ctx).GetContinueAsNewSuggested():
+		case workflow.GetInfo(ctx).GetContinueAsNewSuggested(): // mutation: continue-as-new
 			if r.leave(ctx) {
 				return r.goOn(ctx)
 			}
@@ -138,8 +138,8 @@ func (r *reservation) await(ctx workflow.Context) {
 func (r *reservation) leave(ctx workflow.Context) bool {
 	// A detached context is never cancelled, so there is no error.
 	_ = workflow.Await(detached(ctx), func() bool { return r.inbox.waiting() || workflow.AllHandlersFinished(ctx) })
-	r.inbox.collect()
-	return r.inbox.empty()
+	r.inbox.collect()      // mutation: drain-before-end
+	return r.inbox.empty() // mutation: drain-before-end
 }
 
 // goOn continues with an empty history. A lease that is extended every 30 s for 7

@@ -36,7 +36,7 @@ var local = workflow.LocalActivityOptions{
 
 var patient = workflow.ActivityOptions{
 	StartToCloseTimeout: patientPerTry,
-	RetryPolicy:         &temporal.RetryPolicy{InitialInterval: patientFirstPause, BackoffCoefficient: 2, MaximumInterval: patientMaxPause},
+	RetryPolicy:         &temporal.RetryPolicy{InitialInterval: patientFirstPause, BackoffCoefficient: 2, MaximumInterval: patientMaxPause}, // mutation: no-attempt-limit
 }
 
 // Activities are named by typed nil pointers: only their names are used here.
@@ -51,7 +51,7 @@ func (r *reservation) reserve(ctx workflow.Context) {
 	r.decided = true
 	r.admitted = r.standing.State != ""
 	r.born(r.admission)
-	r.arm(ctx)
+	r.arm(ctx) // mutation: order-of-events
 }
 
 // commit charges usage. Usage of a reservation that Postgres has lost, as it is
@@ -59,7 +59,7 @@ func (r *reservation) reserve(ctx workflow.Context) {
 // so is usage that was accepted while it was not known whether the row exists.
 func (r *reservation) commit(ctx workflow.Context, settlement earmark.Settlement, usage earmark.Amounts) activities.Standing {
 	answer := r.call(ctx, "commit", ledger.Commit, activities.CommitInput{Settlement: settlement, Usage: usage})
-	if answer.Outcome == earmark.OutcomeUnknown && (r.admitted || r.admission.Outcome == earmark.OutcomeTooLate) {
+	if answer.Outcome == earmark.OutcomeUnknown && (r.admitted || r.admission.Outcome == earmark.OutcomeTooLate) { // mutation: lost-row
 		answer = r.call(ctx, "charge", ledger.Charge, r.lostCharge(usage))
 		r.admitted = true
 	}
@@ -82,7 +82,7 @@ func (r *reservation) extend(ctx workflow.Context, settlement earmark.Settlement
 // early, the ledger says so, and it is set again.
 func (r *reservation) expire(ctx workflow.Context) {
 	r.take(ctx, r.call(ctx, "expire", ledger.Expire, r.settlement("the lease ran out")))
-	r.arm(ctx)
+	r.arm(ctx) // mutation: lazy-timer
 }
 
 // inspect looks where the reservation stands, after somebody else changed it.
@@ -143,7 +143,7 @@ func (r *reservation) lostCharge(usage earmark.Amounts) earmark.Charge {
 // call asks the ledger until it answers. It runs on a detached context: what was
 // begun is resolved even when the workflow is cancelled.
 func (r *reservation) call(ctx workflow.Context, what string, activity, input any) activities.Standing {
-	ctx = detached(ctx)
+	ctx = detached(ctx) // mutation: detached
 	var answer activities.Standing
 	options := local
 	options.Summary = what

@@ -33,7 +33,7 @@ func StartOptions(admission earmark.Admission, expiresAt time.Time, unindexed bo
 		TaskQueue:                TaskQueue,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
-		WorkflowTaskTimeout:      workflowTaskTimeout,
+		WorkflowTaskTimeout:      workflowTaskTimeout, // mutation: no-run-timeout
 		StaticSummary:            Summary(admission.Request),
 		StaticDetails:            Details(admission.ID, admission.Request),
 	}

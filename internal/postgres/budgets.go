@@ -12,6 +12,8 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
+const noteBudgetSQL = "SELECT earmark.note(p_kind => 'budget', p_tenant => @tenant, p_reservation_id => NULL, p_budget_id => @id, p_actor => @actor, p_reason => @reason)"
+
 var (
 	//go:embed sql/budgets.sql
 	budgetsSQL string
@@ -23,8 +25,6 @@ var (
 	patchBudgetSQL string
 	//go:embed sql/archive_budget.sql
 	archiveBudgetSQL string
-	//go:embed sql/note_budget.sql
-	noteBudgetSQL string
 )
 
 // CreateBudget stores a valid request, defaults filled. The error's code is
@@ -98,7 +98,7 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		if _, err := tx.Exec(ctx, patchBudgetSQL, tenant, id, b.Limit, string(b.Enforcement), b.SoftCeiling, string(b.Overage)); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, noteBudgetSQL, tenant, id, earmark.ActorAPI, change)
+		_, err := tx.Exec(ctx, noteBudgetSQL, pgx.NamedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI, "reason": change})
 		return err
 	})
 	if err != nil {
@@ -117,7 +117,7 @@ func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string) (*earmark
 		if _, err := tx.Exec(ctx, archiveBudgetSQL, tenant, id); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, noteBudgetSQL, tenant, id, earmark.ActorAPI, "archived")
+		_, err := tx.Exec(ctx, noteBudgetSQL, pgx.NamedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI, "reason": "archived"})
 		return err
 	})
 	if err != nil {

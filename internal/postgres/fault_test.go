@@ -13,7 +13,7 @@ import (
 // What Postgres says to a call decides what its caller is told: to try again, to
 // migrate, or that it met a bug.
 func TestFaultsAreToldApart(t *testing.T) {
-	b := setup(t)
+	b := unaudited(t) // it takes a function away
 	b.budget("acme", "tokens", 1000)
 	a := admission("k", tokens(1), "acme")
 

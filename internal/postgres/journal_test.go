@@ -69,7 +69,7 @@ func TestDatabaseRefusesAnAdmissionPastItsCeiling(t *testing.T) {
 		VALUES ('reserve', 'default', 'rsv_x', $1, 'epoch', 401, 1001, 0, 1000, 'operator', 'by hand')`
 	_, err := b.pool.Exec(ctx(), byHand, budget.ID)
 	requireSQLState(t, checkViolation, err)
-	_, err = b.pool.Exec(ctx(), "SELECT earmark.post('reserve', 'default', 'rsv_x', $1, 'epoch', 401, 0, 1000, 'operator', 'by hand')", budget.ID)
+	_, err = b.pool.Exec(ctx(), "SELECT earmark.post('reserve', 'default', 'rsv_x', $1, 'epoch', 401, 0, 'operator', 'by hand', p_ceiling => 1000)", budget.ID)
 	requireSQLState(t, checkViolation, err)
 	b.requireBalance(budget.ID, 600, 0)
 }
@@ -81,8 +81,8 @@ func TestBalancesAreNeverNegative(t *testing.T) {
 	for _, sql := range []string{
 		"UPDATE earmark.windows SET reserved = -1 WHERE budget_id = $1",
 		"UPDATE earmark.windows SET committed = -1 WHERE budget_id = $1",
-		"SELECT earmark.post('release', 'default', 'rsv_x', $1, 'epoch', -601, 0, NULL, 'operator', 'by hand')",
-		"SELECT earmark.post('commit', 'default', 'rsv_x', $1, 'epoch', 0, -1, NULL, 'operator', 'by hand')",
+		"SELECT earmark.post('release', 'default', 'rsv_x', $1, 'epoch', -601, 0, 'operator', 'by hand')",
+		"SELECT earmark.post('commit', 'default', 'rsv_x', $1, 'epoch', 0, -1, 'operator', 'by hand')",
 	} {
 		_, err := b.pool.Exec(ctx(), sql, budget.ID)
 		requireSQLState(t, checkViolation, err)
@@ -130,12 +130,13 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 		{"journal without its guard", "R4", unguarded},
 		{"pruning without its guard", "R4", "ALTER TABLE earmark.entries DISABLE TRIGGER entries_pruned"},
 		{"journal whose guard replication switches off", "R4", "ALTER TABLE earmark.entries ENABLE TRIGGER entries_append_only"},
-		{"reserved twice", "R5", "SELECT earmark.post('reserve', 'default', reservation_id, budget_id, window_start, 1, 0, NULL, 'operator', 'by hand') FROM earmark.reservation_budgets"},
-		{"released twice", "R5", "SELECT earmark.post('release', 'default', reservation_id, budget_id, window_start, 0, 0, NULL, 'operator', 'by hand') FROM earmark.reservation_budgets, generate_series(1, 2)"},
+		{"reserved twice", "R5", "SELECT earmark.post('reserve', 'default', reservation_id, budget_id, window_start, 1, 0, 'operator', 'by hand') FROM earmark.reservation_budgets"},
+		{"released twice", "R5", "SELECT earmark.post('release', 'default', reservation_id, budget_id, window_start, 0, 0, 'operator', 'by hand') FROM earmark.reservation_budgets, generate_series(1, 2)"},
 		{"settled in another window", "R7", `INSERT INTO earmark.windows (budget_id, window_start) SELECT id, '2001-01-01Z' FROM earmark.budgets;
 			UPDATE earmark.reservation_budgets SET window_start = '2001-01-01Z'`},
 		{"nothing reserved", "R8", `UPDATE earmark.reservations SET amounts = '{"tokens": 0}' WHERE state = 'held'`},
 		{"usage in another unit", "R8", `UPDATE earmark.reservations SET usage = '{"requests": 1}' WHERE state = 'committed'`},
+		{"function changed by hand", "functions", "ALTER FUNCTION earmark.reserve RESET lock_timeout"},
 		{"usage below zero", "R8", `UPDATE earmark.reservations SET usage = '{"tokens": -1}' WHERE state = 'committed'`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

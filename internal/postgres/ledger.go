@@ -34,44 +34,40 @@ func New(pool *pgxpool.Pool) *Ledger {
 	return l
 }
 
-var (
-	//go:embed sql/preflight.sql
-	preflightSQL string
-	//go:embed sql/decide.sql
-	decideSQL string
-	//go:embed sql/reserve.sql
-	reserveSQL string
-	//go:embed sql/commit.sql
-	commitSQL string
-	//go:embed sql/release.sql
-	releaseSQL string
-	//go:embed sql/expire.sql
-	expireSQL string
-	//go:embed sql/extend.sql
-	extendSQL string
-	//go:embed sql/adopt.sql
-	adoptSQL string
-	//go:embed sql/charge.sql
-	chargeSQL string
-	//go:embed sql/inspect.sql
-	inspectSQL string
-	//go:embed sql/sweep.sql
-	sweepSQL string
-	//go:embed sql/bound_transaction.sql
-	boundTransactionSQL string
+// The calls of the ledger's functions, which are in migrations/functions.
+const (
+	preflightSQL = "SELECT earmark.preflight(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts)"
+	decideSQL    = "SELECT earmark.decide(p_tenant => @tenant, p_scopes => @scopes, p_amounts => @amounts)"
+	releaseSQL   = "SELECT earmark.release(p_tenant => @tenant, p_id => @id, p_final => @final, p_actor => @actor, p_reason => @reason)"
+	expireSQL    = "SELECT earmark.expire(p_tenant => @tenant, p_id => @id, p_actor => @actor, p_reason => @reason)"
+	extendSQL    = "SELECT earmark.extend(p_tenant => @tenant, p_id => @id, p_ttl_ms => @ttl_ms, p_actor => @actor, p_reason => @reason)"
+	adoptSQL     = "SELECT earmark.adopt(p_tenant => @tenant, p_id => @id, p_actor => @actor, p_reason => @reason)"
+	chargeSQL    = "SELECT earmark.charge(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, " +
+		"p_metadata => @metadata, p_at => @at, p_actor => @actor, p_reason => @reason)"
+	inspectSQL = "SELECT earmark.result('same', r) FROM earmark.reservations r WHERE r.tenant = @tenant AND r.id = @id"
+	sweepSQL   = "SELECT earmark.sweep(p_grace_ms => @grace_ms, p_max => @max, p_actor => @actor, p_reason => @reason)"
 )
+
+//go:embed sql/bound_transaction.sql
+var boundTransactionSQL string
+
+// byName names the arguments that settlements have in common.
+func byName(s earmark.Settlement) pgx.NamedArgs {
+	return pgx.NamedArgs{"tenant": s.Tenant, "id": s.ID, "actor": s.Actor, "reason": s.Reason}
+}
 
 // Preflight reads what is known before an admission. It changes nothing.
 func (l *Ledger) Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error) {
 	var preflight earmark.Preflight
-	err := l.read(ctx, &preflight, preflightSQL, a.ID, a.Tenant, a.RequestHash, a.Request.Scopes, a.Request.Amounts)
+	err := l.read(ctx, &preflight, preflightSQL, pgx.NamedArgs{
+		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts})
 	return preflight, err
 }
 
 // Decide tells whether the request would be admitted now. It changes nothing.
 func (l *Ledger) Decide(ctx context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error) {
 	var result earmark.Result
-	err := l.read(ctx, &result, decideSQL, tenant, request.Scopes, request.Amounts)
+	err := l.read(ctx, &result, decideSQL, pgx.NamedArgs{"tenant": tenant, "scopes": request.Scopes, "amounts": request.Amounts})
 	return result, err
 }
 
@@ -101,44 +97,51 @@ func (l *Ledger) Commit(ctx context.Context, s earmark.Settlement, usage earmark
 // Release is the caller's own: nothing was spent, and that is final. Outcomes:
 // applied, same, conflict, unknown.
 func (l *Ledger) Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
-	return l.transition(ctx, releaseSQL, s.Tenant, s.ID, true, s.Actor, s.Reason)
+	args := byName(s)
+	args["final"] = true
+	return l.transition(ctx, releaseSQL, args)
 }
 
 // GiveBack is an operator's release: an expiry with a reason, after which usage
 // that turns up is still charged. Outcomes as Release.
 func (l *Ledger) GiveBack(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
-	return l.transition(ctx, releaseSQL, s.Tenant, s.ID, false, s.Actor, s.Reason)
+	args := byName(s)
+	args["final"] = false
+	return l.transition(ctx, releaseSQL, args)
 }
 
 // Expire applies the expiry policy to a reservation that is due. Outcomes:
 // applied, same (not held any more), not_due with RemainingMS, overflow, unknown.
 func (l *Ledger) Expire(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
-	return l.transition(ctx, expireSQL, s.Tenant, s.ID, s.Actor, s.Reason)
+	return l.transition(ctx, expireSQL, byName(s))
 }
 
 // Extend lets the lease run for ttl from now, if that is longer than it runs
 // already. Outcomes: applied, same, conflict, expired, unknown.
 func (l *Ledger) Extend(ctx context.Context, s earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
-	return l.transition(ctx, extendSQL, s.Tenant, s.ID, ttl.Milliseconds(), s.Actor, s.Reason)
+	args := byName(s)
+	args["ttl_ms"] = ttl.Milliseconds()
+	return l.transition(ctx, extendSQL, args)
 }
 
 // Adopt notes who starts a new workflow for an open reservation, and why.
 // Outcomes: applied, conflict, unknown.
 func (l *Ledger) Adopt(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
-	return l.transition(ctx, adoptSQL, s.Tenant, s.ID, s.Actor, s.Reason)
+	return l.transition(ctx, adoptSQL, byName(s))
 }
 
 // Charge charges amounts that have no reservation. Outcomes: applied, same,
 // mismatch, no_budget, unit_not_budgeted, overflow.
 func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
-	return l.transition(ctx, chargeSQL, c.ID, c.Tenant, c.RequestHash, c.Request.Scopes, c.Request.Amounts,
-		metadata(c.Request.Metadata), orNull(c.At), c.Actor, c.Reason)
+	return l.transition(ctx, chargeSQL, pgx.NamedArgs{
+		"id": c.ID, "tenant": c.Tenant, "hash": c.RequestHash, "scopes": c.Request.Scopes, "amounts": c.Request.Amounts,
+		"metadata": metadata(c.Request.Metadata), "at": orNull(c.At), "actor": c.Actor, "reason": c.Reason})
 }
 
 // Inspect tells where a reservation stands. Outcomes: same, unknown.
 func (l *Ledger) Inspect(ctx context.Context, tenant, id string) (earmark.Result, error) {
 	result := earmark.Result{Outcome: earmark.OutcomeUnknown}
-	err := l.read(ctx, &result, inspectSQL, tenant, id)
+	err := l.read(ctx, &result, inspectSQL, pgx.NamedArgs{"tenant": tenant, "id": id})
 	return result, err
 }
 
@@ -146,11 +149,13 @@ func (l *Ledger) Inspect(ctx context.Context, tenant, id string) (earmark.Result
 // grace, and returns their ids.
 func (l *Ledger) Sweep(ctx context.Context, grace time.Duration, most int) ([]string, error) {
 	var ids []string
-	err := l.pool.QueryRow(ctx, sweepSQL, grace.Milliseconds(), most, earmark.ActorSweeper, "overdue, and its workflow did not act").Scan(&ids)
+	args := pgx.NamedArgs{"grace_ms": grace.Milliseconds(), "max": most, "actor": earmark.ActorSweeper, "reason": "overdue, and its workflow did not act"}
+	err := l.pool.QueryRow(ctx, sweepSQL, args).Scan(&ids)
 	return ids, fault(err)
 }
 
-// Ready reports whether Postgres answers and is migrated.
+// Ready reports whether Postgres answers and is migrated: the schema and the functions are this
+// program's, or newer ones.
 func (l *Ledger) Ready(ctx context.Context) error {
 	current, latest, err := SchemaVersion(ctx, l.pool)
 	if err != nil {
@@ -159,6 +164,13 @@ func (l *Ledger) Ready(ctx context.Context) error {
 	if current < latest {
 		return earmark.Errorf(earmark.CodeUnavailable, "the database's schema is at version %d, this program needs %d; run `earmark migrate up`", current, latest)
 	}
+	applied, _, err := functionsApplied(ctx, l.pool)
+	if err != nil {
+		return fault(err)
+	}
+	if !applied {
+		return earmark.Errorf(earmark.CodeUnavailable, "the database has older functions than this program needs; run `earmark migrate up`")
+	}
 	return nil
 }
 
@@ -166,7 +178,7 @@ func (l *Ledger) Ready(ctx context.Context) error {
 func (l *Ledger) transition(ctx context.Context, sql string, args ...any) (earmark.Result, error) {
 	var result earmark.Result
 	err := l.read(ctx, &result, sql, args...)
-	if sqlState(err) == numericValueOutOfRange {
+	if sqlState(err) == numericValueOutOfRange { // mutation: overflow
 		return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil // the call was rolled back whole
 	}
 	return result, err

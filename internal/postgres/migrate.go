@@ -2,10 +2,12 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -25,28 +27,39 @@ const (
 	migrationLockProbesAtMost = 60
 )
 
-// Migration is one step of the schema, and when it was applied.
+// Migration is one step of the schema, or the ledger's functions, and when it was applied.
 type Migration struct {
-	Version   int64
+	Version   int64 // 0 for the functions
 	Name      string
 	AppliedAt time.Time // zero: pending
 	Took      time.Duration
 }
 
-// Migrate brings the schema to the version that this program needs and returns
-// the steps that it applied. Of several processes that call it at once, one works
-// and the others wait.
-func Migrate(ctx context.Context, pool *pgxpool.Pool) ([]Migration, error) {
-	var applied []Migration
+// Migrate brings the schema and the functions to what this program needs and returns the
+// steps that it applied. Of several processes that call it at once, one works and the others
+// wait. Functions that a newer program has applied stay: they serve the calls of this one too.
+func Migrate(ctx context.Context, pool *pgxpool.Pool) (applied []Migration, err error) {
 	if err := requireDirect(ctx, pool); err != nil {
 		return nil, fmt.Errorf("migrate the database: %w", err)
 	}
-	err := withProvider(pool, func(provider *goose.Provider) error {
-		results, err := provider.Up(ctx)
-		for _, result := range results {
-			applied = append(applied, Migration{Version: result.Source.Version, Name: result.Source.Path, AppliedAt: time.Now(), Took: result.Duration})
-		}
-		return err
+	err = withProvider(pool, func(db *sql.DB, provider *goose.Provider) error {
+		return locked(ctx, db, func() error {
+			if err := requireKnown(ctx, pool); err != nil {
+				return err
+			}
+			results, err := provider.Up(ctx)
+			for _, result := range results {
+				applied = append(applied, Migration{Version: result.Source.Version, Name: result.Source.Path, AppliedAt: time.Now(), Took: result.Duration})
+			}
+			if err != nil {
+				return err
+			}
+			functions, err := applyFunctions(ctx, pool)
+			if functions != nil {
+				applied = append(applied, *functions)
+			}
+			return err
+		})
 	})
 	if err != nil {
 		return applied, fmt.Errorf("migrate the database: %w", err)
@@ -54,30 +67,68 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) ([]Migration, error) {
 	return applied, nil
 }
 
-// MigrationStatus lists every step of the schema, oldest first.
-func MigrationStatus(ctx context.Context, pool *pgxpool.Pool) ([]Migration, error) {
-	var migrations []Migration
-	err := withProvider(pool, func(provider *goose.Provider) error {
-		statuses, err := provider.Status(ctx)
-		for _, status := range statuses {
-			migrations = append(migrations, Migration{Version: status.Source.Version, Name: status.Source.Path, AppliedAt: status.AppliedAt})
+// applyFunctions replaces the functions, all in one transaction, unless this set was applied
+// before. It returns nil when there was nothing to do.
+func applyFunctions(ctx context.Context, pool *pgxpool.Pool) (*Migration, error) {
+	began := time.Now()
+	known, _, err := functionsApplied(ctx, pool)
+	if err != nil || known {
+		return nil, err
+	}
+	const record = "INSERT INTO earmark.function_sets (checksum, fingerprint) VALUES ($1, earmark.functions_fingerprint())"
+	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := tx.Conn().PgConn().Exec(ctx, migrations.FunctionsSQL()).ReadAll(); err != nil {
+			return err
 		}
+		_, err := tx.Exec(ctx, record, migrations.FunctionsChecksum())
 		return err
 	})
 	if err != nil {
+		return nil, fmt.Errorf("the functions: %w", err)
+	}
+	return &Migration{Name: functionsName(), AppliedAt: time.Now(), Took: time.Since(began)}, nil
+}
+
+func functionsName() string { return "functions " + migrations.FunctionsChecksum()[:12] }
+
+// functionsApplied reports whether this program's set of functions was ever applied, and when.
+func functionsApplied(ctx context.Context, pool *pgxpool.Pool) (applied bool, at time.Time, err error) {
+	var exists bool
+	if err := pool.QueryRow(ctx, "SELECT to_regclass('earmark.function_sets') IS NOT NULL").Scan(&exists); err != nil || !exists {
+		return false, time.Time{}, err
+	}
+	err = pool.QueryRow(ctx, "SELECT applied_at FROM earmark.function_sets WHERE checksum = $1", migrations.FunctionsChecksum()).Scan(&at)
+	if isNoRows(err) {
+		return false, time.Time{}, nil
+	}
+	return err == nil, at, err
+}
+
+// MigrationStatus lists every step of the schema, oldest first, and then the functions.
+func MigrationStatus(ctx context.Context, pool *pgxpool.Pool) ([]Migration, error) {
+	var steps []Migration
+	err := withProvider(pool, func(_ *sql.DB, provider *goose.Provider) error {
+		statuses, err := provider.Status(ctx)
+		for _, status := range statuses {
+			steps = append(steps, Migration{Version: status.Source.Version, Name: status.Source.Path, AppliedAt: status.AppliedAt})
+		}
+		return err
+	})
+	if err == nil {
+		functions := Migration{Name: functionsName()}
+		_, functions.AppliedAt, err = functionsApplied(ctx, pool)
+		steps = append(steps, functions)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read the schema's version: %w", err)
 	}
-	return migrations, nil
+	return steps, nil
 }
 
 // SchemaVersion returns the database's version, 0 when it was never migrated,
 // and the one that this program needs.
 func SchemaVersion(ctx context.Context, pool *pgxpool.Pool) (current, latest int64, err error) {
-	names, err := fs.Glob(migrations.FS, "*.sql")
-	if err != nil {
-		return 0, 0, fmt.Errorf("list the migrations: %w", err)
-	}
-	latest = int64(len(names)) // they are numbered from 1 without gaps, see the test
+	latest = migrations.Latest()
 	var exists bool
 	if err := pool.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", migrationsTable).Scan(&exists); err != nil {
 		return 0, latest, err
@@ -86,6 +137,16 @@ func SchemaVersion(ctx context.Context, pool *pgxpool.Pool) (current, latest int
 		err = pool.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+migrationsTable).Scan(&current)
 	}
 	return current, latest, err
+}
+
+// requireKnown refuses a database whose schema is newer than this program's.
+func requireKnown(ctx context.Context, pool *pgxpool.Pool) error {
+	current, latest, err := SchemaVersion(ctx, pool)
+	if err != nil || current <= latest {
+		return err
+	}
+	return earmark.Errorf(earmark.CodeInvalidRequest, "the database's schema is at version %d, and this program knows versions up to %d: a newer program made it, "+
+		"or a build from before the first release, whose schema cannot be upgraded; run the newer program, or use an empty database", current, latest)
 }
 
 // requireDirect refuses a connection that goes through a pooler: the lock that keeps
@@ -108,20 +169,34 @@ func requireDirect(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-func withProvider(pool *pgxpool.Pool, f func(*goose.Provider) error) error {
+// locked runs f while this process alone migrates.
+func locked(ctx context.Context, db *sql.DB, f func() error) (err error) {
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(migrationLockProbeSeconds, migrationLockProbesAtMost))
 	if err != nil {
 		return err
 	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // returns it to the pool
+	if err := locker.SessionLock(ctx, conn); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, locker.SessionUnlock(context.WithoutCancel(ctx), conn)) }()
+	return f()
+}
+
+func withProvider(pool *pgxpool.Pool, f func(*sql.DB, *goose.Provider) error) error {
 	store, err := database.NewStore(database.DialectPostgres, migrationsTable)
 	if err != nil {
 		return err
 	}
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { _ = db.Close() }() // closes the wrapper, not the pool
-	provider, err := goose.NewProvider("", db, migrations.FS, goose.WithSessionLocker(locker), goose.WithStore(store))
+	provider, err := goose.NewProvider("", db, migrations.Schema(), goose.WithStore(store))
 	if err != nil {
 		return err
 	}
-	return f(provider)
+	return f(db, provider)
 }

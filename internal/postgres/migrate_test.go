@@ -3,7 +3,10 @@ package postgres_test
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -45,7 +48,7 @@ func emptyPool(t *testing.T) *pgxpool.Pool {
 // the version that the program needs.
 func TestMigrationsAreNumberedWithoutGaps(t *testing.T) {
 	t.Parallel()
-	names, err := fs.Glob(migrations.FS, "*.sql")
+	names, err := fs.Glob(migrations.Schema(), "*.sql")
 	require.NoError(t, err)
 	require.NotEmpty(t, names)
 	for i, name := range names {
@@ -73,6 +76,74 @@ func TestReadySaysWhenTheDatabaseIsNotMigrated(t *testing.T) {
 	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(ledger.Ready(ctx())), "the newest step is missing")
 }
 
+// A database that holds another program's functions is not ready, until migrate up has applied
+// this program's. Functions of a newer program stay, and serve this one.
+func TestFunctionsAreAppliedWhenTheyChanged(t *testing.T) {
+	t.Parallel()
+	pool := emptyPool(t)
+	ledger := postgres.New(pool)
+	_, err := postgres.Migrate(ctx(), pool)
+	require.NoError(t, err)
+
+	_, err = pool.Exec(ctx(), "UPDATE earmark.function_sets SET checksum = 'older', applied_at = clock_timestamp() - interval '1 day'")
+	require.NoError(t, err)
+	err = ledger.Ready(ctx())
+	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
+	require.ErrorContains(t, err, "earmark migrate up")
+	status, err := postgres.MigrationStatus(ctx(), pool)
+	require.NoError(t, err)
+	require.Contains(t, status[len(status)-1].Name, "functions")
+	require.True(t, status[len(status)-1].AppliedAt.IsZero())
+
+	steps, err := postgres.Migrate(ctx(), pool)
+	require.NoError(t, err)
+	require.Len(t, steps, 1)
+	require.Equal(t, status[len(status)-1].Name, steps[0].Name)
+	require.NoError(t, ledger.Ready(ctx()))
+
+	const newer = "INSERT INTO earmark.function_sets (checksum, fingerprint) VALUES ('newer', earmark.functions_fingerprint())"
+	_, err = pool.Exec(ctx(), newer)
+	require.NoError(t, err)
+	steps, err = postgres.Migrate(ctx(), pool)
+	require.NoError(t, err)
+	require.Empty(t, steps)
+	require.NoError(t, ledger.Ready(ctx()))
+}
+
+func TestMigrateRefusesANewerSchema(t *testing.T) {
+	t.Parallel()
+	pool := emptyPool(t)
+	_, err := postgres.Migrate(ctx(), pool)
+	require.NoError(t, err)
+	_, err = pool.Exec(ctx(), "INSERT INTO public.earmark_migrations (version_id, is_applied) VALUES (1000, true)")
+	require.NoError(t, err)
+	_, err = postgres.Migrate(ctx(), pool)
+	require.ErrorContains(t, err, "the database's schema is at version 1000, and this program knows versions up to 1")
+}
+
+var functionHead = regexp.MustCompile(`(?m)^CREATE OR REPLACE FUNCTION earmark\.(\w+)\(`)
+
+// Each function that the database has is defined in one file, once.
+func TestFunctionsHaveOneDefinition(t *testing.T) {
+	b := setup(t)
+	definedIn := map[string]string{}
+	names, err := fs.Glob(migrations.Functions(), "*.sql")
+	require.NoError(t, err)
+	for _, name := range names {
+		text, err := fs.ReadFile(migrations.Functions(), name)
+		require.NoError(t, err)
+		for _, match := range functionHead.FindAllStringSubmatch(string(text), -1) {
+			require.NotContains(t, definedIn, match[1], "it is defined in %s too", name)
+			definedIn[match[1]] = name
+		}
+	}
+	rows, err := b.pool.Query(ctx(), "SELECT proname::text FROM pg_proc WHERE pronamespace = 'earmark'::regnamespace")
+	require.NoError(t, err)
+	installed, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.ElementsMatch(t, slices.Collect(maps.Keys(definedIn)), installed)
+}
+
 func TestMigratingTwiceOrTogetherIsOnce(t *testing.T) {
 	t.Parallel()
 	pool := emptyPool(t)
@@ -88,14 +159,14 @@ func TestMigratingTwiceOrTogetherIsOnce(t *testing.T) {
 		})
 	}
 	require.NoError(t, group.Wait())
-	require.Equal(t, latest, applied.Load())
+	require.Equal(t, latest+1, applied.Load(), "the steps and the functions")
 
 	again, err := postgres.Migrate(ctx(), pool)
 	require.NoError(t, err)
 	require.Empty(t, again)
 	status, err := postgres.MigrationStatus(ctx(), pool)
 	require.NoError(t, err)
-	require.Len(t, status, int(latest))
+	require.Len(t, status, int(latest)+1)
 	for _, step := range status {
 		require.False(t, step.AppliedAt.IsZero(), step.Name)
 	}
@@ -111,7 +182,7 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 	require.NoError(t, err)
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { require.NoError(t, db.Close()) }()
-	provider, err := goose.NewProvider("", db, migrations.FS, goose.WithStore(store))
+	provider, err := goose.NewProvider("", db, migrations.Schema(), goose.WithStore(store))
 	require.NoError(t, err)
 	_, latest, err := postgres.SchemaVersion(ctx(), pool)
 	require.NoError(t, err)
@@ -121,15 +192,6 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 		current, _, err := postgres.SchemaVersion(ctx(), pool)
 		require.NoError(t, err)
 		require.Equal(t, version, current)
-		if version == latest-1 { // what processes call goes on, also those of the release before
-			b := &bundle{Ledger: postgres.New(pool), t: t, pool: pool}
-			b.budget("acme", "tokens", 10)
-			s := b.held(admission("k", tokens(10), "acme"))
-			var answer earmark.Result
-			require.NoError(t, pool.QueryRow(ctx(), "SELECT earmark.commit($1, $2, $3, 'workflow', '')", s.Tenant, s.ID, tokens(7)).Scan(&answer))
-			require.Equal(t, earmark.OutcomeApplied, answer.Outcome)
-			require.Equal(t, earmark.OutcomeSame, b.commit(s, tokens(7)).Outcome)
-		}
 	}
 	var exists bool
 	require.NoError(t, pool.QueryRow(ctx(), "SELECT to_regnamespace('earmark') IS NOT NULL").Scan(&exists))

@@ -24,8 +24,6 @@ const (
 )
 
 var (
-	//go:embed sql/prune.sql
-	pruneSQL string
 	//go:embed sql/prune_extent.sql
 	pruneExtentSQL string
 )
@@ -56,6 +54,9 @@ type pruned struct {
 	Reservations int64      `json:"reservations"`
 	Entries      int64      `json:"entries"`
 }
+
+const pruneSQL = "SELECT earmark.prune(p_tenant => @tenant, p_keep_ms => @keep_ms, p_after_at => @after_at, p_after_id => @after_id, " +
+	"p_max => @max, p_dry => @dry, p_actor => @actor)"
 
 // Prune removes reservations that were settled long ago, with their entries, in
 // batches of a transaction each: it may be interrupted and begun again at any
@@ -99,7 +100,8 @@ func (l *Ledger) pruneTenant(ctx context.Context, tenant string, o PruneOptions,
 	lastAt, lastID := time.Unix(0, 0), ""
 	for {
 		var batch pruned
-		if err := l.read(ctx, &batch, pruneSQL, tenant, o.Keep.Milliseconds(), lastAt, lastID, pruneBatch, o.Dry, o.Actor); err != nil {
+		if err := l.read(ctx, &batch, pruneSQL, pgx.NamedArgs{
+			"tenant": tenant, "keep_ms": o.Keep.Milliseconds(), "after_at": lastAt, "after_id": lastID, "max": pruneBatch, "dry": o.Dry, "actor": o.Actor}); err != nil {
 			return err
 		}
 		if batch.Busy {

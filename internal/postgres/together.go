@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -13,11 +12,13 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-var (
-	//go:embed sql/reserve_together.sql
-	reserveTogetherSQL string
-	//go:embed sql/commit_together.sql
-	commitTogetherSQL string
+const (
+	reserveSQL = "SELECT earmark.reserve(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, " +
+		"p_ttl_ms => @ttl_ms, p_on_expiry => @on_expiry, p_metadata => @metadata, p_workflow_id => @workflow_id, " +
+		"p_admit_by => @admit_by, p_released => @released, p_actor => @actor)"
+	reserveBatchSQL = "SELECT earmark.reserve_batch(p_tenant => @tenant, p_calls => @calls, p_actor => @actor)"
+	commitSQL       = "SELECT earmark.commit(p_tenant => @tenant, p_id => @id, p_usage => @usage, p_actor => @actor, p_reason => @reason, p_attempt => @attempt)"
+	commitBatchSQL  = "SELECT earmark.commit_batch(p_calls => @calls)"
 )
 
 // laneOf names what admissions are likely to meet on: the budget at the top of their
@@ -28,11 +29,13 @@ func laneOf(a earmark.Admission) string {
 }
 
 func (l *Ledger) reserveAlone(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
-	return l.transition(ctx, reserveSQL, a.ID, a.Tenant, a.RequestHash, a.Request.Scopes, a.Request.Amounts,
-		a.Request.TTL().Milliseconds(), string(a.Request.OnExpiry), metadata(a.Request.Metadata), a.WorkflowID, orNull(a.AdmitBy), a.Released)
+	return l.transition(ctx, reserveSQL, pgx.NamedArgs{
+		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts,
+		"ttl_ms": a.Request.TTL().Milliseconds(), "on_expiry": string(a.Request.OnExpiry), "metadata": metadata(a.Request.Metadata),
+		"workflow_id": a.WorkflowID, "admit_by": orNull(a.AdmitBy), "released": a.Released, "actor": earmark.ActorWorkflow})
 }
 
-// reserveCall is an admission as earmark.reserve_together takes it.
+// reserveCall is an admission as earmark.reserve_batch takes it.
 type reserveCall struct {
 	ID         string           `json:"id"`
 	Hash       string           `json:"hash"`
@@ -53,7 +56,7 @@ func (l *Ledger) reserveTogether(ctx context.Context, admissions []earmark.Admis
 			TTLMS: a.Request.TTL().Milliseconds(), OnExpiry: string(a.Request.OnExpiry), Metadata: metadata(a.Request.Metadata),
 			WorkflowID: a.WorkflowID, AdmitBy: orNull(a.AdmitBy), Released: a.Released}
 	}
-	return l.transitions(ctx, reserveTogetherSQL, admissions[0].Tenant, calls)
+	return l.transitions(ctx, reserveBatchSQL, pgx.NamedArgs{"tenant": admissions[0].Tenant, "calls": calls, "actor": earmark.ActorWorkflow})
 }
 
 // commitCall is a commit that waits for its turn.
@@ -64,7 +67,9 @@ type commitCall struct {
 
 func (l *Ledger) commitAlone(ctx context.Context, c commitCall) (earmark.Result, error) {
 	s := c.settlement
-	return l.transition(ctx, commitSQL, s.Tenant, s.ID, c.usage, s.Actor, s.Reason, s.Attempt)
+	args := byName(s)
+	args["usage"], args["attempt"] = c.usage, s.Attempt
+	return l.transition(ctx, commitSQL, args)
 }
 
 func (l *Ledger) commitTogether(ctx context.Context, commits []commitCall) ([]*earmark.Result, error) {
@@ -77,7 +82,7 @@ func (l *Ledger) commitTogether(ctx context.Context, commits []commitCall) ([]*e
 	for i, c := range commits {
 		calls[i] = call{c.settlement, c.usage, c.settlement.Reason}
 	}
-	return l.transitions(ctx, commitTogetherSQL, calls)
+	return l.transitions(ctx, commitBatchSQL, pgx.NamedArgs{"calls": calls})
 }
 
 // transitions calls a ledger function that answers with a Result, or null, for each of

@@ -114,7 +114,7 @@ func TestCommitTogetherWaitsForNoReservation(t *testing.T) {
 	}
 	none := earmark.Settlement{ID: "rsv_none", Tenant: one.Tenant, Actor: one.Actor}
 	calls := []map[string]any{call(one, 4), call(two, 5), call(none, 6), call(two, 5), call(two, 6)}
-	results := b.together("SELECT earmark.commit_together($1)", calls)
+	results := b.together("SELECT earmark.commit_batch($1)", calls)
 	require.Len(t, results, 5)
 	require.Nil(t, results[0])
 	require.Equal(t, earmark.OutcomeApplied, results[1].Outcome)

@@ -7,11 +7,13 @@ package mutations_test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,13 +25,12 @@ import (
 // test that has to fail then.
 type mechanism struct {
 	name string
-	// file holds the text; "migrations" is the last migration that does.
-	file, old, new string
-	test           string // the package's path and the test's name
+	// mark names the lines to change: each ends with the comment "mutation: <mark>", in Go or in SQL.
+	mark string
+	// becomes has, for each of these lines in their order, what it is without the mechanism.
+	becomes []string
+	test    string // the package's path and the test's name
 }
-
-// and separates several places of one file.
-const and = "…"
 
 const (
 	database = "internal/postgres "
@@ -39,118 +40,121 @@ const (
 
 var mechanisms = []mechanism{
 	// The limit holds.
-	{"the fit is decided under the locks of the budgets", "migrations",
-		"        ORDER BY x.id FOR NO KEY UPDATE);", "        ORDER BY x.id);", database + "TestAdmissionSeesTheLimitOfAPatchUnderWay"},
-	{"what does not fit is denied", "migrations",
-		"    IF NOT v_fits THEN\n", "    IF false THEN\n",
-		database + "TestBurstAdmitsExactlyWhatFits"},
-	{"the database refuses an admission past its ceiling", "migrations",
-		"CHECK (kind <> 'reserve' OR ceiling IS NULL OR reserved_after + committed_after <= ceiling)", "CHECK (true)",
-		database + "TestDatabaseRefusesAnAdmissionPastItsCeiling"},
-	{"all budgets change, or none", "migrations",
-		"    FOREACH t IN ARRAY v_touched LOOP\n        PERFORM earmark.post_share('reserve'", "    FOREACH t IN ARRAY v_touched[1:1] LOOP\n        PERFORM earmark.post_share('reserve'",
-		database + "TestSeveralBudgetsChangeTogetherOrNotAtAll"},
-	{"sums beyond int64 are refused whole", "internal/postgres/ledger.go", "if sqlState(err) == numericValueOutOfRange {", "if sqlState(err) == \"\" && err != nil {", database + "TestInt64Extremes"},
+	{"the fit is decided under the locks of the budgets", "budgets-locked", []string{"ORDER BY x.id);"}, database + "TestAdmissionSeesTheLimitOfAPatchUnderWay"},
+	{"what does not fit is denied", "fit", []string{"IF false THEN"}, database + "TestBurstAdmitsExactlyWhatFits"},
+	{"the database refuses an admission past its ceiling", "ceiling-check", []string{"CONSTRAINT entries_admission_check CHECK (true)"}, database + "TestDatabaseRefusesAnAdmissionPastItsCeiling"},
+	{"all budgets change, or none", "all-budgets", []string{"FOREACH t IN ARRAY v_affected[1:1] LOOP"}, database + "TestSeveralBudgetsChangeTogetherOrNotAtAll"},
+	{"sums beyond int64 are refused whole", "overflow", []string{`if sqlState(err) == "" && err != nil {`}, database + "TestInt64Extremes"},
 
 	// The books add up.
-	{"a balance changes with its entry", "migrations",
-		"    ELSE\n        WITH changed AS (\n            UPDATE earmark.windows SET reserved = reserved + p_reserved_delta, committed = committed + p_committed_delta\n",
-		"    ELSE\n        WITH changed AS (\n            UPDATE earmark.windows SET reserved = reserved + p_reserved_delta\n", database + "TestReserveCommitGivesTheRestBack"},
-	{"entries are append-only", "migrations", "    END IF;\n    RAISE EXCEPTION 'entries are append-only: % is refused (R4)', TG_OP USING ERRCODE = 'restrict_violation';", "    END IF;\n    RETURN NULL;", database + "TestEntriesAreAppendOnly"},
-	{"a reservation settles in its own window", "migrations",
-		"PERFORM earmark.post_share('commit', r.tenant, r.id, s.budget_id, s.window_start, NULL,\n", "PERFORM earmark.post_share('commit', r.tenant, r.id, s.budget_id, (SELECT max(window_start) FROM earmark.windows WHERE budget_id = s.budget_id), NULL,\n",
-		database + "TestReservationSettlesInItsOwnWindow"},
-	{"the audit looks at the sums", "internal/postgres/sql/audit/03_sums.sql", "w.reserved <> coalesce(o.reserved, 0) OR w.reserved <> coalesce(e.reserved, 0) OR ", "", database + "TestAuditFindsWhatIsBroken"},
+	{"a balance changes with its entry", "balance-with-entry", []string{"UPDATE earmark.windows SET reserved = reserved + p_reserved_delta"}, database + "TestReserveCommitGivesTheRestBack"},
+	{"entries are append-only", "append-only", []string{"RETURN NULL;"}, database + "TestEntriesAreAppendOnly"},
+	{"a reservation settles in its own window", "own-window", []string{"PERFORM earmark.post(p_kind => 'commit', p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => (SELECT max(window_start) FROM earmark.windows WHERE budget_id = s.budget_id),"}, database + "TestReservationSettlesInItsOwnWindow"},
+	{"the audit looks at the sums", "audit-sums", []string{"SELECT w.committed <> coalesce(e.committed, 0)"}, database + "TestAuditFindsWhatIsBroken"},
 
 	// Once, however often it is asked.
-	{"an id answers what stands", "migrations",
-		"    ELSIF r.tenant = p_tenant AND r.request_hash = p_hash THEN", "    ELSIF false THEN", database + "TestSameKeyHoldsOnce"},
-	{"the same id with another request is another's", "migrations",
-		"    ELSIF r.tenant = p_tenant AND r.request_hash = p_hash THEN", "    ELSIF r.tenant = p_tenant THEN", database + "TestSameKeyWithAnotherBodyIsAMismatch"},
-	{"a committed reservation is not charged again", "migrations",
-		"    IF r.state = 'committed' AND NOT r.estimated THEN\n", "    IF false THEN\n", database + "TestSettledOnceByMany"},
-	{"a transition that was applied is not applied again after a crash", "migrations",
-		"    IF r.state = 'committed' AND NOT r.estimated THEN\n", "    IF false THEN\n", whole + "TestWorkerKilledAfterTheCommit"},
-	{"settlements of a reservation take turns", "migrations",
-		"    SELECT * INTO r FROM earmark.reservations WHERE id = p_id AND tenant = p_tenant FOR NO KEY UPDATE;", "    SELECT * INTO r FROM earmark.reservations WHERE id = p_id AND tenant = p_tenant;",
-		database + "TestSettlementsOfAReservationTakeTurns"},
-	{"what was refused to an attempt stays refused", "migrations",
-		"    ELSIF p_attempt = ANY (r.refused_attempts) THEN", "    ELSIF false THEN", database + "TestRefusedAttemptStaysRefused"},
-	{"tenants do not cross", "migrations",
-		"WHERE id = p_id AND tenant = p_tenant FOR NO KEY UPDATE;", "WHERE id = p_id FOR NO KEY UPDATE;", database + "TestTenantsDoNotCross"},
-	{"each statement sees what was committed before it", "migrations", "    IF current_setting('transaction_isolation') <> 'read committed' THEN", "    IF false THEN", database + "TestOnlyReadCommittedCallersAreServed"},
+	{"an id answers what stands", "existing-id", []string{"ELSIF false THEN"}, database + "TestSameKeyHoldsOnce"},
+	{"the same id with another request is another's", "existing-id", []string{"ELSIF r.tenant = p_tenant THEN"}, database + "TestSameKeyWithAnotherBodyIsAMismatch"},
+	{"a committed reservation is not charged again", "committed-once", []string{"IF false THEN"}, database + "TestSettledOnceByMany"},
+	{"a transition that was applied is not applied again after a crash", "committed-once", []string{"IF false THEN"}, whole + "TestWorkerKilledAfterTheCommit"},
+	{"settlements of a reservation take turns", "reservation-locked", []string{"SELECT * INTO r FROM earmark.reservations WHERE id = p_id AND tenant = p_tenant;"}, database + "TestSettlementsOfAReservationTakeTurns"},
+	{"what was refused to an attempt stays refused", "refused-attempt", []string{"ELSIF false THEN"}, database + "TestRefusedAttemptStaysRefused"},
+	{"tenants do not cross", "reservation-locked", []string{"SELECT * INTO r FROM earmark.reservations WHERE id = p_id FOR NO KEY UPDATE;"}, database + "TestTenantsDoNotCross"},
+	{"each statement sees what was committed before it", "read-committed", []string{"IF false THEN"}, database + "TestOnlyReadCommittedCallersAreServed"},
 
-	// Lateness is by Postgres' clock.
-	{"nothing is reserved past the caller's deadline", "migrations", "    IF clock_timestamp() > p_admit_by THEN", "    IF false THEN", database + "TestTooLateReservesNothing"},
-	{"deadlines are counted from Postgres' clock", "api/guard.go", "admission.AdmitBy = admission.AdmitBy.Add(deadline)", "admission.AdmitBy = time.Now().Add(deadline)", whole + "TestClocksApart"},
-	{"a release that came first wins", "migrations", "    IF p_released THEN", "    IF false THEN", database + "TestReleaseThatCameFirstWins"},
-	{"overdue holds make way", "migrations", "earmark.expire_in_the_way(v_touched, p_actor) > 0", "0 > 0", database + "TestOverdueHoldsMakeWay"},
-	{"the lease's timer is lazy", "workflows/settle.go",
-		"ledger.Expire, r.settlement(\"the lease ran out\")))\n\tr.arm(ctx)", "ledger.Expire, r.settlement(\"the lease ran out\")))", workflow + "TestExtend"},
+	// Deadlines are by Postgres' clock.
+	{"nothing is reserved past the caller's deadline", "admit-by", []string{"IF false THEN"}, database + "TestTooLateReservesNothing"},
+	{"deadlines are counted from Postgres' clock", "postgres-clock", []string{"admission.AdmitBy = time.Now().Add(deadline)"}, whole + "TestClocksApart"},
+	{"a release that came first wins", "released-first", []string{"IF false THEN -- leave a row, so that an attempt still under way cannot reserve after this"}, database + "TestReleaseThatCameFirstWins"},
+	{"overdue holds make way", "blocking-holds", []string{"IF 0 > 0 THEN"}, database + "TestOverdueHoldsMakeWay"},
+	{"the lease's timer is lazy", "lazy-timer", []string{""}, workflow + "TestExtend"},
 
 	// No usage is dropped.
-	{"usage after an expiry is charged", "migrations", "    ELSIF r.state = 'released' THEN\n", "    ELSIF r.state IN ('released', 'expired') THEN\n", database + "TestGivenBackByAnOperatorStillChargesLateUsage"},
-	{"a commit goes before a release", "workflows/messages.go",
-		"first := max(0, slices.IndexFunc(i.messages, func(m *message) bool { return m.name == MessageCommit }))", "first := max(0, slices.IndexFunc(i.messages, func(m *message) bool { return m.name == MessageRelease }))",
-		workflow + "TestCommitBeatsRelease"},
-	{"what has arrived goes before the timer", "workflows/reservation.go", "case !r.inbox.empty():", "case !r.inbox.empty() && (r.lease == nil || !r.leaseOver()):", workflow + "TestCommitBeatsTheTimer"},
-	{"signals are drained before the end", "workflows/reservation.go", "		r.inbox.collect()\n		r.show(ctx)" + and + "	r.inbox.collect()\n	return r.inbox.empty()",
-		"		r.show(ctx)" + and + "	return true", workflow + "TestSignalsWithTheClosingEvent"},
-	{"a settlement is tried without an end", "workflows/settle.go", "BackoffCoefficient: 2, MaximumInterval: patientMaxPause}", "BackoffCoefficient: 2, MaximumInterval: patientMaxPause, MaximumAttempts: 2}", workflow + "TestPatientSettlementHasNoLimits"},
-	{"a settlement goes past a workflow that does not answer", "api/guard.go", "result, err = within(ctx, ledgerMoment, direct)", "err = errTooLate", whole + "TestCommitWithoutWorker"},
-	{"without Postgres, Temporal keeps the message", "api/guard.go", "name, message); signalErr == nil {", "name, message); signalErr == nil && false {", whole + "TestPostgresAway"},
-	{"usage of a lost row is charged by its workflow", "workflows/settle.go", "if answer.Outcome == earmark.OutcomeUnknown && (r.admitted", "if answer.Outcome == \"\" && (r.admitted", workflow + "TestCommitOfALostReservation"},
-	{"usage of a restored row is charged from the result of its workflow", "activities/reconciler.go", "	case earmark.StateHeld, earmark.StateReview, earmark.StateExpired:\n		return true", "	case earmark.StateHeld, earmark.StateReview, earmark.StateExpired:\n		return false", whole + "TestRestoredBackup"},
-	{"a later row under the same id is not meant", "activities/reconciler.go", "!ending.CreatedAt.Equal(check.CreatedAt)", "check.CreatedAt.IsZero()", "activities TestReconcileRestores"},
+	{"usage after an expiry is charged", "late-usage", []string{"ELSIF r.state IN ('released', 'expired') THEN"}, database + "TestGivenBackByAnOperatorStillChargesLateUsage"},
+	{"a commit goes before a release", "commit-first", []string{"first := max(0, slices.IndexFunc(i.messages, func(m *message) bool { return m.name == MessageRelease }))"}, workflow + "TestCommitBeatsRelease"},
+	{"what has arrived goes before the timer", "messages-before-timer", []string{"case !r.inbox.empty() && (r.lease == nil || !r.leaseOver()):"}, workflow + "TestCommitBeatsTheTimer"},
+	{"signals are drained before the end", "drain-before-end", []string{"", "return true", ""}, workflow + "TestSignalsWithTheClosingEvent"},
+	{"a settlement is tried without an end", "no-attempt-limit", []string{"RetryPolicy:         &temporal.RetryPolicy{InitialInterval: patientFirstPause, BackoffCoefficient: 2, MaximumInterval: patientMaxPause, MaximumAttempts: 2},"}, workflow + "TestPatientSettlementHasNoLimits"},
+	{"a settlement goes past a workflow that does not answer", "past-the-workflow", []string{"err = errTooLate"}, whole + "TestCommitWithoutWorker"},
+	{"without Postgres, Temporal keeps the message", "kept-by-temporal", []string{`if signalErr := g.Client.SignalWorkflow(ctx, workflowID, "", name, message); signalErr == nil && false {`}, whole + "TestPostgresAway"},
+	{"usage of a lost row is charged by its workflow", "lost-row", []string{`if answer.Outcome == "" && (r.admitted || r.admission.Outcome == earmark.OutcomeTooLate) {`}, workflow + "TestCommitOfALostReservation"},
+	{"usage of a restored row is charged from the result of its workflow", "restored-row", []string{"return false"}, whole + "TestRestoredBackup"},
+	{"a later row under the same id is not meant", "same-row", []string{"if err != nil || ending.Usage == nil || ending.CreatedAt == nil || check.CreatedAt.IsZero() {"}, "activities TestReconcileRestores"},
 
 	// No hold stays.
-	{"the sweeper runs in each worker process", "worker/worker.go", "group.Go(func() error { return w.sweeper.Run(ctx) })", "", whole + "TestLostWorkflowIsSwept"},
-	{"the reconciler gives orphans a workflow", "activities/reconciler.go", "if err := r.Guardians.Adopt(ctx, check); err != nil {", "if err := ctx.Err(); err != nil {", whole + "TestLostWorkflowIsAdopted"},
-	{"the reconciler tells workflows what was settled past them", "activities/reconciler.go", "if err := r.Guardians.Refresh(ctx, check.WorkflowID); err != nil && !errors.As(err, &notFound) {", "if err := ctx.Err(); err != nil {", whole + "TestTemporalAway"},
-	{"who settles out of review has the workflow looked at", "migrations",
-		"refresh_due = r.refresh_due OR r.state = 'review' OR (p_actor", "refresh_due = r.refresh_due OR (p_actor", database + "TestSettledOutOfReviewIsLookedAt"},
-	{"the reconciler's schedule is made by the workers", "worker/worker.go", "group.Go(func() error { w.keepSchedule(ctx); return nil })", "", whole + "TestTemporalLosesItsData"},
-	{"cancellation gives back", "workflows/reservation.go", "r.giveBack(ctx, r.settlement(\"the workflow was cancelled\"))", "return cancelled", workflow + "TestCancel"},
-	{"what has begun is resolved although the workflow is cancelled", "workflows/settle.go", "	ctx = detached(ctx)\n	var answer activities.Standing\n	options := local", "	var answer activities.Standing\n	options := local", workflow + "TestCancel"},
-	{"no time-out ends a workflow without its cleanup", "workflows/start.go", "		WorkflowTaskTimeout:      workflowTaskTimeout,", "		WorkflowTaskTimeout:      workflowTaskTimeout,\n		WorkflowRunTimeout: time.Hour,", workflow + "TestLifecycleIsEagerAndSmall"},
-	{"a long history is begun anew", "workflows/reservation.go", "case workflow.GetInfo(ctx).GetContinueAsNewSuggested():", "case false:", workflow + "TestFloodOfSignals"},
+	{"the sweeper runs in each worker process", "sweeper", []string{""}, whole + "TestLostWorkflowIsSwept"},
+	{"the reconciler gives orphans a workflow", "adopt-orphans", []string{"if err := ctx.Err(); err != nil {"}, whole + "TestLostWorkflowIsAdopted"},
+	{"the reconciler tells workflows what was settled past them", "notify-settled", []string{"if err := ctx.Err(); err != nil {"}, whole + "TestTemporalAway"},
+	{"who settles out of review has the workflow looked at", "refresh-after-review", []string{"refresh_due = r.refresh_due OR (p_actor <> 'workflow' AND r.state = 'held') -- in review no timer looks again"}, database + "TestSettledOutOfReviewIsLookedAt"},
+	{"the reconciler's schedule is made by the workers", "schedule", []string{""}, whole + "TestTemporalLosesItsData"},
+	{"cancellation gives back", "cancel", []string{"return cancelled"}, workflow + "TestCancel"},
+	{"what has begun is resolved although the workflow is cancelled", "detached", []string{""}, workflow + "TestCancel"},
+	{"no time-out ends a workflow without its cleanup", "no-run-timeout", []string{"WorkflowTaskTimeout:      workflowTaskTimeout,\nWorkflowRunTimeout: time.Hour,"}, workflow + "TestLifecycleIsEagerAndSmall"},
+	{"a long history is begun anew", "continue-as-new", []string{"case false:"}, workflow + "TestFloodOfSignals"},
 
 	// Unknown is not success, and workflows outlive releases.
-	{"a no is told when it is durable", "api/guard.go", "return result.Reservation != nil || result.Outcome == earmark.OutcomeMismatch", "return true", "api TestGuardDoesNotTellAHint"},
-	{"a change of the order of events is noticed", "workflows/settle.go", "	r.born(r.admission)\n	r.arm(ctx)\n", "	r.born(r.admission)\n	r.arm(ctx)\n	r.index(ctx, \"held\")\n", workflow + "TestReplay"},
+	{"a no is told when it is durable", "durable-no", []string{"return true"}, "api TestGuardDoesNotTellAHint"},
+	{"a change of the order of events is noticed", "order-of-events", []string{"r.arm(ctx)\nr.index(ctx, \"held\")"}, workflow + "TestReplay"},
 }
 
 // edits are how the mechanism is taken out of the code as it is now.
 func (m mechanism) edits(t *testing.T) []stack.Edit {
 	t.Helper()
+	file, lines := marked(t, m.mark)
+	require.Len(t, lines, len(m.becomes), "%s: the lines with the mark %q in %s", m.name, m.mark, file)
 	var edits []stack.Edit
-	news := strings.Split(m.new, and)
-	for i, old := range strings.Split(m.old, and) {
-		edits = append(edits, stack.Edit{File: m.where(t, old), Old: old, New: news[i]})
+	for i, line := range lines {
+		edits = append(edits, stack.Edit{File: file, Old: line + "\n", New: m.becomes[i] + "\n"})
 	}
 	return edits
 }
 
-// where is the file that holds the text.
-func (m mechanism) where(t *testing.T, text string) string {
+// marked returns the one file whose lines end with the mark, and these lines.
+func marked(t *testing.T, mark string) (file string, lines []string) {
 	t.Helper()
-	if m.file != "migrations" {
-		return m.file
-	}
-	root, err := stack.ModuleRoot()
-	require.NoError(t, err)
-	files, err := filepath.Glob(filepath.Join(root, "migrations", "*.sql"))
-	require.NoError(t, err)
-	for _, file := range slices.Backward(files) {
-		content, err := os.ReadFile(file)
-		require.NoError(t, err)
-		if strings.Contains(string(content), text) {
-			return file
+	for _, source := range sources(t) {
+		for line := range strings.Lines(source.text) {
+			if line = strings.TrimSuffix(line, "\n"); !strings.HasSuffix(line, " mutation: "+mark) {
+				continue
+			}
+			require.Contains(t, []string{"", source.file}, file, "two files have the mark %q", mark)
+			file, lines = source.file, append(lines, line)
 		}
 	}
-	require.Fail(t, "no migration holds this", "%s:\n%s", m.name, text)
-	return ""
+	require.NotEmpty(t, lines, "no line has the mark %q", mark)
+	return file, lines
 }
+
+type source struct{ file, text string }
+
+// sources returns the product's Go and SQL files.
+var sources = func() func(t *testing.T) []source {
+	read := sync.OnceValues(func() (all []source, err error) {
+		root, err := stack.ModuleRoot()
+		if err != nil {
+			return nil, err
+		}
+		return all, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case entry.IsDir() && slices.Contains([]string{".git", "bin", "dist", "node_modules", "test", "testdata", "tools"}, entry.Name()):
+				return fs.SkipDir
+			case entry.IsDir() || strings.HasSuffix(path, "_test.go") || !slices.Contains([]string{".go", ".sql"}, filepath.Ext(path)):
+				return nil
+			}
+			text, err := os.ReadFile(path)
+			all = append(all, source{path, string(text)})
+			return err
+		})
+	})
+	return func(t *testing.T) []source {
+		t.Helper()
+		all, err := read()
+		require.NoError(t, err)
+		return all
+	}
+}()
 
 // guard is the test that notices: its package and its name.
 func (m mechanism) guard() (dir, name string) {
@@ -174,6 +178,17 @@ func TestMechanismsAreThere(t *testing.T) {
 			require.NoError(t, err)
 			return defined.Match(text)
 		}), "%s: there is no %s in %s", m.name, name, dir)
+	}
+}
+
+// Each mark in the code belongs to a mechanism.
+func TestMarksAreUsed(t *testing.T) {
+	t.Parallel()
+	mark := regexp.MustCompile(`(?m) (?://|--) mutation: (.+)$`)
+	for _, source := range sources(t) {
+		for _, match := range mark.FindAllStringSubmatch(source.text, -1) {
+			require.True(t, slices.ContainsFunc(mechanisms, func(m mechanism) bool { return m.mark == match[1] }), "%s: no mechanism has the mark %q", source.file, match[1])
+		}
 	}
 }
 

@@ -1,7 +1,7 @@
 -- R3: each window's balance is the sum of its reservations, pruned ones included, and of its entries
 SELECT count(*), count(*) FILTER (WHERE bad), coalesce((array_agg(what) FILTER (WHERE bad))[1:10], '{}')
 FROM (
-    SELECT w.reserved <> coalesce(o.reserved, 0) OR w.reserved <> coalesce(e.reserved, 0) OR w.committed <> coalesce(e.committed, 0)
+    SELECT w.reserved <> coalesce(o.reserved, 0) OR w.reserved <> coalesce(e.reserved, 0) OR w.committed <> coalesce(e.committed, 0) -- mutation: audit-sums
         OR w.committed <> coalesce(o.committed, 0) + coalesce(e.pruned, 0) AS bad,
            format('%s at %s: %s reserved and %s committed; reservations say %s and %s, entries %s and %s', w.budget_id, w.window_start,
                   w.reserved, w.committed, o.reserved, coalesce(o.committed, 0) + coalesce(e.pruned, 0), e.reserved, e.committed) AS what

@@ -1,4 +1,5 @@
 -- +goose Up
+-- Tables, types and indexes. The functions are in ../functions; no numbered step calls one.
 CREATE SCHEMA earmark;
 
 -- A budget is a limit on one scope in one unit over one window.
@@ -38,7 +39,7 @@ CREATE TABLE earmark.windows (
 CREATE TABLE earmark.reservations (
     id             text COLLATE "C" PRIMARY KEY,
     tenant         text COLLATE "C" NOT NULL,
-    state          text NOT NULL CHECK (state IN ('held', 'committed', 'released', 'expired', 'review')),
+    state          text NOT NULL,
     request_hash   text COLLATE "C" NOT NULL,
     scopes         text[] COLLATE "C" NOT NULL,
     amounts        jsonb NOT NULL,
@@ -49,7 +50,7 @@ CREATE TABLE earmark.reservations (
     late           boolean NOT NULL DEFAULT false,
     estimated      boolean NOT NULL DEFAULT false,
     over_limit     boolean NOT NULL DEFAULT false,
-    on_expiry      text NOT NULL CHECK (on_expiry IN ('release', 'commit', 'review')),
+    on_expiry      text NOT NULL,
     reason         text NOT NULL DEFAULT '',
     metadata       jsonb NOT NULL DEFAULT '{}',
     workflow_id    text COLLATE "C" NOT NULL DEFAULT '', -- empty for usage charged without a reservation
@@ -61,16 +62,17 @@ CREATE TABLE earmark.reservations (
     checked_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     orphan         boolean NOT NULL DEFAULT false,
     refresh_due    boolean NOT NULL DEFAULT false,
-    CONSTRAINT reservations_open_check CHECK (state NOT IN ('held', 'review') OR (settled_at IS NULL AND expires_at IS NOT NULL AND usage IS NULL)),
-    CONSTRAINT reservations_settled_check CHECK (state IN ('held', 'review') OR settled_at IS NOT NULL),
-    CONSTRAINT reservations_usage_check CHECK ((state = 'committed') = (usage IS NOT NULL)),
-    CONSTRAINT reservations_estimated_check CHECK (NOT estimated OR state = 'committed')
+    -- The attempts at a commit that were refused, newest first. A message of such an attempt may
+    -- reach the workflow when nothing refuses it any more.
+    refused_attempts text[] COLLATE "C"
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05);
 
 CREATE INDEX reservations_newest_idx ON earmark.reservations (tenant, created_at DESC, id DESC);
 CREATE INDEX reservations_expiry_idx ON earmark.reservations (expires_at) WHERE state = 'held';
 CREATE INDEX reservations_check_idx ON earmark.reservations (checked_at) WHERE state IN ('held', 'review');
 CREATE INDEX reservations_refresh_idx ON earmark.reservations (checked_at) WHERE refresh_due;
+CREATE INDEX reservations_review_idx ON earmark.reservations (id) WHERE state = 'review';
+CREATE INDEX reservations_orphan_idx ON earmark.reservations (id) WHERE orphan;
 
 -- A reservation's share in each budget it touches, in the window it was made in (R7).
 CREATE TABLE earmark.reservation_budgets (
@@ -80,14 +82,21 @@ CREATE TABLE earmark.reservation_budgets (
     unit           text COLLATE "C" NOT NULL,
     reserved       bigint NOT NULL CHECK (reserved >= 0),
     committed      bigint NOT NULL DEFAULT 0 CHECK (committed >= 0),
+    -- When a held reservation with the policy 'release' is overdue; null for any other, so that the
+    -- index holds open reservations alone.
+    overdue_at     timestamptz,
     PRIMARY KEY (reservation_id, budget_id),
     FOREIGN KEY (budget_id, window_start) REFERENCES earmark.windows
 ) WITH (fillfactor = 85);
 
--- The journal: every change of a balance, and notes on what changed none (R4).
+CREATE INDEX reservation_budgets_overdue_idx ON earmark.reservation_budgets (budget_id, window_start, overdue_at)
+    WHERE overdue_at IS NOT NULL;
+
+-- The journal: every change of a balance, and notes on events that change none (R4).
+-- The rules for a row of reservations or entries are in functions/integrity.sql.
 CREATE TABLE earmark.entries (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    kind            text NOT NULL CHECK (kind IN ('reserve', 'commit', 'release', 'expire', 'charge', 'extend', 'review', 'reject', 'refuse', 'budget')),
+    kind            text NOT NULL,
     tenant          text COLLATE "C" NOT NULL,
     reservation_id  text COLLATE "C",
     budget_id       text COLLATE "C",
@@ -98,30 +107,34 @@ CREATE TABLE earmark.entries (
     reserved_after  bigint,
     committed_after bigint,
     ceiling         bigint,
-    actor           text NOT NULL CHECK (actor <> ''),
+    actor           text NOT NULL,
     reason          text NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CHECK (reservation_id IS NOT NULL OR budget_id IS NOT NULL),
-    CHECK ((window_start IS NULL) = (reserved_after IS NULL)),
-    CHECK (window_start IS NOT NULL OR (reserved_delta = 0 AND committed_delta = 0)),
-    -- R1, once more where nothing can go around it.
-    CONSTRAINT entries_admission_check CHECK (kind <> 'reserve' OR ceiling IS NULL OR reserved_after + committed_after <= ceiling)
+    -- Of a checkpoint: how many entries and reservations it stands for. It takes the place of the last
+    -- entry that earmark.prune removed from its window.
+    pruned_entries      bigint,
+    pruned_reservations bigint,
+    -- The limit holds (R1), even for a statement that does not go through earmark.reserve.
+    CONSTRAINT entries_admission_check CHECK (kind <> 'reserve' OR ceiling IS NULL OR reserved_after + committed_after <= ceiling) -- mutation: ceiling-check
 );
 
 CREATE INDEX entries_reservation_idx ON earmark.entries (reservation_id, id);
 CREATE INDEX entries_budget_idx ON earmark.entries (budget_id, id);
+CREATE UNIQUE INDEX entries_checkpoint_key ON earmark.entries (budget_id, window_start) WHERE kind = 'checkpoint';
 
--- +goose StatementBegin
-CREATE FUNCTION earmark.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'entries are append-only: % is refused (R4)', TG_OP USING ERRCODE = 'restrict_violation';
-END $$;
--- +goose StatementEnd
+-- One budget that a request affects, with its window and balance.
+CREATE TYPE earmark.affected_budget AS (
+    budget_id text, scope text, unit text, period text, limit_amount bigint,
+    ceiling   bigint, -- null: no ceiling
+    window_start timestamptz, window_end timestamptz, reserved bigint, committed bigint
+);
 
-CREATE TRIGGER entries_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON earmark.entries
-    FOR EACH STATEMENT EXECUTE FUNCTION earmark.refuse_change();
--- Also where replication or a restore has switched ordinary triggers off.
-ALTER TABLE earmark.entries ENABLE ALWAYS TRIGGER entries_append_only;
+-- Each set of functions that `earmark migrate up` has applied, by its checksum; the newest is in force.
+CREATE TABLE earmark.function_sets (
+    checksum    text COLLATE "C" PRIMARY KEY, -- of the files
+    fingerprint text NOT NULL,                -- of what they left in the database, see earmark.functions_fingerprint
+    applied_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
 
 -- +goose Down
 DROP SCHEMA earmark CASCADE;

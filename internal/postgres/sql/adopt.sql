@@ -1,1 +1,0 @@
-SELECT earmark.adopt($1, $2, $3, $4)

@@ -1,1 +1,0 @@
-SELECT earmark.commit($1, $2, $3, $4, $5, $6)

@@ -1,1 +1,0 @@
-SELECT earmark.commit_together($1)

@@ -1,1 +1,0 @@
-SELECT earmark.decide($1, $2, $3)

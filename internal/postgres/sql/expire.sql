@@ -1,1 +1,0 @@
-SELECT earmark.expire($1, $2, $3, $4)

@@ -1,1 +1,0 @@
-SELECT earmark.preflight($1, $2, $3, $4, $5)

@@ -1,1 +1,0 @@
-SELECT earmark.release($1, $2, $3, $4, $5)

@@ -1,1 +1,0 @@
-SELECT earmark.reserve($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'workflow')

@@ -1,1 +1,0 @@
-SELECT earmark.reserve_together($1, $2, 'workflow')

@@ -1,1 +1,0 @@
-SELECT earmark.sweep($1, $2, $3, $4)

@@ -1,0 +1,53 @@
+-- The writers of balances and of the journal. Only earmark.post and earmark.expire_all change a balance (R3).
+
+-- Changes one balance, writes its journal entry, and inserts or updates the reservation's
+-- share in that budget, in one statement. p_unit is set when the share is new; otherwise
+-- p_committed_delta is added to the share, and overdue_at is cleared. p_ceiling is the limit
+-- that an admission was checked against. Every lookup is by key: the planner would scan for
+-- a join while the tables have no statistics.
+CREATE OR REPLACE FUNCTION earmark.post(p_kind text, p_tenant text, p_reservation_id text, p_budget_id text, p_window_start timestamptz,
+    p_reserved_delta bigint, p_committed_delta bigint, p_actor text, p_reason text,
+    p_unit text DEFAULT NULL, p_overdue_at timestamptz DEFAULT NULL, p_ceiling bigint DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_unit IS NOT NULL THEN
+        WITH changed AS (
+            UPDATE earmark.windows SET reserved = reserved + p_reserved_delta, committed = committed + p_committed_delta
+            WHERE budget_id = p_budget_id AND window_start = p_window_start
+            RETURNING reserved, committed
+        ), share AS (
+            INSERT INTO earmark.reservation_budgets (reservation_id, budget_id, window_start, unit, reserved, committed, overdue_at)
+            VALUES (p_reservation_id, p_budget_id, p_window_start, p_unit, p_reserved_delta, p_committed_delta, p_overdue_at)
+        )
+        INSERT INTO earmark.entries (kind, tenant, reservation_id, budget_id, window_start, reserved_delta, committed_delta,
+                                     reserved_after, committed_after, ceiling, actor, reason)
+        SELECT p_kind, p_tenant, p_reservation_id, p_budget_id, p_window_start, p_reserved_delta, p_committed_delta,
+               reserved, committed, p_ceiling, p_actor, p_reason
+        FROM changed;
+    ELSE
+        WITH changed AS (
+            UPDATE earmark.windows SET reserved = reserved + p_reserved_delta, committed = committed + p_committed_delta -- mutation: balance-with-entry
+            WHERE budget_id = p_budget_id AND window_start = p_window_start
+            RETURNING reserved, committed
+        ), share AS (
+            UPDATE earmark.reservation_budgets SET committed = committed + p_committed_delta, overdue_at = NULL
+            WHERE reservation_id = p_reservation_id AND budget_id = p_budget_id
+        )
+        INSERT INTO earmark.entries (kind, tenant, reservation_id, budget_id, window_start, reserved_delta, committed_delta,
+                                     reserved_after, committed_after, ceiling, actor, reason)
+        SELECT p_kind, p_tenant, p_reservation_id, p_budget_id, p_window_start, p_reserved_delta, p_committed_delta,
+               reserved, committed, p_ceiling, p_actor, p_reason
+        FROM changed;
+    END IF;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'budget % has no window at %', p_budget_id, p_window_start USING ERRCODE = 'no_data_found';
+    END IF;
+END $$;
+
+-- Writes a journal entry that changes no balance.
+CREATE OR REPLACE FUNCTION earmark.note(p_kind text, p_tenant text, p_reservation_id text, p_budget_id text, p_actor text, p_reason text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO earmark.entries (kind, tenant, reservation_id, budget_id, actor, reason)
+    VALUES (p_kind, p_tenant, p_reservation_id, p_budget_id, p_actor, p_reason);
+END $$;

@@ -1,0 +1,34 @@
+-- Usage without a reservation.
+
+-- Charges p_amounts that have no reservation, whatever the limits say, as a
+-- reservation that is committed. p_at (null: now) selects the windows.
+CREATE OR REPLACE FUNCTION earmark.charge(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_metadata jsonb,
+    p_at timestamptz, p_actor text, p_reason text) RETURNS jsonb
+LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+DECLARE
+    t         earmark.affected_budget;
+    r         earmark.reservations;
+    v_affected earmark.affected_budget[];
+    v_answer  jsonb;
+BEGIN
+    v_answer := earmark.existing_result(p_id, p_tenant, p_hash);
+    IF v_answer IS NOT NULL THEN
+        RETURN v_answer;
+    END IF;
+    v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), p_at);
+    v_answer := coalesce(earmark.existing_result(p_id, p_tenant, p_hash), earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected));
+    IF v_answer IS NOT NULL THEN
+        RETURN v_answer;
+    END IF;
+    INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, usage, on_expiry, metadata, settled_at, reason)
+    VALUES (p_id, p_tenant, 'committed', p_hash, p_scopes, p_amounts, p_amounts, 'release', p_metadata, clock_timestamp(), p_reason)
+    ON CONFLICT DO NOTHING RETURNING * INTO r;
+    IF NOT FOUND THEN
+        RETURN earmark.existing_result(p_id, p_tenant, p_hash);
+    END IF;
+    FOREACH t IN ARRAY v_affected LOOP
+        PERFORM earmark.post(p_kind => 'charge', p_tenant => p_tenant, p_reservation_id => p_id, p_budget_id => t.budget_id, p_window_start => t.window_start,
+            p_reserved_delta => 0, p_committed_delta => (p_amounts ->> t.unit)::bigint, p_actor => p_actor, p_reason => p_reason, p_unit => t.unit);
+    END LOOP;
+    RETURN earmark.result('applied', r);
+END $$;

@@ -1,0 +1,131 @@
+-- Commit: usage is charged and the rest given back.
+
+-- Charges p_usage and gives back the rest of what is held. Usage that turns up
+-- after an expiry is late: it is charged in full whatever the policies say, since
+-- the money is gone. Estimates are corrected by the first real usage. What was
+-- answered with a refusal stays refused: p_attempt names one attempt of a caller,
+-- which may be applied twice, and a new decision is a new attempt.
+CREATE OR REPLACE FUNCTION earmark.commit(p_tenant text, p_id text, p_usage jsonb, p_actor text, p_reason text, p_attempt text DEFAULT '') RETURNS jsonb
+LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
+DECLARE
+    c_attempts  CONSTANT integer := 20; -- the last ones that are remembered
+    r           earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
+    s           record;
+    v_late      boolean;
+    v_overage   jsonb;
+    v_shortfall jsonb;
+    v_used      bigint;
+    v_charged   bigint;
+    v_subject   text;
+    v_reason    text;
+    v_units     text[];
+    v_unit      text;
+    v_over      numeric;
+BEGIN
+    IF r.id IS NULL THEN
+        RETURN jsonb_build_object('outcome', 'unknown');
+    END IF;
+    v_units := earmark.units(p_usage);
+    IF r.amounts - v_units <> '{}' OR NOT r.amounts ?& v_units THEN
+        SELECT unit INTO v_subject FROM unnest(v_units || earmark.units(r.amounts)) AS unit
+        WHERE NOT (p_usage ? unit AND r.amounts ? unit) ORDER BY unit LIMIT 1;
+        RETURN earmark.result('units_mismatch', r) || jsonb_build_object('subject', v_subject);
+    END IF;
+
+    IF r.state = 'committed' AND NOT r.estimated THEN -- mutation: committed-once
+        RETURN earmark.result(CASE WHEN r.usage = p_usage THEN 'same' ELSE 'conflict' END, r);
+    ELSIF r.state = 'released' THEN -- mutation: late-usage
+        v_reason := format('usage %s came after the release and was not charged', p_usage);
+        IF NOT EXISTS (SELECT 1 FROM earmark.entries WHERE reservation_id = r.id AND kind = 'refuse' AND reason = v_reason) THEN
+            PERFORM earmark.note('refuse', r.tenant, r.id, NULL, p_actor, v_reason);
+        END IF;
+        RETURN earmark.result('conflict', r);
+    ELSIF p_attempt = ANY (r.refused_attempts) THEN -- mutation: refused-attempt
+        RETURN earmark.result('overage_rejected', r);
+    END IF;
+
+    v_late := r.state <> 'held';
+    FOREACH v_unit IN ARRAY v_units LOOP
+        v_over := (p_usage ->> v_unit)::numeric - (r.amounts ->> v_unit)::numeric;
+        IF v_over > 0 THEN
+            v_overage := coalesce(v_overage, '{}') || jsonb_build_object(v_unit, v_over);
+        END IF;
+    END LOOP;
+    v_reason := CASE WHEN v_late THEN concat_ws(': ', CASE WHEN r.estimated THEN 'late, corrects an estimate' ELSE 'late' END, nullif(p_reason, '')) ELSE p_reason END;
+
+    IF v_overage IS NULL OR v_late THEN -- no policy has a say
+        FOR s IN SELECT * FROM earmark.reservation_budgets WHERE reservation_id = r.id ORDER BY budget_id, window_start LOOP
+            PERFORM earmark.post(p_kind => 'commit', p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start, -- mutation: own-window
+                p_reserved_delta => CASE WHEN r.state IN ('held', 'review') THEN -s.reserved ELSE 0 END,
+                p_committed_delta => (p_usage ->> s.unit)::bigint - s.committed, p_actor => p_actor, p_reason => v_reason);
+        END LOOP;
+    ELSE
+        -- A policy decides, and it reads limits and balances: under their locks.
+        PERFORM 1 FROM earmark.budgets b
+        WHERE b.id IN (SELECT budget_id FROM earmark.reservation_budgets WHERE reservation_id = r.id)
+        ORDER BY b.id FOR NO KEY UPDATE;
+        IF EXISTS (SELECT 1 FROM earmark.reservation_budgets x JOIN earmark.budgets b ON b.id = x.budget_id
+                   WHERE x.reservation_id = r.id AND b.overage = 'reject' AND v_overage ? x.unit) THEN
+            IF r.rejected_usage IS DISTINCT FROM p_usage THEN
+                UPDATE earmark.reservations SET rejected_usage = p_usage, on_expiry = 'review' WHERE id = r.id RETURNING * INTO r;
+                PERFORM earmark.note('reject', r.tenant, r.id, NULL, p_actor, format('usage %s is over the reserved amount', p_usage));
+            END IF;
+            IF p_attempt <> '' THEN
+                UPDATE earmark.reservations
+                SET refused_attempts = (ARRAY [p_attempt] || refused_attempts)[1:c_attempts] WHERE id = r.id;
+            END IF;
+            RETURN earmark.result('overage_rejected', r);
+        END IF;
+        PERFORM 1 FROM earmark.windows w JOIN earmark.reservation_budgets x USING (budget_id, window_start)
+        WHERE x.reservation_id = r.id ORDER BY w.budget_id, w.window_start FOR NO KEY UPDATE OF w;
+        FOR s IN
+            SELECT x.*, CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END AS ceiling, b.overage,
+                   w.reserved AS window_reserved, w.committed AS window_committed
+            FROM earmark.reservation_budgets x JOIN earmark.budgets b ON b.id = x.budget_id JOIN earmark.windows w USING (budget_id, window_start)
+            WHERE x.reservation_id = r.id ORDER BY x.budget_id, x.window_start
+        LOOP
+            v_used := (p_usage ->> s.unit)::bigint;
+            v_charged := v_used;
+            IF v_used > s.reserved AND s.overage = 'allow_if_available' AND s.ceiling IS NOT NULL THEN
+                -- What is free beside the reservation's own amount, which the window still counts.
+                v_charged := s.reserved + least(v_used - s.reserved, greatest(0, s.ceiling::numeric - s.window_reserved - s.window_committed));
+            END IF;
+            IF v_charged < v_used THEN -- with several budgets, the largest part that one of them did not charge
+                v_shortfall := coalesce(v_shortfall, '{}') || jsonb_build_object(s.unit, greatest(v_used - v_charged, (v_shortfall ->> s.unit)::bigint));
+            END IF;
+            PERFORM earmark.post(p_kind => 'commit', p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start,
+                p_reserved_delta => -s.reserved, p_committed_delta => v_charged - s.committed, p_actor => p_actor, p_reason => v_reason);
+        END LOOP;
+    END IF;
+    UPDATE earmark.reservations SET state = 'committed', usage = p_usage, overage = v_overage, shortfall = v_shortfall, late = v_late,
+        estimated = false, settled_at = clock_timestamp(), reason = v_reason, orphan = false,
+        -- In review no timer looks again.
+        refresh_due = r.refresh_due OR r.state = 'review' OR (p_actor <> 'workflow' AND r.state = 'held') -- mutation: refresh-after-review
+    WHERE id = r.id RETURNING * INTO r;
+    RETURN earmark.result('applied', r);
+END $$;
+
+-- Commits several calls in one transaction, as earmark.commit does each. The locks of all come
+-- first, in order (R6), so it takes only usage within the reserved amount: an overage
+-- policy would need budget locks, which come before window locks. It waits for no
+-- reservation's row; where another session holds one, the answer is null, and the
+-- caller makes that call alone.
+CREATE OR REPLACE FUNCTION earmark.commit_batch(p_calls jsonb) RETURNS SETOF jsonb
+LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
+DECLARE
+    c     record;
+    s     record;
+    v_ids text[] := '{}';
+BEGIN
+    PERFORM earmark.require_read_committed();
+    FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (id text) LOOP
+        v_ids := v_ids || c.id;
+    END LOOP;
+    v_ids := ARRAY (SELECT id FROM earmark.reservations WHERE id = ANY (v_ids) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED);
+    FOR s IN SELECT DISTINCT budget_id, window_start FROM earmark.reservation_budgets WHERE reservation_id = ANY (v_ids) ORDER BY 1, 2 LOOP
+        PERFORM 1 FROM earmark.windows WHERE budget_id = s.budget_id AND window_start = s.window_start FOR NO KEY UPDATE;
+    END LOOP;
+    FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (tenant text, id text, usage jsonb, actor text, reason text, attempt text) LOOP
+        RETURN NEXT CASE WHEN c.id = ANY (v_ids) THEN earmark.commit(c.tenant, c.id, c.usage, c.actor, c.reason, coalesce(c.attempt, '')) END;
+    END LOOP;
+END $$;

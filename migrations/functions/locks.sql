@@ -1,0 +1,88 @@
+-- The locks that every transition takes, in one order (R6): the reservation, budgets by id, windows by
+-- (budget, start).
+--
+-- The functions that callers use set plan_cache_mode and enable_seqscan: every lookup in them is by key.
+-- Postgres plans once a session instead of once a call, since to plan an array parameter takes as long
+-- as to run it; and a plan made while a table was small does not scan it when it has grown.
+
+-- The transitions rely on each statement seeing what was committed before it (R6).
+CREATE OR REPLACE FUNCTION earmark.require_read_committed() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN -- mutation: read-committed
+        RAISE EXCEPTION 'the ledger needs isolation level "read committed", not "%"', current_setting('transaction_isolation')
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+END $$;
+
+-- Locks a reservation's row. All transitions begin here (R6).
+CREATE OR REPLACE FUNCTION earmark.lock_reservation(p_tenant text, p_id text) RETURNS earmark.reservations LANGUAGE plpgsql AS $$
+DECLARE
+    r earmark.reservations;
+BEGIN
+    PERFORM earmark.require_read_committed();
+    SELECT * INTO r FROM earmark.reservations WHERE id = p_id AND tenant = p_tenant FOR NO KEY UPDATE; -- mutation: reservation-locked
+    RETURN r;
+END $$;
+
+-- Locks the budgets that cover p_scopes in p_units, then their windows at p_at
+-- (null: now), each in the order of its key, makes the windows that are missing,
+-- and returns both as they stand under the locks.
+CREATE OR REPLACE FUNCTION earmark.lock_affected(p_tenant text, p_scopes text[], p_units text[], p_at timestamptz) RETURNS earmark.affected_budget[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_paths     text[] := earmark.scope_paths(p_scopes);
+    v_budgets   earmark.budgets[];
+    b           earmark.budgets;
+    v_at        timestamptz;
+    v_start     timestamptz;
+    v_end       timestamptz;
+    v_reserved  bigint;
+    v_committed bigint;
+    v_affected   earmark.affected_budget[];
+BEGIN
+    PERFORM earmark.require_read_committed();
+    v_budgets := ARRAY ( -- a row that had to be waited for is read as it is by then
+        SELECT x FROM earmark.budgets x
+        WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (v_paths) AND x.unit = ANY (p_units)
+        ORDER BY x.id FOR NO KEY UPDATE); -- mutation: budgets-locked
+    v_at := coalesce(p_at, clock_timestamp());
+    FOREACH b IN ARRAY v_budgets LOOP
+        v_start := 'epoch';
+        v_end := NULL;
+        IF b.period <> 'lifetime' THEN
+            SELECT w.window_start, w.window_end INTO v_start, v_end FROM earmark.window_bounds(b.period, b.timezone, v_at) w;
+        END IF;
+        LOOP -- by its key: a join would be planned as a scan while the tables have no statistics
+            SELECT reserved, committed INTO v_reserved, v_committed FROM earmark.windows
+            WHERE budget_id = b.id AND window_start = v_start FOR NO KEY UPDATE;
+            EXIT WHEN FOUND;
+            INSERT INTO earmark.windows (budget_id, window_start, window_end) VALUES (b.id, v_start, v_end) ON CONFLICT DO NOTHING;
+        END LOOP;
+        v_affected := v_affected || ROW (b.id, b.scope, b.unit, b.period, b.limit_amount,
+            CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, v_start, v_end, v_reserved, v_committed)::earmark.affected_budget;
+    END LOOP;
+    RETURN v_affected;
+END $$;
+
+-- Locks the windows of p_affected in order and reads their balances.
+CREATE OR REPLACE FUNCTION earmark.lock_windows(p_affected earmark.affected_budget[]) RETURNS earmark.affected_budget[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_affected earmark.affected_budget[] := p_affected;
+    v_window  earmark.windows;
+BEGIN
+    FOR i IN 1 .. coalesce(cardinality(v_affected), 0) LOOP
+        LOOP
+            SELECT * INTO v_window FROM earmark.windows w
+            WHERE w.budget_id = v_affected[i].budget_id AND w.window_start = v_affected[i].window_start
+            FOR NO KEY UPDATE;
+            EXIT WHEN FOUND;
+            INSERT INTO earmark.windows (budget_id, window_start, window_end)
+            VALUES (v_affected[i].budget_id, v_affected[i].window_start, v_affected[i].window_end)
+            ON CONFLICT DO NOTHING;
+        END LOOP;
+        v_affected[i].reserved := v_window.reserved;
+        v_affected[i].committed := v_window.committed;
+    END LOOP;
+    RETURN v_affected;
+END $$;

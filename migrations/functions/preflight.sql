@@ -1,0 +1,69 @@
+-- The reads that answer a request without a reservation.
+
+-- Whether p_amounts would fit now, without a lock and without a change: 'applied',
+-- 'denied', 'no_budget', 'unit_not_budgeted' or 'overflow'. A yes is only ever
+-- decided by earmark.reserve. Overdue 'release' reservations do not stand in the
+-- way, since an admission would expire them.
+CREATE OR REPLACE FUNCTION earmark.decide(p_tenant text, p_scopes text[], p_amounts jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_affected earmark.affected_budget[];
+    v_answer  jsonb;
+    v_now     timestamptz := clock_timestamp();
+BEGIN
+    SELECT array_agg(ROW (b.id, b.scope, b.unit, b.period, b.limit_amount,
+                          CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END,
+                          w.window_start, w.window_end, coalesce(s.reserved, 0), coalesce(s.committed, 0))::earmark.affected_budget ORDER BY b.id)
+    INTO v_affected
+    FROM earmark.budgets b CROSS JOIN LATERAL earmark.window_bounds(b.period, b.timezone, clock_timestamp()) w
+         LEFT JOIN earmark.windows s ON s.budget_id = b.id AND s.window_start = w.window_start
+    WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (earmark.scope_paths(p_scopes))
+      AND b.unit = ANY (earmark.units(p_amounts));
+
+    v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected);
+    IF v_answer IS NOT NULL THEN
+        RETURN v_answer;
+    END IF;
+    v_answer := earmark.check_fit(v_affected, p_amounts);
+    IF v_answer IS NOT NULL THEN
+        FOR i IN 1 .. cardinality(v_affected) LOOP
+            v_affected[i].reserved := v_affected[i].reserved - coalesce((
+                SELECT sum(reserved) FROM (
+                    SELECT s.reserved FROM earmark.reservation_budgets s
+                    WHERE s.budget_id = v_affected[i].budget_id AND s.window_start = v_affected[i].window_start AND s.overdue_at < v_now
+                    ORDER BY s.overdue_at LIMIT earmark.max_blocking_holds()
+                ) AS in_the_way), 0);
+        END LOOP;
+        v_answer := earmark.check_fit(v_affected, p_amounts);
+    END IF;
+    RETURN coalesce(v_answer, jsonb_build_object('outcome', 'applied'));
+END $$;
+
+-- What one read tells before an admission: a row that exists, or else what
+-- earmark.decide says; and the time, which deadlines are counted from. One look at the
+-- balances answers a plain yes.
+CREATE OR REPLACE FUNCTION earmark.preflight(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
+DECLARE
+    v_answer jsonb := earmark.existing_result(p_id, p_tenant, p_hash);
+    v_paths  text[];
+    v_fits   boolean;
+    v_units  text[];
+    v_scopes text[];
+BEGIN
+    IF v_answer IS NOT NULL THEN
+        RETURN v_answer || jsonb_build_object('now', clock_timestamp());
+    END IF;
+    v_paths := earmark.scope_paths(p_scopes);
+    SELECT bool_and((p_amounts ->> b.unit)::numeric + coalesce(w.reserved, 0) + coalesce(w.committed, 0)
+                    <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)),
+           array_agg(b.unit), array_agg(b.scope)
+    INTO v_fits, v_units, v_scopes
+    FROM earmark.budgets b CROSS JOIN LATERAL earmark.window_bounds(b.period, b.timezone, clock_timestamp()) bounds
+         LEFT JOIN earmark.windows w ON w.budget_id = b.id AND w.window_start = bounds.window_start
+    WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (v_paths) AND p_amounts ? b.unit;
+    IF v_fits AND p_amounts - v_units = '{}' AND earmark.covers(v_scopes, p_scopes) THEN
+        RETURN jsonb_build_object('outcome', 'applied', 'now', clock_timestamp());
+    END IF;
+    RETURN earmark.decide(p_tenant, p_scopes, p_amounts) || jsonb_build_object('now', clock_timestamp());
+END $$;

@@ -1,0 +1,39 @@
+-- Release: everything is given back.
+
+-- Gives back what an open reservation holds, in the order of locks, and moves it
+-- to p_state. When somebody else than the workflow does this, the reconciler notifies the
+-- workflow later (refresh_due).
+CREATE OR REPLACE FUNCTION earmark.give_back(r earmark.reservations, p_state text, p_kind text, p_actor text, p_reason text) RETURNS earmark.reservations
+LANGUAGE plpgsql AS $$
+DECLARE
+    s earmark.reservation_budgets;
+BEGIN
+    FOR s IN SELECT * FROM earmark.reservation_budgets WHERE reservation_id = r.id ORDER BY budget_id, window_start LOOP
+        PERFORM earmark.post(p_kind => p_kind, p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start,
+            p_reserved_delta => -s.reserved, p_committed_delta => 0, p_actor => p_actor, p_reason => p_reason);
+    END LOOP;
+    UPDATE earmark.reservations SET state = p_state, settled_at = clock_timestamp(), reason = p_reason, orphan = false,
+        refresh_due = p_actor <> 'workflow' OR r.state = 'review' -- in review no timer looks again
+    WHERE id = r.id RETURNING * INTO r;
+    RETURN r;
+END $$;
+
+-- Gives back what is held. The caller's own release (p_final) says that nothing
+-- was spent and is the end; anybody else's is an expiry with a reason, and usage
+-- that turns up later is still charged.
+CREATE OR REPLACE FUNCTION earmark.release(p_tenant text, p_id text, p_final boolean, p_actor text, p_reason text) RETURNS jsonb
+LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+DECLARE
+    r earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
+BEGIN
+    IF r.id IS NULL THEN
+        RETURN jsonb_build_object('outcome', 'unknown');
+    ELSIF r.state = 'committed' THEN
+        RETURN earmark.result('conflict', r);
+    ELSIF r.state NOT IN ('held', 'review') THEN
+        RETURN earmark.result('same', r);
+    ELSIF p_final THEN
+        RETURN earmark.result('applied', earmark.give_back(r, 'released', 'release', p_actor, p_reason));
+    END IF;
+    RETURN earmark.result('applied', earmark.give_back(r, 'expired', 'expire', p_actor, p_reason));
+END $$;

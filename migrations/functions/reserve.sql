@@ -1,0 +1,158 @@
+-- Admission: from nothing to held.
+
+-- Names the first scope that meets no budget, or else the first unit that no
+-- touched budget counts; null when there is neither.
+CREATE OR REPLACE FUNCTION earmark.check_coverage(p_tenant text, p_scopes text[], p_units text[], p_affected earmark.affected_budget[]) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_subject text;
+BEGIN
+    SELECT scope INTO v_subject FROM unnest(p_scopes) WITH ORDINALITY AS asked (scope, n)
+    WHERE NOT EXISTS (SELECT 1 FROM unnest(p_affected) t WHERE asked.scope = t.scope OR starts_with(asked.scope, t.scope || '/'))
+      AND NOT EXISTS (SELECT 1 FROM earmark.budgets b
+                      WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (earmark.scope_paths(ARRAY [asked.scope])))
+    ORDER BY n LIMIT 1;
+    IF FOUND THEN
+        RETURN jsonb_build_object('outcome', 'no_budget', 'subject', v_subject);
+    END IF;
+    SELECT unit INTO v_subject FROM unnest(p_units) AS unit
+    WHERE unit NOT IN (SELECT t.unit FROM unnest(p_affected) t)
+    ORDER BY unit LIMIT 1;
+    IF FOUND THEN
+        RETURN jsonb_build_object('outcome', 'unit_not_budgeted', 'subject', v_subject);
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- Where p_amounts do not fit into p_affected: a 'denied' or 'overflow' answer, or
+-- null when they fit. Sums are numeric here, so that none can overflow (R8).
+CREATE OR REPLACE FUNCTION earmark.check_fit(p_affected earmark.affected_budget[], p_amounts jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    t            earmark.affected_budget;
+    v_requested  numeric;
+    v_violations jsonb := '[]';
+    v_retryable  boolean := true;
+    v_retry_at   timestamptz;
+    v_hopeless   boolean := false;
+BEGIN
+    FOREACH t IN ARRAY p_affected LOOP
+        v_requested := (p_amounts ->> t.unit)::numeric;
+        IF t.ceiling IS NULL THEN
+            IF v_requested + t.reserved + t.committed > 9223372036854775807 THEN
+                RETURN jsonb_build_object('outcome', 'overflow', 'subject', t.unit);
+            END IF;
+        ELSIF v_requested + t.reserved + t.committed > t.ceiling THEN
+            v_violations := v_violations || jsonb_build_object('budget_id', t.budget_id, 'scope', t.scope, 'unit', t.unit,
+                'limit', t.ceiling, 'reserved', t.reserved, 'committed', t.committed,
+                'available', t.ceiling::numeric - t.reserved - t.committed, 'requested', v_requested);
+            IF v_requested + t.committed > t.ceiling THEN
+                v_retryable := false;
+                v_hopeless := v_hopeless OR t.window_end IS NULL OR v_requested > t.ceiling;
+                v_retry_at := greatest(v_retry_at, t.window_end);
+            END IF;
+        END IF;
+    END LOOP;
+    IF v_violations = '[]' THEN
+        RETURN NULL;
+    END IF;
+    RETURN jsonb_build_object('outcome', 'denied', 'decision', jsonb_build_object('admitted', false, 'violations', v_violations,
+        'retryable', v_retryable, 'retry_at', CASE WHEN NOT v_retryable AND NOT v_hopeless THEN v_retry_at END));
+END $$;
+
+-- Sets p_amounts aside on every budget that covers one of p_scopes, or on none (R1, R2).
+CREATE OR REPLACE FUNCTION earmark.reserve(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_ttl_ms bigint, p_on_expiry text,
+    p_metadata jsonb, p_workflow_id text, p_admit_by timestamptz, p_released boolean, p_actor text) RETURNS jsonb
+LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
+DECLARE
+    t            earmark.affected_budget;
+    r            earmark.reservations;
+    v_affected    earmark.affected_budget[];
+    v_answer     jsonb;
+    v_amount     numeric; -- so that no sum can overflow (R8)
+    v_missing    jsonb := p_amounts;
+    v_scopes     text[] := '{}';
+    v_fits       boolean := true;
+    v_over_limit boolean := false;
+BEGIN
+    IF p_released THEN -- mutation: released-first
+        -- A row stays, so that an attempt still under way cannot reserve after this.
+        INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, on_expiry, metadata, workflow_id, expires_at, settled_at, reason)
+        VALUES (p_id, p_tenant, 'released', p_hash, p_scopes, p_amounts, p_on_expiry, p_metadata, p_workflow_id,
+                clock_timestamp() + p_ttl_ms * interval '1 millisecond', clock_timestamp(), 'released before it was reserved')
+        ON CONFLICT DO NOTHING RETURNING * INTO r;
+        IF NOT FOUND THEN
+            RETURN earmark.existing_result(p_id, p_tenant, p_hash);
+        END IF;
+        PERFORM earmark.note('release', p_tenant, p_id, NULL, p_actor, 'released before it was reserved');
+        RETURN earmark.result('released', r);
+    END IF;
+
+    v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), NULL);
+    -- An earlier attempt with this id may have been admitted before or meanwhile.
+    v_answer := earmark.existing_result(p_id, p_tenant, p_hash);
+    IF v_answer IS NOT NULL THEN
+        RETURN v_answer;
+    END IF;
+    IF clock_timestamp() > p_admit_by THEN -- mutation: admit-by
+        RETURN jsonb_build_object('outcome', 'too_late');
+    END IF;
+    FOREACH t IN ARRAY coalesce(v_affected, '{}') LOOP
+        v_amount := (p_amounts ->> t.unit)::numeric;
+        v_fits := v_fits AND v_amount + t.reserved + t.committed <= coalesce(t.ceiling, 9223372036854775807);
+        v_over_limit := v_over_limit OR v_amount + t.reserved + t.committed > t.limit_amount;
+        v_missing := v_missing - t.unit;
+        v_scopes := v_scopes || t.scope;
+    END LOOP;
+    IF v_missing <> '{}' OR NOT earmark.covers(v_scopes, p_scopes) THEN
+        v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected);
+        IF v_answer IS NOT NULL THEN -- null: what covers a scope counts other units
+            RETURN v_answer;
+        END IF;
+    END IF;
+    IF NOT v_fits THEN -- mutation: fit
+        v_answer := earmark.check_fit(v_affected, p_amounts);
+        IF earmark.expire_blocking_holds(v_affected, p_actor) > 0 THEN -- mutation: blocking-holds
+            v_affected := earmark.lock_windows(v_affected);
+            v_answer := earmark.check_fit(v_affected, p_amounts);
+            v_over_limit := EXISTS (SELECT 1 FROM unnest(v_affected) u WHERE (p_amounts ->> u.unit)::numeric + u.reserved + u.committed > u.limit_amount);
+        END IF;
+        IF v_answer IS NOT NULL THEN
+            RETURN v_answer;
+        END IF;
+    END IF;
+
+    INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, on_expiry, metadata, workflow_id, expires_at, over_limit)
+    VALUES (p_id, p_tenant, 'held', p_hash, p_scopes, p_amounts, p_on_expiry, p_metadata, p_workflow_id,
+            clock_timestamp() + p_ttl_ms * interval '1 millisecond', v_over_limit)
+    ON CONFLICT DO NOTHING RETURNING * INTO r;
+    IF NOT FOUND THEN -- the same id for other budgets, at the same moment
+        RETURN earmark.existing_result(p_id, p_tenant, p_hash);
+    END IF;
+    FOREACH t IN ARRAY v_affected LOOP -- mutation: all-budgets
+        PERFORM earmark.post(p_kind => 'reserve', p_tenant => p_tenant, p_reservation_id => p_id, p_budget_id => t.budget_id, p_window_start => t.window_start,
+            p_reserved_delta => (p_amounts ->> t.unit)::bigint, p_committed_delta => 0, p_actor => p_actor, p_reason => '',
+            p_unit => t.unit, p_overdue_at => CASE p_on_expiry WHEN 'release' THEN r.expires_at END, p_ceiling => t.ceiling);
+    END LOOP;
+    RETURN earmark.result('applied', r);
+END $$;
+
+-- Reserves for several calls of one tenant in one transaction, as earmark.reserve does for each.
+-- It takes the locks of all first, in order (R6), and then decides each in turn.
+CREATE OR REPLACE FUNCTION earmark.reserve_batch(p_tenant text, p_calls jsonb, p_actor text) RETURNS SETOF jsonb
+LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
+DECLARE
+    c        record;
+    v_scopes text[] := '{}';
+    v_units  text[] := '{}';
+BEGIN
+    FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (scopes text[], amounts jsonb, released boolean) WHERE NOT released LOOP
+        v_scopes := v_scopes || c.scopes;
+        v_units := v_units || earmark.units(c.amounts);
+    END LOOP;
+    PERFORM earmark.lock_affected(p_tenant, v_scopes, v_units, NULL);
+    FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (id text, hash text, scopes text[], amounts jsonb, ttl_ms bigint, on_expiry text,
+                                                             metadata jsonb, workflow_id text, admit_by timestamptz, released boolean) LOOP
+        RETURN NEXT earmark.reserve(c.id, p_tenant, c.hash, c.scopes, c.amounts, c.ttl_ms, c.on_expiry, c.metadata, c.workflow_id,
+            c.admit_by, c.released, p_actor);
+    END LOOP;
+END $$;

@@ -1,0 +1,40 @@
+-- The form of an answer.
+
+-- A reservation in the form that callers see. The budgets' scopes are looked up one by
+-- one: a join is planned as a scan of all budgets while the tables have no statistics.
+CREATE OR REPLACE FUNCTION earmark.reservation_json(r earmark.reservations) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN jsonb_build_object(
+        'id', r.id, 'state', r.state, 'scopes', r.scopes, 'amounts', r.amounts, 'usage', r.usage, 'overage', r.overage,
+        'shortfall', r.shortfall, 'rejected_usage', r.rejected_usage, 'late', r.late, 'estimated', r.estimated,
+        'over_limit', r.over_limit, 'created_at', r.created_at, 'expires_at', r.expires_at, 'settled_at', r.settled_at,
+        'overdue', r.state = 'held' AND r.expires_at < clock_timestamp(), 'orphan', r.orphan, 'on_expiry', r.on_expiry,
+        'reason', r.reason, 'metadata', r.metadata, 'workflow_id', r.workflow_id,
+        'budgets', (
+            SELECT coalesce(jsonb_agg(jsonb_build_object(
+                'budget_id', s.budget_id, 'scope', s.scope, 'unit', s.unit, 'window_start', s.window_start,
+                'reserved', s.reserved, 'committed', s.committed) ORDER BY s.scope, s.unit, s.budget_id), '[]')
+            FROM (SELECT x.*, (SELECT b.scope FROM earmark.budgets b WHERE b.id = x.budget_id) AS scope
+                  FROM earmark.reservation_budgets x WHERE x.reservation_id = r.id OFFSET 0) AS s)); -- OFFSET: once a row
+END $$;
+
+-- What a transition answers: its outcome and what stands after it.
+CREATE OR REPLACE FUNCTION earmark.result(p_outcome text, r earmark.reservations) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN jsonb_build_object('outcome', p_outcome, 'reservation', earmark.reservation_json(r),
+        'remaining_ms', CASE WHEN r.state = 'held' THEN greatest(0, ceil(extract(epoch FROM r.expires_at - clock_timestamp()) * 1000))::bigint END);
+END $$;
+
+-- What an existing row answers to an id that is used again; null when there is none.
+CREATE OR REPLACE FUNCTION earmark.existing_result(p_id text, p_tenant text, p_hash text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    r earmark.reservations;
+BEGIN
+    SELECT * INTO r FROM earmark.reservations WHERE id = p_id;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    ELSIF r.tenant = p_tenant AND r.request_hash = p_hash THEN -- mutation: existing-id
+        RETURN earmark.result('same', r);
+    END IF;
+    RETURN jsonb_build_object('outcome', 'mismatch');
+END $$;
