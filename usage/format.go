@@ -125,7 +125,7 @@ func detectChat(o *object) Format {
 		return Mistral
 	case o.has("prompt_cache_hit_tokens", "prompt_cache_miss_tokens"):
 		return DeepSeek
-	case o.has("cost_details", "is_byok"), cost != nil && cost[0] != '{':
+	case o.has("cost_details", "is_byok"), len(cost) > 0 && cost[0] != '{':
 		return OpenRouter
 	case o.has("num_sources_used", "cost_in_usd_ticks"):
 		return XAI
@@ -156,7 +156,7 @@ func detectInputTokens(o *object) Format {
 }
 
 func detectCamelCase(o *object) Format {
-	isObject := func(name string) bool { raw := o.get(name); return raw != nil && raw[0] == '{' }
+	isObject := func(name string) bool { raw := o.get(name); return len(raw) > 0 && raw[0] == '{' }
 	switch {
 	case o.has("cacheReadInputTokens", "cacheWriteInputTokens", "cacheDetails"):
 		return BedrockConverse

@@ -1,7 +1,6 @@
 package usage_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -21,7 +20,7 @@ func FuzzNormalize(f *testing.F) {
 		u, err := usage.Normalize(usage.Format(format), raw)
 		if err != nil {
 			var at *usage.Error
-			require.True(t, errors.As(err, &at))
+			require.ErrorAs(t, err, &at)
 			require.True(t, strings.HasPrefix(at.Path, usage.Root) || at.Path == "usage_format", at.Path)
 			require.NotEmpty(t, at.Reason)
 			return

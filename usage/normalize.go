@@ -115,7 +115,7 @@ func tierOf(l located) string {
 
 func firstText(o *object, names ...string) string {
 	for _, name := range names {
-		if raw := o.get(name); raw != nil && raw[0] == '"' {
+		if raw := o.get(name); len(raw) > 0 && raw[0] == '"' {
 			return string(unquote(raw))
 		}
 	}

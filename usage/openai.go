@@ -174,7 +174,7 @@ func readDeepSeek(o *object, u *Usage) {
 func readOpenRouter(o *object, u *Usage) {
 	readOpenAI(o, u)
 	u.Cost.USD = o.usd("cost")
-	if raw := o.get("is_byok"); raw != nil && raw[0] == 't' {
+	if raw := o.get("is_byok"); len(raw) > 0 && raw[0] == 't' {
 		u.Cost.UpstreamUSD = o.object("cost_details").usd("upstream_inference_cost")
 	}
 	tools := o.object("server_tool_use_details")

@@ -40,7 +40,7 @@ func readMistral(o *object, u *Usage) {
 		in.CacheRead = n
 	}
 	in.Tokens = total(in.Tokens, o.count("connector_tokens"))
-	if raw := o.get("prompt_audio_seconds"); raw != nil && raw[0] != '{' { // {} means unset
+	if raw := o.get("prompt_audio_seconds"); len(raw) > 0 && raw[0] != '{' { // {} means unset
 		u.Counts.AudioMilliseconds = o.milliseconds("prompt_audio_seconds")
 	}
 	connectors := o.object("connectors")

@@ -181,7 +181,7 @@ func (o *object) object(name string) *object {
 
 // peek is object for one that may be of another kind, which is then nil without an error.
 func (o *object) peek(name string) *object {
-	if raw := o.get(name); raw == nil || raw[0] != '{' {
+	if raw := o.get(name); len(raw) == 0 || raw[0] != '{' {
 		return nil
 	}
 	return o.object(name)

@@ -1,0 +1,47 @@
+package pricing_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark/pricing"
+	"github.com/earmark-dev/earmark/usage"
+)
+
+// BenchmarkNormalizeAndPrice is what a charge costs: at most 5 µs and 10 allocations are the aim.
+func BenchmarkNormalizeAndPrice(b *testing.B) {
+	table, err := pricing.NewTable(opus)
+	require.NoError(b, err)
+	raw := []byte(`{"input_tokens":2095,"cache_creation_input_tokens":1200,"cache_read_input_tokens":50000,
+		"cache_creation":{"ephemeral_5m_input_tokens":200,"ephemeral_1h_input_tokens":1000},"output_tokens":503,
+		"output_tokens_details":{"thinking_tokens":100},"server_tool_use":{"web_search_requests":2,"web_fetch_requests":0}}`)
+	query := pricing.Query{Provider: "anthropic", Model: "claude-opus-5-5", Time: time.Now()}
+	b.ReportAllocs()
+	for b.Loop() {
+		u, err := usage.Normalize("", raw)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := table.Price(u, query); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkPrice(b *testing.B) {
+	table, err := pricing.NewTable(opus)
+	require.NoError(b, err)
+	u := usage.Usage{
+		Input:  usage.Input{Tokens: 53295, CacheRead: 50000, CacheWrite: 1200, CacheWrite5m: 200, CacheWrite1h: 1000},
+		Output: usage.Output{Tokens: 503, Reasoning: 100}, Counts: usage.Counts{Requests: 1, WebSearches: 2},
+	}
+	query := pricing.Query{Provider: "anthropic", Model: "claude-opus-5-5", Time: time.Now()}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := table.Price(u, query); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

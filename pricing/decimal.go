@@ -1,0 +1,244 @@
+package pricing
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"strconv"
+	"strings"
+)
+
+// Decimal is an exact number, 0 or more, of at most 18 digits and 36 decimal places.
+type Decimal struct {
+	digits uint64
+	scale  uint8 // digits × 10^-scale, without trailing zeros after the point
+}
+
+const (
+	maxDigits = 18
+	maxScale  = 36
+)
+
+// ParseDecimal reads the text of a JSON number, with or without an exponent.
+func ParseDecimal(text string) (Decimal, error) {
+	mantissa, exponent, hasExponent := strings.Cut(strings.ToLower(text), "e")
+	scale := 0
+	if hasExponent {
+		n, err := strconv.Atoi(exponent)
+		if err != nil || n < -100 || n > 100 {
+			return Decimal{}, fmt.Errorf("%s is not a decimal number: the exponent must be from -100 to 100", shorten(text))
+		}
+		scale = -n
+	}
+	whole, fraction, hasPoint := strings.Cut(mantissa, ".")
+	if whole == "" || hasPoint && fraction == "" {
+		return Decimal{}, fmt.Errorf("%s is not a decimal number, 0 or more", shorten(text))
+	}
+	scale += len(fraction)
+	digits := strings.TrimLeft(whole+fraction, "0")
+	for strings.HasSuffix(digits, "0") && scale > 0 {
+		digits, scale = digits[:len(digits)-1], scale-1
+	}
+	if digits == "" {
+		if strings.Trim(whole+fraction, "0") != "" {
+			return Decimal{}, fmt.Errorf("%s is not a decimal number, 0 or more", shorten(text))
+		}
+		return Decimal{}, nil
+	}
+	for ; scale < 0 && len(digits) <= maxDigits; scale++ {
+		digits += "0"
+	}
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return Decimal{}, fmt.Errorf("%s is not a decimal number, 0 or more", shorten(text))
+		}
+	}
+	if len(digits) > maxDigits || scale > maxScale {
+		return Decimal{}, fmt.Errorf("%s has more than %d digits or %d decimal places", shorten(text), maxDigits, maxScale)
+	}
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil {
+		return Decimal{}, err
+	}
+	return Decimal{n, uint8(scale)}, nil
+}
+
+// MustDecimal is ParseDecimal for constants; it panics where the text is no decimal.
+func MustDecimal(text string) Decimal {
+	d, err := ParseDecimal(text)
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
+// IsZero reports whether the number is 0.
+func (d Decimal) IsZero() bool { return d.digits == 0 }
+
+// String returns the number without an exponent, for example 0.0000025.
+func (d Decimal) String() string { return plain(strconv.FormatUint(d.digits, 10), int(d.scale)) }
+
+// dividedBy10 returns d / 10^n.
+func (d Decimal) dividedBy10(n uint8) (Decimal, error) {
+	if d.digits == 0 {
+		return d, nil
+	}
+	for ; n > 0 && d.scale == 0 && d.digits%10 == 0; n-- {
+		d.digits /= 10
+	}
+	if d.scale += n; d.scale > maxScale {
+		return Decimal{}, errors.New("has too many decimal places")
+	}
+	return d, nil
+}
+
+// dividedBy returns d / n where that is a decimal of the allowed size.
+func (d Decimal) dividedBy(n uint64) (Decimal, bool) {
+	for d.digits%n != 0 {
+		if d.digits > 1e17 || d.scale == maxScale {
+			return Decimal{}, false
+		}
+		d.digits, d.scale = d.digits*10, d.scale+1
+	}
+	d.digits /= n
+	for d.scale > 0 && d.digits%10 == 0 {
+		d.digits, d.scale = d.digits/10, d.scale-1
+	}
+	return d, true
+}
+
+// MarshalJSON writes the number as a string, which no reader turns into a float.
+func (d Decimal) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
+
+// UnmarshalJSON reads a number or a string.
+func (d *Decimal) UnmarshalJSON(text []byte) error {
+	s := string(text)
+	if strings.HasPrefix(s, `"`) {
+		if err := json.Unmarshal(text, &s); err != nil {
+			return err
+		}
+	}
+	parsed, err := ParseDecimal(s)
+	if err != nil {
+		return err
+	}
+	*d = parsed
+	return nil
+}
+
+// plain writes digits × 10^-scale.
+func plain(digits string, scale int) string {
+	if scale <= 0 {
+		return digits
+	}
+	if len(digits) <= scale {
+		digits = strings.Repeat("0", scale-len(digits)+1) + digits
+	}
+	whole, fraction := digits[:len(digits)-scale], strings.TrimRight(digits[len(digits)-scale:], "0")
+	if fraction == "" {
+		return whole
+	}
+	return whole + "." + fraction
+}
+
+func shorten(s string) string {
+	const most = 40
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
+
+// sum is an exact sum: value × 10^-scale. Its numbers lie beside each other with room for what is usual, so that most
+// sums allocate once.
+type sum struct {
+	value, term, factor, product big.Int
+	scale                        int
+	room                         [4][6]big.Word
+}
+
+func newSum() *sum {
+	s := new(sum)
+	for i, n := range [...]*big.Int{&s.value, &s.term, &s.factor, &s.product} {
+		n.SetBits(s.room[i][:0])
+	}
+	return s
+}
+
+// times multiplies n in place; big.Int itself would allocate for that.
+func (s *sum) times(n, by *big.Int) {
+	s.product.Mul(n, by)
+	*n, s.product = s.product, *n
+}
+
+// add adds count × rate × 10^-shift.
+func (s *sum) add(count uint64, rate Decimal, shift int) {
+	s.term.SetUint64(count)
+	s.factor.SetUint64(rate.digits)
+	s.times(&s.term, &s.factor)
+	s.addTerm(int(rate.scale) + shift)
+}
+
+// addSum adds another sum.
+func (s *sum) addSum(other *sum) {
+	s.term.Set(&other.value)
+	s.addTerm(other.scale)
+}
+
+func (s *sum) addTerm(scale int) {
+	switch {
+	case scale > s.scale:
+		s.times(&s.value, power(scale-s.scale))
+		s.scale = scale
+	case scale < s.scale:
+		s.times(&s.term, power(s.scale-scale))
+	}
+	s.value.Add(&s.value, &s.term)
+}
+
+func (s *sum) multiply(by Decimal) {
+	s.factor.SetUint64(by.digits)
+	s.times(&s.value, &s.factor)
+	s.scale += int(by.scale)
+}
+
+// micros rounds dollars to micro-dollars, up or half up.
+func (s *sum) micros(up bool) (int64, error) {
+	const microsPlaces = 6
+	n, rest := &s.term, &s.factor
+	n.Set(&s.value)
+	if s.scale <= microsPlaces {
+		s.times(n, power(microsPlaces-s.scale))
+	} else {
+		unit := power(s.scale - microsPlaces)
+		s.product.QuoRem(n, unit, rest)
+		n.Set(&s.product)
+		if up && rest.Sign() > 0 || !up && rest.Lsh(rest, 1).Cmp(unit) >= 0 {
+			n.Add(n, one)
+		}
+	}
+	if !n.IsInt64() {
+		return 0, fmt.Errorf("%s US dollars are more than an amount can be", s)
+	}
+	return n.Int64(), nil
+}
+
+func (s *sum) String() string { return plain(s.value.String(), s.scale) }
+
+var (
+	one    = big.NewInt(1)
+	powers = func() (all [2 * maxScale]*big.Int) {
+		for i := range all {
+			all[i] = new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(i)), nil)
+		}
+		return all
+	}()
+)
+
+func power(n int) *big.Int {
+	if n < len(powers) {
+		return powers[n]
+	}
+	return new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n)), nil)
+}

@@ -1,0 +1,316 @@
+package pricing
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Part is a kind of thing that is counted and has a rate of its own. Rates are in US dollars for one of it.
+type Part string
+
+// The parts. Those of tokens are disjoint: Input is what is left of the input without the cache, audio, images and
+// video that have rates of their own; Output is what is left without reasoning, audio, images and video.
+const (
+	Input          Part = "input"
+	InputAudio     Part = "input_audio"
+	InputImage     Part = "input_image"
+	InputVideo     Part = "input_video"
+	CacheRead      Part = "cache_read"
+	CacheReadAudio Part = "cache_read_audio"
+	CacheReadImage Part = "cache_read_image"
+	CacheReadVideo Part = "cache_read_video"
+	CacheWrite     Part = "cache_write" // of a duration that the provider did not name
+	CacheWrite5m   Part = "cache_write_5m"
+	CacheWrite30m  Part = "cache_write_30m"
+	CacheWrite1h   Part = "cache_write_1h"
+	CacheWrite12h  Part = "cache_write_12h"
+	Output         Part = "output"
+	Reasoning      Part = "reasoning" // without a rate of its own, that of output
+	OutputAudio    Part = "output_audio"
+	OutputImage    Part = "output_image"
+	OutputVideo    Part = "output_video"
+
+	Requests        Part = "requests" // free without a rate
+	WebSearches     Part = "web_searches"
+	WebFetches      Part = "web_fetches" // free without a rate
+	MapSearches     Part = "map_searches"
+	SearchSources   Part = "search_sources"
+	SearchUnits     Part = "search_units"
+	Classifications Part = "classifications"
+	ToolCalls       Part = "tool_calls"
+	AudioSeconds    Part = "audio_seconds"
+	Images          Part = "images"
+	Pages           Part = "pages"
+)
+
+var tokenParts = []Part{
+	Input, InputAudio, InputImage, InputVideo, CacheRead, CacheReadAudio, CacheReadImage, CacheReadVideo,
+	CacheWrite, CacheWrite5m, CacheWrite30m, CacheWrite1h, CacheWrite12h, Output, Reasoning, OutputAudio, OutputImage, OutputVideo,
+}
+
+var countParts = []Part{
+	Requests, WebSearches, WebFetches, MapSearches, SearchSources, SearchUnits, Classifications, ToolCalls, AudioSeconds, Images, Pages,
+}
+
+// Rate is a price in US dollars for one of a part, or the name of the part whose rate it shares.
+type Rate struct {
+	USD Decimal
+	// As names a part of the same rates, for example output for reasoning. USD is then 0.
+	As Part
+}
+
+// USD returns the rate of so many US dollars for one.
+func USD(text string) Rate { return Rate{USD: MustDecimal(text)} }
+
+// PerMillion returns the rate of so many US dollars for a million.
+func PerMillion(text string) Rate {
+	d, err := MustDecimal(text).dividedBy10(6)
+	if err != nil {
+		panic(err)
+	}
+	return Rate{USD: d}
+}
+
+// As returns the rate of another part.
+func As(part Part) Rate { return Rate{As: part} }
+
+// MarshalJSON writes "0.0000025", or {"as": "output"}.
+func (r Rate) MarshalJSON() ([]byte, error) {
+	if r.As != "" {
+		return json.Marshal(map[string]Part{"as": r.As})
+	}
+	return r.USD.MarshalJSON()
+}
+
+// UnmarshalJSON reads a number, a string, or {"as": "output"}. null is refused: a missing price is not 0.
+func (r *Rate) UnmarshalJSON(text []byte) error {
+	*r = Rate{}
+	if text[0] != '{' {
+		return r.USD.UnmarshalJSON(text)
+	}
+	var other struct {
+		As Part `json:"as"`
+	}
+	if err := json.Unmarshal(text, &other); err != nil {
+		return err
+	}
+	if r.As = other.As; r.As == "" {
+		return fmt.Errorf(`a rate is a number, a string, or {"as": "output"}`)
+	}
+	return nil
+}
+
+// Rates has a rate for every part that has a price.
+type Rates map[Part]Rate
+
+// Prices are rates and how they change with the size of the prompt.
+type Prices struct {
+	Rates Rates `json:"rates"`
+	// Tiers are in ascending order of threshold. Each has all of its rates: none is taken over from below.
+	Tiers []Tier `json:"tiers,omitempty"`
+	// Marginal says that a tier prices, of each part, only the tokens beyond the threshold. Otherwise it prices the
+	// whole request.
+	Marginal bool `json:"marginal,omitempty"`
+}
+
+// Tier holds for prompts of more than Threshold input tokens, cached ones included; with Inclusive from Threshold on.
+type Tier struct {
+	Threshold int64 `json:"threshold"`
+	Inclusive bool  `json:"inclusive,omitempty"`
+	Rates     Rates `json:"rates"`
+}
+
+func (t *Tier) holds(input int64) bool {
+	return input > t.Threshold || t.Inclusive && input == t.Threshold
+}
+
+// Entry has the prices of one model at one provider from one date on.
+type Entry struct {
+	Provider string   `json:"provider"`
+	Model    string   `json:"model"`
+	Aliases  []string `json:"aliases,omitempty"` // other names of the model, in full
+	Match    *Match   `json:"match,omitempty"`   // further names, after all full names
+	// From is when the prices begin to hold, this moment included. They end where the next entry of the model begins.
+	From time.Time `json:"from,omitzero"`
+	Prices
+	Variants []Variant `json:"variants,omitempty"`
+	// Source says where the prices are from, for people.
+	Source string `json:"source,omitempty"`
+}
+
+// Variant says what is different under conditions of the response: Prices that replace the entry's, or a Multiplier of all
+// tokens.
+type Variant struct {
+	When       When    `json:"when"`
+	Prices     *Prices `json:"prices,omitempty"`
+	Multiplier Decimal `json:"multiplier,omitzero"`
+}
+
+// When has conditions that must all hold; an empty one always holds.
+type When struct {
+	// ServiceTier is one of those that providers name: batch, flex, priority and so on.
+	ServiceTier string `json:"service_tier,omitempty"`
+	Speed       string `json:"speed,omitempty"`
+	// Region is where the request was served. * stands for each that no other variant of the entry names.
+	Region  string   `json:"region,omitempty"`
+	Windows []Window `json:"windows,omitempty"`
+}
+
+// Window is a time of the day in UTC, on some days of the week or on all. It may go past midnight; both ends equal: all day.
+type Window struct {
+	Start TimeOfDay `json:"start"` // included
+	End   TimeOfDay `json:"end"`   // not included
+	// Days are those on which the response's moment lies, also after midnight. Empty: every day.
+	Days []time.Weekday `json:"days,omitempty"`
+}
+
+// TimeOfDay is the seconds since midnight in UTC. As text it is 15:04 or 15:04:05.
+type TimeOfDay int
+
+const secondsPerDay = 24 * 60 * 60
+
+// UnmarshalText reads 15:04 or 15:04:05.
+func (t *TimeOfDay) UnmarshalText(text []byte) error {
+	for _, layout := range [...]string{"15:04", "15:04:05"} {
+		if at, err := time.Parse(layout, string(text)); err == nil {
+			*t = timeOfDay(at)
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is not a time of the day as 15:04 or 15:04:05", shorten(string(text)))
+}
+
+// MarshalText writes 15:04 or 15:04:05.
+func (t TimeOfDay) MarshalText() ([]byte, error) {
+	layout := "15:04"
+	if t%60 != 0 {
+		layout = "15:04:05"
+	}
+	return []byte(time.Unix(int64(t), 0).UTC().Format(layout)), nil
+}
+
+func timeOfDay(at time.Time) TimeOfDay {
+	at = at.UTC()
+	return TimeOfDay(at.Hour()*3600 + at.Minute()*60 + at.Second())
+}
+
+func (w Window) holds(at time.Time) bool {
+	if len(w.Days) > 0 && !slices.Contains(w.Days, at.UTC().Weekday()) {
+		return false
+	}
+	now := timeOfDay(at)
+	if w.Start < w.End {
+		return now >= w.Start && now < w.End
+	}
+	return now >= w.Start || now < w.End
+}
+
+// validate checks an entry before it enters a table. The error names the field.
+func (e *Entry) validate() error {
+	switch {
+	case e.Provider == "" || strings.ContainsAny(e.Provider, " \n\t"):
+		return fmt.Errorf("provider: %q must be a name without spaces", e.Provider)
+	case e.Model == "":
+		return fmt.Errorf("model: is missing")
+	}
+	if err := e.Prices.validate(""); err != nil {
+		return err
+	}
+	for i := range e.Variants {
+		if err := e.Variants[i].validate(fmt.Sprintf("variants[%d].", i)); err != nil {
+			return err
+		}
+		for j := range i {
+			if e.Variants[j].When.equal(e.Variants[i].When) && (e.Variants[i].Prices == nil) == (e.Variants[j].Prices == nil) {
+				return fmt.Errorf("variants[%d].when: is the same as of variants[%d]", i, j)
+			}
+		}
+	}
+	if e.Match != nil {
+		return e.Match.compile("match")
+	}
+	return nil
+}
+
+func (v *Variant) validate(path string) error {
+	w := v.When
+	switch {
+	case (v.Prices == nil) == v.Multiplier.IsZero():
+		return fmt.Errorf("%sprices: either prices or a multiplier above 0 is required", path)
+	case w.ServiceTier == "" && w.Speed == "" && w.Region == "" && len(w.Windows) == 0:
+		return fmt.Errorf("%swhen: at least one condition is required", path)
+	case isStandard(w.ServiceTier) && w.ServiceTier != "", isStandard(w.Speed) && w.Speed != "":
+		return fmt.Errorf("%swhen: the standard service tier and speed are those of the entry itself", path)
+	}
+	for i, window := range w.Windows {
+		if window.Start < 0 || window.Start >= secondsPerDay || window.End < 0 || window.End >= secondsPerDay {
+			return fmt.Errorf("%swhen.windows[%d]: start and end must be from 00:00 to 23:59:59", path, i)
+		}
+	}
+	if v.Prices != nil {
+		return v.Prices.validate(path + "prices.")
+	}
+	return nil
+}
+
+func (w When) equal(v When) bool {
+	return w.ServiceTier == v.ServiceTier && w.Speed == v.Speed && w.Region == v.Region &&
+		slices.EqualFunc(w.Windows, v.Windows, func(a, b Window) bool {
+			return a.Start == b.Start && a.End == b.End && slices.Equal(a.Days, b.Days)
+		})
+}
+
+func (p *Prices) validate(path string) error {
+	if err := p.Rates.validate(path + "rates."); err != nil {
+		return err
+	}
+	last := int64(0)
+	for i, tier := range p.Tiers {
+		at := fmt.Sprintf("%stiers[%d].", path, i)
+		if tier.Threshold <= last {
+			return fmt.Errorf("%sthreshold: %d must be more than 0 and than that of the tier before", at, tier.Threshold)
+		}
+		last = tier.Threshold
+		if err := tier.Rates.validate(at + "rates."); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r Rates) validate(path string) error {
+	for _, part := range slices.Sorted(maps.Keys(r)) {
+		rate := r[part]
+		if !slices.Contains(tokenParts, part) && !slices.Contains(countParts, part) {
+			return fmt.Errorf("%s%s: is no part; allowed are %s", path, shorten(string(part)), partNames())
+		}
+		if rate.As == "" {
+			continue
+		}
+		if other, found := r[rate.As]; !found || other.As != "" {
+			return fmt.Errorf("%s%s: as %s: that part needs a rate in US dollars", path, part, shorten(string(rate.As)))
+		}
+	}
+	return nil
+}
+
+func partNames() string {
+	var names []string
+	for _, part := range slices.Concat(tokenParts, countParts) {
+		names = append(names, string(part))
+	}
+	return strings.Join(names, ", ")
+}
+
+// isStandard recognises the words by which providers say that nothing special holds.
+func isStandard(word string) bool {
+	switch word {
+	case "", "standard", "default", "on_demand", "unspecified":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,212 @@
+package pricing
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Table finds the prices of a model. Fill it with Add before it is read; after that it may be read concurrently.
+type Table struct {
+	byName   map[string][]*Entry // by model and alias in lower case; ascending by From
+	matchers map[string][]*Entry // by provider, those that have a Match, in the order of Add
+	entries  []*Entry
+}
+
+// NewTable makes a table of entries. The error names the entry and its field.
+func NewTable(entries ...Entry) (*Table, error) {
+	t := &Table{byName: map[string][]*Entry{}, matchers: map[string][]*Entry{}}
+	for _, e := range entries {
+		if err := t.Add(e); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// Add adds one entry. A second one for the same provider, name and date is refused.
+func (t *Table) Add(e Entry) error {
+	fail := func(err error) error { return fmt.Errorf("price of %s at %s: %w", e.Model, e.Provider, err) }
+	e.Provider = strings.ToLower(e.Provider)
+	if err := e.validate(); err != nil {
+		return fail(err)
+	}
+	names := []string{strings.ToLower(e.Model)}
+	for _, alias := range e.Aliases {
+		if alias = strings.ToLower(alias); !slices.Contains(names, alias) {
+			names = append(names, alias)
+		}
+	}
+	for _, name := range names {
+		for _, other := range t.byName[name] {
+			if other.Provider == e.Provider && other.From.Equal(e.From) {
+				return fail(fmt.Errorf("%s has a price from the same date already", name))
+			}
+		}
+	}
+	kept := &e
+	t.entries = append(t.entries, kept)
+	for _, name := range names {
+		t.byName[name] = append(t.byName[name], kept)
+		slices.SortStableFunc(t.byName[name], func(a, b *Entry) int { return a.From.Compare(b.From) })
+	}
+	if e.Match != nil {
+		t.matchers[e.Provider] = append(t.matchers[e.Provider], kept)
+	}
+	return nil
+}
+
+// Entries lists what was added, by provider, model and date.
+func (t *Table) Entries() []Entry {
+	all := make([]Entry, 0, len(t.entries))
+	for _, e := range t.entries {
+		all = append(all, *e)
+	}
+	slices.SortStableFunc(all, func(a, b Entry) int {
+		return cmp.Or(strings.Compare(a.Provider, b.Provider), strings.Compare(a.Model, b.Model), a.From.Compare(b.From))
+	})
+	return all
+}
+
+// UnknownModelError says that no entry has the model.
+type UnknownModelError struct {
+	Provider string // as asked for, may be empty
+	Model    string
+	Nearest  []string // names that are there, the most alike first; provider/model
+}
+
+func (e *UnknownModelError) Error() string {
+	at := ""
+	if e.Provider != "" {
+		at = " at " + e.Provider
+	}
+	if len(e.Nearest) == 0 {
+		return fmt.Sprintf("no price for model %q%s", e.Model, at)
+	}
+	return fmt.Sprintf("no price for model %q%s; nearest are %s", e.Model, at, strings.Join(e.Nearest, ", "))
+}
+
+// UnpricedError says that the model has an entry, but none that prices this usage.
+type UnpricedError struct {
+	Provider string
+	Model    string
+	// Part is what has no rate, with how many of it were used; empty where the reason is another.
+	Part   Part
+	Count  int64
+	Reason string
+}
+
+func (e *UnpricedError) Error() string {
+	return fmt.Sprintf("no price for this usage of model %q at %s: %s", e.Model, e.Provider, e.Reason)
+}
+
+// Find returns the entry that holds at a time. provider may be empty where only one has the model, or where the model is
+// written provider/model.
+func (t *Table) Find(provider, model string, at time.Time) (*Entry, error) {
+	e, err := t.find(strings.ToLower(provider), strings.ToLower(model), at)
+	var unknown *UnknownModelError
+	if errors.As(err, &unknown) {
+		unknown.Provider, unknown.Model = provider, model
+		unknown.Nearest = t.nearest(strings.ToLower(provider), strings.ToLower(model))
+	}
+	return e, err
+}
+
+func (t *Table) find(provider, model string, at time.Time) (*Entry, error) {
+	var found *Entry
+	early := false
+	for _, e := range t.byName[model] {
+		switch {
+		case provider != "" && e.Provider != provider:
+		case e.From.After(at):
+			early = true
+		case found != nil && found.Provider != e.Provider:
+			return nil, &UnpricedError{Provider: "any provider", Model: model, Reason: "several have it, such as " + found.Provider + " and " + e.Provider + ": name one"}
+		default:
+			found = e
+		}
+	}
+	if found == nil {
+		for _, e := range t.matchers[provider] {
+			if (found == nil || e.From.After(found.From)) && (found == nil || e.Model == found.Model) && e.Match.holds(model) {
+				if e.From.After(at) {
+					early = true
+				} else {
+					found = e
+				}
+			}
+		}
+	}
+	switch {
+	case found != nil:
+		return found, nil
+	case early:
+		return nil, &UnpricedError{Provider: cmp.Or(provider, "any provider"), Model: model, Reason: "its first price begins after " + at.UTC().Format(time.RFC3339)}
+	}
+	if prefix, rest, ok := strings.Cut(model, "/"); ok && (provider == "" || provider == prefix) {
+		if e, err := t.find(prefix, rest, at); err == nil {
+			return e, nil
+		}
+	}
+	return nil, &UnknownModelError{}
+}
+
+// nearest lists the names that are most alike.
+func (t *Table) nearest(provider, model string) []string {
+	const most = 5
+	type candidate struct {
+		name     string
+		distance int
+	}
+	if prefix, rest, ok := strings.Cut(model, "/"); ok && provider == "" {
+		provider, model = prefix, rest
+	}
+	var all []candidate
+	seen := map[string]bool{}
+	for _, e := range t.entries {
+		name := e.Provider + "/" + e.Model
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		d := distance(model, strings.ToLower(e.Model))
+		if provider != "" && provider != e.Provider {
+			d += 3 // rather another model of this provider than this model of another
+		}
+		if d <= len(model)/3+2 {
+			all = append(all, candidate{name, d})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Or(a.distance-b.distance, strings.Compare(a.name, b.name)) })
+	names := make([]string, 0, most)
+	for _, c := range all[:min(most, len(all))] {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// distance is the number of letters to insert, delete or replace between two names; long ones are cut.
+func distance(a, b string) int {
+	const most = 100
+	a, b = a[:min(most, len(a))], b[:min(most, len(b))]
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replace := before
+			if a[i] != b[j] {
+				replace++
+			}
+			before = row[j+1]
+			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
