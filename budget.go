@@ -1,10 +1,10 @@
 package earmark
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"time"
-	_ "time/tzdata" // time zones are checked by name also where the machine has none
 )
 
 // Period is the length of a budget's window.
@@ -43,7 +43,8 @@ const (
 
 // Window is the period a limit is for, in an IANA time zone.
 type Window struct {
-	Period   Period `json:"period"`
+	Period Period `json:"period"`
+	// Timezone is UTC or a name of the form Area/City, such as Europe/Berlin.
 	Timezone string `json:"timezone,omitempty"`
 }
 
@@ -197,14 +198,23 @@ func validateOverage(o OveragePolicy) error {
 	return oneOf("overage", o, OverageAllowWithOverdraft, OverageAllowIfAvailable, OverageReject)
 }
 
+// timezoneAreas are the parts of the world by which the IANA time zone database names
+// zones. Every other name may mean something else, or nothing, on another machine:
+// "localtime" and "posixrules" are a machine's own, "right/UTC" counts leap seconds, "CET"
+// is a zone with summer time to some and an abbreviation without to Postgres, and names
+// by country ("US/Eastern", "Japan") are left out of many installations.
+var timezoneAreas = []string{"Africa", "America", "Antarctica", "Arctic", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific", "Etc"}
+
+var timezoneForm = regexp.MustCompile(`^(` + strings.Join(timezoneAreas, "|") + `)(/[A-Z][A-Za-z0-9_+-]*){1,2}$`)
+
+const maxTimezoneBytes = 64
+
+// validateTimezone checks the form of a name. Whether there is such a zone is for
+// Postgres to say, which computes the windows.
 func validateTimezone(name string) error {
-	// "Local" is the machine's own zone and the empty name is UTC to Go; neither
-	// is a name that Postgres would read the same way.
-	if name == "" || name == "Local" || len(name) > 64 {
-		return invalid("window.timezone", "%q is not an IANA time zone such as Europe/Berlin", clip(name))
-	}
-	if _, err := time.LoadLocation(name); err != nil {
-		return invalid("window.timezone", "%q is not an IANA time zone such as Europe/Berlin", clip(name))
+	if name != "UTC" && (len(name) > maxTimezoneBytes || !timezoneForm.MatchString(name)) { // mutation: zone-names
+		return invalid("window.timezone", "%q is not an IANA time zone of the form Area/City, such as Europe/Berlin, or UTC; areas are %s",
+			clip(name), strings.Join(timezoneAreas, ", "))
 	}
 	return nil
 }

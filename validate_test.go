@@ -83,6 +83,31 @@ func TestReservationRequestIsRefused(t *testing.T) {
 	}
 }
 
+// TestTimezone accepts only names that mean the same on every machine.
+func TestTimezone(t *testing.T) {
+	t.Parallel()
+	limit := int64(10)
+	validate := func(name string) error {
+		return earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit, Window: earmark.Window{Timezone: name}}.WithDefaults().Validate()
+	}
+	for _, name := range []string{
+		"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "America/Port-au-Prince", "Asia/Calcutta", "Etc/UTC", "Etc/GMT+5",
+	} {
+		require.NoError(t, validate(name))
+	}
+	for _, name := range []string{
+		"localtime", "posixrules", "Factory", "Local", "right/UTC", "right/Europe/Berlin", "posix/Europe/Berlin", "SystemV/EST5EDT",
+		"CET", "EST", "EST5EDT", "GMT", "Z", "utc", "UTC+1", "+01:00", "<+01>-1", "Berlin", "Japan", "US/Eastern",
+		"europe/berlin", "Europe/berlin", "Europe", "Europe/", "Europe//Berlin", "Europe/./Berlin", "Europe/../Europe/Berlin", "/Europe/Berlin",
+		"Europe/Berlin ", "Europe/Berlin\n", "Mars/Olympus", "Europe/" + strings.Repeat("A", 58),
+	} {
+		var e *earmark.Error
+		require.ErrorAs(t, validate(name), &e, name)
+		require.Equal(t, "window.timezone", e.Field)
+		require.ErrorContains(t, e, "such as Europe/Berlin, or UTC")
+	}
+}
+
 func TestBudgetRequest(t *testing.T) {
 	t.Parallel()
 	limit, below, above := int64(10), int64(9), int64(11)

@@ -77,7 +77,7 @@ one window. One budget stands for each scope, unit and period.`,
 		}),
 	}
 	period.define(cmd, "period", "the window that the limit is for (a week starts on Monday)")
-	cmd.Flags().StringVar(&timezone, "timezone", "UTC", "the IANA time `ZONE` in which the window begins, such as Europe/Berlin")
+	cmd.Flags().StringVar(&timezone, "timezone", "UTC", "the time `ZONE` in which the window begins: UTC or an IANA name such as Europe/Berlin")
 	cmd.Flags().BoolVar(&soft, "soft", false, "admit past the limit, and say so")
 	cmd.Flags().Var(&ceiling, "soft-ceiling", "admit past the limit up to this much; implies --soft")
 	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")

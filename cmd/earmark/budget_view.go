@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"strings"
 	"time"
+	_ "time/tzdata" // for machines that have no time zones
 
 	"github.com/earmark-dev/earmark"
 )

@@ -30,21 +30,34 @@ var (
 // CreateBudget stores a valid request, defaults filled. The error's code is
 // budget_exists when the scope has one for the same unit and period.
 func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest) (*earmark.Budget, error) {
+	if err := l.checkTimezone(ctx, r.Window.Timezone); err != nil {
+		return nil, err
+	}
 	id := earmark.NewBudgetID()
 	_, err := l.pool.Exec(ctx, createBudgetSQL, id, tenant, r.Scope, r.Unit, *r.Limit, string(r.Window.Period), r.Window.Timezone,
 		string(r.Enforcement), r.SoftCeiling, string(r.Overage), earmark.ActorAPI)
-	switch sqlState(err) {
-	case uniqueViolation:
+	if sqlState(err) == uniqueViolation {
 		return nil, earmark.Errorf(earmark.CodeBudgetExists, "%s has a budget of %s per %s already; change it with PATCH, or archive it first", r.Scope, r.Unit, r.Window.Period)
-	case invalidParameterValue:
-		refused := earmark.Errorf(earmark.CodeInvalidRequest, "%q is not a time zone that Postgres knows", r.Window.Timezone)
-		refused.Field = "window.timezone"
-		return nil, refused
 	}
 	if err != nil {
 		return nil, fault(err)
 	}
 	return l.Budget(ctx, tenant, id)
+}
+
+// checkTimezone refuses a time zone that Postgres does not have under exactly this
+// name. Postgres also computes with abbreviations, with POSIX rules such as "Etc/Foo5"
+// and with names in any case, but as a setting it gives each its own name. The setting
+// lasts for the statement alone.
+func (l *Ledger) checkTimezone(ctx context.Context, name string) error {
+	var set string
+	err := l.pool.QueryRow(ctx, "SELECT set_config('timezone', $1, true)", name).Scan(&set)
+	if sqlState(err) == invalidParameterValue || (err == nil && set != name) { // mutation: zone-in-postgres
+		refused := earmark.Errorf(earmark.CodeInvalidRequest, "Postgres has no time zone of the name %q; use one of the IANA time zone database, such as Europe/Berlin", name)
+		refused.Field = "window.timezone"
+		return refused
+	}
+	return fault(err)
 }
 
 // Budget returns one budget with the balance of its current window; nil when

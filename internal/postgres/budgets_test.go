@@ -69,17 +69,24 @@ func TestOneBudgetForAScopeUnitAndPeriod(t *testing.T) {
 	require.NotEqual(t, first.ID, second.ID)
 }
 
-// TestTimeZoneIsCheckedByPostgres asks for what Go might know and Postgres does not.
+// TestTimeZoneIsCheckedByPostgres asks for names that Postgres does not have, or has in
+// another spelling. It computes with the last three.
 func TestTimeZoneIsCheckedByPostgres(t *testing.T) {
 	b := setup(t)
 	limit := int64(1)
 	for _, period := range []earmark.Period{earmark.PeriodHour, earmark.PeriodDay, earmark.PeriodMonth, earmark.PeriodLifetime} {
-		_, err := b.create(earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit, Window: earmark.Window{Period: period, Timezone: "Mars/Olympus_Mons"}})
-		requireRefused(t, earmark.CodeInvalidRequest, "window.timezone", err)
+		for _, name := range []string{"Mars/Olympus_Mons", "Europe/Atlantis", "right/UTC", "Europe/BERLIN", "Etc/Foo5"} {
+			_, err := b.create(earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit, Window: earmark.Window{Period: period, Timezone: name}})
+			requireRefused(t, earmark.CodeInvalidRequest, "window.timezone", err)
+			require.ErrorContains(t, err, name)
+		}
 	}
 	page, err := b.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{})
 	require.NoError(t, err)
 	require.Empty(t, page.Data, "a refused budget leaves nothing behind")
+	var zone string
+	require.NoError(t, b.pool.QueryRow(ctx(), "SELECT current_setting('timezone')").Scan(&zone))
+	require.Equal(t, "UTC", zone, "the session keeps its own")
 }
 
 func TestPatchChangesWhatItNames(t *testing.T) {
