@@ -2,38 +2,71 @@ package model
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/earmark-dev/earmark"
 )
 
-// No zone is further than this from UTC, nor changes its clocks by more.
-const farFromUTC = 26 * time.Hour
+// Clocks are at most 14 hours ahead of UTC, and change by a day at most.
+const lookBack = (14 + 26) * time.Hour
 
 // Bounds returns the window that holds at: start <= at < end. The end of a
 // lifetime is nil. It panics on a time zone that does not exist.
 func Bounds(w earmark.Window, at time.Time) (start time.Time, end *time.Time) {
-	zone, err := time.LoadLocation(w.Timezone)
-	if err != nil {
-		panic(fmt.Sprintf("model: %v", err))
-	}
+	zone := location(w.Timezone)
 	local := at.In(zone)
 	switch w.Period {
 	case earmark.PeriodLifetime:
 		return time.Unix(0, 0).UTC(), nil
 	case earmark.PeriodHour:
-		start = at.UTC().Add(-time.Duration(local.Minute())*time.Minute - time.Duration(local.Second())*time.Second - time.Duration(local.Nanosecond()))
-		return start, new(start.Add(time.Hour))
+		start, finish := hour(local)
+		return start, &finish
 	}
-	// The local date tells the window, except in an hour that comes twice.
-	for _, n := range []int{0, -1, 1} {
-		start, next := firstDay(w.Period, local, n), firstDay(w.Period, local, n+1)
-		begin, finish := midnight(start, zone), midnight(next, zone)
-		if !at.Before(begin) && at.Before(finish) {
-			return begin, &finish
+	start = firstInstant(firstDay(w.Period, local, 0), zone)
+	for n := 1; ; n++ {
+		finish := firstInstant(firstDay(w.Period, local, n), zone)
+		if at.Before(finish) {
+			return start, &finish
 		}
+		start = finish // clocks went back from the next period into this one
 	}
-	panic(fmt.Sprintf("model: no %s of %s holds %s", w.Period, w.Timezone, at))
+}
+
+var locations sync.Map // from name to *time.Location, since LoadLocation reads a file
+
+func location(name string) *time.Location {
+	if found, ok := locations.Load(name); ok {
+		return found.(*time.Location)
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		panic(fmt.Sprintf("model: %v", err))
+	}
+	locations.Store(name, zone)
+	return zone
+}
+
+// hour returns the bounds of the hour that holds local. A change of clocks by a
+// part of an hour ends one hour and starts another.
+func hour(local time.Time) (start, end time.Time) {
+	start = local.Add(-time.Duration(local.Minute())*time.Minute - time.Duration(local.Second())*time.Second - time.Duration(local.Nanosecond()))
+	end = start.Add(time.Hour)
+	from, until := local.ZoneBounds() // zero: since ever, for ever
+	if !from.IsZero() && start.Before(from) && partOfHour(from) {
+		start = from
+	}
+	if !until.IsZero() && end.After(until) && partOfHour(until) {
+		end = until
+	}
+	return start.UTC(), end.UTC()
+}
+
+// partOfHour reports whether clocks change at an instant, and not by whole hours.
+func partOfHour(at time.Time) bool {
+	_, beforeSeconds := at.Add(-time.Nanosecond).Zone()
+	_, afterSeconds := at.Zone()
+	return (afterSeconds-beforeSeconds)%int(time.Hour/time.Second) != 0
 }
 
 // firstDay returns the first date of the period n after that of local's date, as
@@ -54,27 +87,30 @@ func firstDay(period earmark.Period, local time.Time, n int) time.Time {
 	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
 }
 
-// midnight returns the instant at which date begins in zone. Where clocks are set
-// over midnight, a midnight that is skipped is the moment of the change, and of
-// one that comes twice the second counts.
-func midnight(date time.Time, zone *time.Location) time.Time {
-	var found time.Time
-	at := date.Add(-farFromUTC)
-	for {
-		from, until := at.In(zone).ZoneBounds() // zero: since ever, for ever
-		_, offsetSeconds := at.In(zone).Zone()
+// firstInstant returns the first instant at which clocks in zone read date's
+// midnight or later.
+func firstInstant(date time.Time, zone *time.Location) time.Time {
+	at := date.Add(-lookBack).In(zone)
+	for first := true; ; first = false {
+		until, ends := offsetEnds(at)
+		_, offsetSeconds := at.Zone()
 		reads := date.Add(-time.Duration(offsetSeconds) * time.Second) // when clocks of this offset read midnight
 		switch {
-		case !from.IsZero() && reads.Before(from):
-			if found.IsZero() {
-				found = from // skipped
-			}
-		case until.IsZero() || reads.Before(until):
-			found = reads
-		}
-		if until.IsZero() || until.After(date.Add(farFromUTC)) {
-			return found.UTC()
+		case !first && reads.Before(at):
+			return at.UTC() // clocks were set over it
+		case !ends || reads.Before(until):
+			return reads
 		}
 		at = until
 	}
+}
+
+// offsetEnds returns an instant after at until which the offset from UTC stays;
+// false when it stays for ever.
+func offsetEnds(at time.Time) (time.Time, bool) {
+	_, until := at.ZoneBounds()
+	if !until.IsZero() && !until.After(at) {
+		until = at.Add(time.Hour) // Go 1.26 ends a leap year that only a rule describes a day early
+	}
+	return until, !until.IsZero()
 }

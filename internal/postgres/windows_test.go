@@ -14,18 +14,20 @@ import (
 	"github.com/earmark-dev/earmark/internal/postgres"
 )
 
-// Zones whose clocks do what is hard to get right: midnights that are skipped or
-// come twice, a day that never was, half an hour of summer time, summer time that
-// is winter time by law, offsets of 45 minutes, and rules that changed often.
-var zones = []string{
-	"UTC", "Europe/Berlin", "Europe/Dublin", "America/New_York", "America/Havana", "America/Sao_Paulo", "America/Santiago", "America/Asuncion",
-	"America/St_Johns", "America/Caracas", "Asia/Beirut", "Asia/Tehran", "Asia/Amman", "Asia/Gaza", "Asia/Kathmandu", "Asia/Pyongyang",
-	"Africa/Cairo", "Africa/Casablanca", "Australia/Lord_Howe", "Pacific/Apia", "Pacific/Chatham", "Pacific/Kiritimati", "Antarctica/Troll",
-}
+var periods = []earmark.Period{earmark.PeriodHour, earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth}
 
 type bounds struct {
 	Start time.Time
 	End   *time.Time
+}
+
+func (b bounds) String() string { return "[" + stampOf(&b.Start) + ", " + stampOf(b.End) + ")" }
+
+func stampOf(t *time.Time) string {
+	if t == nil {
+		return "never"
+	}
+	return t.UTC().Format(time.RFC3339Nano)
 }
 
 // boundsOf asks Postgres for the windows of many instants at once.
@@ -41,69 +43,64 @@ func boundsOf(t *testing.T, pool *pgxpool.Pool, w earmark.Window, instants []tim
 	return found
 }
 
-// changesOfClocks lists the instants from 2000 to 2030 at which zone's offset changes.
-func changesOfClocks(t *testing.T, zone string) []time.Time {
-	t.Helper()
-	location, err := time.LoadLocation(zone)
-	require.NoError(t, err)
-	var changes []time.Time
-	at := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-	for {
-		_, at = at.In(location).ZoneBounds()
-		if at.IsZero() || at.Year() > 2030 {
-			return changes
-		}
-		changes = append(changes, at.UTC())
-	}
-}
-
-// instantsAround picks instants near each change of clocks, to the microsecond,
-// and some at any time.
-func instantsAround(changes []time.Time, random *rand.Rand) []time.Time {
-	var instants []time.Time
-	for _, change := range changes {
-		for _, off := range []time.Duration{-time.Microsecond, 0, time.Hour - time.Microsecond, time.Hour, -time.Hour} {
-			instants = append(instants, change.Add(off))
-		}
-		for range 4 {
-			instants = append(instants, change.Add(time.Duration(random.Int64N(int64(72*time.Hour)))-36*time.Hour).Truncate(time.Microsecond))
-		}
-	}
-	first, last := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC)
-	for range 50 {
-		instants = append(instants, first.Add(time.Duration(random.Int64N(int64(last.Sub(first))))).Truncate(time.Microsecond))
-	}
-	return instants
-}
-
-// TestEveryInstantHasOneWindow checks window_start <= at < window_end, that a
-// window ends where the next begins, and that Postgres and Go, each with date
-// functions of its own, agree on both.
-func TestEveryInstantHasOneWindow(t *testing.T) {
+// TestWindowsWhereClocksChange has the right values worked out by hand.
+func TestWindowsWhereClocksChange(t *testing.T) {
 	pool := setup(t).pool
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	for _, zone := range zones {
-		instants := instantsAround(changesOfClocks(t, zone), random)
-		for _, period := range []earmark.Period{earmark.PeriodHour, earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth} {
-			w := earmark.Window{Period: period, Timezone: zone}
-			found := boundsOf(t, pool, w, instants)
-			var ends []time.Time
-			for i, at := range instants {
-				start, end := model.Bounds(w, at)
-				require.True(t, found[i].Start.Equal(start) && found[i].End.Equal(*end), "%s of %s at %s: Postgres has %s to %s, Go %s to %s", period, zone, at, found[i].Start, found[i].End, start, end)
-				require.False(t, at.Before(start), "%s of %s at %s starts at %s", period, zone, at, start)
-				require.True(t, at.Before(*end), "%s of %s at %s ends at %s", period, zone, at, end)
-				ends = append(ends, *end)
-			}
-			if period == earmark.PeriodHour {
-				continue // where clocks change by half an hour, an hour is cut short
-			}
-			for i, next := range boundsOf(t, pool, w, ends) {
-				require.True(t, next.Start.Equal(ends[i]), "%s of %s: one window ends at %s, the next starts at %s", period, zone, ends[i], next.Start)
-			}
+	for _, c := range []struct {
+		what       string
+		period     earmark.Period
+		zone       string
+		at         string
+		start, end string
+	}{
+		{"midnight comes twice: its first hour", "day", "Atlantic/Azores", "2026-10-25T00:30:00Z", "2026-10-25T00:00:00Z", "2026-10-26T01:00:00Z"},
+		{"midnight comes twice: its second hour", "day", "Atlantic/Azores", "2026-10-25T01:00:00Z", "2026-10-25T00:00:00Z", "2026-10-26T01:00:00Z"},
+		{"the day before ends at the first midnight", "day", "Atlantic/Azores", "2026-10-24T23:59:59Z", "2026-10-24T00:00:00Z", "2026-10-25T00:00:00Z"},
+		{"the first of a month comes twice", "month", "America/Havana", "2026-11-01T04:00:00Z", "2026-11-01T04:00:00Z", "2026-12-01T05:00:00Z"},
+		{"clocks go back from one date to the one before", "day", "America/St_Johns", "2010-11-07T02:45:00Z", "2010-11-07T02:30:00Z", "2010-11-08T03:30:00Z"},
+		{"clocks go back by three hours", "day", "Antarctica/Casey", "2010-03-04T15:30:00Z", "2010-03-04T13:00:00Z", "2010-03-05T16:00:00Z"},
+		{"midnight is skipped", "day", "America/Sao_Paulo", "2018-11-04T03:00:00Z", "2018-11-04T03:00:00Z", "2018-11-05T02:00:00Z"},
+		{"clocks go forward over midnight", "day", "America/Toronto", "1919-03-31T04:30:00Z", "1919-03-31T04:30:00Z", "1919-04-01T04:00:00Z"},
+		{"clocks go forward over midnight: the day before", "day", "America/Toronto", "1919-03-31T04:29:59Z", "1919-03-30T05:00:00Z", "1919-03-31T04:30:00Z"},
+		{"a date is skipped: the day before", "day", "Pacific/Apia", "2011-12-30T09:59:59Z", "2011-12-29T10:00:00Z", "2011-12-30T10:00:00Z"},
+		{"a date is skipped: the day after", "day", "Pacific/Apia", "2011-12-30T10:00:00Z", "2011-12-30T10:00:00Z", "2011-12-31T10:00:00Z"},
+		{"a date is skipped: the day before", "day", "Pacific/Kwajalein", "1993-08-21T11:59:59Z", "1993-08-20T12:00:00Z", "1993-08-21T12:00:00Z"},
+		{"a date is skipped: the day after", "day", "Pacific/Kwajalein", "1993-08-21T12:00:00Z", "1993-08-21T12:00:00Z", "1993-08-22T12:00:00Z"},
+		{"half an hour back: before", "hour", "Australia/Lord_Howe", "2026-04-04T14:45:00Z", "2026-04-04T14:00:00Z", "2026-04-04T15:00:00Z"},
+		{"half an hour back: what is repeated", "hour", "Australia/Lord_Howe", "2026-04-04T15:00:00Z", "2026-04-04T15:00:00Z", "2026-04-04T15:30:00Z"},
+		{"half an hour back: after", "hour", "Australia/Lord_Howe", "2026-04-04T15:30:00Z", "2026-04-04T15:30:00Z", "2026-04-04T16:30:00Z"},
+		{"half an hour forward: before", "hour", "Australia/Lord_Howe", "2026-10-03T15:29:59Z", "2026-10-03T14:30:00Z", "2026-10-03T15:30:00Z"},
+		{"half an hour forward: what is left", "hour", "Australia/Lord_Howe", "2026-10-03T15:45:00Z", "2026-10-03T15:30:00Z", "2026-10-03T16:00:00Z"},
+		{"half an hour forward: after", "hour", "Australia/Lord_Howe", "2026-10-03T16:00:00Z", "2026-10-03T16:00:00Z", "2026-10-03T17:00:00Z"},
+		{"whole hours do not cut an hour", "hour", "America/St_Johns", "2010-11-07T02:31:00Z", "2010-11-07T02:30:00Z", "2010-11-07T03:30:00Z"},
+		{"an hour that clocks read twice is two", "hour", "Europe/Berlin", "2026-10-25T01:30:00Z", "2026-10-25T01:00:00Z", "2026-10-25T02:00:00Z"},
+		{"the offset has seconds: before", "hour", "Africa/Monrovia", "1972-01-07T00:44:29Z", "1972-01-06T23:44:30Z", "1972-01-07T00:44:30Z"},
+		{"the offset has seconds: after", "hour", "Africa/Monrovia", "1972-01-07T00:44:30Z", "1972-01-07T00:44:30Z", "1972-01-07T01:00:00Z"},
+		{"the offset has seconds: day", "day", "Africa/Monrovia", "1972-01-07T12:00:00Z", "1972-01-07T00:44:30Z", "1972-01-08T00:00:00Z"},
+	} {
+		at, err := time.Parse(time.RFC3339, c.at)
+		require.NoError(t, err)
+		w := earmark.Window{Period: c.period, Timezone: c.zone}
+		right := "[" + c.start + ", " + c.end + ")"
+		require.Equal(t, right, boundsOf(t, pool, w, []time.Time{at})[0].String(), "Postgres: %s of %s at %s (%s)", c.period, c.zone, c.at, c.what)
+		start, end := model.Bounds(w, at)
+		require.Equal(t, right, bounds{start, end}.String(), "Go: %s of %s at %s (%s)", c.period, c.zone, c.at, c.what)
+	}
+}
+
+// TestWindowsDoNotDependOnTheSessionsTimeZone sets zones in which intervals of days
+// are not of 24 hours.
+func TestWindowsDoNotDependOnTheSessionsTimeZone(t *testing.T) {
+	pool := setup(t).pool
+	for _, zone := range []string{"America/New_York", "Pacific/Apia", "Australia/Lord_Howe"} {
+		_, err := pool.Exec(ctx(), "SELECT set_config('timezone', $1, false)", zone)
+		require.NoError(t, err)
+		for _, w := range []string{"UTC", "America/New_York", "Pacific/Apia", "Australia/Lord_Howe", "Europe/Berlin"} {
+			random := rand.New(rand.NewPCG(1, 1))
+			instants := append(samples(clockChanges(t, w), random), samples(clockChanges(t, zone), random)...)
+			requireModelsBounds(t, pool, w, instants)
 		}
+		pool.Reset()
 	}
 }
 

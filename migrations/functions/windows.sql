@@ -1,33 +1,102 @@
 -- The bounds of a window.
+--
+-- Nothing here depends on the session's time zone, in which Postgres counts the days of an
+-- interval that it adds to a timestamptz: where an interval can have days, what is computed
+-- with it is checked afterwards, or they are turned into seconds first.
 
--- The window of a period that holds p_at: window_start <= p_at < window_end.
+-- The instant in (p_before, p_after] at which the clocks of p_timezone change. They
+-- change once in between, on a whole second, and p_before is a whole second.
+CREATE OR REPLACE FUNCTION earmark.clock_change(p_timezone text, p_before timestamptz, p_after timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    c_second CONSTANT interval := '1 second';
+    v_before timestamptz := p_before;
+    v_after  timestamptz := p_after;
+    v_middle timestamptz;
+    v_read   timestamp := p_before AT TIME ZONE p_timezone;
+BEGIN
+    WHILE v_after - v_before > c_second LOOP
+        v_middle := v_before + make_interval(secs => floor(extract(epoch FROM v_after - v_before) / 2));
+        IF (v_middle AT TIME ZONE p_timezone) - v_read = v_middle - p_before THEN
+            v_before := v_middle;
+        ELSE
+            v_after := v_middle;
+        END IF;
+    END LOOP;
+    RETURN v_before + c_second;
+END $$;
+
+-- The first instant at which clocks in p_timezone read p_local or later. p_near is
+-- that instant, or some hours away from it.
+CREATE OR REPLACE FUNCTION earmark.first_instant(p_timezone text, p_local timestamp, p_near timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    c_past  CONSTANT interval := '26 hours'; -- is more than any change of clocks
+    v_at    timestamptz;
+    v_ahead interval; -- how far clocks at v_at are ahead of p_local
+BEGIN
+    -- Where midnight comes twice, the offset of the day before leads to the first one.
+    v_at := p_near - make_interval(secs => extract(epoch FROM ((p_near - c_past) AT TIME ZONE p_timezone) - (p_local - c_past)));
+    v_ahead := make_interval(secs => extract(epoch FROM (v_at AT TIME ZONE p_timezone) - p_local));
+    IF v_ahead > interval '0' AND (v_at - v_ahead) AT TIME ZONE p_timezone < p_local THEN
+        RETURN earmark.clock_change(p_timezone, v_at - v_ahead, v_at); -- clocks are set forward over p_local
+    END IF;
+    RETURN v_at - v_ahead; -- where clocks changed meanwhile, they read p_local later or earlier
+END $$;
+
+-- The window of a period that holds p_at: window_start <= p_at < window_end. A day
+-- (week, month) starts at the first instant of its local date, and ends where the next
+-- one starts: a date that clocks return to does not start again. An hour starts when
+-- clocks read a full hour, and when they are changed by a part of an hour.
 CREATE OR REPLACE FUNCTION earmark.window_bounds(p_period text, p_timezone text, p_at timestamptz, OUT window_start timestamptz, OUT window_end timestamptz)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_local timestamp;
+    c_past  CONSTANT interval := '26 hours'; -- is more than any change of clocks
+    v_local timestamp; -- what clocks read at p_at,
+    v_first timestamp; -- when the period begins,
+    v_next  timestamp; -- and when the next one begins
     v_step  interval;
 BEGIN
     IF p_period = 'lifetime' THEN
         window_start := 'epoch';
         RETURN;
-    ELSIF p_period = 'hour' THEN
-        window_start := date_trunc('hour', p_at, p_timezone);
-        window_end := window_start + interval '1 hour';
+    END IF;
+    v_step := CASE p_period WHEN 'hour' THEN interval '1 hour' WHEN 'day' THEN interval '1 day' WHEN 'week' THEN interval '7 days' ELSE interval '1 month' END;
+    v_local := p_at AT TIME ZONE p_timezone;
+    v_first := date_trunc(p_period, v_local);
+    v_next := v_first + v_step;
+    IF p_timezone = 'UTC' THEN -- where clocks never change
+        window_start := v_first AT TIME ZONE p_timezone;
+        window_end := v_next AT TIME ZONE p_timezone;
         RETURN;
     END IF;
-    v_step := ('1 ' || p_period)::interval;
-    v_local := date_trunc(p_period, p_at AT TIME ZONE p_timezone);
-    LOOP
-        window_start := v_local AT TIME ZONE p_timezone;
-        window_end := (v_local + v_step) AT TIME ZONE p_timezone;
-        -- Where clocks are set back over midnight that midnight comes twice, and
-        -- the first hour of the local day can lie before the window's start.
-        IF p_at < window_start THEN
-            v_local := v_local - v_step;
-        ELSIF p_at >= window_end THEN
-            v_local := v_local + v_step;
-        ELSE
-            RETURN;
+    window_start := p_at - (v_local - v_first);
+    window_end := p_at + (v_next - v_local);
+    IF p_period = 'hour' THEN
+        IF window_start AT TIME ZONE p_timezone <> v_first OR window_end AT TIME ZONE p_timezone <> v_next THEN -- mutation: cut-hour
+            v_local := window_start AT TIME ZONE p_timezone;
+            IF v_local <> date_trunc('hour', v_local) THEN
+                window_start := earmark.clock_change(p_timezone, window_start, p_at);
+            END IF;
+            v_local := window_end AT TIME ZONE p_timezone;
+            IF v_local <> date_trunc('hour', v_local) THEN
+                window_end := earmark.clock_change(p_timezone, date_trunc('second', p_at), window_end);
+            END IF;
         END IF;
+        RETURN;
+    END IF;
+    -- Bounds hold where clocks read just that and were not changed shortly before.
+    IF window_start AT TIME ZONE p_timezone <> v_first OR (window_start - c_past) AT TIME ZONE p_timezone <> v_first - c_past THEN -- mutation: first-midnight
+        window_start := earmark.first_instant(p_timezone, v_first, window_start);
+    END IF;
+    LOOP
+        IF window_end AT TIME ZONE p_timezone <> v_next OR (window_end - c_past) AT TIME ZONE p_timezone <> v_next - c_past THEN -- mutation: first-midnight
+            window_end := earmark.first_instant(p_timezone, v_next, window_end);
+        END IF;
+        EXIT WHEN p_at < window_end; -- mutation: date-again
+        -- The next period began before p_at, then clocks went back into this one.
+        window_start := window_end;
+        v_next := v_next + v_step;
+        window_end := window_end + v_step;
     END LOOP;
 END $$;

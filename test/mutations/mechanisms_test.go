@@ -69,6 +69,13 @@ var mechanisms = []mechanism{
 	{"overdue holds make way", "blocking-holds", []string{"IF 0 > 0 THEN"}, database + "TestOverdueHoldsMakeWay"},
 	{"the lease's timer is lazy", "lazy-timer", []string{""}, workflow + "TestExtend"},
 
+	// Windows follow each other.
+	{"a date that is read twice starts once", "first-midnight", []string{"IF window_start AT TIME ZONE p_timezone <> v_first THEN", "IF window_end AT TIME ZONE p_timezone <> v_next THEN"}, database + "TestWindowsWhereClocksChange"},
+	{"a date that clocks return to does not start again", "date-again", []string{"EXIT;"}, database + "TestWindowsWhereClocksChange"},
+	{"an hour ends where clocks change by a part of an hour", "cut-hour", []string{"IF false THEN"}, database + "TestWindowsWhereClocksChange"},
+	{"a time zone has a name with one meaning", "zone-names", []string{`if _, err := time.LoadLocation(name); err != nil || name == "" || name == "Local" {`}, ". TestTimezone"},
+	{"Postgres has the time zone under this name", "zone-in-postgres", []string{"if sqlState(err) == invalidParameterValue {"}, database + "TestTimeZoneIsCheckedByPostgres"},
+
 	// No usage is dropped.
 	{"usage after an expiry is charged", "late-usage", []string{"ELSIF r.state IN ('released', 'expired') THEN"}, database + "TestGivenBackByAnOperatorStillChargesLateUsage"},
 	{"a commit goes before a release", "commit-first", []string{"first := max(0, slices.IndexFunc(i.messages, func(m *message) bool { return m.name == MessageRelease }))"}, workflow + "TestCommitBeatsRelease"},
