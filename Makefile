@@ -14,7 +14,10 @@ BUILD_FLAGS := -buildvcs=false -trimpath
 # Two packages at a time: several of them run a Postgres and a Temporal of their own.
 TEST_FLAGS      ?= -timeout 10m -p 2
 TEST_RACE_FLAGS ?= -timeout 30m -p 1 -race
-PACKAGES        ?= ./...
+# Modules of their own, so that whoever imports the client does not see what they need.
+MODULES := bench test
+# The packages that the race detector pays for; the end-to-end tests run processes, which it does not see.
+RACE_PACKAGES := . ./activities/... ./api/... ./client/... ./internal/... ./worker/... ./workflows/...
 
 # A Temporal that is installed is good enough; without one it is built, which takes a while but happens once.
 TEMPORAL := $(if $(shell command -v temporal 2>/dev/null),,bin/temporal)
@@ -29,6 +32,10 @@ build: bin/earmark $(TEMPORAL) ## build earmark and, where none is installed, Te
 .PHONY: bin/earmark
 bin/earmark:
 	$(GO) build $(BUILD_FLAGS) -ldflags '-X main.version=$(VERSION)' -o $@ ./cmd/earmark
+
+.PHONY: bin/earmark-bench
+bin/earmark-bench:
+	$(GO) build -C bench $(BUILD_FLAGS) -ldflags '-X main.version=$(VERSION)' -o ../$@ .
 
 bin/temporal: tools/go.mod tools/go.sum
 	@tools/progress.sh 'building Temporal once, about 3 minutes' \
@@ -48,18 +55,29 @@ dev: build ## run everything on this machine: Postgres, Temporal, API and worker
 
 .PHONY: test
 test: $(TEMPORAL) ## run all tests, on a real Postgres and a real Temporal
-	@$(GO) test $(TEST_FLAGS) $(PACKAGES)
+	@$(GO) test $(TEST_FLAGS) ./...
+	@for module in $(MODULES); do $(GO) test -C $$module $(TEST_FLAGS) ./... || exit 1; done
 
 .PHONY: test-race
-test-race: $(TEMPORAL) ## the same under the race detector; takes longer
-	@$(GO) test $(TEST_RACE_FLAGS) $(PACKAGES)
+test-race: $(TEMPORAL) ## run the tests inside one process under the race detector
+	@$(GO) test $(TEST_RACE_FLAGS) $(RACE_PACKAGES)
+
+FUZZTIME ?= 20s
+
+.PHONY: fuzz
+fuzz: ## run each fuzz test for FUZZTIME=20s
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
+	  for name in $$(grep -oE '^func Fuzz[A-Za-z0-9]+' "$$file" | cut -d ' ' -f 2); do \
+	    $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+	  done; \
+	done
 
 DURATION ?= 10m
 RATE     ?= 15
 
 .PHONY: chaos
 chaos: $(TEMPORAL) ## break everything while it is used, for DURATION=10m (SEED=… for the plan of an earlier run, RATE=15 requests/s)
-	@$(GO) test -count 1 -v -timeout 0 -run '^TestChaos$$' ./test/chaos -args -duration $(DURATION) -seed $(or $(SEED),0) -rate $(RATE)
+	@$(GO) test -C test -count 1 -v -timeout 0 -run '^TestChaos$$' ./chaos -args -duration $(DURATION) -seed $(or $(SEED),0) -rate $(RATE)
 
 .PHONY: replay-fixtures
 replay-fixtures: $(TEMPORAL) ## record the workflow histories that are missing from workflows/testdata/replay
@@ -67,21 +85,18 @@ replay-fixtures: $(TEMPORAL) ## record the workflow histories that are missing f
 
 .PHONY: mutations
 mutations: $(TEMPORAL) ## take each mechanism of docs/guarantees.md out and see its test fail; takes a quarter of an hour
-	@$(GO) test -count 1 -timeout 3h -v -tags mutations ./test/mutations
+	@$(GO) test -C test -count 1 -timeout 3h -v -tags mutations ./mutations
 
 .PHONY: test-clocks
 test-clocks: $(TEMPORAL) ## test processes whose clocks are wrong; builds the standard library anew
-	@$(GO) test -count 1 -timeout 20m -tags slow -run '^TestClocksOfProcessesApart$$' ./test/e2e
-
-.PHONY: test-flags
-test-flags: # for .ci/run, whose last words are to be those of go test
-	@echo '$(TEST_FLAGS)'
+	@$(GO) test -C test -count 1 -timeout 20m -tags slow -run '^TestClocksOfProcessesApart$$' ./e2e
 
 .PHONY: test-browser
 test-browser: $(TEMPORAL) ## look at the pages for people in a headless Chromium, which has to be installed
 	@command -v "$${CHROMIUM:-chromium}" chromium-browser google-chrome >/dev/null || { \
 	  echo 'there is no Chromium; install it (Debian: apt install chromium) or say where it is in CHROMIUM' >&2; exit 1; }
-	@$(GO) test -count 1 -timeout 5m -tags browser -run '^TestBrowser' ./api ./test/statuspage ./test/temporalui
+	@$(GO) test -count 1 -timeout 5m -tags browser -run '^TestBrowser' ./api
+	@$(GO) test -C test -count 1 -timeout 5m -tags browser -run '^TestBrowser' ./statuspage ./temporalui
 
 .PHONY: test-pgbouncer
 test-pgbouncer: ## run the ledger through a real PgBouncer in transaction mode, which has to be installed
@@ -89,18 +104,18 @@ test-pgbouncer: ## run the ledger through a real PgBouncer in transaction mode, 
 	@$(GO) test -count 1 -timeout 5m -tags pgbouncer -run Pooler -v ./internal/postgres
 
 .PHONY: bench
-bench: build ## measure Earmark beside floors and alternatives, a quarter of an hour; results in dist/ (ARGS=… for its flags)
+bench: build bin/earmark-bench ## measure Earmark beside floors and alternatives, a quarter of an hour; results in dist/ (ARGS=… for its flags)
 	@mkdir -p dist
-	@bin/earmark bench --json dist/bench.json --markdown dist/bench.md --plot dist/bench.svg $(ARGS)
+	@bin/earmark-bench --json dist/bench.json --markdown dist/bench.md --plot dist/bench.svg $(ARGS)
 
 .PHONY: bench-growth
-bench-growth: build ## the same on top of up to 10 million settled rows; needs 25 GB of disk and half an hour
+bench-growth: build bin/earmark-bench ## the same on top of up to 10 million settled rows; needs 25 GB of disk and half an hour
 	@mkdir -p dist
-	@bin/earmark bench --scenario growth --rows 10000,1000000,10000000 --json dist/bench-growth.json --markdown dist/bench-growth.md $(ARGS)
+	@bin/earmark-bench --scenario growth --rows 10000,1000000,10000000 --json dist/bench-growth.json --markdown dist/bench-growth.md $(ARGS)
 
 .PHONY: bench-micro
 bench-micro: $(TEMPORAL) ## run the benchmarks of single functions
-	@$(GO) test -timeout 30m -p 1 -run '^$$' -bench . -benchmem $(PACKAGES)
+	@$(GO) test -timeout 30m -p 1 -run '^$$' -bench . -benchmem ./...
 
 .PHONY: check
 check: check-format check-vet check-lint check-workflows check-modules check-generated check-monitoring ## format, vet, lint, workflow determinism, modules, generated files, alerts and dashboard
@@ -114,18 +129,23 @@ check-format:
 check-vet:
 	$(GO) vet ./...
 	$(GO) vet -tags 'browser mutations pgbouncer record slow' ./... # what make test does not build
+	@for module in $(MODULES); do $(GO) vet -C $$module -tags 'browser mutations pgbouncer record slow' ./... || exit 1; done
 
 .PHONY: check-lint
 check-lint: bin/golangci-lint
 	bin/golangci-lint run
+	@for module in $(MODULES); do (cd $$module && ../bin/golangci-lint run --config ../.golangci.yml) || exit 1; done
 
 .PHONY: check-workflows
 check-workflows: bin/workflowcheck
 	bin/workflowcheck ./workflows/...
 
 .PHONY: check-modules
-check-modules:
+check-modules: # tidy, and the product has none of the tests' tools
+	@tools=$$($(GO) list -deps ./cmd/earmark ./client/... | grep -E 'toxiproxy|zerolog|chromedp|compose-go|porcupine|goleak|rapid' || true); \
+	if [[ -n $$tools ]]; then printf 'the product depends on tools of the tests:\n%s\n' "$$tools"; exit 1; fi
 	$(GO) mod tidy -diff
+	@for module in $(MODULES); do $(GO) mod -C $$module tidy -diff || exit 1; done
 
 .PHONY: check-generated
 check-generated:

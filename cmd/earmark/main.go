@@ -86,7 +86,7 @@ func newRoot() *cobra.Command {
 	addGroup(root, "Budgets and reservations:", newBudget(), newReserve(), newCommit(), newRelease(), newExtend(),
 		newShow(), newList(), newUsage(), newDecide(), newEntries())
 	addGroup(root, "Look after it:", newStuck(), newAdopt(), newDrain(), newPrune())
-	addGroup(root, "Check it:", newAudit(), newHealth(), newReplay(), newDemo(), newBench())
+	addGroup(root, "Check it:", newAudit(), newHealth(), newReplay(), newDemo())
 	return root
 }
 

@@ -19,7 +19,7 @@ import (
 
 	"github.com/earmark-dev/earmark/client"
 	"github.com/earmark-dev/earmark/internal/postgres"
-	"github.com/earmark-dev/earmark/test/stack"
+	"github.com/earmark-dev/earmark/internal/stack"
 )
 
 const (

@@ -190,14 +190,15 @@ func findTemporal() (string, error) {
 	return "", errors.New("temporal was not found; run `make build`, or install the Temporal CLI (https://docs.temporal.io/cli), or name a running server with --temporal-address")
 }
 
-// moduleRoot is the nearest directory, from the current one up, that holds a go.mod; "" if none does.
+// moduleRoot is the nearest directory, from the current one up, that holds the command's source; "" if
+// none does.
 func moduleRoot() string {
 	dir, err := os.Getwd()
 	if err != nil {
 		return ""
 	}
 	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "cmd", "earmark")); err == nil {
 			return dir
 		}
 		if dir == filepath.Dir(dir) {

@@ -16,7 +16,7 @@ import (
 	"github.com/anishathalye/porcupine"
 	"github.com/stretchr/testify/require"
 
-	"github.com/earmark-dev/earmark/test/stack"
+	"github.com/earmark-dev/earmark/internal/stack"
 )
 
 // Sizes of a history. The limit is reached soon, so that admissions are denied too.

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/test/stack"
+	"github.com/earmark-dev/earmark/internal/stack"
 )
 
 // cleanEnv is the test's environment without Earmark's and Temporal's settings.

@@ -13,7 +13,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/test/stack"
+	"github.com/earmark-dev/earmark/internal/stack"
 )
 
 // seeded is a source of randomness whose seed is in the test's log.

@@ -25,7 +25,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/tracing"
-	"github.com/earmark-dev/earmark/test/stack"
+	"github.com/earmark-dev/earmark/internal/stack"
 )
 
 // traces is a collector of OpenTelemetry, by HTTP and by gRPC, that keeps what it is

@@ -14,7 +14,7 @@ import (
 	historypb "go.temporal.io/api/history/v1"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/test/stack"
+	"github.com/earmark-dev/earmark/internal/stack"
 )
 
 // A change of the order of events, as a later release may make it: the workflow tells

@@ -15,7 +15,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/client"
-	"github.com/earmark-dev/earmark/test/stack"
+	"github.com/earmark-dev/earmark/internal/stack"
 )
 
 // block is one fenced block of a document.
@@ -96,7 +96,7 @@ var covered = map[string]struct {
 	"docs/runbook.md/EarmarkPoolExhausted/sql":         {1, "TestRunbookLooks"},
 	"docs/runbook.md/EarmarkLateCommits/sh":            {1, "TestRunbookLooks"},
 	"docs/guarantees.md/Chaos/sh":                      {1, "takes half an hour; the short form is in test/chaos"},
-	"docs/performance.md/Run it/sh":                    {1, "is what the tests of earmark bench do"},
+	"docs/performance.md/Run it/sh":                    {1, "is what the tests of the bench module do"},
 }
 
 func TestEveryExampleIsCovered(t *testing.T) {

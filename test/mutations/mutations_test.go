@@ -5,6 +5,7 @@ package mutations_test
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/earmark-dev/earmark/test/stack"
+	"github.com/earmark-dev/earmark/internal/stack"
 )
 
 // testLimit bounds one test without its mechanism: some then wait in vain.
@@ -24,8 +25,12 @@ func goTest(t *testing.T, overlay, dir string, names ...string) (output string, 
 	t.Helper()
 	root, err := stack.ModuleRoot()
 	require.NoError(t, err)
+	module := root
+	if inside, found := strings.CutPrefix(dir, "test/"); found { // a module of its own
+		module, dir = filepath.Join(root, "test"), inside
+	}
 	cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-timeout", testLimit, "-run", "^("+strings.Join(names, "|")+")$", "./"+dir)
-	cmd.Dir = root
+	cmd.Dir = module
 	cmd.Env = os.Environ()
 	if overlay != "" {
 		cmd.Env = append(cmd.Env, "GOFLAGS=-overlay="+overlay)

@@ -113,18 +113,19 @@ func Binary(t testing.TB) string {
 	})
 }
 
-// ModuleRoot is the nearest directory, from the current one up, that holds a go.mod.
+// ModuleRoot is the directory of the main module: the nearest one, from the current one up, that
+// holds the command's source. Tests of the other modules find it too.
 func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "cmd", "earmark")); err == nil {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("there is no go.mod above the current directory")
+			return "", errors.New("there is no cmd/earmark above the current directory")
 		}
 	}
 }

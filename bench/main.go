@@ -1,28 +1,61 @@
+// Command earmark-bench measures Earmark beside the floors of Temporal and Postgres, and beside
+// the alternatives. It is no part of the product: it runs an earmark that is built already.
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
 	temporallog "go.temporal.io/sdk/log"
 
-	"github.com/earmark-dev/earmark/internal/bench"
+	"github.com/earmark-dev/earmark/bench/internal/bench"
 )
 
-// benchSettings are the flags of bench.
+// version is set by the linker, see the Makefile.
+var version = "dev"
+
+const (
+	exitFailed = 1
+	exitUsage  = 2 // wrong flags: nothing was done
+)
+
+// usageError marks what the caller wrote wrongly.
+type usageError struct{ error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := newBench().ExecuteContext(ctx)
+	stop()
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "earmark-bench:", err)
+	var wrong usageError
+	if errors.As(err, &wrong) {
+		os.Exit(exitUsage)
+	}
+	os.Exit(exitFailed)
+}
+
+// benchSettings are the flags.
 type benchSettings struct {
-	settings
 	bench.Options
+	program  string
 	rows     []string
 	json     string
 	markdown string
@@ -37,7 +70,10 @@ func newBench() *cobra.Command {
 		fmt.Fprintf(&list, "\n  %-12s %s", name, about(name))
 	}
 	cmd := &cobra.Command{
-		Use:   "bench",
+		Use:           "earmark-bench",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
 		Short: "Measure Earmark beside the floors of Temporal and Postgres, and beside the alternatives",
 		Long: `Measure Earmark beside the floors of Temporal and Postgres, and beside the
 alternatives: all of them in turns on the same Temporal and Postgres, which are
@@ -48,11 +84,11 @@ The whole takes about a quarter of an hour, and the machine should do nothing
 else. --quick takes seconds, and shows only that everything works.
 
 Scenarios:` + list.String(),
-		Example: `  earmark bench
-  earmark bench --scenario paths,admission --rounds 10
-  earmark bench --scenario growth --rows 10000,1000000,10000000
-  earmark bench --json bench.json --markdown bench.md --plot bench.svg`,
-		Args: noArguments,
+		Example: `  earmark-bench
+  earmark-bench --scenario paths,admission --rounds 10
+  earmark-bench --scenario growth --rows 10000,1000000,10000000
+  earmark-bench --json bench.json --markdown bench.md --plot bench.svg`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := errors.Join(b.load(cmd), b.check(cmd, names)); err != nil {
 				return err
@@ -60,7 +96,9 @@ Scenarios:` + list.String(),
 			return b.run(cmd)
 		},
 	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	flags := cmd.Flags()
+	flags.StringVar(&b.program, "earmark", "", "the earmark to measure (default: the one beside this program, or else on PATH)")
 	flags.StringSliceVar(&b.Scenarios, "scenario", defaults, "which scenarios to run")
 	flags.IntVar(&b.Rounds, "rounds", bench.DefaultRounds, "how many rounds each way runs")
 	flags.DurationVar(&b.Duration, "duration", bench.DefaultDuration, "how long a way runs in a round")
@@ -72,8 +110,8 @@ Scenarios:` + list.String(),
 	flags.StringVar(&b.markdown, "markdown", "", "also write the tables to this file, as Markdown")
 	flags.StringVar(&b.plot, "plot", "", "also write latency against offered load to this file, as SVG")
 	flags.StringVar(&b.Dir, "data-dir", "", "where the temporary data go (default: the system's temporary directory)")
-	flags.StringVar(&b.settings.DatabaseURL, "database-url", "", "use this Postgres, in databases of its own that are dropped in the end; CPU is then not measured (env EARMARK_DATABASE_URL is not looked at)")
-	flags.StringVar(&b.temporalAddress, "temporal-address", "", "use this Temporal, in namespaces of its own that are deleted in the end")
+	flags.StringVar(&b.DatabaseURL, "database-url", "", "use this Postgres, in databases of its own that are dropped in the end; CPU is then not measured (EARMARK_DATABASE_URL is not read)")
+	flags.StringVar(&b.TemporalAddress, "temporal-address", "", "use this Temporal, in namespaces of its own that are deleted in the end")
 	return cmd
 }
 
@@ -89,8 +127,6 @@ func (b *benchSettings) load(cmd *cobra.Command) error {
 	if b.Quick {
 		b.Hasten(cmd.Flags().Changed)
 	}
-	// Not from the environment: that names the database of some other purpose.
-	b.Options.DatabaseURL, b.Options.TemporalAddress = b.settings.DatabaseURL, b.temporalAddress
 	b.Rows = nil
 	for _, text := range b.rows {
 		n, err := strconv.ParseInt(text, 10, 64)
@@ -124,8 +160,8 @@ func (b *benchSettings) check(_ *cobra.Command, names []string) error {
 }
 
 func (b *benchSettings) run(cmd *cobra.Command) (err error) {
-	if b.Program, err = os.Executable(); err != nil {
-		return fmt.Errorf("find this program, to run it as a server: %w", err)
+	if b.Program, err = findEarmark(b.program); err != nil {
+		return err
 	}
 	b.Version, b.Progress, b.Dial = version, cmd.ErrOrStderr(), b.dial
 	// Files are opened first: a run is long, and a wrong name is not to lose it.
@@ -157,18 +193,41 @@ func (b *benchSettings) write(report *bench.Report, files files) error {
 	return errors.Join(errs...)
 }
 
-// dial makes a client of a namespace. Temporal's settings in the environment are for
-// a Temporal that runs already, and not for one that this command has started.
-func (b *benchSettings) dial(address, namespace string) (client.Client, error) {
-	s := settings{temporalAddress: address, temporalNamespace: namespace, LogFormat: "text", LogLevel: slog.LevelError}
-	if b.temporalAddress == "" {
-		return client.NewLazyClient(client.Options{
-			HostPort: address, Namespace: namespace, Logger: temporallog.NewStructuredLogger(s.logger()),
-			ConnectionOptions: client.ConnectionOptions{GrpcCompression: &client.GrpcCompressionNone{}}, // as in settings.temporal
-		})
+// findEarmark returns the path of the earmark to measure.
+func findEarmark(named string) (string, error) {
+	if named != "" {
+		path, err := exec.LookPath(named)
+		if err != nil {
+			return "", usageError{fmt.Errorf("--earmark: %w", err)}
+		}
+		return filepath.Abs(path)
 	}
-	c, _, err := s.temporal(s.logger())
-	return c, err
+	if self, err := os.Executable(); err == nil {
+		if path, err := exec.LookPath(filepath.Join(filepath.Dir(self), "earmark")); err == nil {
+			return path, nil
+		}
+	}
+	path, err := exec.LookPath("earmark")
+	if err != nil {
+		return "", usageError{errors.New("no earmark is beside this program or on PATH; run `make build`, or name one with --earmark")}
+	}
+	return filepath.Abs(path)
+}
+
+// dial makes a client of a namespace. Temporal's settings in the environment are for a Temporal that
+// runs already, and not for one that this command has started.
+func (b *benchSettings) dial(address, namespace string) (client.Client, error) {
+	var options client.Options
+	if b.TemporalAddress != "" {
+		var err error
+		if options, err = envconfig.LoadDefaultClientOptions(); err != nil {
+			return nil, fmt.Errorf("Temporal's settings: %w", err)
+		}
+	}
+	options.HostPort, options.Namespace = address, namespace
+	options.Logger = temporallog.NewStructuredLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+	options.ConnectionOptions.GrpcCompression = &client.GrpcCompressionNone{} // as earmark does
+	return client.NewLazyClient(options)
 }
 
 // files are open files by name.
