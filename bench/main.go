@@ -74,7 +74,7 @@ func newBench() *cobra.Command {
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Short: "Measure Earmark beside the floors of Temporal and Postgres, and beside the alternatives",
+		Short:         "Measure Earmark beside the floors of Temporal and Postgres, and beside the alternatives",
 		Long: `Measure Earmark beside the floors of Temporal and Postgres, and beside the
 alternatives: all of them in turns on the same Temporal and Postgres, which are
 started for this in a temporary directory, with fsync. What counts are ratios,

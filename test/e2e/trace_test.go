@@ -24,8 +24,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/internal/tracing"
 	"github.com/earmark-dev/earmark/internal/stack"
+	"github.com/earmark-dev/earmark/internal/tracing"
 )
 
 // traces is a collector of OpenTelemetry, by HTTP and by gRPC, that keeps what it is

@@ -282,8 +282,8 @@ func TestGoSnippets(t *testing.T) {
 
 	root, err := stack.ModuleRoot()
 	require.NoError(t, err)
-	// Inside of the module, and out of sight of ./...
-	dir, err := os.MkdirTemp(filepath.Join(root, "test", "examples"), "_snippets")
+	// Inside of the main module, and out of sight of ./...
+	dir, err := os.MkdirTemp(filepath.Join(root, "examples"), "_snippets")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	for document, expected := range frames {

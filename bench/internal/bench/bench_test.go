@@ -28,6 +28,15 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(stack.Main(m)) }
 
+// program builds the command and returns its path.
+func program(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "earmark-bench")
+	output, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", path, "github.com/earmark-dev/earmark/bench").CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	return path
+}
+
 // A quick run of everything measures every aim, and leaves nothing behind.
 func TestQuick(t *testing.T) {
 	t.Parallel()
@@ -35,7 +44,7 @@ func TestQuick(t *testing.T) {
 	jsonFile, markdownFile, plotFile := filepath.Join(dir, "b.json"), filepath.Join(dir, "b.md"), filepath.Join(dir, "b.svg")
 	names, _, _ := ScenarioNames()
 	names = slices.DeleteFunc(names, func(name string) bool { return name == "pooler" }) // needs a PgBouncer
-	cmd := exec.CommandContext(t.Context(), stack.Binary(t), "bench", "--quick", "--scenario", strings.Join(names, ","), "--rows", "500,2000",
+	cmd := exec.CommandContext(t.Context(), program(t), "--earmark", stack.Binary(t), "--quick", "--scenario", strings.Join(names, ","), "--rows", "500,2000",
 		"--json", jsonFile, "--markdown", markdownFile, "--plot", plotFile, "--data-dir", data)
 	output, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", output)
@@ -75,7 +84,7 @@ func TestInterrupt(t *testing.T) {
 	dir, data := outputs(t)
 	log, err := os.Create(filepath.Join(dir, "log"))
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), stack.Binary(t), "bench", "--scenario", "admission", "--data-dir", data)
+	cmd := exec.CommandContext(t.Context(), program(t), "--earmark", stack.Binary(t), "--scenario", "admission", "--data-dir", data)
 	cmd.Stdout, cmd.Stderr = log, log
 	require.NoError(t, cmd.Start())
 	stack.Eventually(t, startLimit, "the first round", func() bool {
