@@ -144,11 +144,11 @@ var (
 	modelLimits = []int64{100, 100, 100, 100, 10, 10, 10, 1, 0, math.MaxInt64 - 1, math.MaxInt64}
 	modelTTLs   = []int64{1, 60, 300, 3600, 86400, 604800}
 	modelActors = []string{earmark.ActorWorkflow, earmark.ActorAPI, "operator:alice"}
-	modelZones  = []string{"UTC", "Europe/Berlin", "America/Havana", "America/Sao_Paulo", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia"}
+	modelZones  = []string{"UTC", "Europe/Berlin", "Atlantic/Azores", "America/Havana", "America/Sao_Paulo", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia"}
 	// Each begins shortly before a change of clocks in one of the zones.
 	modelBeginnings = []string{
 		"2011-12-29T20:00:00Z", "2017-10-15T02:30:00Z", "2018-02-18T01:30:00Z", "2023-12-31T21:30:00Z", "2024-03-10T04:30:00Z",
-		"2024-03-31T00:30:00Z", "2024-04-06T14:30:00Z", "2024-10-05T15:00:00Z", "2024-10-27T00:30:00Z", "2024-11-03T04:30:00Z",
+		"2024-03-31T00:30:00Z", "2024-04-06T14:30:00Z", "2024-10-05T15:00:00Z", "2024-10-26T23:30:00Z", "2024-10-27T00:30:00Z", "2024-11-03T04:30:00Z",
 	}
 )
 

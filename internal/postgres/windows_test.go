@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,6 +86,73 @@ func TestWindowsWhereClocksChange(t *testing.T) {
 		require.Equal(t, right, boundsOf(t, pool, w, []time.Time{at})[0].String(), "Postgres: %s of %s at %s (%s)", c.period, c.zone, c.at, c.what)
 		start, end := model.Bounds(w, at)
 		require.Equal(t, right, bounds{start, end}.String(), "Go: %s of %s at %s (%s)", c.period, c.zone, c.at, c.what)
+	}
+}
+
+// TestLimitIsGrantedOnceAWindowWhereClocksChange uses a limit up whenever it is there, and
+// looks at the budget as the API shows it.
+func TestLimitIsGrantedOnceAWindowWhereClocksChange(t *testing.T) {
+	t.Parallel()
+	pool := timedPool(t)
+	b := &bundle{Ledger: postgres.New(pool), t: t, pool: pool}
+	for zone, c := range map[string]struct {
+		period  earmark.Period
+		moments []string
+		granted []string
+	}{
+		"Atlantic/Azores": {
+			earmark.PeriodDay,
+			[]string{"2026-10-24T23:59:59Z", "2026-10-25T00:00:00Z", "2026-10-25T00:30:00Z", "2026-10-25T01:00:00Z", "2026-10-26T00:30:00Z", "2026-10-26T01:00:00Z"},
+			[]string{"2026-10-24T23:59:59Z", "2026-10-25T00:00:00Z", "2026-10-26T01:00:00Z"},
+		},
+		"America/St_Johns": {
+			earmark.PeriodDay,
+			[]string{"2010-11-07T02:29:59Z", "2010-11-07T02:30:00Z", "2010-11-07T02:31:00Z", "2010-11-07T03:30:00Z", "2010-11-08T03:30:00Z"},
+			[]string{"2010-11-07T02:29:59Z", "2010-11-07T02:30:00Z", "2010-11-08T03:30:00Z"},
+		},
+		"Pacific/Apia": {
+			earmark.PeriodDay,
+			[]string{"2011-12-30T09:59:59Z", "2011-12-30T10:00:00Z", "2011-12-31T09:59:59Z", "2011-12-31T10:00:00Z"},
+			[]string{"2011-12-30T09:59:59Z", "2011-12-30T10:00:00Z", "2011-12-31T10:00:00Z"},
+		},
+		"Australia/Lord_Howe": {
+			earmark.PeriodHour,
+			[]string{"2026-04-04T14:00:00Z", "2026-04-04T14:45:00Z", "2026-04-04T15:00:00Z", "2026-04-04T15:29:59Z", "2026-04-04T15:30:00Z", "2026-04-04T16:29:59Z", "2026-04-04T16:30:00Z"},
+			[]string{"2026-04-04T14:00:00Z", "2026-04-04T15:00:00Z", "2026-04-04T15:30:00Z", "2026-04-04T16:30:00Z"},
+		},
+	} {
+		scope := strings.ReplaceAll(zone, "/", "-")
+		budget := b.budget(scope, "tokens", 100, func(r *earmark.BudgetRequest) {
+			r.Window = earmark.Window{Period: c.period, Timezone: zone}
+		})
+		var granted []string
+		for _, moment := range c.moments {
+			at, err := time.Parse(time.RFC3339, moment)
+			require.NoError(t, err)
+			setClock(t, pool, at)
+			a := admission(scope+moment, tokens(100), scope)
+			decided, err := b.Decide(ctx(), a.Tenant, a.Request)
+			require.NoError(t, err)
+			reserved := b.reserve(a)
+			require.Equal(t, decided.Outcome, reserved.Outcome, "%s at %s", zone, moment)
+			if reserved.Outcome == earmark.OutcomeApplied {
+				granted = append(granted, moment)
+				require.Equal(t, earmark.OutcomeApplied, b.commit(earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(100)).Outcome)
+			}
+			start, end := model.Bounds(budget.Window, at)
+			page, err := b.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{Scope: scope})
+			require.NoError(t, err)
+			require.Equal(t, earmark.Balance{Limit: 100, Committed: 100, WindowStart: start, WindowEnd: end}, page.Data[0].Balance, "%s at %s", zone, moment)
+		}
+		require.Equal(t, c.granted, granted, zone)
+		// A window without a reservation is shown as well, empty.
+		last, err := time.Parse(time.RFC3339, c.moments[len(c.moments)-1])
+		require.NoError(t, err)
+		setClock(t, pool, last.Add(48*time.Hour))
+		start, end := model.Bounds(budget.Window, last.Add(48*time.Hour))
+		shown, err := b.Budget(ctx(), earmark.DefaultTenant, budget.ID)
+		require.NoError(t, err)
+		require.Equal(t, earmark.Balance{Limit: 100, Available: 100, WindowStart: start, WindowEnd: end}, shown.Balance)
 	}
 }
 
