@@ -6,7 +6,7 @@
 set -euo pipefail
 tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT; cd "$tmp"
 python3 -m venv venv
-venv/bin/pip install --quiet --disable-pip-version-check langchain-core==1.8.3 langchain-openai==1.7.4
+venv/bin/pip install --quiet --no-compile --disable-pip-version-check langchain-core==1.8.3 langchain-openai==1.7.4
 cat >try.py <<'PY'
 import json, os, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

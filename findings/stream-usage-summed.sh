@@ -6,9 +6,9 @@
 set -euo pipefail
 tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT; cd "$tmp"
 python3 -m venv venv
-venv/bin/pip install --quiet --disable-pip-version-check langchain-core==1.8.3 langchain-openai==1.7.4
+venv/bin/pip install --quiet --no-compile --disable-pip-version-check langchain-core==1.8.3 langchain-openai==1.7.4
 python3 -m venv venv2
-venv2/bin/pip install --quiet --disable-pip-version-check 'pydantic-ai-slim[openai]==2.66.0'
+venv2/bin/pip install --quiet --no-compile --disable-pip-version-check 'pydantic-ai-slim[openai]==2.66.0'
 cat >provider.py <<'PY'
 import json, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
