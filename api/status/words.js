@@ -31,11 +31,15 @@ export function span(seconds) {
 const clocks = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 export const clock = (time) => clocks.format(time);
 
-// day is in the time zone that a budget counts in; a browser that does not know the zone shows UTC.
-export function day(time, zone) {
+// day is in the time zone that a budget counts in, with the year where it is another one there; a browser that does not
+// know the zone shows UTC.
+export function day(time, zone, now = new Date()) {
   const at = new Date(time);
-  const year = at.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
-  const format = (timeZone) => new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", ...year, timeZone }).format(at);
+  const format = (timeZone) => {
+    const yearOf = (date) => new Intl.DateTimeFormat("en-GB", { year: "numeric", timeZone }).format(date);
+    const year = yearOf(at) === yearOf(now) ? {} : { year: "numeric" };
+    return new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", ...year, timeZone }).format(at);
+  };
   try {
     return `${format(zone)} ${zone}`;
   } catch {
