@@ -36,13 +36,6 @@ type Result struct {
 	RemainingMS int64 `json:"remaining_ms,omitempty"`
 }
 
-// Actors, as entries name them: who made a transition.
-const (
-	ActorWorkflow = "workflow" // the reservation's own workflow
-	ActorAPI      = "api"      // the HTTP API, past the workflow
-	ActorSweeper  = "sweeper"  // the sweeper of a worker process
-)
-
 // Admission asks the ledger to reserve.
 type Admission struct {
 	ID          string             `json:"id"`
@@ -63,18 +56,18 @@ type Charge struct {
 	Tenant      string       `json:"tenant"`
 	Request     UsageRequest `json:"request"`
 	RequestHash string       `json:"request_hash"`
-	Actor       string       `json:"actor"`
+	Actor       Actor        `json:"actor"`
 	Reason      string       `json:"reason"`
 	// At selects the windows, by its own time (rule R7); zero means now, by
 	// Postgres' clock.
 	At time.Time `json:"at,omitzero"`
 }
 
-// Settlement names a reservation and says who settles it and why.
-type Settlement struct {
+// Transition names a reservation and says who changes its state and why.
+type Transition struct {
 	ID     string `json:"id"`
 	Tenant string `json:"tenant"`
-	Actor  string `json:"actor"`
+	Actor  Actor  `json:"actor"`
 	Reason string `json:"reason,omitempty"`
 	// Attempt names one attempt of a caller at a commit, whose message may be applied
 	// more than once: what was refused to it stays refused. Empty where no caller was
@@ -114,8 +107,8 @@ type ReservationFilter struct {
 	Limit       int
 }
 
-// Troubled are reservations of which Temporal says that they are stuck.
-type Troubled struct {
+// StuckIDs are the reservations that Temporal reports as stuck, by reason.
+type StuckIDs struct {
 	TaskFailing       []string // ids
 	SettlementFailing []string // ids
 	Unguarded         []string // ids of open reservations without an open workflow

@@ -1,14 +1,10 @@
 package earmark
 
-import (
-	"regexp"
-	"strings"
-	"time"
-)
+import "time"
 
 // StuckReason says why a reservation needs somebody to look at it. This is the
 // one definition of "stuck"; the ledger's part of it is in
-// internal/postgres/sql/stuck.sql, Temporal's in workflows/trouble.go.
+// internal/postgres/sql/stuck.sql, Temporal's in internal/workflowstore/stuck.go.
 type StuckReason string
 
 // The reasons. Where several apply, the first in this order is told: a cause
@@ -35,8 +31,8 @@ var StuckReasons = []StuckReason{StuckTaskFailing, StuckSettlementFailing, Stuck
 // its way: its workflow's timer and one call of the ledger take that long.
 const StuckOverdueAfter = 5 * time.Second
 
-// Words says what the reason means, for people.
-func (r StuckReason) Words() string {
+// Description says what the reason means, in one clause.
+func (r StuckReason) Description() string {
 	switch r {
 	case StuckTaskFailing:
 		return "the workflow's task fails, so nothing of it runs"
@@ -101,33 +97,3 @@ type Search struct {
 	Query string `json:"query"`
 	URL   string `json:"url"` // empty when the address of Temporal UI is not configured
 }
-
-// MaxOperatorBytes bounds an operator's name.
-const MaxOperatorBytes = 64
-
-var operatorPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.@+-]*$`)
-
-// ValidateOperator checks the name of a person who settles something.
-func ValidateOperator(name string) error {
-	if len(name) > MaxOperatorBytes {
-		return invalid("operator", "is %d bytes long; at most %d are allowed", len(name), MaxOperatorBytes)
-	}
-	if !operatorPattern.MatchString(name) {
-		return invalid("operator", "%q is not a name: A-Z, a-z, 0-9, _, ., @, + and - are allowed, the first a letter or digit", clip(name))
-	}
-	return nil
-}
-
-// OperatorActor is how entries name a person: "operator:alice".
-func OperatorActor(name string) string { return operatorPrefix + name }
-
-// Operator is the person who settles, "" where it is nobody's decision.
-func (s Settlement) Operator() string {
-	name, isOperator := strings.CutPrefix(s.Actor, operatorPrefix)
-	if !isOperator {
-		return ""
-	}
-	return name
-}
-
-const operatorPrefix = "operator:"

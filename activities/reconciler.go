@@ -29,35 +29,35 @@ const restoredReason = "restored from the workflow's result"
 
 // CheckLedger is what the reconciler needs of the ledger.
 type CheckLedger interface {
-	ClaimChecks(ctx context.Context, leastAge time.Duration, most int) ([]earmark.Check, error)
+	ClaimChecks(ctx context.Context, leastAge time.Duration, limit int) ([]earmark.Check, error)
 	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
 	// MarkGuarded takes the mark of an orphan from those that have it.
 	MarkGuarded(ctx context.Context, ids []string) error
-	Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error)
+	Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error)
 }
 
-// Guardians is what the reconciler needs of Temporal.
-type Guardians interface {
+// WorkflowStore is what the reconciler needs of Temporal.
+type WorkflowStore interface {
 	// Open lists those of the workflows that Temporal's visibility has as open. It may
 	// lag behind, so that a workflow which it leaves out need not be closed.
 	Open(ctx context.Context, workflowIDs []string) (map[string]bool, error)
 	// Status describes the reservation's latest workflow; the error is a
 	// serviceerror.NotFound when there is none.
 	Status(ctx context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error)
-	// Ending is how the reservation's latest workflow says that it left it; zero when
+	// Result is how the reservation's latest workflow says that it left it; zero when
 	// that workflow is open, or did not end by itself.
-	Ending(ctx context.Context, workflowID string) (Standing, error)
+	Result(ctx context.Context, workflowID string) (Snapshot, error)
 	// Refresh tells an open workflow to look at the ledger.
 	Refresh(ctx context.Context, workflowID string) error
 	// Adopt starts a workflow that guards a reservation which exists already.
 	Adopt(ctx context.Context, check earmark.Check) error
 }
 
-// Reconciler finds reservations that lost their guardian, and commits that Postgres
+// Reconciler finds reservations that lost their workflow, and commits that Postgres
 // lost.
 type Reconciler struct {
 	Ledger    CheckLedger
-	Guardians Guardians
+	Workflows WorkflowStore
 	Logger    *slog.Logger
 	// LeastAge is how long ago a reservation must have been looked at; zero means
 	// a minute.
@@ -108,7 +108,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (ReconcileReport, error) {
 }
 
 // suspects leaves out, with one call for all, the open reservations that Temporal
-// lists an open workflow of. One past its expiry stays suspect: its guardian should
+// lists an open workflow of. One past its expiry stays suspect: its workflow should
 // have acted, and a list may be out of date. Without a list all are.
 func (r *Reconciler) suspects(ctx context.Context, checks []earmark.Check, report *ReconcileReport) ([]earmark.Check, error) {
 	workflowIDs := make([]string, 0, len(checks))
@@ -120,7 +120,7 @@ func (r *Reconciler) suspects(ctx context.Context, checks []earmark.Check, repor
 	if len(workflowIDs) == 0 {
 		return checks, nil
 	}
-	open, err := r.Guardians.Open(ctx, workflowIDs)
+	open, err := r.Workflows.Open(ctx, workflowIDs)
 	if err != nil {
 		r.Logger.WarnContext(ctx, "Temporal does not list open workflows; each is looked for.", "error", err)
 		return checks, nil
@@ -142,7 +142,7 @@ func (r *Reconciler) suspects(ctx context.Context, checks []earmark.Check, repor
 // closed counts as gone: a fault of Temporal ends the run.
 func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *ReconcileReport) error {
 	report.Checked++
-	status, err := r.Guardians.Status(ctx, check.WorkflowID)
+	status, err := r.Workflows.Status(ctx, check.WorkflowID)
 	var notFound *serviceerror.NotFound
 	missing := errors.As(err, &notFound)
 	if err != nil && !missing {
@@ -164,14 +164,14 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 		if err := r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, true, false); err != nil {
 			return err
 		}
-		if err := r.Guardians.Adopt(ctx, check); err != nil { // mutation: adopt-orphans
+		if err := r.Workflows.Adopt(ctx, check); err != nil { // mutation: adopt-orphans
 			return err
 		}
 		report.Adopted++
 		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, false)
 	case guarded: // settled past its workflow
 		report.Refreshed++
-		if err := r.Guardians.Refresh(ctx, check.WorkflowID); err != nil && !errors.As(err, &notFound) { // mutation: notify-settled
+		if err := r.Workflows.Refresh(ctx, check.WorkflowID); err != nil && !errors.As(err, &notFound) { // mutation: notify-settled
 			return err
 		}
 		return nil // the next look tells whether it has closed
@@ -196,13 +196,13 @@ func mayLackUsage(check earmark.Check) bool {
 // backup: the workflow of this very row has closed with usage that the row does
 // not have. A later row under the same id is not meant.
 func (r *Reconciler) restore(ctx context.Context, check earmark.Check, report *ReconcileReport) (bool, error) {
-	ending, err := r.Guardians.Ending(ctx, check.WorkflowID)
-	if err != nil || ending.Usage == nil || ending.CreatedAt == nil || !ending.CreatedAt.Equal(check.CreatedAt) { // mutation: same-row
+	known, err := r.Workflows.Result(ctx, check.WorkflowID)
+	if err != nil || known.Usage == nil || known.CreatedAt == nil || !known.CreatedAt.Equal(check.CreatedAt) { // mutation: same-row
 		return false, err
 	}
-	result, err := r.Ledger.Commit(ctx, earmark.Settlement{
+	result, err := r.Ledger.Commit(ctx, earmark.Transition{
 		ID: check.ID, Tenant: check.Tenant, Actor: earmark.ActorWorkflow, Reason: restoredReason,
-	}, ending.Usage)
+	}, known.Usage)
 	if err != nil {
 		return false, err
 	}

@@ -31,12 +31,12 @@ type world struct {
 	lists   int
 	guarded []string
 
-	endings   map[string]Standing // by workflow id
+	endings   map[string]Snapshot // by workflow id
 	commits   []string
 	committed earmark.Outcome // of every commit; none is not to be committed
 }
 
-func (w *world) ClaimChecks(_ context.Context, leastAge time.Duration, most int) ([]earmark.Check, error) {
+func (w *world) ClaimChecks(_ context.Context, leastAge time.Duration, limit int) ([]earmark.Check, error) {
 	w.claims++
 	if leastAge != time.Minute {
 		return nil, fmt.Errorf("the least age is %s", leastAge)
@@ -44,7 +44,7 @@ func (w *world) ClaimChecks(_ context.Context, leastAge time.Duration, most int)
 	if err := w.faults["claim"]; err != nil {
 		return nil, err
 	}
-	n := min(most, len(w.checks))
+	n := min(limit, len(w.checks))
 	claimed := w.checks[:n]
 	w.checks = w.checks[n:]
 	return claimed, nil
@@ -71,13 +71,13 @@ func (w *world) Open(_ context.Context, workflowIDs []string) (map[string]bool, 
 	return open, w.faults["list"]
 }
 
-func (w *world) Commit(_ context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
+func (w *world) Commit(_ context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
 	w.commits = append(w.commits, fmt.Sprintf("%s/%s %s by the %s: %s", s.Tenant, s.ID, usage, s.Actor, s.Reason))
 	return earmark.Result{Outcome: w.committed}, w.faults["commit"]
 }
 
-func (w *world) Ending(_ context.Context, workflowID string) (Standing, error) {
-	return w.endings[workflowID], w.faults["ending"]
+func (w *world) Result(_ context.Context, workflowID string) (Snapshot, error) {
+	return w.endings[workflowID], w.faults["result"]
 }
 
 func (w *world) Status(_ context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error) {
@@ -105,7 +105,7 @@ func (w *world) reconcile(t *testing.T) (ReconcileReport, error) {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestActivityEnvironment()
-	r := &Reconciler{Ledger: w, Guardians: w, Logger: slog.New(slog.DiscardHandler)}
+	r := &Reconciler{Ledger: w, Workflows: w, Logger: slog.New(slog.DiscardHandler)}
 	env.RegisterActivity(r)
 	var report ReconcileReport
 	value, err := env.ExecuteActivity(r.Reconcile)
@@ -165,7 +165,7 @@ func TestReconcileRestores(t *testing.T) {
 	t.Parallel()
 	const completed = enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
 	at := time.Date(2024, 5, 6, 7, 8, 9, 123456000, time.UTC)
-	spent := Standing{Outcome: earmark.OutcomeApplied, State: earmark.StateCommitted, Usage: earmark.Amounts{"tokens": 70}, CreatedAt: &at}
+	spent := Snapshot{Outcome: earmark.OutcomeApplied, State: earmark.StateCommitted, Usage: earmark.Amounts{"tokens": 70}, CreatedAt: &at}
 	otherRow := spent
 	otherRow.CreatedAt = new(at.Add(time.Microsecond))
 	adopted := ReconcileReport{Checked: 1, Orphans: 1, Adopted: 1}
@@ -174,7 +174,7 @@ func TestReconcileRestores(t *testing.T) {
 		state    earmark.State
 		onExpiry earmark.OnExpiry
 		status   enumspb.WorkflowExecutionStatus
-		ending   Standing
+		ending   Snapshot
 		outcome  earmark.Outcome
 		report   ReconcileReport
 		commits  int
@@ -187,7 +187,7 @@ func TestReconcileRestores(t *testing.T) {
 		"committed, and never an estimate": {earmark.StateCommitted, earmark.OnExpiryRelease, completed, spent, "", ReconcileReport{Checked: 1}, 0},
 		"released since":                   {earmark.StateReleased, earmark.OnExpiryRelease, completed, spent, "", ReconcileReport{Checked: 1}, 0},
 		"another row under the id":         {earmark.StateHeld, earmark.OnExpiryRelease, completed, otherRow, "", adopted, 0},
-		"nothing was spent":                {earmark.StateHeld, earmark.OnExpiryRelease, completed, Standing{State: earmark.StateReleased}, "", adopted, 0},
+		"nothing was spent":                {earmark.StateHeld, earmark.OnExpiryRelease, completed, Snapshot{State: earmark.StateReleased}, "", adopted, 0},
 		"terminated":                       {earmark.StateHeld, earmark.OnExpiryRelease, terminated, spent, "", adopted, 0},
 		"a policy refuses the overage":     {earmark.StateHeld, earmark.OnExpiryRelease, completed, spent, earmark.OutcomeOverageRejected, adopted, 1},
 	} {
@@ -196,7 +196,7 @@ func TestReconcileRestores(t *testing.T) {
 			claimed := check("a", c.state)
 			claimed.CreatedAt, claimed.Request.OnExpiry = at, c.onExpiry
 			w := &world{checks: []earmark.Check{claimed}, committed: c.outcome,
-				statuses: map[string]enumspb.WorkflowExecutionStatus{claimed.WorkflowID: c.status}, endings: map[string]Standing{claimed.WorkflowID: c.ending}}
+				statuses: map[string]enumspb.WorkflowExecutionStatus{claimed.WorkflowID: c.status}, endings: map[string]Snapshot{claimed.WorkflowID: c.ending}}
 			report, err := w.reconcile(t)
 			require.NoError(t, err)
 			require.Equal(t, c.report, report)
@@ -211,7 +211,7 @@ func TestReconcileRestores(t *testing.T) {
 }
 
 // A list tells of many at once that they are guarded, and of none that it is not:
-// what it leaves out, and what its guardian should have ended, is looked for.
+// what it leaves out, and what its workflow should have ended, is looked for.
 func TestReconcileLooksForWhatIsNotListed(t *testing.T) {
 	t.Parallel()
 	leased := func(id string, state earmark.State, lease time.Duration) earmark.Check {
@@ -295,11 +295,11 @@ func TestReconcileEndsWithAFault(t *testing.T) {
 	_, err = w.reconcile(t)
 	require.ErrorContains(t, err, "away")
 
-	for _, call := range []string{"ending", "commit"} {
+	for _, call := range []string{"result", "commit"} {
 		at := time.Now()
 		w = setup(call, away, earmark.StateHeld, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 		w.checks[0].CreatedAt = at
-		w.endings = map[string]Standing{"reservation-a": {Usage: earmark.Amounts{"tokens": 70}, CreatedAt: &at}}
+		w.endings = map[string]Snapshot{"reservation-a": {Usage: earmark.Amounts{"tokens": 70}, CreatedAt: &at}}
 		_, err = w.reconcile(t)
 		require.ErrorContains(t, err, "away", call)
 		require.Empty(t, w.adopted, "%s: what is not known is looked at again", call)
@@ -332,7 +332,7 @@ func TestReconcileStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	w := &world{checks: []earmark.Check{check("a", earmark.StateHeld)}}
-	r := &Reconciler{Ledger: w, Guardians: w, Logger: slog.New(slog.DiscardHandler)}
+	r := &Reconciler{Ledger: w, Workflows: w, Logger: slog.New(slog.DiscardHandler)}
 	_, err := r.Reconcile(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Empty(t, w.marks)

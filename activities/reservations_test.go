@@ -9,7 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/handoff"
 )
+
+var errAway = errors.New("Postgres is away")
 
 // ledger answers every call with the same, and notes the last one.
 type ledger struct {
@@ -28,23 +31,23 @@ func (l *ledger) Reserve(context.Context, earmark.Admission) (earmark.Result, er
 	return l.answer("reserve")
 }
 
-func (l *ledger) Commit(context.Context, earmark.Settlement, earmark.Amounts) (earmark.Result, error) {
+func (l *ledger) Commit(context.Context, earmark.Transition, earmark.Amounts) (earmark.Result, error) {
 	return l.answer("commit")
 }
 
-func (l *ledger) Release(context.Context, earmark.Settlement) (earmark.Result, error) {
+func (l *ledger) Release(context.Context, earmark.Transition) (earmark.Result, error) {
 	return l.answer("release")
 }
 
-func (l *ledger) GiveBack(context.Context, earmark.Settlement) (earmark.Result, error) {
+func (l *ledger) GiveBack(context.Context, earmark.Transition) (earmark.Result, error) {
 	return l.answer("give back")
 }
 
-func (l *ledger) Expire(context.Context, earmark.Settlement) (earmark.Result, error) {
+func (l *ledger) Expire(context.Context, earmark.Transition) (earmark.Result, error) {
 	return l.answer("expire")
 }
 
-func (l *ledger) Extend(_ context.Context, _ earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+func (l *ledger) Extend(_ context.Context, _ earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	l.ttl = ttl
 	return l.answer("extend")
 }
@@ -63,36 +66,36 @@ func TestActivitiesCallTheLedger(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	created := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
-	for call, activity := range map[string]func(*Reservations) (Standing, error){
-		"reserve": func(r *Reservations) (Standing, error) { return r.Reserve(ctx, earmark.Admission{}) },
-		"commit":  func(r *Reservations) (Standing, error) { return r.Commit(ctx, CommitInput{}) },
-		"release": func(r *Reservations) (Standing, error) { return r.Release(ctx, earmark.Settlement{}) },
-		"give back": func(r *Reservations) (Standing, error) {
-			return r.GiveBack(ctx, earmark.Settlement{})
+	for call, activity := range map[string]func(*Reservations) (Snapshot, error){
+		"reserve": func(r *Reservations) (Snapshot, error) { return r.Reserve(ctx, earmark.Admission{}) },
+		"commit":  func(r *Reservations) (Snapshot, error) { return r.Commit(ctx, CommitInput{}) },
+		"release": func(r *Reservations) (Snapshot, error) { return r.Release(ctx, earmark.Transition{}) },
+		"give back": func(r *Reservations) (Snapshot, error) {
+			return r.GiveBack(ctx, earmark.Transition{})
 		},
-		"expire":  func(r *Reservations) (Standing, error) { return r.Expire(ctx, earmark.Settlement{}) },
-		"extend":  func(r *Reservations) (Standing, error) { return r.Extend(ctx, ExtendInput{TTLSeconds: 90}) },
-		"inspect": func(r *Reservations) (Standing, error) { return r.Inspect(ctx, earmark.Settlement{}) },
-		"charge":  func(r *Reservations) (Standing, error) { return r.Charge(ctx, earmark.Charge{}) },
+		"expire":  func(r *Reservations) (Snapshot, error) { return r.Expire(ctx, earmark.Transition{}) },
+		"extend":  func(r *Reservations) (Snapshot, error) { return r.Extend(ctx, ExtendInput{TTLSeconds: 90}) },
+		"inspect": func(r *Reservations) (Snapshot, error) { return r.Inspect(ctx, earmark.Transition{}) },
+		"charge":  func(r *Reservations) (Snapshot, error) { return r.Charge(ctx, earmark.Charge{}) },
 	} {
 		l := &ledger{result: earmark.Result{Outcome: earmark.OutcomeApplied, RemainingMS: 5, Subject: "tokens",
 			Reservation: &earmark.Reservation{State: earmark.StateHeld, CreatedAt: created}}}
 		r := &Reservations{Ledger: l}
-		standing, err := activity(r)
+		snapshot, err := activity(r)
 		require.NoError(t, err)
 		require.Equal(t, call, l.call)
-		want := Standing{Outcome: earmark.OutcomeApplied, State: earmark.StateHeld, RemainingMS: 5, Subject: "tokens"}
+		want := Snapshot{Outcome: earmark.OutcomeApplied, State: earmark.StateHeld, RemainingMS: 5, Subject: "tokens"}
 		if call == "reserve" || call == "inspect" {
 			want.CreatedAt = &created
 		}
-		require.Equal(t, want, standing, call)
+		require.Equal(t, want, snapshot, call)
 
 		l.result = earmark.Result{Outcome: earmark.OutcomeUnknown}
-		standing, err = activity(r)
+		snapshot, err = activity(r)
 		require.NoError(t, err)
-		require.Equal(t, Standing{Outcome: earmark.OutcomeUnknown}, standing, "%s: no row, no state", call)
+		require.Equal(t, Snapshot{Outcome: earmark.OutcomeUnknown}, snapshot, "%s: no row, no state", call)
 
-		l.err = errors.New("away")
+		l.err = errAway
 		_, err = activity(r)
 		require.ErrorIs(t, err, l.err, call)
 		if call == "extend" {
@@ -104,10 +107,10 @@ func TestActivitiesCallTheLedger(t *testing.T) {
 // Nobody is told of a decision that is not known to be in Postgres.
 func TestReserveAnnounces(t *testing.T) {
 	t.Parallel()
-	l := &ledger{err: errors.New("away"), result: earmark.Result{Outcome: earmark.OutcomeApplied}}
-	r := &Reservations{Ledger: l, Admissions: &Admissions{}}
+	l := &ledger{err: errAway, result: earmark.Result{Outcome: earmark.OutcomeApplied}}
+	r := &Reservations{Ledger: l, Handoff: &handoff.Exchange{}}
 	admission := earmark.Admission{ID: "one"}
-	answer, stop := r.Admissions.Wait(admission)
+	answer, stop := r.Handoff.AwaitDecision(admission)
 	defer stop()
 	_, err := r.Reserve(t.Context(), admission)
 	require.Error(t, err)

@@ -34,7 +34,7 @@ func (s *server) adopt(c *gin.Context) error {
 	return s.answerSettlement(c, settlement.ID, result, false, err)
 }
 
-func (s *server) adoption(ctx context.Context, settlement earmark.Settlement) (result earmark.Result, err error) {
+func (s *server) adoption(ctx context.Context, settlement earmark.Transition) (result earmark.Result, err error) {
 	check, err := s.ledger.Check(ctx, settlement.Tenant, settlement.ID)
 	if err != nil {
 		return result, err
@@ -43,7 +43,7 @@ func (s *server) adoption(ctx context.Context, settlement earmark.Settlement) (r
 		return earmark.Result{Outcome: earmark.OutcomeUnknown}, nil
 	}
 	if check.Open() {
-		guarded, err := s.guard.Guarded(ctx, check.WorkflowID)
+		guarded, err := s.coordinator.Guarded(ctx, check.WorkflowID)
 		if err != nil {
 			return result, err
 		}
@@ -56,14 +56,14 @@ func (s *server) adoption(ctx context.Context, settlement earmark.Settlement) (r
 	if err != nil || !settled(result.Outcome) {
 		return result, err
 	}
-	if err := s.guard.Adopt(ctx, *check); err != nil {
+	if err := s.coordinator.Adopt(ctx, *check); err != nil {
 		return result, err
 	}
 	return s.adopted(ctx, settlement, earmark.OutcomeApplied)
 }
 
 // adopted is the reservation with its guardian, and no orphan any more.
-func (s *server) adopted(ctx context.Context, settlement earmark.Settlement, outcome earmark.Outcome) (earmark.Result, error) {
+func (s *server) adopted(ctx context.Context, settlement earmark.Transition, outcome earmark.Outcome) (earmark.Result, error) {
 	if err := s.ledger.MarkChecked(ctx, settlement.Tenant, settlement.ID, false, false); err != nil {
 		return earmark.Result{}, err
 	}

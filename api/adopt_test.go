@@ -20,7 +20,7 @@ func TestAdopt(t *testing.T) {
 	f := &fake{reservation: held, result: as(earmark.OutcomeApplied, held)}
 	setup(t, f).do("POST", settlePath("adopt"), body).status(http.StatusOK)
 	require.Equal(t, []string{"Check", "Guarded", "Adopt", "Start", "MarkChecked", "Reservation"}, f.names())
-	require.Equal(t, earmark.Settlement{ID: held.ID, Tenant: earmark.DefaultTenant, Actor: "operator:alice", Reason: "terminated by mistake"}, f.calls[2].arg)
+	require.Equal(t, earmark.Transition{ID: held.ID, Tenant: earmark.DefaultTenant, Actor: earmark.OperatorActor("alice"), Reason: "terminated by mistake"}, f.calls[2].arg)
 
 	f = &fake{reservation: held, guarded: true}
 	setup(t, f).do("POST", settlePath("adopt"), "").status(http.StatusOK)
@@ -33,7 +33,7 @@ func TestAdopt(t *testing.T) {
 
 	setup(t, &fake{}).do("POST", settlePath("adopt"), body).problem(http.StatusNotFound, earmark.CodeNotFound)
 
-	f = &fake{reservation: held, guardErr: earmark.Errorf(earmark.CodeUnavailable, "Temporal is away")}
+	f = &fake{reservation: held, coordinatorErr: earmark.Errorf(earmark.CodeUnavailable, "Temporal is away")}
 	setup(t, f).do("POST", settlePath("adopt"), body).problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
 	require.Equal(t, []string{"Check", "Guarded"}, f.names(), "what Temporal does not tell is no finding")
 }

@@ -1,6 +1,6 @@
 // Package api is the HTTP API of Earmark, as openapi.yaml describes it.
 //
-// Handlers read a request strictly, ask the ledger or the guard, and turn the
+// Handlers read a request strictly, ask the ledger or the coordinator, and turn the
 // outcome into an answer. What an error code means in HTTP words is in
 // problem.go and nowhere else.
 package api
@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/lifecycle"
 )
 
 // Ledger is what the API asks of the ledger. An error is a transport fault
@@ -29,20 +30,21 @@ type Ledger interface {
 	// Decide reads whether a request would be admitted now. It changes nothing.
 	Decide(ctx context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error)
 	// Extend moves the expiry of a held reservation to at least ttl from now.
-	Extend(ctx context.Context, settlement earmark.Settlement, ttl time.Duration) (earmark.Result, error)
+	Extend(ctx context.Context, settlement earmark.Transition, ttl time.Duration) (earmark.Result, error)
 	// Charge records usage that has no reservation.
 	Charge(ctx context.Context, charge earmark.Charge) (earmark.Result, error)
 	// Reservation gives nil where there is none.
 	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
 	Reservations(ctx context.Context, tenant string, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error)
-	// Stuck lists what needs somebody to look, troubled and what the ledger knows itself.
-	Stuck(ctx context.Context, tenant string, filter earmark.ReservationFilter, troubled earmark.Troubled) (earmark.Page[earmark.Reservation], error)
+	// Stuck lists what needs somebody to look: what Temporal reports and what the ledger
+	// knows itself.
+	Stuck(ctx context.Context, tenant string, filter earmark.ReservationFilter, reported earmark.StuckIDs) (earmark.Page[earmark.Reservation], error)
 	// Suspects are held reservations whose workflows are worth a look.
-	Suspects(ctx context.Context, tenant string, most int) (ids []string, err error)
+	Suspects(ctx context.Context, tenant string, limit int) (ids []string, err error)
 	// Check is what a new workflow of the reservation needs; nil where there is none.
 	Check(ctx context.Context, tenant, id string) (*earmark.Check, error)
 	// Adopt notes who starts a new workflow for an open reservation, and why.
-	Adopt(ctx context.Context, settlement earmark.Settlement) (earmark.Result, error)
+	Adopt(ctx context.Context, settlement earmark.Transition) (earmark.Result, error)
 	// MarkChecked notes what a look at the reservation's workflow found.
 	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
 	// Known are those of ids that have a row.
@@ -61,17 +63,17 @@ type Ledger interface {
 	Ready(ctx context.Context) error
 }
 
-// Guard runs the workflows of reservations.
-type Guard interface {
+// Coordinator runs the workflows of reservations.
+type Coordinator interface {
 	// Admit reserves inside the reservation's workflow. AdmitBy arrives as the
 	// moment of the preflight by Postgres' clock; Admit adds its own deadline.
 	// An error has CodeAdmissionUnknown or CodeUnavailable.
 	Admit(ctx context.Context, admission earmark.Admission) (earmark.Result, error)
 	// Commit charges usage. accepted means that Postgres is away and Temporal
 	// took the commit durably; result is empty then.
-	Commit(ctx context.Context, settlement earmark.Settlement, usage earmark.Amounts) (result earmark.Result, accepted bool, err error)
+	Commit(ctx context.Context, settlement earmark.Transition, usage earmark.Amounts) (result earmark.Result, accepted bool, err error)
 	// Release gives the amounts back, with accepted as for Commit.
-	Release(ctx context.Context, settlement earmark.Settlement) (result earmark.Result, accepted bool, err error)
+	Release(ctx context.Context, settlement earmark.Transition) (result earmark.Result, accepted bool, err error)
 	// Guarded reports whether an open workflow guards the reservation.
 	Guarded(ctx context.Context, workflowID string) (bool, error)
 	// Adopt starts a workflow that guards a reservation which exists.
@@ -80,19 +82,19 @@ type Guard interface {
 	Ready(ctx context.Context) error
 }
 
-// Options are what New needs. Ledger and Guard are required.
+// Options are what New needs. Ledger and Coordinator are required.
 type Options struct {
-	Ledger Ledger
-	Guard  Guard
-	// Troubles is asked which reservations are stuck for a reason that only Temporal
+	Ledger      Ledger
+	Coordinator Coordinator
+	// StuckFinder finds the reservations that are stuck for a reason that only Temporal
 	// knows; nil leaves those out.
-	Troubles Troubles
+	StuckFinder StuckFinder
 	// UIURL is where Temporal UI answers, such as http://127.0.0.1:8233; empty
 	// leaves ui_url empty. Namespace is "default" when empty.
 	UIURL     string
 	Namespace string
-	// AdmissionDeadline bounds the read before an admission, as it bounds the guard's
-	// work after it; DefaultAdmissionDeadline when zero.
+	// AdmissionDeadline bounds the read before an admission, as it bounds the coordinator's
+	// work after it; lifecycle.DefaultDeadline when zero.
 	AdmissionDeadline time.Duration
 	// Logger is slog.Default() when nil.
 	Logger *slog.Logger
@@ -130,14 +132,14 @@ func Server(addr string, handler http.Handler) *http.Server {
 
 // server is what the handlers share.
 type server struct {
-	ledger    Ledger
-	guard     Guard
-	patience  time.Duration // for the read before an admission
-	uiBase    string        // of one workflow, its id to be added; empty when not configured
-	log       *slog.Logger
-	metrics   *metrics
-	lookout   lookout
-	overviews overviews
+	ledger           Ledger
+	coordinator      Coordinator
+	preflightTimeout time.Duration // for the read before an admission
+	uiBase           string        // of one workflow, its id to be added; empty when not configured
+	log              *slog.Logger
+	metrics          *metrics
+	lookout          lookout
+	overviews        overviews
 }
 
 func init() {
@@ -150,20 +152,20 @@ func New(options Options) http.Handler {
 		options.Logger = slog.Default()
 	}
 	if options.AdmissionDeadline == 0 {
-		options.AdmissionDeadline = DefaultAdmissionDeadline
+		options.AdmissionDeadline = lifecycle.DefaultDeadline
 	}
 	if options.Registry == nil {
 		options.Registry = prometheus.NewRegistry()
 	}
 	s := &server{
-		ledger:    options.Ledger,
-		guard:     options.Guard,
-		patience:  options.AdmissionDeadline,
-		uiBase:    workflowBase(options.UIURL, options.Namespace),
-		log:       options.Logger,
-		metrics:   newMetrics(options.Registry),
-		lookout:   lookout{troubles: options.Troubles, ledger: options.Ledger, log: options.Logger},
-		overviews: overviews{ledger: options.Ledger},
+		ledger:           options.Ledger,
+		coordinator:      options.Coordinator,
+		preflightTimeout: options.AdmissionDeadline,
+		uiBase:           workflowBase(options.UIURL, options.Namespace),
+		log:              options.Logger,
+		metrics:          newMetrics(options.Registry),
+		lookout:          lookout{finder: options.StuckFinder, ledger: options.Ledger, log: options.Logger},
+		overviews:        overviews{ledger: options.Ledger},
 	}
 
 	router := gin.New()

@@ -8,27 +8,27 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// fake is a Ledger and a Guard that answers what a test tells it to and records
+// fake is a Ledger and a Coordinator that answers what a test tells it to and records
 // what it was asked.
 type fake struct {
 	mu    sync.Mutex
 	calls []call
 
-	preflight    earmark.Preflight
-	result       earmark.Result // of everything else that has one
-	accepted     bool
-	reservation  *earmark.Reservation
-	overview     earmark.Overview
-	reservations earmark.Page[earmark.Reservation]
-	budget       *earmark.Budget
-	budgets      earmark.Page[earmark.Budget]
-	entries      earmark.Page[earmark.Entry]
-	suspects     []string
-	known        []string
-	guarded      bool
-	settlement   earmark.Settlement // of the last commit, release or extend
-	err          error
-	guardErr     error
+	preflight      earmark.Preflight
+	result         earmark.Result // of everything else that has one
+	accepted       bool
+	reservation    *earmark.Reservation
+	overview       earmark.Overview
+	reservations   earmark.Page[earmark.Reservation]
+	budget         *earmark.Budget
+	budgets        earmark.Page[earmark.Budget]
+	entries        earmark.Page[earmark.Entry]
+	suspects       []string
+	known          []string
+	guarded        bool
+	settlement     earmark.Transition // of the last commit, release or extend
+	err            error
+	coordinatorErr error
 
 	postgresReady func(context.Context) error
 	temporalReady func(context.Context) error
@@ -44,7 +44,7 @@ type call struct {
 // stuckCall is what Stuck was asked.
 type stuckCall struct {
 	filter   earmark.ReservationFilter
-	troubled earmark.Troubled
+	reported earmark.StuckIDs
 }
 
 func (f *fake) record(name string, arg any) {
@@ -78,7 +78,7 @@ func (f *fake) Decide(_ context.Context, _ string, request earmark.ReservationRe
 	return f.result, f.err
 }
 
-func (f *fake) Extend(_ context.Context, settlement earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+func (f *fake) Extend(_ context.Context, settlement earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	f.settlement = settlement
 	f.record("Extend", ttl)
 	return f.result, f.err
@@ -99,8 +99,8 @@ func (f *fake) Reservations(_ context.Context, _ string, filter earmark.Reservat
 	return f.reservations, f.err
 }
 
-func (f *fake) Stuck(_ context.Context, _ string, filter earmark.ReservationFilter, troubled earmark.Troubled) (earmark.Page[earmark.Reservation], error) {
-	f.record("Stuck", stuckCall{filter, troubled})
+func (f *fake) Stuck(_ context.Context, _ string, filter earmark.ReservationFilter, reported earmark.StuckIDs) (earmark.Page[earmark.Reservation], error) {
+	f.record("Stuck", stuckCall{filter, reported})
 	return f.reservations, f.err
 }
 
@@ -116,7 +116,7 @@ func (f *fake) Check(_ context.Context, tenant, id string) (*earmark.Check, erro
 	return &earmark.Check{ID: id, Tenant: tenant, State: f.reservation.State, WorkflowID: f.reservation.WorkflowID}, f.err
 }
 
-func (f *fake) Adopt(_ context.Context, settlement earmark.Settlement) (earmark.Result, error) {
+func (f *fake) Adopt(_ context.Context, settlement earmark.Transition) (earmark.Result, error) {
 	f.record("Adopt", settlement)
 	return f.result, f.err
 }
@@ -168,37 +168,37 @@ func (f *fake) Overview(_ context.Context, tenant string) (earmark.Overview, err
 	return f.overview, f.err
 }
 
-// fakeGuard is the same fake as a Guard; the two interfaces share the name Ready.
-type fakeGuard struct{ *fake }
+// fakeCoordinator is the same fake as a Coordinator; the two interfaces share the name Ready.
+type fakeCoordinator struct{ *fake }
 
-func (g fakeGuard) Admit(_ context.Context, admission earmark.Admission) (earmark.Result, error) {
+func (g fakeCoordinator) Admit(_ context.Context, admission earmark.Admission) (earmark.Result, error) {
 	g.record("Admit", admission)
-	return g.result, g.guardErr
+	return g.result, g.coordinatorErr
 }
 
-func (g fakeGuard) Commit(_ context.Context, settlement earmark.Settlement, usage earmark.Amounts) (earmark.Result, bool, error) {
+func (g fakeCoordinator) Commit(_ context.Context, settlement earmark.Transition, usage earmark.Amounts) (earmark.Result, bool, error) {
 	g.settlement = settlement
 	g.record("Commit", usage)
-	return g.result, g.accepted, g.guardErr
+	return g.result, g.accepted, g.coordinatorErr
 }
 
-func (g fakeGuard) Release(_ context.Context, settlement earmark.Settlement) (earmark.Result, bool, error) {
+func (g fakeCoordinator) Release(_ context.Context, settlement earmark.Transition) (earmark.Result, bool, error) {
 	g.settlement = settlement
 	g.record("Release", settlement)
-	return g.result, g.accepted, g.guardErr
+	return g.result, g.accepted, g.coordinatorErr
 }
 
-func (g fakeGuard) Guarded(_ context.Context, workflowID string) (bool, error) {
+func (g fakeCoordinator) Guarded(_ context.Context, workflowID string) (bool, error) {
 	g.record("Guarded", workflowID)
-	return g.guarded, g.guardErr
+	return g.guarded, g.coordinatorErr
 }
 
-func (g fakeGuard) Adopt(_ context.Context, check earmark.Check) error {
+func (g fakeCoordinator) Adopt(_ context.Context, check earmark.Check) error {
 	g.record("Start", check)
-	return g.guardErr
+	return g.coordinatorErr
 }
 
-func (g fakeGuard) Ready(ctx context.Context) error {
+func (g fakeCoordinator) Ready(ctx context.Context) error {
 	if g.temporalReady == nil {
 		return nil
 	}

@@ -49,7 +49,7 @@ func (s *server) health(c *gin.Context) error {
 func (s *server) ready(c *gin.Context) error {
 	checks := runChecks(c.Request.Context(), map[string]func(context.Context) error{
 		"postgres": s.ledger.Ready,
-		"temporal": s.guard.Ready,
+		"temporal": s.coordinator.Ready,
 	})
 	away := awayWords(checks)
 	if len(away) == 0 {

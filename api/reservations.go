@@ -46,14 +46,14 @@ func (s *server) reserve(c *gin.Context) error {
 
 func (s *server) admit(c *gin.Context, admission earmark.Admission) (earmark.Result, error) {
 	ctx := c.Request.Context()
-	moment, cancel := context.WithTimeout(ctx, s.patience)
+	preflightCtx, cancel := context.WithTimeout(ctx, s.preflightTimeout)
 	defer cancel()
-	preflight, err := s.ledger.Preflight(moment, admission)
+	preflight, err := s.ledger.Preflight(preflightCtx, admission)
 	if err != nil || preflight.Outcome != earmark.OutcomeApplied {
 		return preflight.Result, err
 	}
 	admission.AdmitBy = preflight.Now
-	return s.guard.Admit(ctx, admission)
+	return s.coordinator.Admit(ctx, admission)
 }
 
 func (s *server) answerAdmission(c *gin.Context, admission earmark.Admission, result earmark.Result, keyed bool) error {
@@ -82,10 +82,10 @@ func replayed(reservation *earmark.Reservation) error {
 	case earmark.StateHeld:
 		return nil
 	case earmark.StateExpired, earmark.StateReview:
-		return standing(earmark.CodeReservationExpired, reservation,
+		return conflictError(earmark.CodeReservationExpired, reservation,
 			"the reservation of this key has expired; use a new key for a new request")
 	}
-	return standing(earmark.CodeAlreadySettled, reservation,
+	return conflictError(earmark.CodeAlreadySettled, reservation,
 		"the reservation of this key is %s; use a new key for a new request", reservation.State)
 }
 
@@ -135,14 +135,14 @@ func denied(decision *earmark.Decision) error {
 	if decision == nil {
 		decision = &earmark.Decision{}
 	}
-	err := earmark.Errorf(earmark.CodeBudgetExceeded, "%s", denialWords(decision))
+	err := earmark.Errorf(earmark.CodeBudgetExceeded, "%s", denialMessage(decision))
 	err.Violations = decision.Violations
 	err.Retryable = decision.Retryable
 	err.RetryAt = decision.RetryAt
 	return err
 }
 
-func denialWords(decision *earmark.Decision) string {
+func denialMessage(decision *earmark.Decision) string {
 	if len(decision.Violations) == 0 {
 		return "the request does not fit into a budget"
 	}
@@ -227,7 +227,7 @@ func stuckQuery(q query) (stuck bool, reason earmark.StuckReason, err error) {
 	if q.values.Has("stuck_reason") {
 		reason = earmark.StuckReason(q.values.Get("stuck_reason"))
 		if !slices.Contains(earmark.StuckReasons, reason) {
-			return false, "", invalidField("stuck_reason", "%q is not allowed; use one of %s", clip(string(reason)), stuckReasonWords())
+			return false, "", invalidField("stuck_reason", "%q is not allowed; use one of %s", clip(string(reason)), stuckReasonList())
 		}
 		if !stuck {
 			return false, "", invalidField("stuck_reason", "needs stuck=true beside it")
@@ -241,7 +241,7 @@ func stuckQuery(q query) (stuck bool, reason earmark.StuckReason, err error) {
 	return stuck, reason, nil
 }
 
-func stuckReasonWords() string {
+func stuckReasonList() string {
 	var words []string
 	for _, reason := range earmark.StuckReasons {
 		words = append(words, string(reason))

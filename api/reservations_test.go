@@ -292,11 +292,11 @@ func TestReserveFaults(t *testing.T) {
 	}{
 		{"Postgres away", &fake{err: earmark.Errorf(earmark.CodeUnavailable, "postgres: %w", errors.New("dial secret-host"))},
 			503, earmark.CodeUnavailable, "1", []string{"Preflight"}},
-		{"Temporal away", &fake{preflight: fits(), guardErr: earmark.Errorf(earmark.CodeUnavailable, "temporal is away")},
+		{"Temporal away", &fake{preflight: fits(), coordinatorErr: earmark.Errorf(earmark.CodeUnavailable, "temporal is away")},
 			503, earmark.CodeUnavailable, "1", []string{"Preflight", "Admit"}},
-		{"no decision", &fake{preflight: fits(), guardErr: unknown},
+		{"no decision", &fake{preflight: fits(), coordinatorErr: unknown},
 			503, earmark.CodeAdmissionUnknown, "2", []string{"Preflight", "Admit"}},
-		{"a bug", &fake{preflight: fits(), guardErr: errors.New("secret-host: nil pointer")},
+		{"a bug", &fake{preflight: fits(), coordinatorErr: errors.New("secret-host: nil pointer")},
 			500, earmark.CodeInternal, "", []string{"Preflight", "Admit"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

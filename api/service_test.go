@@ -18,7 +18,7 @@ import (
 
 func TestHealth(t *testing.T) {
 	t.Parallel()
-	f := &fake{err: errors.New("away"), guardErr: errors.New("away")}
+	f := &fake{err: errors.New("away"), coordinatorErr: errors.New("away")}
 	x := setup(t, f).do("GET", "/healthz", "").status(http.StatusOK)
 	require.JSONEq(t, `{"status":"ok"}`, string(x.body))
 	require.Empty(t, f.calls)

@@ -49,7 +49,7 @@ func (s *server) commit(c *gin.Context) error {
 		return err
 	}
 	started := time.Now()
-	result, taken, err := s.guard.Commit(c.Request.Context(), settlement, body.Usage)
+	result, taken, err := s.coordinator.Commit(c.Request.Context(), settlement, body.Usage)
 	s.metrics.settlement("commit", result.Outcome, taken, err, time.Since(started))
 	return s.answerSettlement(c, settlement.ID, result, taken, err)
 }
@@ -67,7 +67,7 @@ func (s *server) release(c *gin.Context) error {
 		return err
 	}
 	started := time.Now()
-	result, taken, err := s.guard.Release(c.Request.Context(), settlement)
+	result, taken, err := s.coordinator.Release(c.Request.Context(), settlement)
 	s.metrics.settlement("release", result.Outcome, taken, err, time.Since(started))
 	return s.answerSettlement(c, settlement.ID, result, taken, err)
 }
@@ -93,7 +93,7 @@ func (s *server) extend(c *gin.Context) error {
 }
 
 // signBy notes who settles and why. An operator is empty where it is the caller.
-func signBy(settlement *earmark.Settlement, operator, reason string) error {
+func signBy(settlement *earmark.Transition, operator, reason string) error {
 	settlement.Reason = reason
 	if operator != "" {
 		settlement.Actor = earmark.OperatorActor(operator)
@@ -104,9 +104,9 @@ func signBy(settlement *earmark.Settlement, operator, reason string) error {
 	return earmark.ValidateReason(reason)
 }
 
-func settlementOf(c *gin.Context) (earmark.Settlement, error) {
+func settlementOf(c *gin.Context) (earmark.Transition, error) {
 	id, err := reservationID(c)
-	return earmark.Settlement{ID: id, Tenant: earmark.DefaultTenant, Actor: earmark.ActorAPI}, err
+	return earmark.Transition{ID: id, Tenant: earmark.DefaultTenant, Actor: earmark.ActorAPI}, err
 }
 
 func (s *server) answerSettlement(c *gin.Context, id string, result earmark.Result, taken bool, err error) error {
@@ -135,9 +135,9 @@ func notSettled(id string, result earmark.Result) error {
 	case earmark.OutcomeConflict:
 		return conflict(result.Reservation)
 	case earmark.OutcomeExpired:
-		return standing(earmark.CodeReservationExpired, result.Reservation, "the lease of the reservation has run out")
+		return conflictError(earmark.CodeReservationExpired, result.Reservation, "the lease of the reservation has run out")
 	case earmark.OutcomeOverageRejected:
-		return standing(earmark.CodeOverageRejected, result.Reservation,
+		return conflictError(earmark.CodeOverageRejected, result.Reservation,
 			"the usage is more than was reserved and a budget refuses overage; the usage is noted, and the reservation will wait for an operator")
 	case earmark.OutcomeUnitsMismatch:
 		return unitsMismatch(result)
@@ -152,10 +152,10 @@ func conflict(reservation *earmark.Reservation) error {
 		return earmark.Errorf(earmark.CodeAlreadySettled, "the reservation is settled already")
 	}
 	if reservation.State == earmark.StateReleased {
-		return standing(earmark.CodeAlreadySettled, reservation,
+		return conflictError(earmark.CodeAlreadySettled, reservation,
 			"the reservation is released, which is final; charge usage that was spent nevertheless with POST /v1/usage")
 	}
-	return standing(earmark.CodeAlreadySettled, reservation, "the reservation is %s already, and that stands", reservation.State)
+	return conflictError(earmark.CodeAlreadySettled, reservation, "the reservation is %s already, and that stands", reservation.State)
 }
 
 func unitsMismatch(result earmark.Result) error {
@@ -177,8 +177,8 @@ func overflow(field, unit string) error {
 	return invalidField(field, "is too large: with what is reserved and spent it would pass 9,223,372,036,854,775,807")
 }
 
-// standing is an error that shows the reservation as it stands.
-func standing(code earmark.Code, reservation *earmark.Reservation, format string, args ...any) error {
+// conflictError is an error that shows the reservation as it stands.
+func conflictError(code earmark.Code, reservation *earmark.Reservation, format string, args ...any) error {
 	err := earmark.Errorf(code, format, args...)
 	err.Reservation = reservation
 	return err

@@ -41,7 +41,7 @@ func TestSettlementArguments(t *testing.T) {
 	require.Equal(t, earmark.Amounts{"tokens": 0, "requests": 1}, f.last())
 
 	b.do("POST", settlePath("release"), `{"reason":"the model refused"}`).status(http.StatusOK)
-	settlement := earmark.Settlement{ID: testReservationID, Tenant: earmark.DefaultTenant, Actor: earmark.ActorAPI, Reason: "the model refused"}
+	settlement := earmark.Transition{ID: testReservationID, Tenant: earmark.DefaultTenant, Actor: earmark.ActorAPI, Reason: "the model refused"}
 	require.Equal(t, settlement, f.last())
 
 	settlement.Reason = ""
@@ -53,10 +53,10 @@ func TestSettlementArguments(t *testing.T) {
 	b.do("POST", settlePath("extend"), `{"ttl_seconds":60}`).status(http.StatusOK)
 	require.Equal(t, time.Minute, f.last())
 
-	settlement.Actor, settlement.Reason = "operator:alice", "the bill says so"
+	settlement.Actor, settlement.Reason = earmark.OperatorActor("alice"), "the bill says so"
 	for _, call := range []string{`commit {"usage":{"tokens":1},`, `release {`, `extend {"ttl_seconds":60,`} {
 		verb, body, _ := strings.Cut(call, " ")
-		f.settlement = earmark.Settlement{}
+		f.settlement = earmark.Transition{}
 		b.do("POST", settlePath(verb), body+`"operator":"alice","reason":"the bill says so"}`).status(http.StatusOK)
 		require.Equal(t, settlement, f.settlement, verb)
 	}
@@ -118,7 +118,7 @@ func TestSettlementFaults(t *testing.T) {
 	t.Parallel()
 	for _, call := range settleCalls {
 		away := earmark.Errorf(earmark.CodeUnavailable, "postgres: %w", errors.New("secret-host"))
-		x := setup(t, &fake{err: away, guardErr: away}).do("POST", settlePath(call.verb), call.body)
+		x := setup(t, &fake{err: away, coordinatorErr: away}).do("POST", settlePath(call.verb), call.body)
 		p := x.problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
 		require.Equal(t, "1", x.resp.Header.Get("Retry-After"))
 		require.Equal(t, testReservationID, p.ReservationID)

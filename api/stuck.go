@@ -14,52 +14,53 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
 const (
-	// troubleMoment bounds how long Temporal may take to tell of trouble.
-	troubleMoment = 3 * time.Second
-	// troubleFor is how long what Temporal said is told again: many may watch.
-	troubleFor = 2 * time.Second
-	// mostSuspects bounds the reservations whose workflows are described in one look.
-	mostSuspects = 50
+	// findTimeout bounds how long Temporal may take to find stuck workflows.
+	findTimeout = 3 * time.Second
+	// findingsKept is how long a finding is answered again: many may watch.
+	findingsKept = 2 * time.Second
+	// maxSuspects bounds the reservations whose workflows are described in one look.
+	maxSuspects = 50
 )
 
-// Troubles tells what Temporal alone knows of stuck reservations.
-type Troubles interface {
-	// Find looks for trouble, among suspects (workflow ids) too.
-	Find(ctx context.Context, suspects []string) ([]workflows.Trouble, error)
+// StuckFinder finds what only Temporal knows of stuck reservations.
+type StuckFinder interface {
+	// Find finds stuck workflows, among suspects (workflow ids) too.
+	Find(ctx context.Context, suspects []string) ([]workflowstore.StuckWorkflow, error)
 	// Lost describes a reservation that Postgres has lost; nil where there is none.
 	Lost(ctx context.Context, tenant, workflowID string) (*earmark.Reservation, error)
 	// Searches are the queries that find the same in Temporal UI.
 	Searches(now time.Time) []earmark.Search
 }
 
-// lookout asks Temporal for trouble, once for all who ask at the same time.
+// lookout asks Temporal for stuck workflows, once for all who ask at the same time.
 type lookout struct {
-	troubles Troubles
-	ledger   Ledger
-	log      *slog.Logger
+	finder StuckFinder
+	ledger Ledger
+	log    *slog.Logger
 
 	mu    sync.Mutex
 	at    time.Time
-	found map[string]workflows.Trouble // by reservation id
+	found map[string]workflowstore.StuckWorkflow // by reservation id
 	err   error
 }
 
-// look is never older than troubleFor. It goes on when its caller leaves, for
+// look is never older than findingsKept. It goes on when its caller leaves, for
 // others wait for it too.
-func (l *lookout) look(ctx context.Context) (map[string]workflows.Trouble, error) {
+func (l *lookout) look(ctx context.Context) (map[string]workflowstore.StuckWorkflow, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.troubles == nil {
+	if l.finder == nil {
 		return nil, nil
 	}
-	if time.Since(l.at) < troubleFor {
+	if time.Since(l.at) < findingsKept {
 		return l.found, l.err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), troubleMoment)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), findTimeout)
 	defer cancel()
 	l.found, l.err = l.ask(ctx)
 	l.at = time.Now()
@@ -69,18 +70,18 @@ func (l *lookout) look(ctx context.Context) (map[string]workflows.Trouble, error
 	return l.found, l.err
 }
 
-func (l *lookout) ask(ctx context.Context) (map[string]workflows.Trouble, error) {
-	suspects, err := l.ledger.Suspects(ctx, earmark.DefaultTenant, mostSuspects)
+func (l *lookout) ask(ctx context.Context) (map[string]workflowstore.StuckWorkflow, error) {
+	suspects, err := l.ledger.Suspects(ctx, earmark.DefaultTenant, maxSuspects)
 	if err != nil {
 		return nil, err
 	}
 	for i, id := range suspects {
 		suspects[i] = workflows.ReservationWorkflowID(id)
 	}
-	troubles, err := l.troubles.Find(ctx, suspects)
-	found := make(map[string]workflows.Trouble)
-	for _, trouble := range troubles {
-		found[workflows.ReservationOf(trouble.WorkflowID)] = trouble
+	stuck, err := l.finder.Find(ctx, suspects)
+	found := make(map[string]workflowstore.StuckWorkflow)
+	for _, workflow := range stuck {
+		found[workflows.ReservationOf(workflow.WorkflowID)] = workflow
 	}
 	return found, err
 }
@@ -90,18 +91,18 @@ func (l *lookout) ask(ctx context.Context) (map[string]workflows.Trouble, error)
 func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) error {
 	ctx := c.Request.Context()
 	found, lookErr := s.lookout.look(ctx)
-	var troubled earmark.Troubled
-	for id, trouble := range found {
-		switch trouble.Reason {
+	var reported earmark.StuckIDs
+	for id, workflow := range found {
+		switch workflow.Reason {
 		case earmark.StuckTaskFailing:
-			troubled.TaskFailing = append(troubled.TaskFailing, id)
+			reported.TaskFailing = append(reported.TaskFailing, id)
 		case earmark.StuckOrphan:
-			troubled.Unguarded = append(troubled.Unguarded, id)
+			reported.Unguarded = append(reported.Unguarded, id)
 		default:
-			troubled.SettlementFailing = append(troubled.SettlementFailing, id)
+			reported.SettlementFailing = append(reported.SettlementFailing, id)
 		}
 	}
-	page, err := s.ledger.Stuck(ctx, earmark.DefaultTenant, filter, troubled)
+	page, err := s.ledger.Stuck(ctx, earmark.DefaultTenant, filter, reported)
 	if err != nil {
 		return err
 	}
@@ -120,15 +121,15 @@ func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) err
 }
 
 // explain completes what the ledger found with what Temporal said.
-func explain(r *earmark.Reservation, trouble workflows.Trouble) {
+func explain(r *earmark.Reservation, workflow workflowstore.StuckWorkflow) {
 	if r.Stuck == nil {
-		r.Stuck = &earmark.Stuck{Reason: trouble.Reason}
+		r.Stuck = &earmark.Stuck{Reason: workflow.Reason}
 	}
-	if r.Stuck.Reason == trouble.Reason {
-		r.Stuck.Detail = trouble.Detail
-		if trouble.Since != nil {
-			r.Stuck.Since = trouble.Since
-			r.Stuck.AgeSeconds = max(0, int64(time.Since(*trouble.Since).Seconds()))
+	if r.Stuck.Reason == workflow.Reason {
+		r.Stuck.Detail = workflow.Detail
+		if workflow.Since != nil {
+			r.Stuck.Since = workflow.Since
+			r.Stuck.AgeSeconds = max(0, int64(time.Since(*workflow.Since).Seconds()))
 		}
 	}
 	if len(r.RejectedUsage) > 0 && r.Stuck.Detail == "" {
@@ -139,7 +140,7 @@ func explain(r *earmark.Reservation, trouble workflows.Trouble) {
 
 // lost are the reservations whose settlement fails and that Postgres does not know
 // any more. They come on top of the first page, for nothing orders them.
-func (s *server) lost(ctx context.Context, filter earmark.ReservationFilter, found map[string]workflows.Trouble) []earmark.Reservation {
+func (s *server) lost(ctx context.Context, filter earmark.ReservationFilter, found map[string]workflowstore.StuckWorkflow) []earmark.Reservation {
 	if len(found) == 0 {
 		return nil
 	}
@@ -150,11 +151,11 @@ func (s *server) lost(ctx context.Context, filter earmark.ReservationFilter, fou
 	}
 	var lost []earmark.Reservation
 	for _, id := range ids {
-		trouble := found[id]
-		if slices.Contains(known, id) || trouble.Reason == earmark.StuckOrphan || (filter.StuckReason != "" && filter.StuckReason != trouble.Reason) {
+		workflow := found[id]
+		if slices.Contains(known, id) || workflow.Reason == earmark.StuckOrphan || (filter.StuckReason != "" && filter.StuckReason != workflow.Reason) {
 			continue
 		}
-		r, err := s.lookout.troubles.Lost(ctx, earmark.DefaultTenant, trouble.WorkflowID)
+		r, err := s.lookout.finder.Lost(ctx, earmark.DefaultTenant, workflow.WorkflowID)
 		if err == nil && r != nil && covered(r, filter.Scope) {
 			lost = append(lost, *r)
 		}
@@ -169,10 +170,10 @@ func covered(r *earmark.Reservation, scope string) bool {
 
 // searches are the queries for Temporal UI, with their addresses where it has one.
 func (s *server) searches() []earmark.Search {
-	if s.lookout.troubles == nil {
+	if s.lookout.finder == nil {
 		return []earmark.Search{}
 	}
-	searches := s.lookout.troubles.Searches(time.Now())
+	searches := s.lookout.finder.Searches(time.Now())
 	for i := range searches {
 		if s.uiBase != "" {
 			searches[i].URL = strings.TrimSuffix(s.uiBase, "/") + "?query=" + url.QueryEscape(searches[i].Query)

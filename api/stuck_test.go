@@ -11,37 +11,38 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
-// fakeTroubles says what a test tells it to.
-type fakeTroubles struct {
-	found    []workflows.Trouble
+// fakeFinder finds what a test sets.
+type fakeFinder struct {
+	found    []workflowstore.StuckWorkflow
 	suspects []string
 	asked    int
 	err      error
 }
 
-func (f *fakeTroubles) Find(_ context.Context, suspects []string) ([]workflows.Trouble, error) {
+func (f *fakeFinder) Find(_ context.Context, suspects []string) ([]workflowstore.StuckWorkflow, error) {
 	f.asked++
 	f.suspects = suspects
 	return f.found, f.err
 }
 
-func (f *fakeTroubles) Lost(_ context.Context, _, workflowID string) (*earmark.Reservation, error) {
+func (f *fakeFinder) Lost(_ context.Context, _, workflowID string) (*earmark.Reservation, error) {
 	r := reservationIn(earmark.StateHeld)
 	r.ID, r.WorkflowID, r.Lost, r.Budgets = workflows.ReservationOf(workflowID), workflowID, true, nil
 	return r, nil
 }
 
-func (f *fakeTroubles) Searches(now time.Time) []earmark.Search {
-	return (&workflows.Troubles{}).Searches(now)
+func (f *fakeFinder) Searches(now time.Time) []earmark.Search {
+	return (&workflowstore.StuckFinder{}).Searches(now)
 }
 
-func setupTroubles(t *testing.T, f *fake, troubles *fakeTroubles) *bundle {
+func setupFinder(t *testing.T, f *fake, finder *fakeFinder) *bundle {
 	t.Helper()
 	b := setup(t, f)
-	b.handler = New(Options{Ledger: f, Guard: fakeGuard{f}, Troubles: troubles, UIURL: uiURL, Logger: slog.New(slog.DiscardHandler)})
+	b.handler = New(Options{Ledger: f, Coordinator: fakeCoordinator{f}, StuckFinder: finder, UIURL: uiURL, Logger: slog.New(slog.DiscardHandler)})
 	return b
 }
 
@@ -60,18 +61,18 @@ func TestStuckReservationsTellWhyAndWhatToDo(t *testing.T) {
 	since := time.Now().Add(-time.Minute)
 	f := &fake{suspects: []string{overdue.ID}, known: []string{failing.ID},
 		reservations: earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{overdue, orphan, review, failing}}}
-	troubles := &fakeTroubles{found: []workflows.Trouble{
+	finder := &fakeFinder{found: []workflowstore.StuckWorkflow{
 		{WorkflowID: workflows.ReservationWorkflowID(failing.ID), Reason: earmark.StuckSettlementFailing, Since: &since, Detail: "no route to host"},
 		{WorkflowID: workflows.ReservationWorkflowID(lostID), Reason: earmark.StuckSettlementFailing, Detail: "no budget"},
 	}}
-	b := setupTroubles(t, f, troubles)
+	b := setupFinder(t, f, finder)
 	page := decoded[earmark.StuckPage](b.do(http.MethodGet, "/v1/reservations?stuck=true&scope=acme&limit=7", "").status(http.StatusOK))
 
 	require.Empty(t, page.Incomplete)
-	require.Equal(t, []string{workflows.ReservationWorkflowID(overdue.ID)}, troubles.suspects)
+	require.Equal(t, []string{workflows.ReservationWorkflowID(overdue.ID)}, finder.suspects)
 	asked := f.last().(stuckCall)
 	require.Equal(t, earmark.ReservationFilter{Scope: "acme", Stuck: true, Limit: 7}, asked.filter)
-	require.ElementsMatch(t, []string{failing.ID, lostID}, asked.troubled.SettlementFailing)
+	require.ElementsMatch(t, []string{failing.ID, lostID}, asked.reported.SettlementFailing)
 	require.Len(t, page.Data, 5)
 	lost := page.Data[0]
 	require.True(t, lost.Lost)
@@ -90,7 +91,7 @@ func TestStuckReservationsTellWhyAndWhatToDo(t *testing.T) {
 	require.NotEmpty(t, page.Searches)
 
 	b.do(http.MethodGet, "/v1/reservations?stuck=true&stuck_reason=review", "").status(http.StatusOK)
-	require.Equal(t, 1, troubles.asked, "many who watch ask Temporal once")
+	require.Equal(t, 1, finder.asked, "many who watch ask Temporal once")
 	require.Equal(t, earmark.StuckReview, f.last().(stuckCall).filter.StuckReason)
 }
 
@@ -98,7 +99,7 @@ func TestStuckReservationsAreListedWithoutTemporal(t *testing.T) {
 	t.Parallel()
 	r := reservationIn(earmark.StateReview)
 	r.Stuck = &earmark.Stuck{Reason: earmark.StuckReview}
-	b := setupTroubles(t, &fake{reservations: earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{*r}}}, &fakeTroubles{err: errors.New("away")})
+	b := setupFinder(t, &fake{reservations: earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{*r}}}, &fakeFinder{err: errors.New("away")})
 	page := decoded[earmark.StuckPage](b.do(http.MethodGet, "/v1/reservations?stuck=true", "").status(http.StatusOK))
 	require.Len(t, page.Data, 1)
 	require.Contains(t, page.Incomplete, "Temporal did not answer")

@@ -104,8 +104,8 @@ func TestDecide(t *testing.T) {
 func TestListEntries(t *testing.T) {
 	t.Parallel()
 	f := &fake{entries: earmark.Page[earmark.Entry]{Data: []earmark.Entry{
-		{ID: 1, Kind: "reserve", ReservationID: testReservationID, BudgetID: testBudgetID, WindowStart: &testTime, ReservedDelta: 1200, Actor: earmark.ActorWorkflow, CreatedAt: testTime},
-		{ID: 2, Kind: "note", ReservationID: testReservationID, Actor: earmark.ActorAPI, CreatedAt: testTime},
+		{ID: 1, Kind: "reserve", ReservationID: testReservationID, BudgetID: testBudgetID, WindowStart: &testTime, ReservedDelta: 1200, Actor: earmark.ActorWorkflow.String(), CreatedAt: testTime},
+		{ID: 2, Kind: "note", ReservationID: testReservationID, Actor: earmark.ActorAPI.String(), CreatedAt: testTime},
 	}}}
 	b := setup(t, f)
 	x := b.do("GET", "/v1/entries?budget_id="+testBudgetID+"&reservation_id="+testReservationID+"&cursor=c&limit=7", "").status(http.StatusOK)

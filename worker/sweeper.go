@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 )
 
 const (
@@ -12,14 +14,14 @@ const (
 	sweepEvery   = time.Second
 	// sweepBatch bounds how long one call keeps its windows locked.
 	sweepBatch = 100
-	// sweepBreath lets admissions in between two full batches.
-	sweepBreath  = 20 * time.Millisecond
+	// sweepPause lets admissions in between two full batches.
+	sweepPause   = 20 * time.Millisecond
 	sweepTimeout = 10 * time.Second
 )
 
 // SweepLedger is what the sweeper needs of the ledger.
 type SweepLedger interface {
-	Sweep(ctx context.Context, grace time.Duration, most int) ([]string, error)
+	Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error)
 }
 
 // Sweeper expires what no workflow expired in time. It does not depend on
@@ -33,7 +35,7 @@ type Sweeper struct {
 // Run sweeps until ctx is done. It begins one grace after it is started, so that
 // after an outage the workflows come first.
 func (s *Sweeper) Run(ctx context.Context) error {
-	if !sleep(ctx, s.Grace) {
+	if !ctxtime.Sleep(ctx, s.Grace) {
 		return nil
 	}
 	for {
@@ -45,9 +47,9 @@ func (s *Sweeper) Run(ctx context.Context) error {
 		case err != nil:
 			s.Logger.WarnContext(ctx, "The sweeper could not look for overdue reservations.", "error", err)
 		case len(ids) == sweepBatch:
-			pause = sweepBreath
+			pause = sweepPause
 		}
-		if !sleep(ctx, pause) {
+		if !ctxtime.Sleep(ctx, pause) {
 			return nil
 		}
 	}

@@ -70,7 +70,7 @@ func TestSweeperGoesOnAfterAFullBatch(t *testing.T) {
 	t.Parallel()
 	s := &sweeps{answers: []any{sweepBatch, sweepBatch, 1}}
 	g := DefaultGrace
-	require.Equal(t, []time.Duration{g, g + sweepBreath, g + 2*sweepBreath, g + 2*sweepBreath + sweepEvery}, sweep(t, s, g+sweepEvery+time.Second/2))
+	require.Equal(t, []time.Duration{g, g + sweepPause, g + 2*sweepPause, g + 2*sweepPause + sweepEvery}, sweep(t, s, g+sweepEvery+time.Second/2))
 }
 
 func TestSweeperOutlivesErrors(t *testing.T) {

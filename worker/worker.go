@@ -15,6 +15,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/internal/ctxtime"
+	"github.com/earmark-dev/earmark/internal/handoff"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -39,9 +42,9 @@ type Ledger interface {
 
 // Options say what a worker works with.
 type Options struct {
-	Ledger     Ledger
-	Admissions *activities.Admissions // nil where nobody waits in this process
-	Logger     *slog.Logger
+	Ledger  Ledger
+	Handoff *handoff.Exchange // to the coordinator in this process; nil where there is none
+	Logger  *slog.Logger
 	// Grace is how long past its expiry a reservation is left to its workflow.
 	Grace time.Duration
 	// Unindexed leaves the search attributes alone.
@@ -58,9 +61,9 @@ type Worker struct {
 
 // New makes a worker on the task queue of the contract.
 func New(c client.Client, options Options) *Worker {
-	reservations := &activities.Reservations{Ledger: options.Ledger, Admissions: options.Admissions}
+	reservations := &activities.Reservations{Ledger: options.Ledger, Handoff: options.Handoff}
 	reconciler := &activities.Reconciler{
-		Ledger: options.Ledger, Guardians: &workflows.Guardians{Client: c, Unindexed: options.Unindexed}, Logger: options.Logger,
+		Ledger: options.Ledger, Workflows: &workflowstore.Store{Client: c, Unindexed: options.Unindexed}, Logger: options.Logger,
 	}
 	build := func() worker.Worker {
 		w := worker.New(c, workflows.TaskQueue, worker.Options{
@@ -102,7 +105,7 @@ func (w *Worker) keepWorking(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := w.build().Run(interrupt); err != nil {
 			w.logger.WarnContext(ctx, "The worker waits for Temporal.", "error", err)
-			sleep(ctx, retryPause)
+			ctxtime.Sleep(ctx, retryPause)
 		}
 	}
 }
@@ -110,7 +113,7 @@ func (w *Worker) keepWorking(ctx context.Context) {
 // keepSchedule makes the reconciler's schedule, and makes it again should the
 // namespace lose it.
 func (w *Worker) keepSchedule(ctx context.Context) {
-	for pause := time.Duration(0); sleep(ctx, pause); {
+	for pause := time.Duration(0); ctxtime.Sleep(ctx, pause); {
 		pause = schedulePause
 		if err := w.ensureSchedule(ctx); err != nil && ctx.Err() == nil {
 			w.logger.WarnContext(ctx, "The reconciler's schedule was not made; trying again.", "error", err)
@@ -136,15 +139,4 @@ func (w *Worker) ensureSchedule(ctx context.Context) error {
 		return fmt.Errorf("create schedule %s: %w", workflows.ReconcileScheduleID, err)
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

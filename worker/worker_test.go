@@ -19,10 +19,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/activities"
 	"github.com/earmark-dev/earmark/internal/devstack"
 	"github.com/earmark-dev/earmark/internal/devstack/devstacktest"
+	"github.com/earmark-dev/earmark/internal/handoff"
 	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -58,23 +59,23 @@ func (l *ledger) Reserve(ctx context.Context, a earmark.Admission) (earmark.Resu
 	return l.locked(func() (earmark.Result, error) { return l.model.Reserve(ctx, a) })
 }
 
-func (l *ledger) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
+func (l *ledger) Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
 	return l.locked(func() (earmark.Result, error) { return l.model.Commit(ctx, s, usage) })
 }
 
-func (l *ledger) Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *ledger) Release(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.locked(func() (earmark.Result, error) { return l.model.Release(ctx, s) })
 }
 
-func (l *ledger) GiveBack(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *ledger) GiveBack(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.locked(func() (earmark.Result, error) { return l.model.GiveBack(ctx, s) })
 }
 
-func (l *ledger) Expire(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *ledger) Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.locked(func() (earmark.Result, error) { return l.model.Expire(ctx, s) })
 }
 
-func (l *ledger) Extend(ctx context.Context, s earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+func (l *ledger) Extend(ctx context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	return l.locked(func() (earmark.Result, error) { return l.model.Extend(ctx, s, ttl) })
 }
 
@@ -131,7 +132,7 @@ func run(t *testing.T, c client.Client, l Ledger) (stop func()) {
 // runLogged is run with a channel that receives the worker's warnings.
 func runLogged(t *testing.T, c client.Client, l Ledger) (stop func(), warnings <-chan string) {
 	logged := make(chan string, 100)
-	w := New(c, Options{Ledger: l, Logger: slog.New(logChannel{slog.DiscardHandler, logged}), Grace: DefaultGrace, Admissions: &activities.Admissions{}})
+	w := New(c, Options{Ledger: l, Logger: slog.New(logChannel{slog.DiscardHandler, logged}), Grace: DefaultGrace, Handoff: &handoff.Exchange{}})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
@@ -194,11 +195,11 @@ func lifecycle(t *testing.T, c client.Client) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	a := admission()
-	run, err := c.ExecuteWorkflow(ctx, workflows.StartOptions(a, time.Now(), true), workflows.ReservationType,
+	run, err := c.ExecuteWorkflow(ctx, workflowstore.StartOptions(a, time.Now(), true), workflows.ReservationType,
 		workflows.ReservationInput{Admission: a, Unindexed: true})
 	require.NoError(t, err)
 	require.NoError(t, c.SignalWorkflow(ctx, a.WorkflowID, "", workflows.MessageRelease, nil))
-	var ending workflows.Ending
+	var ending workflows.WorkflowResult
 	require.NoError(t, run.Get(ctx, &ending))
 	require.Equal(t, earmark.StateReleased, ending.State)
 }
@@ -263,7 +264,7 @@ func TestScheduleReconciles(t *testing.T) {
 	require.NoError(t, c.ScheduleClient().GetHandle(t.Context(), workflows.ReconcileScheduleID).Trigger(t.Context(), client.ScheduleTriggerOptions{}))
 	require.Eventually(t, func() bool { return len(l.marked()) == 2 }, patience, 50*time.Millisecond, "marked an orphan, then guarded")
 	require.NoError(t, c.SignalWorkflow(t.Context(), a.WorkflowID, "", workflows.MessageRelease, nil))
-	var ending workflows.Ending
+	var ending workflows.WorkflowResult
 	require.NoError(t, c.GetWorkflow(t.Context(), a.WorkflowID, "").Get(t.Context(), &ending))
 	require.Equal(t, earmark.StateReleased, ending.State)
 	require.NoError(t, c.ScheduleClient().GetHandle(t.Context(), workflows.ReconcileScheduleID).Delete(t.Context()))

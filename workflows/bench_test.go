@@ -61,19 +61,19 @@ func (b *bench) exists() {
 	b.input.Adopt = true
 }
 
-func (b *bench) settlement() earmark.Settlement {
-	return earmark.Settlement{ID: b.input.Admission.ID, Tenant: testTenant, Actor: earmark.ActorAPI}
+func (b *bench) settlement() earmark.Transition {
+	return earmark.Transition{ID: b.input.Admission.ID, Tenant: testTenant, Actor: earmark.ActorAPI}
 }
 
 // at runs f that long after the workflow's start.
 func (b *bench) at(after time.Duration, f func()) { b.env.RegisterDelayedCallback(f, after) }
 
 // run executes the workflow to its end.
-func (b *bench) run() (workflows.Ending, error) {
+func (b *bench) run() (workflows.WorkflowResult, error) {
 	b.Helper()
 	b.env.ExecuteWorkflow(workflows.ReservationType, b.input)
 	require.True(b, b.env.IsWorkflowCompleted(), "the workflow is still open")
-	var ending workflows.Ending
+	var ending workflows.WorkflowResult
 	if err := b.env.GetWorkflowError(); err != nil {
 		return ending, err
 	}
@@ -107,7 +107,7 @@ func (b *bench) signalQuietly(name string, payload any) {
 
 // reply is what an update came to.
 type reply struct {
-	standing activities.Standing
+	standing activities.Snapshot
 	accepted bool
 	rejected error
 	err      error
@@ -121,7 +121,7 @@ func (b *bench) update(name string, payload any) *reply {
 		OnReject: func(err error) { r.rejected = err },
 		OnComplete: func(value any, err error) {
 			r.answered, r.err = true, err
-			if standing, ok := value.(activities.Standing); ok {
+			if standing, ok := value.(activities.Snapshot); ok {
 				r.standing = standing
 			}
 		},

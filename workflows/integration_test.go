@@ -18,6 +18,7 @@ import (
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/activities"
 	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -213,7 +214,7 @@ func TestCancelOnTemporal(t *testing.T) {
 // What the reconciler sees of a workflow, and what it does about it.
 func TestGuardians(t *testing.T) {
 	r := onTemporal(t)
-	g := &workflows.Guardians{Client: r.client}
+	g := &workflowstore.Store{Client: r.client}
 	var notFound *serviceerror.NotFound
 	_, err := g.Status(r.ctx, r.admission.WorkflowID)
 	require.ErrorAs(t, err, &notFound)
@@ -225,13 +226,13 @@ func TestGuardians(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, is)
 	}
-	ends := func(want activities.Standing) {
+	ends := func(want activities.Snapshot) {
 		t.Helper()
-		is, err := g.Ending(r.ctx, r.admission.WorkflowID)
+		is, err := g.Result(r.ctx, r.admission.WorkflowID)
 		require.NoError(t, err)
 		require.Equal(t, want, is)
 	}
-	_, err = g.Ending(r.ctx, r.admission.WorkflowID)
+	_, err = g.Result(r.ctx, r.admission.WorkflowID)
 	require.ErrorAs(t, err, &notFound)
 	stop := r.work()
 	created := r.startAndAsk().CreatedAt
@@ -244,17 +245,17 @@ func TestGuardians(t *testing.T) {
 		}, 10*time.Second, 50*time.Millisecond)
 	}
 	lists(map[string]bool{r.admission.WorkflowID: true})
-	ends(activities.Standing{})
+	ends(activities.Snapshot{})
 	r.update(workflows.MessageCommit, used(70))
 	lists(map[string]bool{})
 	r.ends(earmark.OutcomeApplied, earmark.StateCommitted)
 	status(enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
-	ends(activities.Standing{Outcome: earmark.OutcomeApplied, State: earmark.StateCommitted, Usage: used(70).Usage, CreatedAt: created})
+	ends(activities.Snapshot{Outcome: earmark.OutcomeApplied, State: earmark.StateCommitted, Usage: used(70).Usage, CreatedAt: created})
 	r.ledger.lose()
 	r.startAndAsk() // the id of a closed workflow may be used again
 	require.NoError(t, r.client.TerminateWorkflow(r.ctx, r.admission.WorkflowID, "", "test"))
 	status(enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED)
-	ends(activities.Standing{})
+	ends(activities.Snapshot{})
 	r.holds(100, 0)
 	stop()
 
@@ -265,7 +266,7 @@ func TestGuardians(t *testing.T) {
 	require.NoError(t, g.Adopt(r.ctx, check), "one that is open is as good")
 	status(enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING)
 	require.NoError(t, g.Refresh(r.ctx, r.admission.WorkflowID))
-	ends(activities.Standing{}) // it is open
+	ends(activities.Snapshot{}) // it is open
 	started := r.history()[0].GetWorkflowExecutionStartedEventAttributes()
 	require.Equal(t, workflows.TaskQueue, started.GetTaskQueue().GetName())
 	require.Len(t, started.GetSearchAttributes().GetIndexedFields(), 3)
@@ -344,7 +345,7 @@ func TestFloodOfSignals(t *testing.T) {
 	}
 	r.holds(100, 0)
 	require.Equal(t, earmark.StateCommitted, r.update(workflows.MessageCommit, used(70)).State)
-	var ending workflows.Ending
+	var ending workflows.WorkflowResult
 	require.NoError(t, first.Get(r.ctx, &ending), "whoever waits for the first run hears of the end")
 	require.Equal(t, earmark.StateCommitted, ending.State)
 	r.holds(0, 70)

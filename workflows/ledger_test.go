@@ -161,7 +161,7 @@ func (l *fakeLedger) do(ctx context.Context, verb string, f func() (earmark.Resu
 	return f()
 }
 
-func (l *fakeLedger) settle(ctx context.Context, verb string, s earmark.Settlement, f func() (earmark.Result, error)) (earmark.Result, error) {
+func (l *fakeLedger) settle(ctx context.Context, verb string, s earmark.Transition, f func() (earmark.Result, error)) (earmark.Result, error) {
 	return l.do(ctx, verb, func() (earmark.Result, error) {
 		l.reasons[verb] = s.Reason
 		return f()
@@ -175,23 +175,23 @@ func (l *fakeLedger) Reserve(ctx context.Context, a earmark.Admission) (earmark.
 	})
 }
 
-func (l *fakeLedger) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
+func (l *fakeLedger) Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
 	return l.settle(ctx, "commit", s, func() (earmark.Result, error) { return l.model.Commit(ctx, s, usage) })
 }
 
-func (l *fakeLedger) Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *fakeLedger) Release(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.settle(ctx, "release", s, func() (earmark.Result, error) { return l.model.Release(ctx, s) })
 }
 
-func (l *fakeLedger) GiveBack(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *fakeLedger) GiveBack(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.settle(ctx, "give back", s, func() (earmark.Result, error) { return l.model.GiveBack(ctx, s) })
 }
 
-func (l *fakeLedger) Expire(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *fakeLedger) Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.settle(ctx, "expire", s, func() (earmark.Result, error) { return l.model.Expire(ctx, s) })
 }
 
-func (l *fakeLedger) Extend(ctx context.Context, s earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+func (l *fakeLedger) Extend(ctx context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	return l.settle(ctx, "extend", s, func() (earmark.Result, error) { return l.model.Extend(ctx, s, ttl) })
 }
 

@@ -14,8 +14,8 @@ import (
 // message is one signal or update that asks for a transition.
 type message struct {
 	name   string
-	apply  func(workflow.Context) activities.Standing
-	answer activities.Standing
+	apply  func(workflow.Context) activities.Snapshot
+	answer activities.Snapshot
 	done   bool
 }
 
@@ -83,7 +83,7 @@ func (r *reservation) setup(ctx workflow.Context) error {
 		listen(ctx, SignalExtend, r.onExtend),
 		listen(ctx, SignalRefresh, func(any) (*message, error) { return &message{name: SignalRefresh, apply: r.inspect}, nil }),
 	}
-	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryReservation, func() (View, error) { return r.view(), nil },
+	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryReservation, func() (QueryResult, error) { return r.queryResult(), nil },
 		workflow.QueryHandlerOptions{Description: "Where the reservation stands, as the workflow knows it."}); err != nil {
 		return err
 	}
@@ -132,10 +132,10 @@ func decode(raw converter.RawValue, target any) error {
 // handleUpdate lets an update ask for a transition and answers what came of it.
 // Its validator refuses a bad payload before anything is written to the history.
 func handleUpdate[T any](ctx workflow.Context, r *reservation, name, description string, accept func(T) (*message, error)) error {
-	handler := func(ctx workflow.Context, payload T) (activities.Standing, error) {
+	handler := func(ctx workflow.Context, payload T) (activities.Snapshot, error) {
 		m, err := accept(payload)
 		if err != nil {
-			return activities.Standing{}, err
+			return activities.Snapshot{}, err
 		}
 		r.inbox.messages = append(r.inbox.messages, m)
 		err = workflow.Await(detached(ctx), func() bool { return m.done })
@@ -150,8 +150,8 @@ func handleUpdate[T any](ctx workflow.Context, r *reservation, name, description
 	})
 }
 
-// apply makes the transition that a message asks for, and answers it.
-func (r *reservation) apply(ctx workflow.Context, m *message) {
+// handle makes the transition that a message asks for, and answers it.
+func (r *reservation) handle(ctx workflow.Context, m *message) {
 	m.answer = m.apply(ctx)
 	m.done = true
 }
@@ -160,7 +160,7 @@ func (r *reservation) onCommit(payload CommitMessage) (*message, error) {
 	if err := cmp.Or(earmark.ValidateUsage(payload.Usage), validateBy(payload.Operator, payload.Reason)); err != nil {
 		return nil, err
 	}
-	return &message{name: MessageCommit, apply: func(ctx workflow.Context) activities.Standing {
+	return &message{name: MessageCommit, apply: func(ctx workflow.Context) activities.Snapshot {
 		settlement := r.settlementBy(payload.Operator, payload.Reason)
 		settlement.Attempt = payload.Attempt
 		return r.commit(ctx, settlement, payload.Usage)
@@ -171,7 +171,7 @@ func (r *reservation) onRelease(payload ReleaseMessage) (*message, error) {
 	if err := validateBy(payload.Operator, payload.Reason); err != nil {
 		return nil, err
 	}
-	return &message{name: MessageRelease, apply: func(ctx workflow.Context) activities.Standing {
+	return &message{name: MessageRelease, apply: func(ctx workflow.Context) activities.Snapshot {
 		if payload.Operator != "" {
 			return r.giveBack(ctx, r.settlementBy(payload.Operator, payload.Reason))
 		}
@@ -183,7 +183,7 @@ func (r *reservation) onExtend(payload ExtendMessage) (*message, error) {
 	if err := cmp.Or(earmark.ValidateTTL(payload.TTLSeconds), validateBy(payload.Operator, payload.Reason)); err != nil {
 		return nil, err
 	}
-	return &message{name: SignalExtend, apply: func(ctx workflow.Context) activities.Standing {
+	return &message{name: SignalExtend, apply: func(ctx workflow.Context) activities.Snapshot {
 		return r.extend(ctx, r.settlementBy(payload.Operator, payload.Reason), payload.TTLSeconds)
 	}}, nil
 }
@@ -197,7 +197,7 @@ func validateBy(operator, reason string) error {
 
 // settlementBy names who sent a message, and why: a person, or else the caller,
 // for whom the workflow acts.
-func (r *reservation) settlementBy(operator, reason string) earmark.Settlement {
+func (r *reservation) settlementBy(operator, reason string) earmark.Transition {
 	settlement := r.settlement(reason)
 	if operator != "" {
 		settlement.Actor = earmark.OperatorActor(operator)
@@ -207,16 +207,16 @@ func (r *reservation) settlementBy(operator, reason string) earmark.Settlement {
 
 // answerAdmission waits for the decision. Whoever asks with another request under
 // the same id learns that, and not the decision on somebody else's.
-func (r *reservation) answerAdmission(ctx workflow.Context, payload AdmissionMessage) (activities.Standing, error) {
+func (r *reservation) answerAdmission(ctx workflow.Context, payload AdmissionMessage) (activities.Snapshot, error) {
 	if payload.RequestHash != r.Admission.RequestHash {
-		return activities.Standing{Outcome: earmark.OutcomeMismatch}, nil
+		return activities.Snapshot{Outcome: earmark.OutcomeMismatch}, nil
 	}
 	err := workflow.Await(detached(ctx), func() bool { return r.decided })
 	return r.admission, err
 }
 
-func (r *reservation) view() View {
+func (r *reservation) queryResult() QueryResult {
 	request := r.Admission.Request
-	return View{ReservationID: r.Admission.ID, Scopes: request.Scopes, Amounts: request.Amounts, OnExpiry: request.OnExpiry,
-		Standing: r.standing, Pending: len(r.inbox.messages)}
+	return QueryResult{ReservationID: r.Admission.ID, Scopes: request.Scopes, Amounts: request.Amounts, OnExpiry: request.OnExpiry,
+		Snapshot: r.snapshot, Pending: len(r.inbox.messages)}
 }

@@ -24,8 +24,8 @@ const (
 	SignalExtend  = "extend"  // {"ttl_seconds": 300}
 	SignalRefresh = "refresh" // no payload: look at the ledger again
 	// Query and update.
-	QueryReservation = "reservation" // answers a View
-	UpdateAdmission  = "admission"   // {"request_hash": "…"} answers an activities.Standing
+	QueryReservation = "reservation" // answers a QueryResult
+	UpdateAdmission  = "admission"   // {"request_hash": "…"} answers an activities.Snapshot
 )
 
 // ReservationWorkflowID returns the workflow id of a reservation.
@@ -58,7 +58,7 @@ type CommitMessage struct {
 	Usage    earmark.Amounts `json:"usage"`
 	Operator string          `json:"operator,omitempty"`
 	Reason   string          `json:"reason,omitempty"`
-	// Attempt is the API's, see earmark.Settlement; other senders leave it out.
+	// Attempt is the API's, see earmark.Transition; other senders leave it out.
 	Attempt string `json:"attempt,omitempty"`
 }
 

@@ -24,6 +24,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -152,7 +153,7 @@ func TestRecord(t *testing.T) {
 		"settled_past": func(r *rig) {
 			r.begin()
 			r.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
-				return m.Commit(r.ctx, earmark.Settlement{ID: r.admission.ID, Tenant: testTenant, Actor: earmark.ActorAPI}, used(70).Usage)
+				return m.Commit(r.ctx, earmark.Transition{ID: r.admission.ID, Tenant: testTenant, Actor: earmark.ActorAPI}, used(70).Usage)
 			})
 			r.signal(workflows.SignalRefresh, nil)
 		},
@@ -225,7 +226,7 @@ func address(t *testing.T, name string) string {
 			return false
 		}
 		defer c.Close()
-		_, err = workflows.AddSearchAttributes(context.Background(), c, client.DefaultNamespace)
+		_, err = workflowstore.AddSearchAttributes(context.Background(), c, client.DefaultNamespace)
 		return err == nil
 	}, time.Minute, time.Second)
 	return address

@@ -19,21 +19,21 @@ type ReservationInput struct {
 	Unindexed bool `json:"unindexed,omitempty"`
 }
 
-// View is what the query "reservation" answers.
-type View struct {
+// QueryResult is what the query "reservation" answers.
+type QueryResult struct {
 	ReservationID string              `json:"reservation_id"`
 	Scopes        []string            `json:"scopes"`
 	Amounts       earmark.Amounts     `json:"amounts"`
 	OnExpiry      earmark.OnExpiry    `json:"on_expiry"`
-	Standing      activities.Standing `json:"standing"`
+	Snapshot      activities.Snapshot `json:"standing"`
 	// Pending counts messages that have arrived and are not yet applied.
 	Pending int `json:"pending"`
 }
 
-// Ending is the workflow's result: how the reservation stands, and which request
+// WorkflowResult is the workflow's result: how the reservation stands, and which request
 // that answers, since one id may have been asked for with several.
-type Ending struct {
-	activities.Standing
+type WorkflowResult struct {
+	activities.Snapshot
 	RequestHash string `json:"request_hash"`
 }
 
@@ -44,30 +44,27 @@ const minLease = time.Second
 // commits, releases or expires. Postgres decides every transition; the workflow
 // sees to it that the next one happens. It ends when the reservation is settled,
 // and never before.
-func Reservation(ctx workflow.Context, input ReservationInput) (Ending, error) {
+func Reservation(ctx workflow.Context, input ReservationInput) (WorkflowResult, error) {
 	r := &reservation{ReservationInput: input}
 	if err := r.setup(ctx); err != nil {
-		return Ending{}, err
+		return WorkflowResult{}, err
 	}
 	err := r.run(ctx)
-	return r.ending(), err
+	return r.result(), err
 }
 
 // reservation is the state of one Reservation workflow. The ledger's calls are in
-// settle.go, the messages in messages.go, what people see in display.go.
+// settle.go, the messages in messages.go.
 type reservation struct {
 	ReservationInput
+	display
 	inbox     inbox
-	admission activities.Standing // the decision on the admission
-	standing  activities.Standing // the ledger's last answer
+	admission activities.Snapshot // the decision on the admission
+	snapshot  activities.Snapshot // the ledger's last answer
 	admitted  bool                // a row exists, or existed before Postgres lost it
 	createdAt time.Time           // of the reservation, by Postgres' clock
 	decided   bool                // the admission has its decision
-	indexed   string              // what the search attribute says
 	lease     workflow.Future     // fires when the lease may have run out
-	expiresAt time.Time           // about when, for people
-	failing   string              // the call that the ledger does not answer, for people
-	failure   string              // why
 }
 
 // run reads like the state diagram. Completions that have arrived come before the
@@ -85,9 +82,9 @@ func (r *reservation) run(ctx workflow.Context) error {
 		r.show(ctx)
 		switch {
 		case !r.inbox.empty(): // mutation: messages-before-timer
-			r.apply(ctx, r.inbox.next())
+			r.handle(ctx, r.inbox.next())
 		case !r.open():
-			if r.leave(ctx) {
+			if r.drain(ctx) {
 				return cancelled
 			}
 		case ctx.Err() != nil:
@@ -97,8 +94,8 @@ func (r *reservation) run(ctx workflow.Context) error {
 		case r.leaseOver():
 			r.expire(ctx)
 		case workflow.GetInfo(ctx).GetContinueAsNewSuggested(): // mutation: continue-as-new
-			if r.leave(ctx) {
-				return r.goOn(ctx)
+			if r.drain(ctx) {
+				return r.continueAsNew(ctx)
 			}
 		default:
 			r.await(ctx)
@@ -106,25 +103,25 @@ func (r *reservation) run(ctx workflow.Context) error {
 	}
 }
 
-// ending is what the workflow leaves behind. With usage that it knows to be charged
+// result is what the workflow leaves behind. With usage that it knows to be charged
 // goes which row that is of, for the reconciler to charge it again after the
 // restore of a backup.
-func (r *reservation) ending() Ending {
-	ending := Ending{Standing: r.standing, RequestHash: r.Admission.RequestHash}
-	if ending.Usage != nil && !r.createdAt.IsZero() {
-		ending.CreatedAt = &r.createdAt
+func (r *reservation) result() WorkflowResult {
+	result := WorkflowResult{Snapshot: r.snapshot, RequestHash: r.Admission.RequestHash}
+	if result.Usage != nil && !r.createdAt.IsZero() {
+		result.CreatedAt = &r.createdAt
 	}
-	return ending
+	return result
 }
 
 // open reports whether budget is set aside.
 func (r *reservation) open() bool {
-	return r.standing.State == earmark.StateHeld || r.standing.State == earmark.StateReview
+	return r.snapshot.State == earmark.StateHeld || r.snapshot.State == earmark.StateReview
 }
 
 // leaseOver reports whether the lease may have run out.
 func (r *reservation) leaseOver() bool {
-	return r.standing.State == earmark.StateHeld && r.lease.IsReady()
+	return r.snapshot.State == earmark.StateHeld && r.lease.IsReady()
 }
 
 // await waits for a message, the end of the lease, or a cancellation.
@@ -133,18 +130,18 @@ func (r *reservation) await(ctx workflow.Context) {
 	_ = workflow.Await(ctx, func() bool { return r.inbox.waiting() || r.leaseOver() })
 }
 
-// leave waits until every handler has answered. It is false when more has come
+// drain waits until every handler has answered. It is false when more has come
 // meanwhile, which is to be applied first.
-func (r *reservation) leave(ctx workflow.Context) bool {
+func (r *reservation) drain(ctx workflow.Context) bool {
 	// A detached context is never cancelled, so there is no error.
 	_ = workflow.Await(detached(ctx), func() bool { return r.inbox.waiting() || workflow.AllHandlersFinished(ctx) })
 	r.inbox.collect()      // mutation: drain-before-end
 	return r.inbox.empty() // mutation: drain-before-end
 }
 
-// goOn continues with an empty history. A lease that is extended every 30 s for 7
+// continueAsNew continues with an empty history. A lease that is extended every 30 s for 7
 // days costs some 120,000 events; Temporal ends a workflow at 51,200.
-func (r *reservation) goOn(ctx workflow.Context) error {
+func (r *reservation) continueAsNew(ctx workflow.Context) error {
 	next := r.ReservationInput
 	next.Adopt = true
 	return workflow.NewContinueAsNewError(ctx, ReservationType, next)
@@ -153,11 +150,11 @@ func (r *reservation) goOn(ctx workflow.Context) error {
 // arm sets the lease's timer to what Postgres says remains. No clocks are
 // subtracted, so it does not matter how far they are apart.
 func (r *reservation) arm(ctx workflow.Context) {
-	if r.standing.State != earmark.StateHeld {
+	if r.snapshot.State != earmark.StateHeld {
 		return
 	}
-	remaining := max(time.Duration(r.standing.RemainingMS)*time.Millisecond, minLease)
-	r.lease = workflow.NewTimerWithOptions(detached(ctx), remaining, workflow.TimerOptions{Summary: r.leaseUntil(ctx, remaining)})
+	remaining := max(time.Duration(r.snapshot.RemainingMS)*time.Millisecond, minLease)
+	r.lease = workflow.NewTimerWithOptions(detached(ctx), remaining, workflow.TimerOptions{Summary: r.showLease(ctx, remaining)})
 }
 
 // detached returns a context that a cancellation does not reach, for whatever

@@ -302,7 +302,7 @@ func TestNotAdmitted(t *testing.T) {
 		b.ledger.budget.Enforcement = earmark.EnforcementSoft
 		b.ledger.lose()
 		b.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
-			return m.Charge(t.Context(), earmark.Charge{ID: "one", Tenant: testTenant, Actor: "test",
+			return m.Charge(t.Context(), earmark.Charge{ID: "one", Tenant: testTenant, Actor: earmark.OperatorActor("test"),
 				Request: earmark.UsageRequest{Scopes: []string{testScope}, Amounts: earmark.Amounts{testUnit: math.MaxInt64}}})
 		})
 		b.ends(earmark.OutcomeOverflow, "")
@@ -454,7 +454,7 @@ func TestHeldAgainAfterReview(t *testing.T) {
 func TestOverflowOnCommit(t *testing.T) {
 	b := setup(t)
 	b.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
-		return m.Charge(t.Context(), earmark.Charge{ID: "one", Tenant: testTenant, Actor: "test",
+		return m.Charge(t.Context(), earmark.Charge{ID: "one", Tenant: testTenant, Actor: earmark.OperatorActor("test"),
 			Request: earmark.UsageRequest{Scopes: []string{testScope}, Amounts: earmark.Amounts{testUnit: 10}}})
 	})
 	var refused *reply
@@ -647,10 +647,10 @@ func TestAdmissionUpdate(t *testing.T) {
 
 func TestQuery(t *testing.T) {
 	b := setup(t)
-	query := func() workflows.View {
+	query := func() workflows.QueryResult {
 		value, err := b.env.QueryWorkflow(workflows.QueryReservation)
 		require.NoError(t, err)
-		var view workflows.View
+		var view workflows.QueryResult
 		require.NoError(t, value.Get(&view))
 		return view
 	}
@@ -660,7 +660,7 @@ func TestQuery(t *testing.T) {
 		require.Equal(t, b.input.Admission.Request.Amounts, view.Amounts)
 		require.Equal(t, b.input.Admission.Request.Scopes, view.Scopes)
 		require.Equal(t, earmark.OnExpiryRelease, view.OnExpiry)
-		require.Equal(t, earmark.StateHeld, view.Standing.State)
+		require.Equal(t, earmark.StateHeld, view.Snapshot.State)
 		require.Zero(t, view.Pending)
 		b.ledger.away()
 		b.signal(workflows.SignalRefresh, nil)
@@ -671,7 +671,7 @@ func TestQuery(t *testing.T) {
 		b.ledger.back()
 	})
 	b.ends(earmark.OutcomeApplied, earmark.StateReleased)
-	require.Equal(t, earmark.StateReleased, query().Standing.State)
+	require.Equal(t, earmark.StateReleased, query().Snapshot.State)
 }
 
 func TestAdopt(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/activities"
 	"github.com/earmark-dev/earmark/internal/devstack/devstacktest"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -75,7 +76,7 @@ func (r *rig) work() (stop func()) {
 }
 
 func (r *rig) options() client.StartWorkflowOptions {
-	options := workflows.StartOptions(r.admission, time.Now().Add(r.admission.Request.TTL()), false)
+	options := workflowstore.StartOptions(r.admission, time.Now().Add(r.admission.Request.TTL()), false)
 	options.TaskQueue = r.queue
 	return options
 }
@@ -99,7 +100,7 @@ func eagerly(options *client.StartWorkflowOptions) { options.EnableEagerStart = 
 // startAndAsk starts the workflow and waits for the decision in one call. A task
 // that fails takes the question with it: then it is asked again, as a caller who
 // was told "unknown" does.
-func (r *rig) startAndAsk() activities.Standing {
+func (r *rig) startAndAsk() activities.Snapshot {
 	for {
 		standing, err := r.tryToStartAndAsk()
 		var notReady *serviceerror.WorkflowNotReady
@@ -111,7 +112,7 @@ func (r *rig) startAndAsk() activities.Standing {
 	}
 }
 
-func (r *rig) tryToStartAndAsk() (standing activities.Standing, err error) {
+func (r *rig) tryToStartAndAsk() (standing activities.Snapshot, err error) {
 	handle, err := r.client.UpdateWithStartWorkflow(r.ctx, client.UpdateWithStartWorkflowOptions{
 		StartWorkflowOperation: r.client.NewWithStartWorkflowOperation(r.options(), workflows.ReservationType, r.input()),
 		UpdateOptions: client.UpdateWorkflowOptions{UpdateName: workflows.UpdateAdmission, WaitForStage: client.WorkflowUpdateStageCompleted,
@@ -133,17 +134,17 @@ func (r *rig) signal(name string, payload any) {
 	require.NoError(r, r.client.SignalWorkflow(r.ctx, r.admission.WorkflowID, "", name, payload))
 }
 
-func (r *rig) update(name string, payload any) activities.Standing {
+func (r *rig) update(name string, payload any) activities.Snapshot {
 	handle, err := r.client.UpdateWorkflow(r.ctx, client.UpdateWorkflowOptions{
 		WorkflowID: r.admission.WorkflowID, UpdateName: name, Args: []any{payload}, WaitForStage: client.WorkflowUpdateStageCompleted})
 	require.NoError(r, err)
-	var standing activities.Standing
+	var standing activities.Snapshot
 	require.NoError(r, handle.Get(r.ctx, &standing))
 	return standing
 }
 
-func (r *rig) ending() workflows.Ending {
-	var ending workflows.Ending
+func (r *rig) ending() workflows.WorkflowResult {
+	var ending workflows.WorkflowResult
 	require.NoError(r, r.client.GetWorkflow(r.ctx, r.admission.WorkflowID, "").Get(r.ctx, &ending))
 	return ending
 }

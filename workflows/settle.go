@@ -10,33 +10,33 @@ import (
 	"github.com/earmark-dev/earmark/activities"
 )
 
-// The workflow calls the ledger by a local activity for a moment, since that is
-// one history event and no round trip to Temporal, and then, when Postgres is
-// away, by a regular activity that never gives up.
+// The workflow calls the ledger by a local activity first, which is one history event
+// and no round trip to Temporal. When Postgres does not answer in localTimeout, it calls
+// by a regular activity that never gives up.
 const (
-	momentPerTry      = 1500 * time.Millisecond // above the ledger's lock_timeout
-	momentInAll       = 3 * time.Second         // well below a workflow task's time-out
-	momentTries       = 3
-	patientPerTry     = 10 * time.Second
-	patientFirstPause = 200 * time.Millisecond
-	patientMaxPause   = 10 * time.Second
+	localTryTimeout   = 1500 * time.Millisecond // above the ledger's lock_timeout
+	localTimeout      = 3 * time.Second         // well below a workflow task's time-out
+	localTries        = 3
+	regularTryTimeout = 10 * time.Second
+	regularFirstPause = 200 * time.Millisecond
+	regularMaxPause   = 10 * time.Second
 	// failingAfter is how long a call to the ledger may go on failing before the
 	// search attribute says so.
 	failingAfter = 30 * time.Second
-	// brokenPause spaces the tries when even the patient call ends, which only a
+	// brokenPause spaces the tries when even that call ends, which only a
 	// bug can cause.
 	brokenPause = time.Minute
 )
 
 var local = workflow.LocalActivityOptions{
-	StartToCloseTimeout:    momentPerTry,
-	ScheduleToCloseTimeout: momentInAll,
-	RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 50 * time.Millisecond, BackoffCoefficient: 2, MaximumAttempts: momentTries},
+	StartToCloseTimeout:    localTryTimeout,
+	ScheduleToCloseTimeout: localTimeout,
+	RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 50 * time.Millisecond, BackoffCoefficient: 2, MaximumAttempts: localTries},
 }
 
-var patient = workflow.ActivityOptions{
-	StartToCloseTimeout: patientPerTry,
-	RetryPolicy:         &temporal.RetryPolicy{InitialInterval: patientFirstPause, BackoffCoefficient: 2, MaximumInterval: patientMaxPause}, // mutation: no-attempt-limit
+var untilAnswered = workflow.ActivityOptions{
+	StartToCloseTimeout: regularTryTimeout,
+	RetryPolicy:         &temporal.RetryPolicy{InitialInterval: regularFirstPause, BackoffCoefficient: 2, MaximumInterval: regularMaxPause}, // mutation: no-attempt-limit
 }
 
 // Activities are named by typed nil pointers: only their names are used here.
@@ -47,47 +47,47 @@ var ledger *activities.Reservations
 func (r *reservation) reserve(ctx workflow.Context) {
 	r.Admission.Released = r.inbox.holdsRelease()
 	r.admission = r.call(ctx, "reserve", ledger.Reserve, r.Admission)
-	r.standing = r.admission
+	r.snapshot = r.admission
 	r.decided = true
-	r.admitted = r.standing.State != ""
-	r.born(r.admission)
+	r.admitted = r.snapshot.State != ""
+	r.recordCreation(r.admission)
 	r.arm(ctx) // mutation: order-of-events
 }
 
 // commit charges usage. Usage of a reservation that Postgres has lost, as it is
 // after the restore of a backup, is charged from what the workflow knows itself;
 // so is usage that was accepted while it was not known whether the row exists.
-func (r *reservation) commit(ctx workflow.Context, settlement earmark.Settlement, usage earmark.Amounts) activities.Standing {
-	answer := r.call(ctx, "commit", ledger.Commit, activities.CommitInput{Settlement: settlement, Usage: usage})
+func (r *reservation) commit(ctx workflow.Context, settlement earmark.Transition, usage earmark.Amounts) activities.Snapshot {
+	answer := r.call(ctx, "commit", ledger.Commit, activities.CommitInput{Transition: settlement, Usage: usage})
 	if answer.Outcome == earmark.OutcomeUnknown && (r.admitted || r.admission.Outcome == earmark.OutcomeTooLate) { // mutation: lost-row
 		answer = r.call(ctx, "charge", ledger.Charge, r.lostCharge(usage))
 		r.admitted = true
 	}
-	return r.take(ctx, answer)
+	return r.apply(ctx, answer)
 }
 
-func (r *reservation) release(ctx workflow.Context, reason string) activities.Standing {
-	return r.take(ctx, r.call(ctx, "release", ledger.Release, r.settlement(reason)))
+func (r *reservation) release(ctx workflow.Context, reason string) activities.Snapshot {
+	return r.apply(ctx, r.call(ctx, "release", ledger.Release, r.settlement(reason)))
 }
 
-func (r *reservation) giveBack(ctx workflow.Context, settlement earmark.Settlement) activities.Standing {
-	return r.take(ctx, r.call(ctx, "give back", ledger.GiveBack, settlement))
+func (r *reservation) giveBack(ctx workflow.Context, settlement earmark.Transition) activities.Snapshot {
+	return r.apply(ctx, r.call(ctx, "give back", ledger.GiveBack, settlement))
 }
 
-func (r *reservation) extend(ctx workflow.Context, settlement earmark.Settlement, ttlSeconds int64) activities.Standing {
-	return r.hear(ctx, r.call(ctx, "extend", ledger.Extend, activities.ExtendInput{Settlement: settlement, TTLSeconds: ttlSeconds}))
+func (r *reservation) extend(ctx workflow.Context, settlement earmark.Transition, ttlSeconds int64) activities.Snapshot {
+	return r.observe(ctx, r.call(ctx, "extend", ledger.Extend, activities.ExtendInput{Transition: settlement, TTLSeconds: ttlSeconds}))
 }
 
 // expire applies the expiry policy. The timer is lazy: after an extension it is
 // early, the ledger says so, and it is set again.
 func (r *reservation) expire(ctx workflow.Context) {
-	r.take(ctx, r.call(ctx, "expire", ledger.Expire, r.settlement("the lease ran out")))
+	r.apply(ctx, r.call(ctx, "expire", ledger.Expire, r.settlement("the lease ran out")))
 	r.arm(ctx) // mutation: lazy-timer
 }
 
 // inspect looks where the reservation stands, after somebody else changed it.
-func (r *reservation) inspect(ctx workflow.Context) activities.Standing {
-	return r.hear(ctx, r.call(ctx, "look", ledger.Inspect, r.settlement("")))
+func (r *reservation) inspect(ctx workflow.Context) activities.Snapshot {
+	return r.observe(ctx, r.call(ctx, "look", ledger.Inspect, r.settlement("")))
 }
 
 // guard takes over a reservation that exists, in the place of a lost workflow.
@@ -95,41 +95,41 @@ func (r *reservation) guard(ctx workflow.Context) {
 	r.admitted = true
 	r.admission = r.inspect(ctx)
 	r.decided = true
-	r.born(r.admission)
+	r.recordCreation(r.admission)
 }
 
-// born remembers when the reservation was made: it settles in that window (R7).
-func (r *reservation) born(answer activities.Standing) {
+// recordCreation remembers when the reservation was made: it settles in that window (R7).
+func (r *reservation) recordCreation(answer activities.Snapshot) {
 	if answer.CreatedAt != nil {
 		r.createdAt = *answer.CreatedAt
 	}
 }
 
-// take takes over how the reservation stands from an answer of the ledger.
-func (r *reservation) take(ctx workflow.Context, answer activities.Standing) activities.Standing {
+// apply takes the reservation's state from an answer of the ledger.
+func (r *reservation) apply(ctx workflow.Context, answer activities.Snapshot) activities.Snapshot {
 	if !r.admitted || answer.Outcome == earmark.OutcomeOverflow {
 		return answer // there was nothing, or the call was refused whole: all stands as before
 	}
-	before := r.standing.State
-	r.standing = answer
-	if r.standing.State != before {
+	before := r.snapshot.State
+	r.snapshot = answer
+	if r.snapshot.State != before {
 		r.indexState(ctx)
 		r.arm(ctx)
 	}
 	return answer
 }
 
-// hear is take for calls that settle nothing. To them a row that Postgres has lost
-// is no news: the lease runs on, since usage may come that is to be charged.
-func (r *reservation) hear(ctx workflow.Context, answer activities.Standing) activities.Standing {
+// observe is apply for calls that settle nothing. They ignore that Postgres has lost the
+// row: the lease runs on, since usage may come that is to be charged.
+func (r *reservation) observe(ctx workflow.Context, answer activities.Snapshot) activities.Snapshot {
 	if answer.Outcome == earmark.OutcomeUnknown && r.open() {
 		return answer
 	}
-	return r.take(ctx, answer)
+	return r.apply(ctx, answer)
 }
 
-func (r *reservation) settlement(reason string) earmark.Settlement {
-	return earmark.Settlement{ID: r.Admission.ID, Tenant: r.Admission.Tenant, Actor: earmark.ActorWorkflow, Reason: reason}
+func (r *reservation) settlement(reason string) earmark.Transition {
+	return earmark.Transition{ID: r.Admission.ID, Tenant: r.Admission.Tenant, Actor: earmark.ActorWorkflow, Reason: reason}
 }
 
 func (r *reservation) lostCharge(usage earmark.Amounts) earmark.Charge {
@@ -142,27 +142,27 @@ func (r *reservation) lostCharge(usage earmark.Amounts) earmark.Charge {
 
 // call asks the ledger until it answers. It runs on a detached context: what was
 // begun is resolved even when the workflow is cancelled.
-func (r *reservation) call(ctx workflow.Context, what string, activity, input any) activities.Standing {
+func (r *reservation) call(ctx workflow.Context, what string, activity, input any) activities.Snapshot {
 	ctx = detached(ctx) // mutation: detached
-	var answer activities.Standing
+	var answer activities.Snapshot
 	options := local
 	options.Summary = what
 	err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, options), activity, input).Get(ctx, &answer)
 	for err != nil {
 		workflow.GetLogger(ctx).Warn("The ledger did not answer; trying until it does.", "call", what, "error", err)
-		r.fails(ctx, what, err)
-		if err = r.callPatiently(ctx, what, activity, input, &answer); err != nil {
+		r.showFailure(ctx, what, err)
+		if err = r.callUntilAnswered(ctx, what, activity, input, &answer); err != nil {
 			_ = workflow.Sleep(ctx, brokenPause) // a detached context is never cancelled
 		}
 	}
-	r.fails(ctx, "", nil)
+	r.showFailure(ctx, "", nil)
 	return answer
 }
 
-// callPatiently runs a regular activity with unlimited retries, which Temporal UI
+// callUntilAnswered runs a regular activity with unlimited retries, which Temporal UI
 // shows with its last error, and marks the workflow when that takes long.
-func (r *reservation) callPatiently(ctx workflow.Context, what string, activity, input, answer any) error {
-	options := patient
+func (r *reservation) callUntilAnswered(ctx workflow.Context, what string, activity, input, answer any) error {
+	options := untilAnswered
 	options.Summary = what + ", until the ledger answers"
 	future := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), activity, input)
 	inTime, err := workflow.AwaitWithOptions(ctx, workflow.AwaitOptions{
@@ -183,7 +183,7 @@ func (r *reservation) callPatiently(ctx workflow.Context, what string, activity,
 
 // indexState makes the search attribute say what is worth looking for: review.
 func (r *reservation) indexState(ctx workflow.Context) {
-	if r.standing.State == earmark.StateReview {
+	if r.snapshot.State == earmark.StateReview {
 		r.index(ctx, StateAttributeReview)
 		return
 	}

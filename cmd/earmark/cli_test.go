@@ -124,7 +124,7 @@ func (l *cannedLedger) Decide(context.Context, string, earmark.ReservationReques
 	return l.result, l.err
 }
 
-func (l *cannedLedger) Extend(_ context.Context, _ earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+func (l *cannedLedger) Extend(_ context.Context, _ earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	l.ttl = ttl
 	return l.result, l.err
 }
@@ -146,7 +146,7 @@ func (l *cannedLedger) Reservations(_ context.Context, _ string, f earmark.Reser
 	return pageOf(l.reservations, f.Cursor, f.Limit), l.err
 }
 
-func (l *cannedLedger) Stuck(_ context.Context, _ string, f earmark.ReservationFilter, _ earmark.Troubled) (earmark.Page[earmark.Reservation], error) {
+func (l *cannedLedger) Stuck(_ context.Context, _ string, f earmark.ReservationFilter, _ earmark.StuckIDs) (earmark.Page[earmark.Reservation], error) {
 	return pageOf(l.reservations, f.Cursor, f.Limit), l.err
 }
 
@@ -195,36 +195,36 @@ func pageOf[T any](all []T, cursor string, limit int) earmark.Page[T] {
 	return page
 }
 
-type cannedGuard struct{ ledger *cannedLedger }
+type cannedCoordinator struct{ ledger *cannedLedger }
 
-func (g cannedGuard) Admit(_ context.Context, admission earmark.Admission) (earmark.Result, error) {
+func (g cannedCoordinator) Admit(_ context.Context, admission earmark.Admission) (earmark.Result, error) {
 	return g.ledger.result, g.ledger.err
 }
 
-func (g cannedGuard) Commit(_ context.Context, _ earmark.Settlement, usage earmark.Amounts) (earmark.Result, bool, error) {
+func (g cannedCoordinator) Commit(_ context.Context, _ earmark.Transition, usage earmark.Amounts) (earmark.Result, bool, error) {
 	g.ledger.usage = usage
 	return g.ledger.result, g.ledger.accepted, g.ledger.err
 }
 
-func (g cannedGuard) Release(_ context.Context, settlement earmark.Settlement) (earmark.Result, bool, error) {
+func (g cannedCoordinator) Release(_ context.Context, settlement earmark.Transition) (earmark.Result, bool, error) {
 	g.ledger.reason = settlement.Reason
 	return g.ledger.result, g.ledger.accepted, g.ledger.err
 }
 
-func (g cannedGuard) Guarded(context.Context, string) (bool, error) {
+func (g cannedCoordinator) Guarded(context.Context, string) (bool, error) {
 	return g.ledger.guarded, g.ledger.err
 }
 
-func (g cannedGuard) Adopt(context.Context, earmark.Check) error { return g.ledger.err }
+func (g cannedCoordinator) Adopt(context.Context, earmark.Check) error { return g.ledger.err }
 
-func (g cannedGuard) Ready(context.Context) error { return nil }
+func (g cannedCoordinator) Ready(context.Context) error { return nil }
 
 // serveCanned serves the real API in front of a ledger of canned answers, at an
 // unchanging moment.
 func serveCanned(t *testing.T, ledger *cannedLedger) (url string) {
 	t.Helper()
 	handler := api.New(api.Options{
-		Ledger: ledger, Guard: cannedGuard{ledger}, UIURL: "http://127.0.0.1:8233", Logger: slog.New(slog.DiscardHandler),
+		Ledger: ledger, Coordinator: cannedCoordinator{ledger}, UIURL: "http://127.0.0.1:8233", Logger: slog.New(slog.DiscardHandler),
 	})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Date", now.Format(http.TimeFormat))
@@ -278,9 +278,9 @@ func cannedReservations() []earmark.Reservation {
 func cannedEntries() []earmark.Entry {
 	r, b := reservationNo(0, earmark.StateHeld), budgetNo(0, "", "", 0, 0, 0)
 	return []earmark.Entry{
-		{ID: 1, Kind: "budget", BudgetID: b.ID, Actor: earmark.ActorAPI, Reason: "created with limit 1000", CreatedAt: now.Add(-26 * time.Hour)},
-		{ID: 2, Kind: "reserve", BudgetID: b.ID, ReservationID: r.ID, ReservedDelta: 600, Actor: earmark.ActorWorkflow, CreatedAt: now.Add(-3 * time.Minute)},
-		{ID: 3, Kind: "commit", BudgetID: b.ID, ReservationID: r.ID, ReservedDelta: -600, CommittedDelta: 1_450, Actor: earmark.ActorWorkflow, CreatedAt: now.Add(-5 * time.Second)},
+		{ID: 1, Kind: "budget", BudgetID: b.ID, Actor: earmark.ActorAPI.String(), Reason: "created with limit 1000", CreatedAt: now.Add(-26 * time.Hour)},
+		{ID: 2, Kind: "reserve", BudgetID: b.ID, ReservationID: r.ID, ReservedDelta: 600, Actor: earmark.ActorWorkflow.String(), CreatedAt: now.Add(-3 * time.Minute)},
+		{ID: 3, Kind: "commit", BudgetID: b.ID, ReservationID: r.ID, ReservedDelta: -600, CommittedDelta: 1_450, Actor: earmark.ActorWorkflow.String(), CreatedAt: now.Add(-5 * time.Second)},
 	}
 }
 
@@ -759,7 +759,7 @@ func TestWatchOutlivesTheServer(t *testing.T) {
 	t.Parallel()
 	ledger := &cannedLedger{budgets: cannedBudgets()}
 	var away atomic.Bool
-	handler := api.New(api.Options{Ledger: ledger, Guard: cannedGuard{ledger}, Logger: slog.New(slog.DiscardHandler)})
+	handler := api.New(api.Options{Ledger: ledger, Coordinator: cannedCoordinator{ledger}, Logger: slog.New(slog.DiscardHandler)})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if away.Load() {
 			w.WriteHeader(http.StatusBadGateway)

@@ -14,7 +14,7 @@ import (
 
 	"github.com/earmark-dev/earmark/internal/devstack"
 	"github.com/earmark-dev/earmark/internal/postgres"
-	"github.com/earmark-dev/earmark/workflows"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 )
 
 // stopTimeout bounds how long one child process may take to stop.
@@ -111,7 +111,7 @@ func (d *devSettings) startChildren(ctx context.Context, out io.Writer, died con
 	if d.temporalAddress == "" {
 		group.Go(func() (err error) {
 			attributes := make(map[string]string)
-			for name, kind := range workflows.SearchAttributes() {
+			for name, kind := range workflowstore.SearchAttributes() {
 				attributes[name] = kind.String()
 			}
 			temporal, err = devstack.StartTemporal(groupCtx, devstack.TemporalOptions{

@@ -15,7 +15,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/earmark-dev/earmark/internal/postgres"
-	"github.com/earmark-dev/earmark/workflows"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 )
 
 // attributesTimeout bounds the registration of search attributes.
@@ -71,7 +71,7 @@ func newMigrateStatus() *cobra.Command {
 				return nil
 			}
 			return withTemporal(ctx, s, func(ctx context.Context, c client.Client, namespace string) error {
-				missing, err := workflows.MissingSearchAttributes(ctx, c, namespace)
+				missing, err := workflowstore.MissingSearchAttributes(ctx, c, namespace)
 				if err != nil {
 					return fmt.Errorf("the search attributes of namespace %s: %w", namespace, err)
 				}
@@ -97,7 +97,7 @@ func migrateUp(ctx context.Context, out io.Writer, pool *pgxpool.Pool) error {
 }
 
 func registerAttributes(ctx context.Context, out io.Writer, c client.Client, namespace string) error {
-	added, err := workflows.AddSearchAttributes(ctx, c, namespace)
+	added, err := workflowstore.AddSearchAttributes(ctx, c, namespace)
 	if len(added) > 0 {
 		fmt.Fprintf(out, "registered the search attributes %s in namespace %s\n", strings.Join(added, ", "), namespace)
 	}
@@ -118,8 +118,8 @@ func attributesRefused(namespace string, err error) error {
 		return fmt.Errorf("the search attributes were not registered in namespace %s; try again, or use --without-search-attributes: %w", namespace, err)
 	}
 	var commands strings.Builder
-	for _, name := range sortedKeys(workflows.SearchAttributes()) {
-		fmt.Fprintf(&commands, "\n  temporal operator search-attribute create --namespace %s --name %s --type %s", namespace, name, workflows.SearchAttributes()[name])
+	for _, name := range sortedKeys(workflowstore.SearchAttributes()) {
+		fmt.Fprintf(&commands, "\n  temporal operator search-attribute create --namespace %s --name %s --type %s", namespace, name, workflowstore.SearchAttributes()[name])
 	}
 	return fmt.Errorf("this account may not register search attributes in namespace %s (%w).\n"+
 		"The schema is up to date. Whoever administers Temporal can register them, as below, or on the namespace's page in Temporal Cloud;\n"+

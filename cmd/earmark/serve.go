@@ -12,10 +12,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/earmark-dev/earmark/activities"
 	"github.com/earmark-dev/earmark/api"
+	"github.com/earmark-dev/earmark/internal/handoff"
+	"github.com/earmark-dev/earmark/internal/lifecycle"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/worker"
-	"github.com/earmark-dev/earmark/workflows"
 )
 
 // drainTimeout is how long calls under way may take after a signal to stop.
@@ -61,12 +62,12 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		return fmt.Errorf("the HTTP API cannot listen on %s (choose another with --addr): %w", s.Addr, err)
 	}
 
-	guard := &api.TemporalGuard{Client: p.temporal, Ledger: p.metrics.Ledger, Deadline: s.AdmissionDeadline, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes, Logger: logger}
+	coordinator := &lifecycle.Coordinator{Client: p.temporal, Ledger: p.metrics.Ledger, Deadline: s.AdmissionDeadline, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes, Logger: logger}
 	if !s.WithoutWorker {
-		guard.Admissions = &activities.Admissions{}
+		coordinator.Handoff = &handoff.Exchange{}
 	}
-	troubles := &workflows.Troubles{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
-	handler := api.New(api.Options{Ledger: p.metrics.Ledger, Guard: guard, Troubles: troubles, UIURL: s.UIURL, Namespace: p.namespace, AdmissionDeadline: s.AdmissionDeadline,
+	finder := &workflowstore.StuckFinder{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
+	handler := api.New(api.Options{Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder, UIURL: s.UIURL, Namespace: p.namespace, AdmissionDeadline: s.AdmissionDeadline,
 		Logger: logger, Registry: p.metrics.Registry, Traces: p.traces.Provider()})
 
 	// The worker outlives ctx until the last call is answered.
@@ -74,7 +75,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	defer stopWorker()
 	group, groupCtx := errgroup.WithContext(ctx)
 	if !s.WithoutWorker {
-		w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Admissions: guard.Admissions, Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
+		w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Handoff: coordinator.Handoff, Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
 		group.Go(func() error { return w.Run(workerCtx) })
 	}
 	server := api.Server(s.Addr, handler)
@@ -89,7 +90,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		defer stopWorker()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
-		defer guard.Wait()
+		defer coordinator.Wait()
 		return server.Shutdown(drain)
 	})
 	logger.InfoContext(ctx, "The HTTP API listens.", "address", listener.Addr().String(), "worker", !s.WithoutWorker, "version", version)

@@ -14,7 +14,7 @@ import (
 	temporalconfig "go.temporal.io/sdk/contrib/envconfig"
 	temporallog "go.temporal.io/sdk/log"
 
-	"github.com/earmark-dev/earmark/api"
+	"github.com/earmark-dev/earmark/internal/lifecycle"
 	"github.com/earmark-dev/earmark/internal/tracing"
 	"github.com/earmark-dev/earmark/worker"
 )
@@ -70,7 +70,7 @@ func (s *settings) apiFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&s.AllowNetwork, "allow-unauthenticated-network-access", false,
 		"listen on an address that is not loopback although calls are not authenticated: whoever can reach it can spend every budget (env EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS)")
 	flags.StringVar(&s.UIURL, "ui-url", "", "address of Temporal UI, for the links in answers (env EARMARK_UI_URL)")
-	flags.DurationVar(&s.AdmissionDeadline, "admission-deadline", api.DefaultAdmissionDeadline, "how long a caller waits for a decision at most (env EARMARK_ADMISSION_DEADLINE)")
+	flags.DurationVar(&s.AdmissionDeadline, "admission-deadline", lifecycle.DefaultDeadline, "how long a caller waits for a decision at most (env EARMARK_ADMISSION_DEADLINE)")
 }
 
 func (s *settings) metricsFlags(flags *pflag.FlagSet) {

@@ -121,7 +121,7 @@ func stuckOne(p *sheet, r *earmark.Reservation) {
 		state = ", " + string(r.State)
 	}
 	p.line("%s%s  %s on %s%s", p.paint(string(stuck.Reason), styleOfStuck(stuck.Reason)), age, r.Amounts, clean(strings.Join(r.Scopes, ", ")), state)
-	p.line("  %s", stuck.Reason.Words())
+	p.line("  %s", stuck.Reason.Description())
 	if stuck.Detail != "" {
 		p.line("  %s", p.paint(clean(stuck.Detail), red))
 	}

@@ -58,7 +58,7 @@ func (l *Ledger) Reserve(ctx context.Context, a earmark.Admission) (earmark.Resu
 }
 
 // Commit is counted, and so is what it charges late or beyond the reserved amount.
-func (l *Ledger) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
+func (l *Ledger) Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
 	result, err := l.count("commit", func() (earmark.Result, error) { return l.Ledger.Commit(ctx, s, usage) })
 	if err != nil || result.Outcome != earmark.OutcomeApplied || result.Reservation == nil {
 		return result, err
@@ -73,22 +73,22 @@ func (l *Ledger) Commit(ctx context.Context, s earmark.Settlement, usage earmark
 }
 
 // Release is counted.
-func (l *Ledger) Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *Ledger) Release(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.count("release", func() (earmark.Result, error) { return l.Ledger.Release(ctx, s) })
 }
 
 // GiveBack is counted.
-func (l *Ledger) GiveBack(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *Ledger) GiveBack(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.count("give_back", func() (earmark.Result, error) { return l.Ledger.GiveBack(ctx, s) })
 }
 
 // Expire is counted.
-func (l *Ledger) Expire(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *Ledger) Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.count("expire", func() (earmark.Result, error) { return l.Ledger.Expire(ctx, s) })
 }
 
 // Extend is counted.
-func (l *Ledger) Extend(ctx context.Context, s earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+func (l *Ledger) Extend(ctx context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	return l.count("extend", func() (earmark.Result, error) { return l.Ledger.Extend(ctx, s, ttl) })
 }
 
@@ -98,8 +98,8 @@ func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, 
 }
 
 // Sweep counts as a run of the sweeper, which is alone in calling it.
-func (l *Ledger) Sweep(ctx context.Context, grace time.Duration, most int) ([]string, error) {
-	ids, err := l.Ledger.Sweep(ctx, grace, most)
+func (l *Ledger) Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error) {
+	ids, err := l.Ledger.Sweep(ctx, grace, limit)
 	if l.work != nil {
 		l.work.sweeper.ran(err)
 		l.work.swept.Add(float64(len(ids)))

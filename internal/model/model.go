@@ -252,26 +252,26 @@ func (r *reservation) leaseLeft(now time.Time) time.Duration {
 }
 
 // post changes a balance and says so in the journal; nothing else does either (R3).
-func (l *Ledger) post(kind string, r *reservation, share earmark.ReservationBudget, reservedDelta, committedDelta int64, actor, reason string) {
+func (l *Ledger) post(kind string, r *reservation, share earmark.ReservationBudget, reservedDelta, committedDelta int64, actor earmark.Actor, reason string) {
 	s := l.budgets[share.BudgetID].at(share.WindowStart)
 	s.reserved += reservedDelta
 	s.committed += committedDelta
 	l.entries = append(l.entries, entry{tenant: r.tenant, Entry: earmark.Entry{
 		Kind: kind, ReservationID: r.ID, BudgetID: share.BudgetID, WindowStart: new(share.WindowStart),
-		ReservedDelta: reservedDelta, CommittedDelta: committedDelta, Actor: actor, Reason: reason, CreatedAt: l.now(),
+		ReservedDelta: reservedDelta, CommittedDelta: committedDelta, Actor: actor.String(), Reason: reason, CreatedAt: l.now(),
 	}})
 }
 
 // note says in the journal what changed no balance.
-func (l *Ledger) note(kind string, r *reservation, actor, reason string) {
+func (l *Ledger) note(kind string, r *reservation, actor earmark.Actor, reason string) {
 	l.entries = append(l.entries, entry{tenant: r.tenant, Entry: earmark.Entry{
-		Kind: kind, ReservationID: r.ID, Actor: actor, Reason: reason, CreatedAt: l.now(),
+		Kind: kind, ReservationID: r.ID, Actor: actor.String(), Reason: reason, CreatedAt: l.now(),
 	}})
 }
 
 func (l *Ledger) noteBudget(b *budget, reason string) {
 	l.entries = append(l.entries, entry{tenant: b.tenant, Entry: earmark.Entry{
-		Kind: "budget", BudgetID: b.ID, Actor: earmark.ActorAPI, Reason: reason, CreatedAt: l.now(),
+		Kind: "budget", BudgetID: b.ID, Actor: earmark.ActorAPI.String(), Reason: reason, CreatedAt: l.now(),
 	}})
 }
 

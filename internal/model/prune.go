@@ -27,7 +27,7 @@ type inWindow struct {
 // Prune removes what was settled longer than keep ago, and returns how many
 // reservations and entries that were. In every window a checkpoint takes the
 // place of the last entry that goes; balances stay.
-func (l *Ledger) Prune(keep time.Duration, actor string) (reservations, entries int64) {
+func (l *Ledger) Prune(keep time.Duration, actor earmark.Actor) (reservations, entries int64) {
 	before := l.now().Add(-keep)
 	gone := map[string]bool{}
 	for id, r := range l.reservations {
@@ -91,10 +91,10 @@ func (l *Ledger) checkpoints(gone map[string]bool) map[inWindow]*pruned {
 
 func (p *pruned) count() int64 { return p.before + int64(len(p.reservations)) }
 
-func (l *Ledger) checkpoint(p *pruned, last entry, actor string) entry {
+func (l *Ledger) checkpoint(p *pruned, last entry, actor earmark.Actor) entry {
 	return entry{tenant: last.tenant, pruned: p, Entry: earmark.Entry{
 		Kind: "checkpoint", BudgetID: last.BudgetID, WindowStart: last.WindowStart, ReservedDelta: p.reservedDelta, CommittedDelta: p.committed,
-		Actor: actor, Reason: fmt.Sprintf("stands for %d entries of %d reservations", p.entries, p.count()), CreatedAt: l.now(),
+		Actor: actor.String(), Reason: fmt.Sprintf("stands for %d entries of %d reservations", p.entries, p.count()), CreatedAt: l.now(),
 	}}
 }
 

@@ -219,19 +219,19 @@ func misfit(budgets []touched, amounts earmark.Amounts) *earmark.Result {
 	return &earmark.Result{Outcome: earmark.OutcomeDenied, Decision: &decision}
 }
 
-// inTheWay returns up to most overdue reservations that an admission to budgets
+// inTheWay returns up to limit overdue reservations that an admission to budgets
 // would expire, the longest overdue first.
-func (l *Ledger) inTheWay(budgets []touched, most int) []*reservation {
-	return l.overdue(0, most, func(r *reservation) bool {
+func (l *Ledger) inTheWay(budgets []touched, limit int) []*reservation {
+	return l.overdue(0, limit, func(r *reservation) bool {
 		return r.OnExpiry == earmark.OnExpiryRelease && slices.ContainsFunc(r.Budgets, func(share earmark.ReservationBudget) bool {
 			return slices.ContainsFunc(budgets, func(b touched) bool { return b.is(share) })
 		})
 	})
 }
 
-// overdue returns up to most held reservations that are overdue by more than
+// overdue returns up to limit held reservations that are overdue by more than
 // grace and that want selects, the longest overdue first.
-func (l *Ledger) overdue(grace time.Duration, most int, want func(*reservation) bool) []*reservation {
+func (l *Ledger) overdue(grace time.Duration, limit int, want func(*reservation) bool) []*reservation {
 	var due []*reservation
 	for _, r := range l.reservations {
 		if r.State == earmark.StateHeld && r.ExpiresAt.Before(l.now().Add(-grace)) && want(r) {
@@ -241,7 +241,7 @@ func (l *Ledger) overdue(grace time.Duration, most int, want func(*reservation) 
 	slices.SortFunc(due, func(a, b *reservation) int {
 		return cmp.Or(a.ExpiresAt.Compare(*b.ExpiresAt), strings.Compare(a.ID, b.ID))
 	})
-	return due[:min(most, len(due))]
+	return due[:min(limit, len(due))]
 }
 
 func (b touched) is(share earmark.ReservationBudget) bool {

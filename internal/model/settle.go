@@ -12,7 +12,7 @@ import (
 )
 
 // Commit charges usage and gives back the rest.
-func (l *Ledger) Commit(_ context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
+func (l *Ledger) Commit(_ context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
 	r := l.find(s)
 	if r == nil {
 		return unknown()
@@ -92,7 +92,7 @@ func (l *Ledger) charges(r *reservation, usage earmark.Amounts, late bool) (char
 }
 
 // charge makes each of r's budgets stand at its charge, with nothing reserved.
-func (l *Ledger) charge(r *reservation, charges []int64, actor, reason string) {
+func (l *Ledger) charge(r *reservation, charges []int64, actor earmark.Actor, reason string) {
 	for i := range r.Budgets {
 		share := &r.Budgets[i]
 		reservedDelta := int64(0)
@@ -112,16 +112,16 @@ func (l *Ledger) rejects(r *reservation, overage earmark.Amounts) bool {
 }
 
 // Release is the caller's own: nothing was spent, and that is final.
-func (l *Ledger) Release(_ context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *Ledger) Release(_ context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.release(s, earmark.StateReleased, "release")
 }
 
 // GiveBack is an operator's release: an expiry with a reason.
-func (l *Ledger) GiveBack(_ context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *Ledger) GiveBack(_ context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.release(s, earmark.StateExpired, "expire")
 }
 
-func (l *Ledger) release(s earmark.Settlement, to earmark.State, kind string) (earmark.Result, error) {
+func (l *Ledger) release(s earmark.Transition, to earmark.State, kind string) (earmark.Result, error) {
 	r := l.find(s)
 	switch {
 	case r == nil:
@@ -136,7 +136,7 @@ func (l *Ledger) release(s earmark.Settlement, to earmark.State, kind string) (e
 }
 
 // Expire applies the expiry policy to a reservation that is due.
-func (l *Ledger) Expire(_ context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *Ledger) Expire(_ context.Context, s earmark.Transition) (earmark.Result, error) {
 	r := l.find(s)
 	switch {
 	case r == nil:
@@ -150,11 +150,11 @@ func (l *Ledger) Expire(_ context.Context, s earmark.Settlement) (earmark.Result
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 
-// Sweep expires up to most held reservations, of any tenant, that are overdue by
+// Sweep expires up to limit held reservations, of any tenant, that are overdue by
 // more than grace.
-func (l *Ledger) Sweep(_ context.Context, grace time.Duration, most int) ([]string, error) {
+func (l *Ledger) Sweep(_ context.Context, grace time.Duration, limit int) ([]string, error) {
 	ids := []string{}
-	for _, r := range l.overdue(grace, most, func(*reservation) bool { return true }) {
+	for _, r := range l.overdue(grace, limit, func(*reservation) bool { return true }) {
 		l.applyExpiry(r, earmark.ActorSweeper, "overdue, and its workflow did not act")
 		ids = append(ids, r.ID)
 	}
@@ -163,7 +163,7 @@ func (l *Ledger) Sweep(_ context.Context, grace time.Duration, most int) ([]stri
 
 // Extend lets the lease run for ttl from now, if that is longer than it runs
 // already, and for earmark.MaxTTL after its creation at the most.
-func (l *Ledger) Extend(_ context.Context, s earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+func (l *Ledger) Extend(_ context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	r := l.find(s)
 	switch {
 	case r == nil:
@@ -191,14 +191,14 @@ func (l *Ledger) Extend(_ context.Context, s earmark.Settlement, ttl time.Durati
 
 // Inspect tells where a reservation stands.
 func (l *Ledger) Inspect(_ context.Context, tenant, id string) (earmark.Result, error) {
-	r := l.find(earmark.Settlement{Tenant: tenant, ID: id})
+	r := l.find(earmark.Transition{Tenant: tenant, ID: id})
 	if r == nil {
 		return unknown()
 	}
 	return l.result(earmark.OutcomeSame, r), nil
 }
 
-func (l *Ledger) applyExpiry(r *reservation, actor, reason string) {
+func (l *Ledger) applyExpiry(r *reservation, actor earmark.Actor, reason string) {
 	switch r.OnExpiry {
 	case earmark.OnExpiryRelease:
 		l.giveBack(r, earmark.StateExpired, "expire", actor, reason)
@@ -215,14 +215,14 @@ func (l *Ledger) applyExpiry(r *reservation, actor, reason string) {
 	}
 }
 
-func (l *Ledger) giveBack(r *reservation, to earmark.State, kind, actor, reason string) {
+func (l *Ledger) giveBack(r *reservation, to earmark.State, kind string, actor earmark.Actor, reason string) {
 	for _, share := range r.Budgets {
 		l.post(kind, r, share, -share.Reserved, 0, actor, reason)
 	}
 	r.State, r.SettledAt, r.Reason = to, new(l.now()), reason
 }
 
-func (l *Ledger) find(s earmark.Settlement) *reservation {
+func (l *Ledger) find(s earmark.Transition) *reservation {
 	if r := l.reservations[s.ID]; r != nil && r.tenant == s.Tenant {
 		return r
 	}

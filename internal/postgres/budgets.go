@@ -35,7 +35,7 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 	}
 	id := earmark.NewBudgetID()
 	_, err := l.pool.Exec(ctx, createBudgetSQL, id, tenant, r.Scope, r.Unit, *r.Limit, string(r.Window.Period), r.Window.Timezone,
-		string(r.Enforcement), r.SoftCeiling, string(r.Overage), earmark.ActorAPI)
+		string(r.Enforcement), r.SoftCeiling, string(r.Overage), earmark.ActorAPI.String())
 	if sqlState(err) == uniqueViolation {
 		return nil, earmark.Errorf(earmark.CodeBudgetExists, "%s has a budget of %s per %s already; change it with PATCH, or archive it first", r.Scope, r.Unit, r.Window.Period)
 	}
@@ -111,7 +111,7 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		if _, err := tx.Exec(ctx, patchBudgetSQL, tenant, id, b.Limit, string(b.Enforcement), b.SoftCeiling, string(b.Overage)); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, noteBudgetSQL, pgx.NamedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI, "reason": change})
+		_, err := tx.Exec(ctx, noteBudgetSQL, pgx.NamedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI.String(), "reason": change})
 		return err
 	})
 	if err != nil {
@@ -130,7 +130,7 @@ func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string) (*earmark
 		if _, err := tx.Exec(ctx, archiveBudgetSQL, tenant, id); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, noteBudgetSQL, pgx.NamedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI, "reason": "archived"})
+		_, err := tx.Exec(ctx, noteBudgetSQL, pgx.NamedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI.String(), "reason": "archived"})
 		return err
 	})
 	if err != nil {

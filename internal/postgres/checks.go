@@ -21,11 +21,11 @@ var (
 	markGuardedSQL string
 )
 
-// ClaimChecks takes up to most open reservations, and up to most settled ones
+// ClaimChecks takes up to limit open reservations, and up to limit settled ones
 // whose workflow may not know it, that were not looked at for leastAge: the ones
 // looked at longest ago first. It counts as the look.
-func (l *Ledger) ClaimChecks(ctx context.Context, leastAge time.Duration, most int) ([]earmark.Check, error) {
-	rows, err := l.pool.Query(ctx, claimChecksSQL, leastAge.Seconds(), most)
+func (l *Ledger) ClaimChecks(ctx context.Context, leastAge time.Duration, limit int) ([]earmark.Check, error) {
+	rows, err := l.pool.Query(ctx, claimChecksSQL, leastAge.Seconds(), limit)
 	if err != nil {
 		return nil, fault(err)
 	}

@@ -103,12 +103,12 @@ func (c *contention) request(random *rand.Rand, key string) error {
 		return nil
 	case earmark.OutcomeApplied:
 		c.admitted.Add(1)
-		return c.settle(random, earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, amounts)
+		return c.settle(random, earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, amounts)
 	}
 	return fmt.Errorf("reserve: %s", result.Outcome)
 }
 
-func (c *contention) settle(random *rand.Rand, s earmark.Settlement, reserved earmark.Amounts) (err error) {
+func (c *contention) settle(random *rand.Rand, s earmark.Transition, reserved earmark.Amounts) (err error) {
 	usage := earmark.Amounts{}
 	for unit, n := range reserved {
 		usage[unit] = random.Int64N(2 * n)
@@ -158,7 +158,7 @@ func (c *contention) auditOnce(*rand.Rand) error {
 
 func (c *contention) settleTheRest() (err error) {
 	c.left.Range(func(id, _ any) bool {
-		_, err = c.Release(ctx(), earmark.Settlement{ID: id.(string), Tenant: earmark.DefaultTenant, Actor: "operator:alice"})
+		_, err = c.Release(ctx(), earmark.Transition{ID: id.(string), Tenant: earmark.DefaultTenant, Actor: earmark.OperatorActor("alice")})
 		return err == nil
 	})
 	return err
@@ -198,7 +198,7 @@ func TestPatchedLimitHoldsForAdmissionsThatBeginAfterIt(t *testing.T) {
 					continue
 				}
 				all[client] = append(all[client], admitted{a.ID, before})
-				if _, err := b.Release(ctx(), earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}); err != nil {
+				if _, err := b.Release(ctx(), earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}); err != nil {
 					return err
 				}
 			}

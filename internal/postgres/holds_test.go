@@ -22,7 +22,7 @@ func TestHoldsAreThoseThatSetBudgetAside(t *testing.T) {
 	b.budget("acme", "tokens", 1000)
 	b.budget("acme", "usd_micros", 1000)
 	b.budget("acme/ml", "tokens", 1000) // a reservation counts once, however many budgets it touches
-	hold := func(name string, amounts earmark.Amounts) earmark.Settlement {
+	hold := func(name string, amounts earmark.Amounts) earmark.Transition {
 		a := admission(name, amounts, "acme/ml")
 		a.Request.OnExpiry = earmark.OnExpiryReview
 		return b.held(a)

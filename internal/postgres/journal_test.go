@@ -192,7 +192,7 @@ func TestEntriesComeInPagesOldestFirst(t *testing.T) {
 	require.Len(t, page.Data, 2)
 	commit := page.Data[1]
 	require.Equal(t, [2]int64{-100, 30}, [2]int64{commit.ReservedDelta, commit.CommittedDelta})
-	require.Equal(t, [2]string{earmark.ActorAPI, "answered"}, [2]string{commit.Actor, commit.Reason})
+	require.Equal(t, [2]string{earmark.ActorAPI.String(), "answered"}, [2]string{commit.Actor, commit.Reason})
 	require.WithinDuration(t, time.Now(), commit.CreatedAt, time.Minute)
 
 	both, err := b.Entries(ctx(), earmark.DefaultTenant, earmark.EntryFilter{BudgetID: other.ID, ReservationID: s.ID})

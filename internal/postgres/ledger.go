@@ -52,8 +52,8 @@ const (
 var boundTransactionSQL string
 
 // byName names the arguments that settlements have in common.
-func byName(s earmark.Settlement) pgx.NamedArgs {
-	return pgx.NamedArgs{"tenant": s.Tenant, "id": s.ID, "actor": s.Actor, "reason": s.Reason}
+func byName(s earmark.Transition) pgx.NamedArgs {
+	return pgx.NamedArgs{"tenant": s.Tenant, "id": s.ID, "actor": s.Actor.String(), "reason": s.Reason}
 }
 
 // Preflight reads what is known before an admission. It changes nothing.
@@ -85,7 +85,7 @@ func (l *Ledger) Reserve(ctx context.Context, a earmark.Admission) (earmark.Resu
 
 // Commit charges usage and gives back the rest. Outcomes: applied, same,
 // conflict, overage_rejected, units_mismatch, overflow, unknown.
-func (l *Ledger) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
+func (l *Ledger) Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
 	call := commitCall{s, usage}
 	held, known := l.recent.take(s.ID)
 	if !known || !held.covers(usage) {
@@ -96,7 +96,7 @@ func (l *Ledger) Commit(ctx context.Context, s earmark.Settlement, usage earmark
 
 // Release is the caller's own: nothing was spent, and that is final. Outcomes:
 // applied, same, conflict, unknown.
-func (l *Ledger) Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *Ledger) Release(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	args := byName(s)
 	args["final"] = true
 	return l.transition(ctx, releaseSQL, args)
@@ -104,7 +104,7 @@ func (l *Ledger) Release(ctx context.Context, s earmark.Settlement) (earmark.Res
 
 // GiveBack is an operator's release: an expiry with a reason, after which usage
 // that turns up is still charged. Outcomes as Release.
-func (l *Ledger) GiveBack(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *Ledger) GiveBack(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	args := byName(s)
 	args["final"] = false
 	return l.transition(ctx, releaseSQL, args)
@@ -112,13 +112,13 @@ func (l *Ledger) GiveBack(ctx context.Context, s earmark.Settlement) (earmark.Re
 
 // Expire applies the expiry policy to a reservation that is due. Outcomes:
 // applied, same (not held any more), not_due with RemainingMS, overflow, unknown.
-func (l *Ledger) Expire(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *Ledger) Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.transition(ctx, expireSQL, byName(s))
 }
 
 // Extend lets the lease run for ttl from now, if that is longer than it runs
 // already. Outcomes: applied, same, conflict, expired, unknown.
-func (l *Ledger) Extend(ctx context.Context, s earmark.Settlement, ttl time.Duration) (earmark.Result, error) {
+func (l *Ledger) Extend(ctx context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	args := byName(s)
 	args["ttl_ms"] = ttl.Milliseconds()
 	return l.transition(ctx, extendSQL, args)
@@ -126,7 +126,7 @@ func (l *Ledger) Extend(ctx context.Context, s earmark.Settlement, ttl time.Dura
 
 // Adopt notes who starts a new workflow for an open reservation, and why.
 // Outcomes: applied, conflict, unknown.
-func (l *Ledger) Adopt(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (l *Ledger) Adopt(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.transition(ctx, adoptSQL, byName(s))
 }
 
@@ -135,7 +135,7 @@ func (l *Ledger) Adopt(ctx context.Context, s earmark.Settlement) (earmark.Resul
 func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
 	return l.transition(ctx, chargeSQL, pgx.NamedArgs{
 		"id": c.ID, "tenant": c.Tenant, "hash": c.RequestHash, "scopes": c.Request.Scopes, "amounts": c.Request.Amounts,
-		"metadata": metadata(c.Request.Metadata), "at": orNull(c.At), "actor": c.Actor, "reason": c.Reason})
+		"metadata": metadata(c.Request.Metadata), "at": orNull(c.At), "actor": c.Actor.String(), "reason": c.Reason})
 }
 
 // Inspect tells where a reservation stands. Outcomes: same, unknown.
@@ -145,11 +145,11 @@ func (l *Ledger) Inspect(ctx context.Context, tenant, id string) (earmark.Result
 	return result, err
 }
 
-// Sweep expires up to most held reservations that are overdue by more than
+// Sweep expires up to limit held reservations that are overdue by more than
 // grace, and returns their ids.
-func (l *Ledger) Sweep(ctx context.Context, grace time.Duration, most int) ([]string, error) {
+func (l *Ledger) Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error) {
 	var ids []string
-	args := pgx.NamedArgs{"grace_ms": grace.Milliseconds(), "max": most, "actor": earmark.ActorSweeper, "reason": "overdue, and its workflow did not act"}
+	args := pgx.NamedArgs{"grace_ms": grace.Milliseconds(), "max": limit, "actor": earmark.ActorSweeper.String(), "reason": "overdue, and its workflow did not act"}
 	err := l.pool.QueryRow(ctx, sweepSQL, args).Scan(&ids)
 	return ids, fault(err)
 }

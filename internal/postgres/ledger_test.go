@@ -86,20 +86,20 @@ func (b *bundle) reserve(a earmark.Admission) earmark.Result {
 }
 
 // held reserves, expects a yes, and returns the name to settle it by.
-func (b *bundle) held(a earmark.Admission) earmark.Settlement {
+func (b *bundle) held(a earmark.Admission) earmark.Transition {
 	b.t.Helper()
 	require.Equal(b.t, earmark.OutcomeApplied, b.reserve(a).Outcome)
-	return earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}
+	return earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}
 }
 
-func (b *bundle) commit(s earmark.Settlement, usage earmark.Amounts) earmark.Result {
+func (b *bundle) commit(s earmark.Transition, usage earmark.Amounts) earmark.Result {
 	b.t.Helper()
 	result, err := b.Commit(ctx(), s, usage)
 	require.NoError(b.t, err)
 	return result
 }
 
-func (b *bundle) release(s earmark.Settlement) earmark.Result {
+func (b *bundle) release(s earmark.Transition) earmark.Result {
 	b.t.Helper()
 	result, err := b.Release(ctx(), s)
 	require.NoError(b.t, err)
@@ -113,7 +113,7 @@ func (b *bundle) due(id string) {
 	require.NoError(b.t, err)
 }
 
-func (b *bundle) expire(s earmark.Settlement) earmark.Result {
+func (b *bundle) expire(s earmark.Transition) earmark.Result {
 	b.t.Helper()
 	result, err := b.Expire(ctx(), s)
 	require.NoError(b.t, err)
@@ -278,7 +278,7 @@ func TestGivenBackByAnOperatorStillChargesLateUsage(t *testing.T) {
 	b := setup(t)
 	budget := b.budget("acme", "tokens", 1000)
 	s := b.held(admission("k", tokens(600), "acme"))
-	s.Actor, s.Reason = "operator:alice", "stuck"
+	s.Actor, s.Reason = earmark.OperatorActor("alice"), "stuck"
 	result, err := b.GiveBack(ctx(), s)
 	require.NoError(t, err)
 	require.Equal(t, earmark.StateExpired, result.Reservation.State)
@@ -521,7 +521,7 @@ func TestDirectChargeIgnoresLimits(t *testing.T) {
 
 func TestUnknownReservation(t *testing.T) {
 	b := setup(t)
-	s := earmark.Settlement{ID: earmark.NewReservationID(), Tenant: earmark.DefaultTenant, Actor: earmark.ActorAPI}
+	s := earmark.Transition{ID: earmark.NewReservationID(), Tenant: earmark.DefaultTenant, Actor: earmark.ActorAPI}
 	require.Equal(t, earmark.OutcomeUnknown, b.commit(s, tokens(1)).Outcome)
 	require.Equal(t, earmark.OutcomeUnknown, b.release(s).Outcome)
 	require.Equal(t, earmark.OutcomeUnknown, b.expire(s).Outcome)

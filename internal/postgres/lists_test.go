@@ -15,7 +15,7 @@ func TestReservationsAreListedByEachFilterInPages(t *testing.T) {
 	b.budget("acme", "tokens", 1000)
 	b.budget("acmecorp", "tokens", 1000)
 	names := map[string]string{}
-	hold := func(name string, scopes ...string) earmark.Settlement {
+	hold := func(name string, scopes ...string) earmark.Transition {
 		a := admission(name, tokens(10), scopes...)
 		a.Request.OnExpiry = earmark.OnExpiryReview
 		names[a.ID] = name
@@ -144,7 +144,7 @@ func TestChecksAreClaimedOldestFirst(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, orphans.Data, 1)
 	require.Equal(t, want[0], orphans.Data[0].ID)
-	b.release(earmark.Settlement{ID: want[0], Tenant: earmark.DefaultTenant, Actor: earmark.ActorWorkflow})
+	b.release(earmark.Transition{ID: want[0], Tenant: earmark.DefaultTenant, Actor: earmark.ActorWorkflow})
 	orphans, err = b.Reservations(ctx(), earmark.DefaultTenant, earmark.ReservationFilter{Orphan: true})
 	require.NoError(t, err)
 	require.Empty(t, orphans.Data)

@@ -40,14 +40,14 @@ type oracle interface {
 	Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error)
 	Decide(ctx context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error)
 	Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error)
-	Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error)
-	Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error)
-	GiveBack(ctx context.Context, s earmark.Settlement) (earmark.Result, error)
-	Expire(ctx context.Context, s earmark.Settlement) (earmark.Result, error)
-	Extend(ctx context.Context, s earmark.Settlement, ttl time.Duration) (earmark.Result, error)
+	Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error)
+	Release(ctx context.Context, s earmark.Transition) (earmark.Result, error)
+	GiveBack(ctx context.Context, s earmark.Transition) (earmark.Result, error)
+	Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error)
+	Extend(ctx context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error)
 	Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error)
 	Inspect(ctx context.Context, tenant, id string) (earmark.Result, error)
-	Sweep(ctx context.Context, grace time.Duration, most int) ([]string, error)
+	Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error)
 	Reservations(ctx context.Context, tenant string, f earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error)
 	Entries(ctx context.Context, tenant string, f earmark.EntryFilter) (earmark.Page[earmark.Entry], error)
 }
@@ -143,7 +143,7 @@ var (
 	modelKeys   = []string{"k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9"}
 	modelLimits = []int64{100, 100, 100, 100, 10, 10, 10, 1, 0, math.MaxInt64 - 1, math.MaxInt64}
 	modelTTLs   = []int64{1, 60, 300, 3600, 86400, 604800}
-	modelActors = []string{earmark.ActorWorkflow, earmark.ActorAPI, "operator:alice"}
+	modelActors = []earmark.Actor{earmark.ActorWorkflow, earmark.ActorAPI, earmark.OperatorActor("alice")}
 	modelZones  = []string{"UTC", "Europe/Berlin", "Atlantic/Azores", "America/Havana", "America/Sao_Paulo", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia"}
 	// Each begins shortly before a change of clocks in one of the zones.
 	modelBeginnings = []string{
@@ -378,7 +378,7 @@ func (m *machine) look(t *rapid.T) {
 }
 
 // drawSettlement names a reservation that is open, or less often any.
-func (m *machine) drawSettlement(t *rapid.T) earmark.Settlement {
+func (m *machine) drawSettlement(t *rapid.T) earmark.Transition {
 	id := drawKey(t)
 	all, err := m.model.Reservations(ctx(), earmark.DefaultTenant, earmark.ReservationFilter{})
 	require.NoError(t, err)
@@ -387,7 +387,7 @@ func (m *machine) drawSettlement(t *rapid.T) earmark.Settlement {
 	} else if len(all.Data) > 0 && !oneIn(t, 10, "none") {
 		id = rapid.SampledFrom(all.Data).Draw(t, "reservation").ID
 	}
-	return earmark.Settlement{
+	return earmark.Transition{
 		ID: id, Tenant: earmark.DefaultTenant, Actor: rapid.SampledFrom(modelActors).Draw(t, "actor"),
 		Reason: rapid.SampledFrom([]string{"", "why not"}).Draw(t, "reason"),
 	}

@@ -91,7 +91,7 @@ func (b *bundle) oneRequest(key string) error {
 	} else if result.Outcome != earmark.OutcomeApplied && result.Outcome != earmark.OutcomeSame {
 		return fmt.Errorf("reserve: %s", result.Outcome)
 	}
-	result, err := b.Commit(ctx(), earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(7))
+	result, err := b.Commit(ctx(), earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(7))
 	if err == nil && result.Outcome != earmark.OutcomeApplied && result.Outcome != earmark.OutcomeSame {
 		return fmt.Errorf("commit: %s", result.Outcome)
 	}

@@ -53,7 +53,7 @@ func TestRefusedAttemptStaysRefused(t *testing.T) {
 	require.Equal(t, earmark.OutcomeOverageRejected, b.commit(second, tokens(700)).Outcome)
 	b.due(s.ID)
 	require.Equal(t, earmark.StateReview, b.expire(s).Reservation.State)
-	for _, again := range []earmark.Settlement{s, second} {
+	for _, again := range []earmark.Transition{s, second} {
 		require.Equal(t, earmark.OutcomeOverageRejected, b.commit(again, tokens(700)).Outcome)
 	}
 	b.requireBalance(budget.ID, 600, 0)
@@ -68,9 +68,9 @@ func TestRefusedAttemptStaysRefused(t *testing.T) {
 // In review a workflow has no timer. If its process dies with the settlement, nobody
 // but the reconciler tells the next one.
 func TestSettledOutOfReviewIsLookedAt(t *testing.T) {
-	for name, settle := range map[string]func(*bundle, earmark.Settlement) earmark.Result{
-		"commit":  func(b *bundle, s earmark.Settlement) earmark.Result { return b.commit(s, tokens(1)) },
-		"release": func(b *bundle, s earmark.Settlement) earmark.Result { return b.release(s) },
+	for name, settle := range map[string]func(*bundle, earmark.Transition) earmark.Result{
+		"commit":  func(b *bundle, s earmark.Transition) earmark.Result { return b.commit(s, tokens(1)) },
+		"release": func(b *bundle, s earmark.Transition) earmark.Result { return b.release(s) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := setup(t)

@@ -29,7 +29,7 @@ func TestOverviewCountsWhatIsOpenByAge(t *testing.T) {
 	b := setup(t)
 	b.budget("acme", "tokens", math.MaxInt64)
 	b.budget("acme", "requests", 1000)
-	hold := func(name string, age time.Duration, amounts earmark.Amounts) earmark.Settlement {
+	hold := func(name string, age time.Duration, amounts earmark.Amounts) earmark.Transition {
 		a := admission(name, amounts, "acme/"+name)
 		a.Request.OnExpiry = earmark.OnExpiryReview
 		s := b.held(a)

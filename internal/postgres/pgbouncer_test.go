@@ -122,7 +122,7 @@ func TestThroughATransactionPooler(t *testing.T) {
 		if result, err := b.Reserve(ctx(), a); err != nil || result.Outcome != earmark.OutcomeApplied {
 			return fmt.Errorf("reserve: %s, %w", result.Outcome, err)
 		}
-		s := earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}
+		s := earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}
 		if _, err := b.Extend(ctx(), s, time.Hour); err != nil {
 			return err
 		}
@@ -196,7 +196,7 @@ func TestPoolerCosts(t *testing.T) {
 				a := admission(fmt.Sprintf("%d %d %d", round, i, n), tokens(1), "acme")
 				_, err := ledger.Reserve(ctx(), a)
 				require.NoError(t, err)
-				_, err = ledger.Commit(ctx(), earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(1))
+				_, err = ledger.Commit(ctx(), earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(1))
 				require.NoError(t, err)
 			}
 			ways[i].took = append(ways[i].took, time.Since(began)/lifecycles)

@@ -32,7 +32,7 @@ var (
 type PruneOptions struct {
 	Keep  time.Duration // how long a settled reservation is kept, LeastKept at least
 	Dry   bool          // only count
-	Actor string
+	Actor earmark.Actor
 	// Progress, unless nil, is told after each batch how far it is.
 	Progress func(PruneReport)
 }
@@ -101,7 +101,7 @@ func (l *Ledger) pruneTenant(ctx context.Context, tenant string, o PruneOptions,
 	for {
 		var batch pruned
 		if err := l.read(ctx, &batch, pruneSQL, pgx.NamedArgs{
-			"tenant": tenant, "keep_ms": o.Keep.Milliseconds(), "after_at": lastAt, "after_id": lastID, "max": pruneBatch, "dry": o.Dry, "actor": o.Actor}); err != nil {
+			"tenant": tenant, "keep_ms": o.Keep.Milliseconds(), "after_at": lastAt, "after_id": lastID, "max": pruneBatch, "dry": o.Dry, "actor": o.Actor.String()}); err != nil {
 			return err
 		}
 		if batch.Busy {

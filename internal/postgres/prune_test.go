@@ -67,7 +67,7 @@ func TestPruneLeavesBalancesAndACheckpoint(t *testing.T) {
 	checkpoint := page.Data[2]
 	require.Equal(t, [2]int64{0, 200}, [2]int64{checkpoint.ReservedDelta, checkpoint.CommittedDelta})
 	require.Equal(t, "stands for 4 entries of 2 reservations", checkpoint.Reason)
-	require.Equal(t, earmark.OperatorActor("test"), checkpoint.Actor)
+	require.Equal(t, earmark.OperatorActor("test").String(), checkpoint.Actor)
 	require.Equal(t, postgres.PruneReport{}, b.prune(postgres.LeastKept), "twice is once")
 
 	b.commit(kept, tokens(20))
@@ -90,7 +90,7 @@ func TestPruneKeepsWhatMayStillBeAskedFor(t *testing.T) {
 	review := admission("review", tokens(1), "acme")
 	review.Request.OnExpiry = earmark.OnExpiryReview
 	names := map[string]string{}
-	aged := func(name string, s earmark.Settlement, days int) {
+	aged := func(name string, s earmark.Transition, days int) {
 		b.ages(days, s.ID)
 		names[s.ID] = name
 	}
@@ -230,7 +230,7 @@ func TestPruneUnderLoad(t *testing.T) {
 				if _, err := b.Reserve(ctx(), a); err != nil {
 					return err
 				}
-				if _, err := b.Commit(ctx(), earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(1)); err != nil {
+				if _, err := b.Commit(ctx(), earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(1)); err != nil {
 					return err
 				}
 			}

@@ -20,8 +20,8 @@ var (
 )
 
 // Stuck lists the reservations that need somebody to look, newest first, with the
-// reason of each. troubled are those of which Temporal says so.
-func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.ReservationFilter, troubled earmark.Troubled) (earmark.Page[earmark.Reservation], error) {
+// reason of each. reported are those of which Temporal says so.
+func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.ReservationFilter, reported earmark.StuckIDs) (earmark.Page[earmark.Reservation], error) {
 	var none earmark.Page[earmark.Reservation]
 	createdAt, lastID, err := parseTimeCursor(f.Cursor)
 	if err != nil {
@@ -29,7 +29,7 @@ func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.Reservation
 	}
 	limit := pageSize(f.Limit)
 	rows, err := l.pool.Query(ctx, stuckSQL, tenant, f.Scope, string(f.StuckReason), earmark.StuckOverdueAfter.Milliseconds(),
-		orNone(troubled.TaskFailing), orNone(troubled.SettlementFailing), createdAt, lastID, limit+1, orNone(troubled.Unguarded))
+		orNone(reported.TaskFailing), orNone(reported.SettlementFailing), createdAt, lastID, limit+1, orNone(reported.Unguarded))
 	if err != nil {
 		return none, fault(err)
 	}
@@ -40,10 +40,10 @@ func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.Reservation
 	return page(reservations, limit, func(r earmark.Reservation) string { return timeCursor(r.CreatedAt, r.ID) }), nil
 }
 
-// Suspects returns up to most held reservations, those whose leases end first:
+// Suspects returns up to limit held reservations, those whose leases end first:
 // the ones to ask Temporal about.
-func (l *Ledger) Suspects(ctx context.Context, tenant string, most int) ([]string, error) {
-	return l.ids(ctx, suspectsSQL, tenant, most)
+func (l *Ledger) Suspects(ctx context.Context, tenant string, limit int) ([]string, error) {
+	return l.ids(ctx, suspectsSQL, tenant, limit)
 }
 
 // Known returns those of ids that have a row.

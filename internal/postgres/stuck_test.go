@@ -14,17 +14,17 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 	b.budget("acme", "tokens", 1000)
 	b.budget("acmecorp", "tokens", 1000)
 	names := map[string]string{}
-	hold := func(name string, scope string) earmark.Settlement {
+	hold := func(name string, scope string) earmark.Transition {
 		a := admission(name, tokens(10), scope)
 		a.Request.OnExpiry = earmark.OnExpiryReview
 		names[a.ID] = name
 		return b.held(a)
 	}
-	late := func(s earmark.Settlement, by time.Duration) {
+	late := func(s earmark.Transition, by time.Duration) {
 		_, err := b.pool.Exec(ctx(), "UPDATE earmark.reservations SET expires_at = clock_timestamp() - $2 * interval '1 second' WHERE id = $1", s.ID, by.Seconds())
 		require.NoError(t, err)
 	}
-	orphan := func(s earmark.Settlement) { require.NoError(t, b.MarkChecked(ctx(), s.Tenant, s.ID, true, false)) }
+	orphan := func(s earmark.Transition) { require.NoError(t, b.MarkChecked(ctx(), s.Tenant, s.ID, true, false)) }
 
 	hold("held", "acme")
 	late(hold("just overdue", "acme"), earmark.StuckOverdueAfter/2)
@@ -48,10 +48,10 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 	settled := hold("settled past its failing workflow", "acme")
 	b.commit(settled, tokens(3))
 
-	troubled := earmark.Troubled{TaskFailing: []string{task.ID, settled.ID}, SettlementFailing: []string{settling.ID, earmark.NewReservationID()}, Unguarded: []string{gone.ID, goneSettled.ID}}
-	list := func(f earmark.ReservationFilter, troubled earmark.Troubled) (found []string) {
+	reported := earmark.StuckIDs{TaskFailing: []string{task.ID, settled.ID}, SettlementFailing: []string{settling.ID, earmark.NewReservationID()}, Unguarded: []string{gone.ID, goneSettled.ID}}
+	list := func(f earmark.ReservationFilter, reported earmark.StuckIDs) (found []string) {
 		for {
-			page, err := b.Stuck(ctx(), earmark.DefaultTenant, f, troubled)
+			page, err := b.Stuck(ctx(), earmark.DefaultTenant, f, reported)
 			require.NoError(t, err)
 			for _, r := range page.Data {
 				require.NotNil(t, r.Stuck)
@@ -70,13 +70,13 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 		"settled past its failing workflow: task_failing", "task failing: task_failing", "settlement failing: settlement_failing",
 		"orphan in review: orphan", "orphan: orphan", "review: review", "overdue: overdue", "workflow gone: orphan",
 	}
-	require.Equal(t, all, list(earmark.ReservationFilter{}, troubled))
-	require.Equal(t, all, list(earmark.ReservationFilter{Limit: 2}, troubled))
-	require.Equal(t, all[4:5], list(earmark.ReservationFilter{Scope: "acmecorp"}, troubled))
-	require.Equal(t, []string{all[3], all[4], all[7]}, list(earmark.ReservationFilter{StuckReason: earmark.StuckOrphan, Limit: 1}, troubled))
+	require.Equal(t, all, list(earmark.ReservationFilter{}, reported))
+	require.Equal(t, all, list(earmark.ReservationFilter{Limit: 2}, reported))
+	require.Equal(t, all[4:5], list(earmark.ReservationFilter{Scope: "acmecorp"}, reported))
+	require.Equal(t, []string{all[3], all[4], all[7]}, list(earmark.ReservationFilter{StuckReason: earmark.StuckOrphan, Limit: 1}, reported))
 	require.Equal(t, []string{"task failing: overdue", "orphan in review: orphan", "orphan: orphan", "review: review", "overdue: overdue"},
-		list(earmark.ReservationFilter{}, earmark.Troubled{}), "what Postgres knows alone")
-	foreign, err := b.Stuck(ctx(), "other", earmark.ReservationFilter{}, troubled)
+		list(earmark.ReservationFilter{}, earmark.StuckIDs{}), "what Postgres knows alone")
+	foreign, err := b.Stuck(ctx(), "other", earmark.ReservationFilter{}, reported)
 	require.NoError(t, err)
 	require.Empty(t, foreign.Data)
 

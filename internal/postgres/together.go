@@ -32,7 +32,7 @@ func (l *Ledger) reserveAlone(ctx context.Context, a earmark.Admission) (earmark
 	return l.transition(ctx, reserveSQL, pgx.NamedArgs{
 		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts,
 		"ttl_ms": a.Request.TTL().Milliseconds(), "on_expiry": string(a.Request.OnExpiry), "metadata": metadata(a.Request.Metadata),
-		"workflow_id": a.WorkflowID, "admit_by": orNull(a.AdmitBy), "released": a.Released, "actor": earmark.ActorWorkflow})
+		"workflow_id": a.WorkflowID, "admit_by": orNull(a.AdmitBy), "released": a.Released, "actor": earmark.ActorWorkflow.String()})
 }
 
 // reserveCall is an admission as earmark.reserve_batch takes it.
@@ -56,12 +56,12 @@ func (l *Ledger) reserveTogether(ctx context.Context, admissions []earmark.Admis
 			TTLMS: a.Request.TTL().Milliseconds(), OnExpiry: string(a.Request.OnExpiry), Metadata: metadata(a.Request.Metadata),
 			WorkflowID: a.WorkflowID, AdmitBy: orNull(a.AdmitBy), Released: a.Released}
 	}
-	return l.transitions(ctx, reserveBatchSQL, pgx.NamedArgs{"tenant": admissions[0].Tenant, "calls": calls, "actor": earmark.ActorWorkflow})
+	return l.transitions(ctx, reserveBatchSQL, pgx.NamedArgs{"tenant": admissions[0].Tenant, "calls": calls, "actor": earmark.ActorWorkflow.String()})
 }
 
 // commitCall is a commit that waits for its turn.
 type commitCall struct {
-	settlement earmark.Settlement
+	settlement earmark.Transition
 	usage      earmark.Amounts
 }
 
@@ -74,7 +74,7 @@ func (l *Ledger) commitAlone(ctx context.Context, c commitCall) (earmark.Result,
 
 func (l *Ledger) commitTogether(ctx context.Context, commits []commitCall) ([]*earmark.Result, error) {
 	type call struct {
-		earmark.Settlement
+		earmark.Transition
 		Usage  earmark.Amounts `json:"usage"`
 		Reason string          `json:"reason"` // also when it is empty
 	}

@@ -60,7 +60,7 @@ func TestTogetherAdmitsExactlyWhatFits(t *testing.T) {
 	var group errgroup.Group
 	for _, a := range admissions {
 		group.Go(func() error {
-			_, err := b.Commit(ctx(), earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(5))
+			_, err := b.Commit(ctx(), earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(5))
 			return err
 		})
 	}
@@ -109,10 +109,10 @@ func TestCommitTogetherWaitsForNoReservation(t *testing.T) {
 	require.NoError(t, err)
 	_, err = tx.Exec(ctx(), "SELECT 1 FROM earmark.reservations WHERE id = $1 FOR UPDATE", one.ID)
 	require.NoError(t, err)
-	call := func(s earmark.Settlement, used int64) map[string]any {
-		return map[string]any{"tenant": s.Tenant, "id": s.ID, "usage": tokens(used), "actor": s.Actor, "reason": ""}
+	call := func(s earmark.Transition, used int64) map[string]any {
+		return map[string]any{"tenant": s.Tenant, "id": s.ID, "usage": tokens(used), "actor": s.Actor.String(), "reason": ""}
 	}
-	none := earmark.Settlement{ID: "rsv_none", Tenant: one.Tenant, Actor: one.Actor}
+	none := earmark.Transition{ID: "rsv_none", Tenant: one.Tenant, Actor: one.Actor}
 	calls := []map[string]any{call(one, 4), call(two, 5), call(none, 6), call(two, 5), call(two, 6)}
 	results := b.together("SELECT earmark.commit_batch($1)", calls)
 	require.Len(t, results, 5)

@@ -137,7 +137,7 @@ func TestLimitIsGrantedOnceAWindowWhereClocksChange(t *testing.T) {
 			require.Equal(t, decided.Outcome, reserved.Outcome, "%s at %s", zone, moment)
 			if reserved.Outcome == earmark.OutcomeApplied {
 				granted = append(granted, moment)
-				require.Equal(t, earmark.OutcomeApplied, b.commit(earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(100)).Outcome)
+				require.Equal(t, earmark.OutcomeApplied, b.commit(earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(100)).Outcome)
 			}
 			start, end := model.Bounds(budget.Window, at)
 			page, err := b.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{Scope: scope})

@@ -163,7 +163,7 @@ func TestPrune(t *testing.T) {
 	journal := decoded[earmark.Page[earmark.Entry]](t, x).Data
 	require.Equal(t, "checkpoint", journal[1].Kind)
 	require.Equal(t, "stands for 2 entries of 1 reservations", journal[1].Reason)
-	require.Equal(t, earmark.OperatorActor("alice"), journal[1].Actor)
+	require.Equal(t, earmark.OperatorActor("alice").String(), journal[1].Actor)
 }
 
 // A namespace that cannot have search attributes does without.

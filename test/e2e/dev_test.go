@@ -77,7 +77,7 @@ func checkDev(t *testing.T, credential *syscall.Credential) {
 	require.False(t, settled.Late)
 	d.requireBalance(budget, 0, 100)
 	journal := d.entries(held.ID)
-	require.Equal(t, earmark.ActorWorkflow, journal[len(journal)-1].Actor, "its workflow has survived, too")
+	require.Equal(t, earmark.ActorWorkflow.String(), journal[len(journal)-1].Actor, "its workflow has survived, too")
 
 	// kill -9 leaves nothing behind either, and nothing is lost.
 	children := d.children()

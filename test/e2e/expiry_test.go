@@ -37,7 +37,7 @@ func TestExpiry(t *testing.T) {
 	b.requireBalance(budget, 200, 100)
 	for _, reservation := range held {
 		journal := b.entries(reservation.ID)
-		require.Equal(t, earmark.ActorWorkflow, journal[len(journal)-1].Actor)
+		require.Equal(t, earmark.ActorWorkflow.String(), journal[len(journal)-1].Actor)
 	}
 	b.awaitFound(1, "EarmarkState = 'review' AND WorkflowId = '"+held["review"].WorkflowID+"'")
 	b.awaitClosed(held["release"].ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)

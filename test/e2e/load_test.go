@@ -221,7 +221,7 @@ func TestServerKilledWhileHeld(t *testing.T) {
 	require.False(t, decoded[earmark.Reservation](t, b.commit(settled.ID, 60).status(t, http.StatusOK)).Late)
 	b.awaitState(expiring.ID, earmark.StateExpired, 2*moment)
 	journal := b.entries(expiring.ID)
-	require.Equal(t, earmark.ActorWorkflow, journal[len(journal)-1].Actor)
+	require.Equal(t, earmark.ActorWorkflow.String(), journal[len(journal)-1].Actor)
 	b.awaitClosed(settled.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	b.awaitClosed(expiring.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	b.requireBalance(budget, 0, 60)

@@ -159,7 +159,7 @@ func (b *bundle) keepsTime(ahead time.Duration) {
 	b.awaitState(expiring.ID, earmark.StateExpired, moment)
 	require.GreaterOrEqual(t, time.Since(begun), 2*time.Second, "the lease ran as long as it should")
 	journal := b.entries(expiring.ID)
-	require.Equal(t, earmark.ActorWorkflow, journal[len(journal)-1].Actor)
+	require.Equal(t, earmark.ActorWorkflow.String(), journal[len(journal)-1].Actor)
 	b.do("POST", "/v1/reservations/"+settled.ID+"/extend", `{"ttl_seconds":600}`).status(t, http.StatusOK)
 	require.False(t, decoded[earmark.Reservation](t, b.commit(settled.ID, 50).status(t, http.StatusOK)).Late)
 	b.hold("room again", tokens("acme", 200, 300))

@@ -201,7 +201,7 @@ func TestLostWorkflowIsSwept(t *testing.T) {
 	for how, reservation := range held {
 		b.awaitState(reservation.ID, earmark.StateExpired, moment)
 		journal := b.entries(reservation.ID)
-		require.Equal(t, earmark.ActorSweeper, journal[len(journal)-1].Actor, how)
+		require.Equal(t, earmark.ActorSweeper.String(), journal[len(journal)-1].Actor, how)
 	}
 	b.requireBalance(budget, 0, 0)
 	for _, reservation := range held {
@@ -331,7 +331,7 @@ func TestCommitWithoutWorker(t *testing.T) {
 		require.Equal(t, state, reservation.State)
 		require.Less(t, answers[i].took, 4*time.Second, "about a second for the workflow, then the ledger")
 		journal := b.entries(reservation.ID)
-		require.Equal(t, earmark.ActorAPI, journal[len(journal)-1].Actor)
+		require.Equal(t, earmark.ActorAPI.String(), journal[len(journal)-1].Actor)
 	}
 	b.requireBalance(budget, 0, 70)
 	worker.Start()

@@ -81,12 +81,12 @@ var mechanisms = []mechanism{
 	{"a commit goes before a release", "commit-first", []string{"first := max(0, slices.IndexFunc(i.messages, func(m *message) bool { return m.name == MessageRelease }))"}, workflow + "TestCommitBeatsRelease"},
 	{"what has arrived goes before the timer", "messages-before-timer", []string{"case !r.inbox.empty() && (r.lease == nil || !r.leaseOver()):"}, workflow + "TestCommitBeatsTheTimer"},
 	{"signals are drained before the end", "drain-before-end", []string{"", "return true", ""}, workflow + "TestSignalsWithTheClosingEvent"},
-	{"a settlement is tried without an end", "no-attempt-limit", []string{"RetryPolicy:         &temporal.RetryPolicy{InitialInterval: patientFirstPause, BackoffCoefficient: 2, MaximumInterval: patientMaxPause, MaximumAttempts: 2},"}, workflow + "TestPatientSettlementHasNoLimits"},
+	{"a settlement is tried without an end", "no-attempt-limit", []string{"RetryPolicy:         &temporal.RetryPolicy{InitialInterval: regularFirstPause, BackoffCoefficient: 2, MaximumInterval: regularMaxPause, MaximumAttempts: 2},"}, workflow + "TestPatientSettlementHasNoLimits"},
 	{"a settlement goes past a workflow that does not answer", "past-the-workflow", []string{"err = errTooLate"}, whole + "TestCommitWithoutWorker"},
-	{"without Postgres, Temporal keeps the message", "kept-by-temporal", []string{`if signalErr := g.Client.SignalWorkflow(ctx, workflowID, "", name, message); signalErr == nil && false {`}, whole + "TestPostgresAway"},
+	{"without Postgres, Temporal keeps the message", "kept-by-temporal", []string{`if signalErr := c.Client.SignalWorkflow(ctx, s.workflowID, "", s.name, s.message); signalErr == nil && false {`}, whole + "TestPostgresAway"},
 	{"usage of a lost row is charged by its workflow", "lost-row", []string{`if answer.Outcome == "" && (r.admitted || r.admission.Outcome == earmark.OutcomeTooLate) {`}, workflow + "TestCommitOfALostReservation"},
 	{"usage of a restored row is charged from the result of its workflow", "restored-row", []string{"return false"}, whole + "TestRestoredBackup"},
-	{"a later row under the same id is not meant", "same-row", []string{"if err != nil || ending.Usage == nil || ending.CreatedAt == nil || check.CreatedAt.IsZero() {"}, "activities TestReconcileRestores"},
+	{"a later row under the same id is not meant", "same-row", []string{"if err != nil || known.Usage == nil || known.CreatedAt == nil || check.CreatedAt.IsZero() {"}, "activities TestReconcileRestores"},
 
 	// No hold stays.
 	{"the sweeper runs in each worker process", "sweeper", []string{""}, whole + "TestLostWorkflowIsSwept"},
@@ -100,7 +100,8 @@ var mechanisms = []mechanism{
 	{"a long history is begun anew", "continue-as-new", []string{"case false:"}, workflow + "TestFloodOfSignals"},
 
 	// Unknown is not success, and workflows outlive releases.
-	{"a no is told when it is durable", "durable-no", []string{"return true"}, "api TestGuardDoesNotTellAHint"},
+	{"a no is reported when it is durable", "durable-no", []string{"return true"}, "internal/lifecycle TestCoordinatorWaitsForADurableNo"},
+	{"a refusal is the answer to its own attempt alone", "refusal-to-its-attempt", []string{"if false {"}, "internal/handoff TestSettlementRefusalReachesItsAttemptAlone"},
 	{"a change of the order of events is noticed", "order-of-events", []string{"r.arm(ctx)\nr.index(ctx, \"held\")"}, workflow + "TestReplay"},
 }
 

@@ -15,6 +15,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -117,7 +118,7 @@ func (b *bare) startAs(ctx context.Context, id string, n int64) (string, error) 
 // input, search attributes and summary.
 func (b *bare) startIndexed(ctx context.Context, n int64) (id string, err error) {
 	a := admission(n)
-	options := workflows.StartOptions(a, time.Now().Add(a.Request.TTL()), false)
+	options := workflowstore.StartOptions(a, time.Now().Add(a.Request.TTL()), false)
 	options.ID, options.TaskQueue, options.EnableEagerStart = a.WorkflowID, bareQueue, true
 	if _, err = b.client.ExecuteWorkflow(ctx, options, indexedType, workflows.ReservationInput{Admission: a}); err == nil {
 		b.open.Add(1)

@@ -256,7 +256,7 @@ func (o *ours) request(ctx context.Context, budget int, work func()) error {
 		return fmt.Errorf("reserve: %s", result.Outcome)
 	}
 	work()
-	result, err = o.Commit(ctx, earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, earmark.Amounts{unit: unitAmount})
+	result, err = o.Commit(ctx, earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, earmark.Amounts{unit: unitAmount})
 	if err == nil && result.Outcome != earmark.OutcomeApplied {
 		err = fmt.Errorf("commit: %s", result.Outcome)
 	}

@@ -40,8 +40,8 @@ var ledger *activities.Reservations // for the names of its methods
 // textbookWorkflow reserves, answers queries for the decision, waits for a signal
 // or the end of the lease, and settles; each step is a regular activity.
 func textbookWorkflow(ctx workflow.Context, admission earmark.Admission) error {
-	var decision activities.Standing
-	if err := workflow.SetQueryHandler(ctx, queryDecision, func() (activities.Standing, error) { return decision, nil }); err != nil {
+	var decision activities.Snapshot
+	if err := workflow.SetQueryHandler(ctx, queryDecision, func() (activities.Snapshot, error) { return decision, nil }); err != nil {
 		return err
 	}
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: activityTry})
@@ -63,9 +63,9 @@ func textbookWorkflow(ctx workflow.Context, admission earmark.Admission) error {
 // practiceWorkflow answers its decision and its settlement by updates.
 func practiceWorkflow(ctx workflow.Context, admission earmark.Admission) error {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: activityTry})
-	var decision activities.Standing
+	var decision activities.Snapshot
 	decided, done := false, false
-	if err := workflow.SetUpdateHandler(ctx, updateAdmission, func(ctx workflow.Context) (activities.Standing, error) {
+	if err := workflow.SetUpdateHandler(ctx, updateAdmission, func(ctx workflow.Context) (activities.Snapshot, error) {
 		err := workflow.Await(ctx, func() bool { return decided })
 		return decision, err
 	}); err != nil {
@@ -92,9 +92,9 @@ func practiceWorkflow(ctx workflow.Context, admission earmark.Admission) error {
 
 // settleBy commits usage, or expires what nobody settled.
 func settleBy(ctx workflow.Context, admission earmark.Admission, commit bool, usage earmark.Amounts) error {
-	settlement := earmark.Settlement{ID: admission.ID, Tenant: admission.Tenant, Actor: earmark.ActorWorkflow}
+	settlement := earmark.Transition{ID: admission.ID, Tenant: admission.Tenant, Actor: earmark.ActorWorkflow}
 	if commit {
-		return workflow.ExecuteActivity(ctx, ledger.Commit, activities.CommitInput{Settlement: settlement, Usage: usage}).Get(ctx, nil)
+		return workflow.ExecuteActivity(ctx, ledger.Commit, activities.CommitInput{Transition: settlement, Usage: usage}).Get(ctx, nil)
 	}
 	return workflow.ExecuteActivity(ctx, ledger.Expire, settlement).Get(ctx, nil)
 }
@@ -129,7 +129,7 @@ func (t *textbook) startAndPoll(ctx context.Context, n int64) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		var decision activities.Standing
+		var decision activities.Snapshot
 		if err := answer.Get(&decision); err != nil {
 			return "", err
 		}
@@ -155,14 +155,14 @@ func (t *textbook) startWithUpdate(ctx context.Context, n int64) (string, error)
 	if err != nil {
 		return "", err
 	}
-	var decision activities.Standing
+	var decision activities.Snapshot
 	if err := handle.Get(ctx, &decision); err != nil {
 		return "", err
 	}
 	return a.WorkflowID, admitted(decision)
 }
 
-func admitted(decision activities.Standing) error {
+func admitted(decision activities.Snapshot) error {
 	if decision.State != earmark.StateHeld {
 		return fmt.Errorf("not admitted: %s", decision.Outcome)
 	}

@@ -9,13 +9,24 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/handoff"
 )
+
+func heard(t *testing.T, answer <-chan earmark.Result) earmark.Outcome {
+	t.Helper()
+	select {
+	case result := <-answer:
+		return result.Outcome
+	default:
+		return ""
+	}
+}
 
 func attemptAt(moment time.Time) earmark.Admission {
 	return earmark.Admission{ID: "one", RequestHash: "h", AdmitBy: moment}
 }
 
-// reserving answers a call ahead once it is told to.
+// reserving answers a speculative call once it is told to.
 func reserving(result earmark.Result, err error) (reserve func(context.Context, earmark.Admission) (earmark.Result, error), proceed func()) {
 	until := make(chan struct{})
 	return func(context.Context, earmark.Admission) (earmark.Result, error) {
@@ -26,32 +37,33 @@ func reserving(result earmark.Result, err error) (reserve func(context.Context, 
 
 // The activity waits for the call that is under way, and tells its result; the ledger
 // is asked again when it runs again.
-func TestReserveTakesTheCallAhead(t *testing.T) {
+func TestReserveTakesTheSpeculation(t *testing.T) {
 	t.Parallel()
 	l := &ledger{result: earmark.Result{Outcome: earmark.OutcomeSame}}
-	r := &Reservations{Ledger: l, Admissions: &Admissions{}}
+	r := &Reservations{Ledger: l, Handoff: &handoff.Exchange{}}
 	admission := attemptAt(time.Unix(1, 0))
 	reserve, proceed := reserving(earmark.Result{Outcome: earmark.OutcomeApplied}, nil)
-	answer, stop := r.Admissions.Wait(admission)
+	answer, stop := r.Handoff.AwaitDecision(admission)
 	defer stop()
-	ahead := r.Admissions.ReserveAhead(t.Context(), reserve, admission)
-	require.Same(t, ahead, r.Admissions.ReserveAhead(t.Context(), reserve, admission), "it is one call")
+	speculation := r.Handoff.Speculate(t.Context(), reserve, admission)
+	require.Same(t, speculation, r.Handoff.Speculate(t.Context(), reserve, admission), "it is one call")
 	time.AfterFunc(20*time.Millisecond, proceed)
-	standing, err := r.Reserve(t.Context(), admission)
+	snapshot, err := r.Reserve(t.Context(), admission)
 	require.NoError(t, err)
-	require.Equal(t, earmark.OutcomeApplied, standing.Outcome)
+	require.Equal(t, earmark.OutcomeApplied, snapshot.Outcome)
 	require.Empty(t, l.call, "the ledger is not asked a second time")
 	require.Equal(t, earmark.OutcomeApplied, heard(t, answer))
-	<-ahead.Done()
-	result, err := ahead.Result()
+	<-speculation.Done()
+	result, err := speculation.Result()
 	require.NoError(t, err)
 	require.Equal(t, earmark.OutcomeApplied, result.Outcome)
 
-	standing, err = r.Reserve(t.Context(), admission)
+	snapshot, err = r.Reserve(t.Context(), admission)
 	require.NoError(t, err)
-	require.Equal(t, earmark.OutcomeSame, standing.Outcome)
+	require.Equal(t, earmark.OutcomeSame, snapshot.Outcome)
 	require.Equal(t, "reserve", l.call)
-	require.Empty(t, r.Admissions.ahead, "nothing is left behind")
+	_, found := r.Handoff.TakeSpeculation(t.Context(), admission)
+	require.False(t, found, "nothing is left behind")
 }
 
 // What is not this very attempt's result is not taken, and a failure is not inherited.
@@ -75,9 +87,9 @@ func TestReserveAsksTheLedgerItself(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := &ledger{result: earmark.Result{Outcome: earmark.OutcomeDenied}}
-			r := &Reservations{Ledger: l, Admissions: &Admissions{}}
+			r := &Reservations{Ledger: l, Handoff: &handoff.Exchange{}}
 			reserve, proceed := reserving(earmark.Result{Outcome: earmark.OutcomeApplied}, of.err)
-			r.Admissions.ReserveAhead(t.Context(), reserve, mine)
+			r.Handoff.Speculate(t.Context(), reserve, mine)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			if errors.Is(of.err, context.Canceled) { // the activity's time is over before
@@ -86,32 +98,10 @@ func TestReserveAsksTheLedgerItself(t *testing.T) {
 			} else {
 				proceed()
 			}
-			standing, err := r.Reserve(ctx, of.asks)
+			snapshot, err := r.Reserve(ctx, of.asks)
 			require.NoError(t, err)
-			require.Equal(t, earmark.OutcomeDenied, standing.Outcome)
+			require.Equal(t, earmark.OutcomeDenied, snapshot.Outcome)
 			require.Equal(t, "reserve", l.call)
 		})
 	}
-}
-
-// A call goes on without its caller, and its result is not kept for ever.
-func TestReserveAheadIsBounded(t *testing.T) {
-	t.Parallel()
-	var a Admissions
-	ctx, leave := context.WithCancel(t.Context())
-	leave()
-	var deadline bool
-	ahead := a.ReserveAhead(ctx, func(ctx context.Context, _ earmark.Admission) (earmark.Result, error) {
-		_, deadline = ctx.Deadline()
-		return earmark.Result{}, ctx.Err()
-	}, attemptAt(time.Unix(1, 0)))
-	<-ahead.Done()
-	_, err := ahead.Result()
-	require.NoError(t, err)
-	require.True(t, deadline)
-	require.Eventually(t, func() bool {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		return len(a.ahead) == 0
-	}, 2*aheadKept, 10*time.Millisecond)
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package api_test
+package lifecycle_test
 
 import (
 	"context"
@@ -22,9 +22,11 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/activities"
-	"github.com/earmark-dev/earmark/api"
 	"github.com/earmark-dev/earmark/internal/devstack/devstacktest"
+	"github.com/earmark-dev/earmark/internal/handoff"
+	"github.com/earmark-dev/earmark/internal/lifecycle"
 	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/worker"
 	"github.com/earmark-dev/earmark/workflows"
 )
@@ -75,11 +77,11 @@ func (v *view) Reserve(ctx context.Context, a earmark.Admission) (earmark.Result
 	return v.do(ctx, "reserve", func() (earmark.Result, error) { return v.Ledger.Reserve(ctx, a) })
 }
 
-func (v *view) Commit(ctx context.Context, s earmark.Settlement, usage earmark.Amounts) (earmark.Result, error) {
+func (v *view) Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
 	return v.do(ctx, "commit", func() (earmark.Result, error) { return v.Ledger.Commit(ctx, s, usage) })
 }
 
-func (v *view) Release(ctx context.Context, s earmark.Settlement) (earmark.Result, error) {
+func (v *view) Release(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return v.do(ctx, "release", func() (earmark.Result, error) { return v.Ledger.Release(ctx, s) })
 }
 
@@ -106,20 +108,20 @@ func (v *view) Reservation(ctx context.Context, tenant, id string) (*earmark.Res
 // a test starts and stops.
 type side struct {
 	*testing.T
-	ctx    context.Context
-	client client.Client
-	rows   *rows
-	here   *view // of the guard
-	there  *view // of the worker
-	guard  *api.TemporalGuard
-	deaf   bool // the worker tells its guard nothing, as if it were another process'
+	ctx         context.Context
+	client      client.Client
+	rows        *rows
+	here        *view // of the guard
+	there       *view // of the worker
+	coordinator *lifecycle.Coordinator
+	deaf        bool // the worker tells its guard nothing, as if it were another process'
 }
 
 // beside is a guard in one process with its worker; apart is one whose worker runs
 // elsewhere. They admit by different ways.
 func beside(t *testing.T) *side {
 	s := apart(t)
-	s.guard.Admissions = &activities.Admissions{}
+	s.coordinator.Handoff = &handoff.Exchange{}
 	return s
 }
 
@@ -146,7 +148,7 @@ func apart(t *testing.T) *side {
 		var notFound *serviceerror.NotFound
 		return errors.As(err, &notFound)
 	}, patience, 20*time.Millisecond)
-	s.guard = &api.TemporalGuard{Client: s.client, Ledger: s.here, Namespace: namespace, Unindexed: true, Logger: quiet, Deadline: patience}
+	s.coordinator = &lifecycle.Coordinator{Client: s.client, Ledger: s.here, Namespace: namespace, Unindexed: true, Logger: quiet, Deadline: patience}
 	return s
 }
 
@@ -156,11 +158,11 @@ func (s *side) work() (stop func()) {
 		StickyScheduleToStartTimeout: time.Second,
 		WorkerStopTimeout:            patience, // what runs ends before the test does
 	})
-	heard := s.guard.Admissions
+	heard := s.coordinator.Handoff
 	if s.deaf {
 		heard = nil
 	}
-	worker.Register(w, &activities.Reservations{Ledger: s.there, Admissions: heard}, &activities.Reconciler{})
+	worker.Register(w, &activities.Reservations{Ledger: s.there, Handoff: heard}, &activities.Reconciler{})
 	require.NoError(s, w.Start())
 	s.Cleanup(w.Stop)
 	return w.Stop
@@ -187,7 +189,7 @@ func admissionOf(tokens int64) earmark.Admission {
 // admit asks at this moment.
 func (s *side) admit(a earmark.Admission) (earmark.Result, error) {
 	a.AdmitBy = time.Now()
-	return s.guard.Admit(s.ctx, a)
+	return s.coordinator.Admit(s.ctx, a)
 }
 
 func (s *side) admitted(a earmark.Admission) {
@@ -207,10 +209,10 @@ func (s *side) row(a earmark.Admission) *earmark.Reservation {
 	return reservation
 }
 
-func (s *side) ending(a earmark.Admission) workflows.Ending {
+func (s *side) ending(a earmark.Admission) workflows.WorkflowResult {
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
-	var ending workflows.Ending
+	var ending workflows.WorkflowResult
 	require.NoError(s, s.client.GetWorkflow(ctx, a.WorkflowID, "").Get(ctx, &ending))
 	return ending
 }
@@ -228,13 +230,13 @@ func (s *side) signalled(a earmark.Admission, name string) bool {
 	return false
 }
 
-func settlementOf(a earmark.Admission) earmark.Settlement {
-	return earmark.Settlement{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorAPI}
+func settlementOf(a earmark.Admission) earmark.Transition {
+	return earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorAPI}
 }
 
 var usage = earmark.Amounts{"tokens": 70}
 
-func TestGuardAdmitsAndSettles(t *testing.T) {
+func TestCoordinatorAdmitsAndSettles(t *testing.T) {
 	t.Parallel()
 	both(t, func(s *side) {
 		s.work()
@@ -243,7 +245,7 @@ func TestGuardAdmitsAndSettles(t *testing.T) {
 		s.admitted(two)
 		s.admitted(one) // a second attempt is attached to the open workflow of the first
 
-		result, accepted, err := s.guard.Commit(s.ctx, settlementOf(one), usage)
+		result, accepted, err := s.coordinator.Commit(s.ctx, settlementOf(one), usage)
 		require.NoError(s, err)
 		require.False(s, accepted)
 		require.Equal(s, earmark.OutcomeApplied, result.Outcome)
@@ -252,14 +254,14 @@ func TestGuardAdmitsAndSettles(t *testing.T) {
 
 		release := settlementOf(two)
 		release.Reason = "not called"
-		result, accepted, err = s.guard.Release(s.ctx, release)
+		result, accepted, err = s.coordinator.Release(s.ctx, release)
 		require.NoError(s, err)
 		require.False(s, accepted)
 		require.Equal(s, earmark.StateReleased, result.Reservation.State)
 		require.Equal(s, "not called", result.Reservation.Reason)
 
 		// Once more: no workflow is open, and the ledger says what stands.
-		result, accepted, err = s.guard.Commit(s.ctx, settlementOf(one), usage)
+		result, accepted, err = s.coordinator.Commit(s.ctx, settlementOf(one), usage)
 		require.NoError(s, err)
 		require.False(s, accepted)
 		require.Equal(s, earmark.OutcomeSame, result.Outcome)
@@ -267,7 +269,7 @@ func TestGuardAdmitsAndSettles(t *testing.T) {
 }
 
 // Next to its worker a guard hears of the admission without asking Temporal.
-func TestGuardStartsEagerly(t *testing.T) {
+func TestCoordinatorStartsEagerly(t *testing.T) {
 	t.Parallel()
 	s := beside(t)
 	s.work()
@@ -280,7 +282,7 @@ func TestGuardStartsEagerly(t *testing.T) {
 	require.True(t, event.GetWorkflowExecutionStartedEventAttributes().GetEagerExecutionAccepted())
 }
 
-func TestGuardDenies(t *testing.T) {
+func TestCoordinatorDenies(t *testing.T) {
 	t.Parallel()
 	both(t, func(s *side) {
 		s.work()
@@ -298,7 +300,7 @@ func TestGuardDenies(t *testing.T) {
 	})
 }
 
-func TestGuardTellsMismatch(t *testing.T) {
+func TestCoordinatorTellsMismatch(t *testing.T) {
 	t.Parallel()
 	both(t, func(s *side) {
 		s.work()
@@ -315,7 +317,7 @@ func TestGuardTellsMismatch(t *testing.T) {
 
 // A second request under the same id comes while the first is decided, and asks
 // when that is over. It is not told the first one's no.
-func TestGuardTellsNobodyElsesDenial(t *testing.T) {
+func TestCoordinatorTellsNobodyElsesDenial(t *testing.T) {
 	t.Parallel()
 	s := beside(t)
 	s.deaf = true
@@ -349,7 +351,7 @@ func TestGuardTellsNobodyElsesDenial(t *testing.T) {
 
 // A no that Temporal did not take, since a signal came, is only a hint: the second
 // decision counts.
-func TestGuardDoesNotTellAHint(t *testing.T) {
+func TestCoordinatorWaitsForADurableNo(t *testing.T) {
 	t.Parallel()
 	s := beside(t)
 	a := admissionOf(limit + 1)
@@ -370,13 +372,13 @@ func TestGuardDoesNotTellAHint(t *testing.T) {
 	s.work()
 	begun := time.Now()
 	s.admitted(a)
-	require.Less(t, time.Since(begun), s.guard.Deadline/2, "the yes was heard when it was said")
+	require.Less(t, time.Since(begun), s.coordinator.Deadline/2, "the yes was heard when it was said")
 	require.Equal(t, 2, tries)
 }
 
 // Past the deadline the caller is told "unknown", and from then on nothing is
 // reserved any more.
-func TestGuardDeadline(t *testing.T) {
+func TestCoordinatorDeadline(t *testing.T) {
 	t.Parallel()
 	unknown := func(s *side, a earmark.Admission) {
 		s.Helper()
@@ -388,12 +390,12 @@ func TestGuardDeadline(t *testing.T) {
 		require.Equal(s, a.ID, e.ReservationID)
 		require.Positive(s, e.RetryAfter)
 		require.Zero(s, result)
-		require.Less(s, time.Since(begun), s.guard.Deadline+time.Second)
+		require.Less(s, time.Since(begun), s.coordinator.Deadline+time.Second)
 	}
 	t.Run("no worker runs", func(t *testing.T) {
 		t.Parallel()
 		both(t, func(s *side) {
-			s.guard.Deadline = 300 * time.Millisecond
+			s.coordinator.Deadline = 300 * time.Millisecond
 			a := admissionOf(100)
 			unknown(s, a)
 			s.work()
@@ -404,7 +406,7 @@ func TestGuardDeadline(t *testing.T) {
 	t.Run("Postgres hangs", func(t *testing.T) {
 		t.Parallel()
 		both(t, func(s *side) {
-			s.guard.Deadline = 500 * time.Millisecond
+			s.coordinator.Deadline = 500 * time.Millisecond
 			back := make(chan struct{})
 			s.there.before = func(ctx context.Context, _ string) error {
 				select {
@@ -442,16 +444,16 @@ func TestGuardDeadline(t *testing.T) {
 
 // Under overload a call waits for a place, and is told to come back before it has
 // begun anything.
-func TestGuardIsBounded(t *testing.T) {
+func TestCoordinatorIsBounded(t *testing.T) {
 	t.Parallel()
 	const places = 32
 	s := apart(t)
-	s.guard.Deadline = 4 * time.Second
+	s.coordinator.Deadline = 4 * time.Second
 	ctx, leave := context.WithCancel(s.ctx)
 	var group errgroup.Group
 	for range places {
 		group.Go(func() error { // no worker runs
-			_, err := s.guard.Admit(ctx, admissionOf(1))
+			_, err := s.coordinator.Admit(ctx, admissionOf(1))
 			return err
 		})
 	}
@@ -459,7 +461,7 @@ func TestGuardIsBounded(t *testing.T) {
 	require.Eventually(t, func() bool {
 		brief, cancel := context.WithTimeout(s.ctx, 10*time.Millisecond)
 		defer cancel()
-		_, err := s.guard.Admit(brief, admissionOf(1))
+		_, err := s.coordinator.Admit(brief, admissionOf(1))
 		return earmark.ErrorCode(err) == earmark.CodeUnavailable // turned away, and not "unknown"
 	}, patience, 10*time.Millisecond, "all places are taken")
 	_, err := s.admit(a)
@@ -472,21 +474,21 @@ func TestGuardIsBounded(t *testing.T) {
 	var notFound *serviceerror.NotFound
 	require.ErrorAs(t, err, &notFound, "nothing has begun")
 	require.Error(t, group.Wait())
-	s.guard.Deadline = patience // the worker finds the tasks of all of them before it
+	s.coordinator.Deadline = patience // the worker finds the tasks of all of them before it
 	s.work()
 	s.admitted(admissionOf(1))
 }
 
 // The second attempt meets the workflow of the first, which finds its own time
 // over, and then has one of its own.
-func TestGuardSecondAttempt(t *testing.T) {
+func TestCoordinatorSecondAttempt(t *testing.T) {
 	t.Parallel()
 	both(t, func(s *side) {
-		s.guard.Deadline = 200 * time.Millisecond
+		s.coordinator.Deadline = 200 * time.Millisecond
 		a := admissionOf(100)
 		_, err := s.admit(a)
 		require.Equal(s, earmark.CodeAdmissionUnknown, earmark.ErrorCode(err))
-		s.guard.Deadline = patience
+		s.coordinator.Deadline = patience
 		var group errgroup.Group
 		group.Go(func() error {
 			result, err := s.admit(a)
@@ -503,7 +505,7 @@ func TestGuardSecondAttempt(t *testing.T) {
 }
 
 // Many at once with one key are one reservation, and each is told so.
-func TestGuardManyAtOnce(t *testing.T) {
+func TestCoordinatorManyAtOnce(t *testing.T) {
 	t.Parallel()
 	both(t, func(s *side) {
 		s.work()
@@ -523,14 +525,14 @@ func TestGuardManyAtOnce(t *testing.T) {
 }
 
 // With no worker a settlement goes past the workflow, which is told later.
-func TestGuardSettlesWithoutAWorker(t *testing.T) {
+func TestCoordinatorSettlesWithoutAWorker(t *testing.T) {
 	t.Parallel()
 	both(t, func(s *side) {
 		stop := s.work()
 		a := admissionOf(100)
 		s.admitted(a)
 		stop()
-		result, accepted, err := s.guard.Commit(s.ctx, settlementOf(a), usage)
+		result, accepted, err := s.coordinator.Commit(s.ctx, settlementOf(a), usage)
 		require.NoError(s, err)
 		require.False(s, accepted)
 		require.Equal(s, earmark.OutcomeApplied, result.Outcome)
@@ -542,7 +544,7 @@ func TestGuardSettlesWithoutAWorker(t *testing.T) {
 }
 
 // Neither the workflow nor Postgres answers: Temporal keeps the usage.
-func TestGuardAccepts(t *testing.T) {
+func TestCoordinatorAccepts(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(context.Context, string) error{
 		"Postgres refuses": func(context.Context, string) error { return errAway },
@@ -556,7 +558,7 @@ func TestGuardAccepts(t *testing.T) {
 			s.admitted(a)
 			stop()
 			s.here.before = fault
-			_, accepted, err := s.guard.Commit(s.ctx, settlementOf(a), usage)
+			_, accepted, err := s.coordinator.Commit(s.ctx, settlementOf(a), usage)
 			require.NoError(t, err)
 			require.True(t, accepted)
 			require.Equal(t, earmark.StateHeld, s.row(a).State)
@@ -568,11 +570,11 @@ func TestGuardAccepts(t *testing.T) {
 	t.Run("the admission is still undecided", func(t *testing.T) {
 		t.Parallel()
 		s := apart(t)
-		s.guard.Deadline = 200 * time.Millisecond
+		s.coordinator.Deadline = 200 * time.Millisecond
 		a := admissionOf(100)
 		_, err := s.admit(a)
 		require.Error(t, err)
-		_, accepted, err := s.guard.Commit(s.ctx, settlementOf(a), usage)
+		_, accepted, err := s.coordinator.Commit(s.ctx, settlementOf(a), usage)
 		require.NoError(t, err)
 		require.True(t, accepted, "the caller was told unknown and went ahead")
 		s.work()
@@ -581,24 +583,24 @@ func TestGuardAccepts(t *testing.T) {
 	})
 }
 
-func TestGuardFindsNothing(t *testing.T) {
+func TestCoordinatorFindsNothing(t *testing.T) {
 	t.Parallel()
 	s := apart(t)
 	s.work()
 	a := admissionOf(100)
-	result, accepted, err := s.guard.Commit(s.ctx, settlementOf(a), usage)
+	result, accepted, err := s.coordinator.Commit(s.ctx, settlementOf(a), usage)
 	require.NoError(t, err)
 	require.False(t, accepted, "nobody would apply it")
 	require.Equal(t, earmark.OutcomeUnknown, result.Outcome)
 
 	s.here.before = func(context.Context, string) error { return errAway }
-	_, accepted, err = s.guard.Release(s.ctx, settlementOf(a))
+	_, accepted, err = s.coordinator.Release(s.ctx, settlementOf(a))
 	require.ErrorIs(t, err, errAway)
 	require.False(t, accepted)
 }
 
 // A charge does not depend on its caller's connection.
-func TestGuardSettlesWhenItsCallerLeaves(t *testing.T) {
+func TestCoordinatorSettlesWhenItsCallerLeaves(t *testing.T) {
 	t.Parallel()
 	s := apart(t)
 	stop := s.work()
@@ -607,35 +609,35 @@ func TestGuardSettlesWhenItsCallerLeaves(t *testing.T) {
 	s.admitted(two)
 	left, leave := context.WithCancel(s.ctx)
 	leave()
-	result, _, err := s.guard.Commit(left, settlementOf(one), usage)
+	result, _, err := s.coordinator.Commit(left, settlementOf(one), usage)
 	require.NoError(t, err)
 	require.Equal(t, earmark.StateCommitted, result.Reservation.State)
 
 	stop()
 	leaving, leave := context.WithCancel(s.ctx)
 	time.AfterFunc(100*time.Millisecond, leave)
-	result, _, err = s.guard.Commit(leaving, settlementOf(two), usage)
+	result, _, err = s.coordinator.Commit(leaving, settlementOf(two), usage)
 	require.NoError(t, err)
 	require.Equal(t, earmark.StateCommitted, result.Reservation.State)
 }
 
-func TestGuardReady(t *testing.T) {
+func TestCoordinatorReady(t *testing.T) {
 	t.Parallel()
 	s := apart(t)
-	require.NoError(t, s.guard.Ready(s.ctx), "without the search attributes none is missed")
-	s.guard.Unindexed = false
-	err := s.guard.Ready(s.ctx)
+	require.NoError(t, s.coordinator.Ready(s.ctx), "without the search attributes none is missed")
+	s.coordinator.Unindexed = false
+	err := s.coordinator.Ready(s.ctx)
 	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
 	require.ErrorContains(t, err, "EarmarkExpiresAt, EarmarkScope, EarmarkState, EarmarkTenant")
 	require.ErrorContains(t, err, "earmark migrate up")
-	added, err := workflows.AddSearchAttributes(s.ctx, s.client, s.guard.Namespace)
+	added, err := workflowstore.AddSearchAttributes(s.ctx, s.client, s.coordinator.Namespace)
 	require.NoError(t, err)
 	require.Len(t, added, 4)
 	admission := admissionOf(1)
-	_, err = s.client.ExecuteWorkflow(s.ctx, workflows.StartOptions(admission, time.Now(), false), workflows.ReservationType, workflows.ReservationInput{Admission: admission})
+	_, err = s.client.ExecuteWorkflow(s.ctx, workflowstore.StartOptions(admission, time.Now(), false), workflows.ReservationType, workflows.ReservationInput{Admission: admission})
 	require.NoError(t, err, "what is registered can be used at once")
-	require.Eventually(t, func() bool { return s.guard.Ready(s.ctx) == nil }, patience, 50*time.Millisecond)
-	added, err = workflows.AddSearchAttributes(s.ctx, s.client, s.guard.Namespace)
+	require.Eventually(t, func() bool { return s.coordinator.Ready(s.ctx) == nil }, patience, 50*time.Millisecond)
+	added, err = workflowstore.AddSearchAttributes(s.ctx, s.client, s.coordinator.Namespace)
 	require.NoError(t, err)
 	require.Empty(t, added, "there is nothing to add twice")
 
@@ -644,6 +646,6 @@ func TestGuardReady(t *testing.T) {
 	defer away.Close()
 	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
 	defer cancel()
-	s.guard.Client = away
-	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(s.guard.Ready(ctx)))
+	s.coordinator.Client = away
+	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(s.coordinator.Ready(ctx)))
 }

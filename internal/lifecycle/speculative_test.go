@@ -1,6 +1,6 @@
 //go:build unix
 
-package api_test
+package lifecycle_test
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/activities"
-	"github.com/earmark-dev/earmark/api"
+	"github.com/earmark-dev/earmark/internal/lifecycle"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -71,7 +71,7 @@ type ahead struct {
 func reservingAhead(t *testing.T) *ahead {
 	a := &ahead{side: beside(t)}
 	a.proxy = &proxy{Client: a.client}
-	a.guard.Client = a.proxy
+	a.coordinator.Client = a.proxy
 	a.stop = a.work()
 	a.admitted(admissionOf(1))
 	count := func(of *atomic.Int64) func(context.Context, string) error {
@@ -95,14 +95,14 @@ func (a *ahead) isOpen(admission earmark.Admission) {
 
 // The guard reserves while the workflow starts, and the workflow takes that result:
 // the ledger is asked once.
-func TestGuardReservesAhead(t *testing.T) {
+func TestCoordinatorReservesAhead(t *testing.T) {
 	t.Parallel()
 	a := reservingAhead(t)
 	one := admissionOf(100)
 	result, err := a.admit(one)
 	require.NoError(t, err)
 	require.Equal(t, earmark.OutcomeApplied, result.Outcome)
-	_, _, err = a.guard.Commit(a.ctx, settlementOf(one), usage) // once the workflow has decided
+	_, _, err = a.coordinator.Commit(a.ctx, settlementOf(one), usage) // once the workflow has decided
 	require.NoError(t, err)
 	require.Equal(t, earmark.StateCommitted, a.ending(one).State)
 	require.Equal(t, int64(1), a.here.Load())
@@ -118,7 +118,7 @@ func TestGuardReservesAhead(t *testing.T) {
 }
 
 // The call ahead fails: the workflow asks the ledger itself.
-func TestGuardReservesAheadInVain(t *testing.T) {
+func TestCoordinatorReservesAheadInVain(t *testing.T) {
 	t.Parallel()
 	a := reservingAhead(t)
 	a.side.here.before = func(_ context.Context, verb string) error {
@@ -133,7 +133,7 @@ func TestGuardReservesAheadInVain(t *testing.T) {
 
 // A start that fails is no yes, whatever has been reserved; and while starts fail
 // nothing more is reserved. The same key confirms it when Temporal is back.
-func TestGuardStartFails(t *testing.T) {
+func TestCoordinatorStartFails(t *testing.T) {
 	t.Parallel()
 	for name, refusal := range map[string]error{
 		"surely": serviceerror.NewInvalidArgument("no such search attribute"),
@@ -142,7 +142,7 @@ func TestGuardStartFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			a := reservingAhead(t)
-			a.guard.Deadline = 500 * time.Millisecond
+			a.coordinator.Deadline = 500 * time.Millisecond
 			a.proxy.set(func() { a.proxy.refuse = refusal })
 			one, two := admissionOf(100), admissionOf(100)
 			for _, admission := range []earmark.Admission{one, two} {
@@ -155,7 +155,7 @@ func TestGuardStartFails(t *testing.T) {
 			require.Nil(t, a.row(two))
 
 			a.proxy.set(func() { a.proxy.refuse = nil })
-			a.guard.Deadline = patience
+			a.coordinator.Deadline = patience
 			a.admitted(one)
 			a.isOpen(one)
 			a.admitted(two)
@@ -164,7 +164,7 @@ func TestGuardStartFails(t *testing.T) {
 }
 
 // The start lands, and its answer is lost: the next try meets that workflow.
-func TestGuardStartIsNotHeardOf(t *testing.T) {
+func TestCoordinatorStartIsNotHeardOf(t *testing.T) {
 	t.Parallel()
 	a := reservingAhead(t)
 	lost := false
@@ -184,7 +184,7 @@ func TestGuardStartIsNotHeardOf(t *testing.T) {
 }
 
 // The caller leaves: what was begun is known to the workflow.
-func TestGuardAdmitsWhenItsCallerLeaves(t *testing.T) {
+func TestCoordinatorAdmitsWhenItsCallerLeaves(t *testing.T) {
 	t.Parallel()
 	a := reservingAhead(t)
 	ctx, leave := context.WithCancel(a.ctx)
@@ -196,23 +196,23 @@ func TestGuardAdmitsWhenItsCallerLeaves(t *testing.T) {
 	})
 	one := admissionOf(100)
 	one.AdmitBy = time.Now()
-	_, err := a.guard.Admit(ctx, one)
+	_, err := a.coordinator.Admit(ctx, one)
 	require.Error(t, err)
 	a.proxy.set(func() { a.proxy.start = nil })
 	require.Eventually(t, func() bool { return a.row(one) != nil }, patience, time.Millisecond)
-	_, _, err = a.guard.Commit(a.ctx, settlementOf(one), usage)
+	_, _, err = a.coordinator.Commit(a.ctx, settlementOf(one), usage)
 	require.NoError(t, err)
 	require.Equal(t, earmark.StateCommitted, a.ending(one).State)
 }
 
 // What is reserved ahead is no yes while the open workflow is that of an earlier call,
 // which is about to close with its own decision.
-func TestGuardMeetsAWorkflowThatCloses(t *testing.T) {
+func TestCoordinatorMeetsAWorkflowThatCloses(t *testing.T) {
 	t.Parallel()
 	a := reservingAhead(t)
 	a.stop()
 	one := admissionOf(100)
-	elsewhere := &api.TemporalGuard{Client: a.client, Ledger: a.side.here, Unindexed: true, Logger: a.guard.Logger, Deadline: 100 * time.Millisecond}
+	elsewhere := &lifecycle.Coordinator{Client: a.client, Ledger: a.side.here, Unindexed: true, Logger: a.coordinator.Logger, Deadline: 100 * time.Millisecond}
 	_, err := elsewhere.Admit(a.ctx, one)
 	require.Equal(t, earmark.CodeAdmissionUnknown, earmark.ErrorCode(err))
 
@@ -242,7 +242,7 @@ func TestGuardMeetsAWorkflowThatCloses(t *testing.T) {
 }
 
 // A settlement is answered when the ledger has it, and the update ends by itself.
-func TestGuardAnswersASettlementOnceItIsDurable(t *testing.T) {
+func TestCoordinatorAnswersASettlementOnceItIsDurable(t *testing.T) {
 	t.Parallel()
 	a := reservingAhead(t)
 	proceed := make(chan struct{})
@@ -254,48 +254,48 @@ func TestGuardAnswersASettlementOnceItIsDurable(t *testing.T) {
 	a.admitted(one)
 	a.admitted(two)
 	a.side.here.before = func(_ context.Context, verb string) error { return errors.New("not to be asked: " + verb) }
-	result, accepted, err := a.guard.Commit(a.ctx, settlementOf(one), usage)
+	result, accepted, err := a.coordinator.Commit(a.ctx, settlementOf(one), usage)
 	require.NoError(t, err)
 	require.False(t, accepted)
 	require.Equal(t, earmark.OutcomeApplied, result.Outcome)
 	require.Equal(t, usage, result.Reservation.Usage)
 	release := settlementOf(two)
 	release.Reason = "not called"
-	result, _, err = a.guard.Release(a.ctx, release)
+	result, _, err = a.coordinator.Release(a.ctx, release)
 	require.NoError(t, err)
 	require.Equal(t, earmark.StateReleased, result.Reservation.State)
 	require.Equal(t, "not called", result.Reservation.Reason)
 	close(proceed)
-	a.guard.Wait()
+	a.coordinator.Wait()
 	require.Equal(t, earmark.StateCommitted, a.ending(one).State)
 	require.Equal(t, earmark.StateReleased, a.ending(two).State)
 }
 
 // The update fails after its caller was answered, as when the worker loses its task:
 // the workflow is told.
-func TestGuardNudgesAfterAnAnswer(t *testing.T) {
+func TestCoordinatorNudgesAfterAnAnswer(t *testing.T) {
 	t.Parallel()
 	a := reservingAhead(t)
 	one := admissionOf(100)
 	a.admitted(one)
-	activity := &activities.Reservations{Ledger: a.side.there, Admissions: a.guard.Admissions}
+	activity := &activities.Reservations{Ledger: a.side.there, Handoff: a.coordinator.Handoff}
 	a.proxy.update = func(func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error) {
-		_, err := activity.Commit(a.ctx, activities.CommitInput{Settlement: settlementOf(one), Usage: usage})
+		_, err := activity.Commit(a.ctx, activities.CommitInput{Transition: settlementOf(one), Usage: usage})
 		require.NoError(t, err)
 		return nil, serviceerror.NewUnavailable("the connection broke")
 	}
-	result, accepted, err := a.guard.Commit(a.ctx, settlementOf(one), usage)
+	result, accepted, err := a.coordinator.Commit(a.ctx, settlementOf(one), usage)
 	require.NoError(t, err)
 	require.False(t, accepted)
 	require.Equal(t, earmark.StateCommitted, result.Reservation.State)
-	a.guard.Wait()
+	a.coordinator.Wait()
 	require.Equal(t, earmark.StateCommitted, a.ending(one).State)
 	require.True(t, a.signalled(one, workflows.SignalRefresh))
 }
 
 // Two bodies under one key at once, whichever's workflow starts first: those with the
 // body that is reserved are admitted, the others are told.
-func TestGuardTwoBodiesAtOnce(t *testing.T) {
+func TestCoordinatorTwoBodiesAtOnce(t *testing.T) {
 	t.Parallel()
 	a := reservingAhead(t)
 	for range 5 {
@@ -321,7 +321,7 @@ func TestGuardTwoBodiesAtOnce(t *testing.T) {
 		require.Equal(t, [2]int64{4, 4}, [2]int64{admitted.Load(), told.Load()}, "admitted, told")
 		a.isOpen(bodies[0])
 		require.NoError(t, a.client.TerminateWorkflow(a.ctx, bodies[0].WorkflowID, "", "the next round needs its budget"))
-		_, _, err := a.guard.Commit(a.ctx, settlementOf(bodies[0]), earmark.Amounts{"tokens": 1})
+		_, _, err := a.coordinator.Commit(a.ctx, settlementOf(bodies[0]), earmark.Amounts{"tokens": 1})
 		require.NoError(t, err)
 	}
 }

@@ -1,4 +1,4 @@
-package workflows
+package workflowstore
 
 import (
 	"context"
@@ -22,11 +22,12 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/workflows"
 )
 
-// Bounds of one look for trouble, so that looking does not make more of it.
+// Bounds of one search for stuck workflows, so that the search is no load of its own.
 const (
-	maxListed       = 500 // workflows that a search for trouble takes in
+	maxListed       = 500 // workflows that one search returns
 	maxDescribed    = 100
 	describesAtOnce = 8
 	lastEvents      = 20  // of a history, among which is what fails
@@ -36,26 +37,26 @@ const (
 	failingTries = 4
 )
 
-// The searches for trouble. Temporal before 1.31 has no attribute for tasks that
+// The searches for stuck workflows. Temporal before 1.31 has no attribute for tasks that
 // fail; there the workflow is described.
 const (
-	openReservations   = "WorkflowType = '" + ReservationType + "' AND ExecutionStatus = 'Running'"
-	settlementFailing  = openReservations + " AND EarmarkState = '" + StateAttributeSettling + "'"
-	inReview           = openReservations + " AND EarmarkState = '" + StateAttributeReview + "'"
+	openReservations   = "WorkflowType = '" + workflows.ReservationType + "' AND ExecutionStatus = 'Running'"
+	settlementFailing  = openReservations + " AND EarmarkState = '" + workflows.StateAttributeSettling + "'"
+	inReview           = openReservations + " AND EarmarkState = '" + workflows.StateAttributeReview + "'"
 	taskFailing        = openReservations + " AND TemporalReportedProblems IS NOT NULL"
 	overdueReservation = openReservations + " AND EarmarkState IS NULL AND EarmarkExpiresAt < '%s'" // not moved by an extension
 )
 
-// Trouble is a reservation's workflow that does not get on.
-type Trouble struct {
+// StuckWorkflow is a reservation's workflow that makes no progress.
+type StuckWorkflow struct {
 	WorkflowID string
 	Reason     earmark.StuckReason
 	Since      *time.Time // nil where it is not known
 	Detail     string     // the last error
 }
 
-// Troubles finds what only Temporal knows of stuck reservations.
-type Troubles struct {
+// StuckFinder finds what only Temporal knows of stuck reservations.
+type StuckFinder struct {
 	Client    client.Client
 	Namespace string
 	Unindexed bool // the namespace has no search attributes of ours
@@ -63,15 +64,15 @@ type Troubles struct {
 	unreported atomic.Bool // Temporal does not report tasks that fail
 }
 
-// Find looks at the workflows that a search gives, and at suspects, which are
-// workflow ids. It asks Temporal a bounded number of times; what it leaves out of
-// a large number is told as far as the search tells it.
-func (t *Troubles) Find(ctx context.Context, suspects []string) ([]Trouble, error) {
-	settling, err := t.list(ctx, settlementFailing, t.Unindexed)
+// Find describes the workflows that the searches return, and suspects, which are
+// workflow ids. It calls Temporal a bounded number of times. Beyond maxDescribed, only
+// the search result is reported.
+func (f *StuckFinder) Find(ctx context.Context, suspects []string) ([]StuckWorkflow, error) {
+	settling, err := f.list(ctx, settlementFailing, f.Unindexed)
 	if err != nil {
 		return nil, err
 	}
-	reported, err := t.reported(ctx)
+	reported, err := f.reported(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -80,21 +81,21 @@ func (t *Troubles) Find(ctx context.Context, suspects []string) ([]Trouble, erro
 	ids = slices.Compact(ids)
 	slices.SortStableFunc(ids, func(a, b string) int { return rank(a, reported, settling) - rank(b, reported, settling) })
 
-	found := make([]*Trouble, len(ids))
+	found := make([]*StuckWorkflow, len(ids))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(describesAtOnce)
 	for i, id := range ids {
 		listed := slices.Contains(settling, id)
 		if listed {
-			found[i] = &Trouble{WorkflowID: id, Reason: earmark.StuckSettlementFailing}
+			found[i] = &StuckWorkflow{WorkflowID: id, Reason: earmark.StuckSettlementFailing}
 		}
 		if i >= maxDescribed {
 			continue
 		}
 		group.Go(func() error {
-			trouble, err := t.look(groupCtx, id, listed)
+			stuck, err := f.look(groupCtx, id, listed)
 			if err == nil {
-				found[i] = trouble
+				found[i] = stuck
 			}
 			return err
 		})
@@ -102,13 +103,13 @@ func (t *Troubles) Find(ctx context.Context, suspects []string) ([]Trouble, erro
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	var troubles []Trouble
-	for _, trouble := range found {
-		if trouble != nil {
-			troubles = append(troubles, *trouble)
+	var all []StuckWorkflow
+	for _, stuck := range found {
+		if stuck != nil {
+			all = append(all, *stuck)
 		}
 	}
-	return troubles, nil
+	return all, nil
 }
 
 // rank puts those first of which something is known.
@@ -123,21 +124,21 @@ func rank(id string, reported, settling []string) int {
 }
 
 // reported lists workflows whose tasks fail, where Temporal reports them.
-func (t *Troubles) reported(ctx context.Context) ([]string, error) {
-	ids, err := t.list(ctx, taskFailing, t.unreported.Load())
+func (f *StuckFinder) reported(ctx context.Context) ([]string, error) {
+	ids, err := f.list(ctx, taskFailing, f.unreported.Load())
 	var unknown *serviceerror.InvalidArgument
 	if errors.As(err, &unknown) {
-		t.unreported.Store(true)
+		f.unreported.Store(true)
 		return nil, nil
 	}
 	return ids, err
 }
 
-func (t *Troubles) list(ctx context.Context, query string, skip bool) ([]string, error) {
+func (f *StuckFinder) list(ctx context.Context, query string, skip bool) ([]string, error) {
 	if skip {
 		return nil, nil
 	}
-	answer, err := t.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Namespace: t.Namespace, PageSize: maxListed, Query: query})
+	answer, err := f.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Namespace: f.Namespace, PageSize: maxListed, Query: query})
 	if err != nil {
 		return nil, err
 	}
@@ -148,9 +149,9 @@ func (t *Troubles) list(ctx context.Context, query string, skip bool) ([]string,
 	return ids, nil
 }
 
-// look describes one workflow. It is nil when that gets on.
-func (t *Troubles) look(ctx context.Context, workflowID string, listed bool) (*Trouble, error) {
-	description, err := t.Client.DescribeWorkflowExecution(ctx, workflowID, "")
+// look describes one workflow. It is nil where that makes progress.
+func (f *StuckFinder) look(ctx context.Context, workflowID string, listed bool) (*StuckWorkflow, error) {
+	description, err := f.Client.DescribeWorkflowExecution(ctx, workflowID, "")
 	var notFound *serviceerror.NotFound
 	missing := errors.As(err, &notFound)
 	if err != nil && !missing {
@@ -160,45 +161,45 @@ func (t *Troubles) look(ctx context.Context, workflowID string, listed bool) (*T
 		if listed { // it has closed since
 			return nil, nil
 		}
-		return &Trouble{WorkflowID: workflowID, Reason: earmark.StuckOrphan}, nil
+		return &StuckWorkflow{WorkflowID: workflowID, Reason: earmark.StuckOrphan}, nil
 	}
 	if task := description.GetPendingWorkflowTask(); task.GetAttempt() > 1 {
-		trouble := &Trouble{WorkflowID: workflowID, Reason: earmark.StuckTaskFailing, Since: timeOf(task.GetOriginalScheduledTime())}
-		trouble.Detail, err = t.taskFailure(ctx, workflowID)
-		return trouble, err
+		stuck := &StuckWorkflow{WorkflowID: workflowID, Reason: earmark.StuckTaskFailing, Since: timeOf(task.GetOriginalScheduledTime())}
+		stuck.Detail, err = f.taskFailure(ctx, workflowID)
+		return stuck, err
 	}
 	for _, activity := range description.GetPendingActivities() {
 		if activity.GetAttempt() < failingTries && !listed {
 			continue
 		}
-		since, err := t.begun(ctx, workflowID, activity.GetActivityId())
-		return &Trouble{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing, Since: since, Detail: failureWords(activity.GetLastFailure())}, err
+		since, err := f.begun(ctx, workflowID, activity.GetActivityId())
+		return &StuckWorkflow{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing, Since: since, Detail: failureText(activity.GetLastFailure())}, err
 	}
 	if listed { // between two tries, or it got on just now
-		return &Trouble{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing}, nil
+		return &StuckWorkflow{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing}, nil
 	}
 	return nil, nil
 }
 
 // taskFailure is why the workflow's task fails. Only the first failure of a row is
 // in the history.
-func (t *Troubles) taskFailure(ctx context.Context, workflowID string) (string, error) {
-	var words string
-	err := t.eachOfLast(ctx, workflowID, func(event *historypb.HistoryEvent) bool {
+func (f *StuckFinder) taskFailure(ctx context.Context, workflowID string) (string, error) {
+	var text string
+	err := f.eachOfLast(ctx, workflowID, func(event *historypb.HistoryEvent) bool {
 		switch {
 		case event.GetWorkflowTaskFailedEventAttributes() != nil:
-			words = failureWords(event.GetWorkflowTaskFailedEventAttributes().GetFailure())
+			text = failureText(event.GetWorkflowTaskFailedEventAttributes().GetFailure())
 		case event.GetWorkflowTaskTimedOutEventAttributes().GetTimeoutType() == enumspb.TIMEOUT_TYPE_START_TO_CLOSE:
-			words = "a worker took the task and did not finish it in time"
+			text = "a worker took the task and did not finish it in time"
 		}
-		return words != ""
+		return text != ""
 	})
-	return words, err
+	return text, err
 }
 
 // begun is when the activity was scheduled: its retries leave no events.
-func (t *Troubles) begun(ctx context.Context, workflowID, activityID string) (at *time.Time, err error) {
-	err = t.eachOfLast(ctx, workflowID, func(event *historypb.HistoryEvent) bool {
+func (f *StuckFinder) begun(ctx context.Context, workflowID, activityID string) (at *time.Time, err error) {
+	err = f.eachOfLast(ctx, workflowID, func(event *historypb.HistoryEvent) bool {
 		if event.GetActivityTaskScheduledEventAttributes().GetActivityId() != activityID {
 			return false
 		}
@@ -209,9 +210,9 @@ func (t *Troubles) begun(ctx context.Context, workflowID, activityID string) (at
 }
 
 // eachOfLast goes through the last events, the newest first, until found is true.
-func (t *Troubles) eachOfLast(ctx context.Context, workflowID string, found func(*historypb.HistoryEvent) bool) error {
-	answer, err := t.Client.WorkflowService().GetWorkflowExecutionHistoryReverse(ctx, &workflowservice.GetWorkflowExecutionHistoryReverseRequest{
-		Namespace: t.Namespace, Execution: execution(workflowID), MaximumPageSize: lastEvents,
+func (f *StuckFinder) eachOfLast(ctx context.Context, workflowID string, found func(*historypb.HistoryEvent) bool) error {
+	answer, err := f.Client.WorkflowService().GetWorkflowExecutionHistoryReverse(ctx, &workflowservice.GetWorkflowExecutionHistoryReverseRequest{
+		Namespace: f.Namespace, Execution: execution(workflowID), MaximumPageSize: lastEvents,
 	})
 	if err != nil {
 		return ignoreNotFound(err)
@@ -226,9 +227,9 @@ func (t *Troubles) eachOfLast(ctx context.Context, workflowID string, found func
 
 // Lost describes a reservation that Postgres has lost as its workflow knows it. It
 // needs no worker: the workflow's input is its first event.
-func (t *Troubles) Lost(ctx context.Context, tenant, workflowID string) (*earmark.Reservation, error) {
-	answer, err := t.Client.WorkflowService().GetWorkflowExecutionHistory(ctx, &workflowservice.GetWorkflowExecutionHistoryRequest{
-		Namespace: t.Namespace, Execution: execution(workflowID), MaximumPageSize: 1,
+func (f *StuckFinder) Lost(ctx context.Context, tenant, workflowID string) (*earmark.Reservation, error) {
+	answer, err := f.Client.WorkflowService().GetWorkflowExecutionHistory(ctx, &workflowservice.GetWorkflowExecutionHistoryRequest{
+		Namespace: f.Namespace, Execution: execution(workflowID), MaximumPageSize: 1,
 	})
 	if err != nil {
 		return nil, ignoreNotFound(err)
@@ -237,7 +238,7 @@ func (t *Troubles) Lost(ctx context.Context, tenant, workflowID string) (*earmar
 	if len(events) == 0 {
 		return nil, nil
 	}
-	var input ReservationInput
+	var input workflows.ReservationInput
 	if err := converter.GetDefaultDataConverter().FromPayloads(events[0].GetWorkflowExecutionStartedEventAttributes().GetInput(), &input); err != nil {
 		return nil, fmt.Errorf("the input of %s does not decode: %w", workflowID, err)
 	}
@@ -253,8 +254,8 @@ func (t *Troubles) Lost(ctx context.Context, tenant, workflowID string) (*earmar
 }
 
 // Searches are the queries that find in Temporal UI what is stuck, as of now.
-func (t *Troubles) Searches(now time.Time) []earmark.Search {
-	if t.Unindexed {
+func (f *StuckFinder) Searches(now time.Time) []earmark.Search {
+	if f.Unindexed {
 		return []earmark.Search{}
 	}
 	searches := []earmark.Search{
@@ -262,23 +263,23 @@ func (t *Troubles) Searches(now time.Time) []earmark.Search {
 		{Title: "in review", Query: inReview},
 		{Title: "settlement keeps failing", Query: settlementFailing},
 	}
-	if !t.unreported.Load() {
+	if !f.unreported.Load() {
 		searches = append(searches, earmark.Search{Title: "task failing", Query: taskFailing})
 	}
 	return searches
 }
 
-// failureWords is the failure's message and its causes', cut to what fits a line.
-func failureWords(failure *failurepb.Failure) string {
-	var words []string
+// failureText is the failure's message and its causes', cut to what fits a line.
+func failureText(failure *failurepb.Failure) string {
+	var messages []string
 	for ; failure != nil; failure = failure.GetCause() {
 		m := failure.GetMessage()
-		told := func(word string) bool { return strings.Contains(word, m) } // an error's text has its causes' in it
-		if !slices.ContainsFunc(words, told) {
-			words = append(words, m)
+		repeats := func(message string) bool { return strings.Contains(message, m) } // an error's text has its causes' in it
+		if !slices.ContainsFunc(messages, repeats) {
+			messages = append(messages, m)
 		}
 	}
-	text := strings.Join(strings.Fields(strings.Join(words, ": ")), " ")
+	text := strings.Join(strings.Fields(strings.Join(messages, ": ")), " ")
 	if len(text) > maxDetailBytes {
 		text = strings.ToValidUTF8(text[:maxDetailBytes], "") + "…"
 	}

@@ -1,4 +1,4 @@
-package workflows
+package workflowstore
 
 import (
 	"context"
@@ -12,6 +12,9 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+
+	"github.com/earmark-dev/earmark/internal/ctxtime"
+	"github.com/earmark-dev/earmark/workflows"
 )
 
 // searchablePause separates two looks whether Temporal takes a new search attribute.
@@ -20,10 +23,10 @@ const searchablePause = 100 * time.Millisecond
 // SearchAttributes returns the names and types that a namespace needs.
 func SearchAttributes() map[string]enumspb.IndexedValueType {
 	types := make(map[string]enumspb.IndexedValueType)
-	types[AttributeTenant.GetName()] = AttributeTenant.GetValueType()
-	types[AttributeScope.GetName()] = AttributeScope.GetValueType()
-	types[AttributeExpiresAt.GetName()] = AttributeExpiresAt.GetValueType()
-	types[AttributeState.GetName()] = AttributeState.GetValueType()
+	types[workflows.AttributeTenant.GetName()] = workflows.AttributeTenant.GetValueType()
+	types[workflows.AttributeScope.GetName()] = workflows.AttributeScope.GetValueType()
+	types[workflows.AttributeExpiresAt.GetName()] = workflows.AttributeExpiresAt.GetValueType()
+	types[workflows.AttributeState.GetName()] = workflows.AttributeState.GetValueType()
 	return types
 }
 
@@ -60,8 +63,8 @@ func AddSearchAttributes(ctx context.Context, c client.Client, namespace string)
 	return missing, awaitSearchable(ctx, c, namespace, missing)
 }
 
-// awaitSearchable waits until a search for the attributes is taken. Temporal's servers
-// learn of what is registered a moment later, and until then refuse workflows with it.
+// awaitSearchable waits until Temporal takes a search for the attributes. Its servers
+// learn of registered attributes a moment later, and refuse workflows with them until then.
 func awaitSearchable(ctx context.Context, c client.Client, namespace string, names []string) error {
 	request := &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: strings.Join(names, " IS NULL AND ") + " IS NULL"}
 	for {
@@ -70,9 +73,7 @@ func awaitSearchable(ctx context.Context, c client.Client, namespace string, nam
 		if !errors.As(err, &unknown) {
 			return err
 		}
-		select {
-		case <-time.After(searchablePause):
-		case <-ctx.Done():
+		if !ctxtime.Sleep(ctx, searchablePause) {
 			return err
 		}
 	}

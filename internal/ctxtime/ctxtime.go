@@ -1,0 +1,22 @@
+// Package ctxtime waits for time or the end of a context, whichever comes first.
+package ctxtime
+
+import (
+	"context"
+	"time"
+)
+
+// Sleep waits for d. It is false when ctx ends first, and at once when ctx has ended.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,322 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/internal/ctxtime"
+	"github.com/earmark-dev/earmark/internal/handoff"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+var (
+	errTooLate  = errors.New("the workflow found that the deadline of the admission had passed")
+	errAnothers = errors.New("the open workflow belongs to another call")
+)
+
+// Admit starts the reservation's workflow and waits for its decision until the
+// deadline. Past the deadline the result is unknown, and the workflow resolves it.
+// AdmitBy arrives as Postgres' time at the beginning of the call; Admit adds the
+// deadline, after which the ledger reserves nothing.
+func (c *Coordinator) Admit(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
+	deadline := c.Deadline
+	if deadline == 0 {
+		deadline = DefaultDeadline
+	}
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	leave, err := c.enter(ctx, deadline/2)
+	if err != nil {
+		return earmark.Result{}, err
+	}
+	defer leave()
+	admission.AdmitBy = admission.AdmitBy.Add(deadline) // mutation: postgres-clock
+	for late := 0; late < maxAttempts; {
+		result, err := c.attempt(ctx, admission)
+		switch {
+		case err == nil && result.Outcome != earmark.OutcomeTooLate:
+			return result, nil
+		case err == nil:
+			late++
+		case !transient(err) || !ctxtime.Sleep(ctx, attemptPause):
+			return earmark.Result{}, c.unknown(ctx, admission, err)
+		}
+	}
+	return earmark.Result{}, c.unknown(ctx, admission, errTooLate)
+}
+
+// enter takes a place among the admissions under way, and waits for one up to timeout.
+// When it fails, nothing has begun.
+func (c *Coordinator) enter(ctx context.Context, timeout time.Duration) (leave func(), err error) {
+	c.initSlots.Do(func() { c.slots = semaphore.NewWeighted(maxAdmissions) })
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if c.slots.Acquire(ctx, 1) != nil {
+		busy := earmark.Errorf(earmark.CodeUnavailable, "%d admissions are under way, and none ended in time; nothing was reserved", maxAdmissions)
+		busy.RetryAfter = retryPause
+		return nil, busy
+	}
+	return func() { c.slots.Release(1) }, nil
+}
+
+func (c *Coordinator) attempt(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
+	if c.Handoff == nil {
+		return c.admitRemote(ctx, admission)
+	}
+	return c.admitLocal(ctx, admission)
+}
+
+// admitRemote starts the workflow and queries its decision in one call; a worker in
+// another process answers.
+func (c *Coordinator) admitRemote(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
+	start := c.Client.NewWithStartWorkflowOperation(c.startOptions(admission), workflows.ReservationType, c.input(admission))
+	handle, err := c.Client.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
+		StartWorkflowOperation: start,
+		UpdateOptions: client.UpdateWorkflowOptions{
+			UpdateName:   workflows.UpdateAdmission,
+			Args:         []any{workflows.AdmissionMessage{RequestHash: admission.RequestHash}},
+			WaitForStage: client.WorkflowUpdateStageCompleted,
+		},
+	})
+	if err != nil {
+		return earmark.Result{}, err
+	}
+	var snapshot activities.Snapshot
+	if err := handle.Get(ctx, &snapshot); err != nil {
+		return earmark.Result{}, err
+	}
+	return c.resultOf(ctx, admission, snapshot)
+}
+
+// admitLocal starts the workflow eagerly: its first task runs in this process, which
+// delivers the decision at once. Meanwhile the ledger reserves speculatively, so that
+// neither waits for the other. A yes needs both: the ledger's yes, and a started
+// workflow of this very attempt, which then finds the reservation. If the start fails,
+// the hold remains until the caller retries with the same key or its lease expires.
+// While starts fail, the next admissions leave the reserve to their workflow, so that
+// no more holds remain.
+func (c *Coordinator) admitLocal(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends what waits below
+	local, stop := c.Handoff.AwaitDecision(admission)
+	defer stop()
+
+	s := sources{local: local}
+	if c.startsWork.Load() {
+		s.speculation = c.Handoff.Speculate(ctx, c.Ledger.Reserve, admission)
+	}
+	run, fresh, err := c.startEagerly(ctx, admission)
+	c.startsWork.Store(err == nil)
+	if err != nil {
+		return earmark.Result{}, err
+	}
+	if s.speculation != nil && fresh {
+		s.speculative = s.speculation.Done()
+	}
+	result, err := c.decision(ctx, admission, run, s)
+	if err != nil || s.speculation == nil {
+		return result, err
+	}
+	return reconcileResults(ctx, s.speculation, result)
+}
+
+// sources are where a decision may come from. A nil channel is a source that is not
+// asked.
+type sources struct {
+	local       <-chan earmark.Result // the workflow's activity in this process
+	speculation *handoff.Speculation
+	speculative <-chan struct{} // closed when the speculation has its result
+	remote      <-chan reply    // Temporal
+}
+
+// decision waits for the first final result:
+//
+//	local, speculative ── a yes ──────────────────────────> final
+//	        │
+//	        ├── a no ── remote: the workflow's result ────> final
+//	        └── after handoffTimeout ── remote: the query ─> final
+func (c *Coordinator) decision(ctx context.Context, admission earmark.Admission, run client.WorkflowRun, s sources) (earmark.Result, error) {
+	slow := time.NewTimer(handoffTimeout)
+	defer slow.Stop()
+	for {
+		var result earmark.Result
+		var err error
+		select {
+		case result = <-s.local:
+		case <-s.speculative:
+			s.speculative = nil
+			if result, err = s.speculation.Result(); err != nil {
+				continue // the workflow asks the ledger itself
+			}
+		case <-slow.C:
+			if s.remote == nil {
+				s.remote = queryAsync(func() (earmark.Result, error) { return c.queryWorkflow(ctx, admission, run) })
+			}
+			continue
+		case r := <-s.remote:
+			return r.result, r.err
+		case <-ctx.Done():
+			return earmark.Result{}, ctx.Err()
+		}
+		if isFinal(result) {
+			return result, nil
+		}
+		if s.remote == nil {
+			s.remote = queryAsync(func() (earmark.Result, error) { return c.awaitResult(ctx, admission, run) })
+		}
+	}
+}
+
+// isFinal reports whether a result in this process can be acted on. A row in Postgres
+// can, and an id of another request is no admission either way. A no becomes final once
+// the workflow has closed with it.
+func isFinal(result earmark.Result) bool {
+	return result.Reservation != nil || result.Outcome == earmark.OutcomeMismatch // mutation: durable-no
+}
+
+// reconcileResults compares a workflow's decision with the speculation's. A no of
+// another call's workflow does not cover what was reserved for this request since: the
+// next attempt starts a workflow for it, or meets the one that guards it.
+func reconcileResults(ctx context.Context, speculation *handoff.Speculation, result earmark.Result) (earmark.Result, error) {
+	select {
+	case <-speculation.Done():
+	case <-ctx.Done():
+		return earmark.Result{}, ctx.Err()
+	}
+	own, err := speculation.Result()
+	switch {
+	case err != nil || own.Reservation == nil:
+		return result, nil //nolint:nilerr // the workflow has asked the ledger itself
+	case result.Reservation == nil:
+		return earmark.Result{}, errAnothers
+	case own.Outcome == earmark.OutcomeApplied && result.Reservation.State == earmark.StateHeld:
+		result.Outcome = earmark.OutcomeApplied // by this very call
+	}
+	return result, nil
+}
+
+// startEagerly starts the workflow of this attempt. It is not fresh when that of another
+// call was open, which may be about to close with a decision of its own.
+func (c *Coordinator) startEagerly(ctx context.Context, admission earmark.Admission) (run client.WorkflowRun, fresh bool, err error) {
+	options := c.startOptions(admission)
+	options.EnableEagerStart = true
+	attach := options.WorkflowIDConflictPolicy
+	options.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL
+	options.WorkflowExecutionErrorWhenAlreadyStarted = true
+	run, err = c.Client.ExecuteWorkflow(ctx, options, workflows.ReservationType, c.input(admission))
+	var started *serviceerror.WorkflowExecutionAlreadyStarted
+	if !errors.As(err, &started) {
+		return run, true, err
+	}
+	options.WorkflowIDConflictPolicy = attach
+	options.WorkflowExecutionErrorWhenAlreadyStarted = false
+	run, err = c.Client.ExecuteWorkflow(ctx, options, workflows.ReservationType, c.input(admission))
+	return run, false, err
+}
+
+type reply struct {
+	result earmark.Result
+	err    error
+}
+
+// queryAsync runs a call whose reply is one of several sources. It ends with the call's
+// context.
+func queryAsync(call func() (earmark.Result, error)) <-chan reply {
+	replies := make(chan reply, 1)
+	go func() {
+		result, err := call()
+		replies <- reply{result, err}
+	}()
+	return replies
+}
+
+// queryWorkflow asks the workflow for its decision.
+func (c *Coordinator) queryWorkflow(ctx context.Context, admission earmark.Admission, run client.WorkflowRun) (earmark.Result, error) {
+	for {
+		var snapshot activities.Snapshot
+		err := c.update(ctx, admission.WorkflowID, workflows.UpdateAdmission, workflows.AdmissionMessage{RequestHash: admission.RequestHash}, &snapshot)
+		var notReady *serviceerror.WorkflowNotReady
+		switch {
+		case err == nil:
+			return c.resultOf(ctx, admission, snapshot)
+		case !errors.As(err, &notReady): // most likely it closed meanwhile, for which the server has several errors
+			return c.awaitResult(ctx, admission, run)
+		case !ctxtime.Sleep(ctx, attemptPause):
+			return earmark.Result{}, ctx.Err()
+		}
+	}
+}
+
+// awaitResult waits for the workflow's end. If the workflow was another request's, it
+// has not looked at this one, which is then too late for it.
+func (c *Coordinator) awaitResult(ctx context.Context, admission earmark.Admission, run client.WorkflowRun) (earmark.Result, error) {
+	var ended workflows.WorkflowResult
+	if err := run.Get(ctx, &ended); err != nil {
+		return earmark.Result{}, err
+	}
+	if ended.RequestHash != admission.RequestHash {
+		return earmark.Result{Outcome: earmark.OutcomeTooLate}, nil
+	}
+	return c.resultOf(ctx, admission, ended.Snapshot)
+}
+
+// resultOf completes a workflow's snapshot with the reservation from the ledger.
+func (c *Coordinator) resultOf(ctx context.Context, admission earmark.Admission, snapshot activities.Snapshot) (earmark.Result, error) {
+	result := earmark.Result{Outcome: snapshot.Outcome, Decision: snapshot.Decision, Subject: snapshot.Subject}
+	if snapshot.State == "" {
+		return result, nil
+	}
+	reservation, err := c.Ledger.Reservation(ctx, admission.Tenant, admission.ID)
+	if err != nil {
+		return earmark.Result{}, err
+	}
+	if reservation == nil { // Postgres has lost it since
+		return earmark.Result{Outcome: earmark.OutcomeUnknown}, nil
+	}
+	if reservation.State != earmark.StateHeld { // settled since, or long before
+		result.Outcome = earmark.OutcomeSame
+	}
+	result.Reservation = reservation
+	return result, nil
+}
+
+func (c *Coordinator) startOptions(admission earmark.Admission) client.StartWorkflowOptions {
+	// Postgres will set the real expiry; for finding workflows this is near enough.
+	return workflowstore.StartOptions(admission, time.Now().Add(admission.Request.TTL()), c.Unindexed)
+}
+
+func (c *Coordinator) input(admission earmark.Admission) workflows.ReservationInput {
+	return workflows.ReservationInput{Admission: admission, Unindexed: c.Unindexed}
+}
+
+// unknown is the error of an admission whose decision did not arrive.
+func (c *Coordinator) unknown(ctx context.Context, admission earmark.Admission, err error) error {
+	unknown := earmark.Errorf(earmark.CodeAdmissionUnknown, "no decision arrived in time; the same Idempotency-Key is safe to try again, and what was reserved meanwhile expires by itself")
+	unknown.ReservationID = admission.ID
+	unknown.RetryAfter = retryPause
+	c.Logger.WarnContext(ctx, "An admission is not known yet.", "reservation_id", admission.ID, "tenant", admission.Tenant, "error", err)
+	return unknown
+}
+
+// transient reports whether the same call may succeed in a moment. The SDK gives a
+// call half of the time that is left, and does not repeat it when that is over.
+func transient(err error) bool {
+	var (
+		slow        *serviceerror.DeadlineExceeded
+		away        *serviceerror.Unavailable
+		busy        *serviceerror.ResourceExhausted
+		notReady    *serviceerror.WorkflowNotReady
+		updateState *client.WorkflowUpdateServiceTimeoutOrCanceledError
+	)
+	return errors.Is(err, errAnothers) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) || errors.As(err, &away) ||
+		errors.As(err, &busy) || errors.As(err, &notReady) || errors.As(err, &updateState)
+}

@@ -1,0 +1,78 @@
+// Package lifecycle takes a reservation through its life: it starts the workflow and
+// waits for its decision, settles through the workflow, and goes past Temporal to the
+// ledger where the workflow does not answer. What an answer means in HTTP is in package
+// api, and the order of events in a workflow is in package workflows.
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/handoff"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
+)
+
+// Ledger is what the coordinator needs of the ledger. An error means that the outcome
+// is not known.
+type Ledger interface {
+	Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error)
+	Commit(ctx context.Context, t earmark.Transition, usage earmark.Amounts) (earmark.Result, error)
+	Release(ctx context.Context, t earmark.Transition) (earmark.Result, error)
+	GiveBack(ctx context.Context, t earmark.Transition) (earmark.Result, error)
+	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
+}
+
+// Coordinator runs the workflows of reservations. Its methods are safe for concurrent
+// use. Client, Ledger and Logger are required.
+type Coordinator struct {
+	Client client.Client
+	Ledger Ledger
+	// Handoff brings the results of the worker in this process; nil where there is none.
+	Handoff *handoff.Exchange
+	// Deadline is how long a decision may take, DefaultDeadline when zero.
+	Deadline  time.Duration
+	Namespace string
+	// Unindexed leaves the search attributes alone.
+	Unindexed bool
+	Logger    *slog.Logger
+
+	initSlots sync.Once
+	slots     *semaphore.Weighted // one for each admission under way
+	// startsWork says that the last start of a workflow succeeded.
+	startsWork atomic.Bool
+	updates    sync.WaitGroup // updates that continue in Temporal, some of them answered already
+	updating   atomic.Int64   // how many they are
+}
+
+// Wait returns once every settlement that was answered early has ended in Temporal as
+// well, which takes a few seconds at most. Call it after the last settlement.
+func (c *Coordinator) Wait() { c.updates.Wait() }
+
+func (c *Coordinator) workflows() *workflowstore.Store {
+	return &workflowstore.Store{Client: c.Client, Unindexed: c.Unindexed}
+}
+
+// update sends an update to the workflow and waits for its result.
+func (c *Coordinator) update(ctx context.Context, workflowID, name string, message, result any) error {
+	handle, err := c.Client.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+		WorkflowID: workflowID, UpdateName: name, Args: []any{message}, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	if err != nil {
+		return err
+	}
+	return handle.Get(ctx, result)
+}
+
+func isNotFound(err error) bool {
+	var notFound *serviceerror.NotFound
+	return errors.As(err, &notFound)
+}

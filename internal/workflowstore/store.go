@@ -1,0 +1,101 @@
+// Package workflowstore is what the processes of the product ask of Temporal about the
+// workflows of reservations: it starts them, reads them, and finds those that are stuck.
+// Nothing in it runs inside of a workflow.
+package workflowstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+// Store starts and reads the workflows of reservations. Client is required.
+type Store struct {
+	Client    client.Client
+	Unindexed bool
+}
+
+// Open lists those of the workflows that Temporal's visibility has as running.
+func (s *Store) Open(ctx context.Context, workflowIDs []string) (map[string]bool, error) {
+	quoted := make([]string, 0, len(workflowIDs))
+	for _, id := range workflowIDs {
+		if !strings.ContainsAny(id, `'"\\`) { // none that the product made
+			quoted = append(quoted, "'"+id+"'")
+		}
+	}
+	open := map[string]bool{}
+	if len(quoted) == 0 {
+		return open, nil
+	}
+	page, err := s.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+		PageSize: int32(len(quoted)), //nolint:gosec // a batch; and an id has one open workflow at most
+		Query:    fmt.Sprintf("WorkflowType = '%s' AND ExecutionStatus = 'Running' AND WorkflowId IN (%s)", workflows.ReservationType, strings.Join(quoted, ", ")),
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, execution := range page.GetExecutions() {
+		open[execution.GetExecution().GetWorkflowId()] = true
+	}
+	return open, nil
+}
+
+// Status describes the latest workflow of that id.
+func (s *Store) Status(ctx context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error) {
+	description, err := s.Client.DescribeWorkflowExecution(ctx, workflowID, "")
+	if err != nil {
+		return enumspb.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED, err
+	}
+	return description.GetWorkflowExecutionInfo().GetStatus(), nil
+}
+
+// Result is the result of the latest workflow of that id; zero while it is open and
+// when it ended without one.
+func (s *Store) Result(ctx context.Context, workflowID string) (activities.Snapshot, error) {
+	history := s.Client.GetWorkflowHistory(ctx, workflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT)
+	var ended workflows.WorkflowResult
+	for history.HasNext() {
+		event, err := history.Next()
+		if err != nil {
+			return activities.Snapshot{}, err
+		}
+		completed := event.GetWorkflowExecutionCompletedEventAttributes()
+		if completed == nil || completed.GetResult() == nil {
+			continue
+		}
+		if err := converter.GetDefaultDataConverter().FromPayloads(completed.GetResult(), &ended); err != nil {
+			return activities.Snapshot{}, err
+		}
+	}
+	return ended.Snapshot, nil
+}
+
+// Refresh tells the workflow to look at the ledger.
+func (s *Store) Refresh(ctx context.Context, workflowID string) error {
+	return s.Client.SignalWorkflow(ctx, workflowID, "", workflows.SignalRefresh, nil)
+}
+
+// Adopt starts a workflow for a reservation that exists; one that is open already
+// is as good.
+func (s *Store) Adopt(ctx context.Context, check earmark.Check) error {
+	input := workflows.ReservationInput{Adopt: true, Unindexed: s.Unindexed, Admission: earmark.Admission{
+		ID: check.ID, Tenant: check.Tenant, Request: check.Request, RequestHash: check.RequestHash, WorkflowID: check.WorkflowID}}
+	options := StartOptions(input.Admission, check.ExpiresAt, s.Unindexed)
+	_, err := s.Client.ExecuteWorkflow(ctx, options, workflows.ReservationType, input)
+	var started *serviceerror.WorkflowExecutionAlreadyStarted
+	if errors.As(err, &started) {
+		return nil
+	}
+	return err
+}
