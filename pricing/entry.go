@@ -166,6 +166,11 @@ type Window struct {
 	End   TimeOfDay `json:"end"`   // not included
 	// Days are those on which the response's moment lies, also after midnight. Empty: every day.
 	Days []time.Weekday `json:"days,omitempty"`
+	// Zone is the IANA time zone by whose calendar Days are meant, for example Asia/Shanghai. Empty: UTC. Start and End
+	// are in UTC all the same.
+	Zone string `json:"zone,omitempty"`
+
+	zone *time.Location
 }
 
 // TimeOfDay is the seconds since midnight in UTC. As text it is 15:04 or 15:04:05.
@@ -199,8 +204,14 @@ func timeOfDay(at time.Time) TimeOfDay {
 }
 
 func (w Window) holds(at time.Time) bool {
-	if len(w.Days) > 0 && !slices.Contains(w.Days, at.UTC().Weekday()) {
-		return false
+	if len(w.Days) > 0 {
+		day := at.UTC()
+		if w.zone != nil {
+			day = at.In(w.zone)
+		}
+		if !slices.Contains(w.Days, day.Weekday()) {
+			return false
+		}
 	}
 	now := timeOfDay(at)
 	if w.Start < w.End {
@@ -246,7 +257,17 @@ func (v *Variant) validate(path string) error {
 	case isStandard(w.ServiceTier) && w.ServiceTier != "", isStandard(w.Speed) && w.Speed != "":
 		return fmt.Errorf("%swhen: the standard service tier and speed are those of the entry itself", path)
 	}
+	v.When.Windows = slices.Clone(w.Windows) // the caller's own stay as they are
 	for i, window := range w.Windows {
+		if window.Zone != "" && window.Zone != "Local" {
+			zone, err := time.LoadLocation(window.Zone)
+			if err != nil {
+				return fmt.Errorf("%swhen.windows[%d].zone: %s is no IANA time zone", path, i, shorten(window.Zone))
+			}
+			v.When.Windows[i].zone = zone
+		} else if window.Zone == "Local" {
+			return fmt.Errorf("%swhen.windows[%d].zone: Local is of one machine alone; name an IANA time zone", path, i)
+		}
 		if window.Start < 0 || window.Start >= secondsPerDay || window.End < 0 || window.End >= secondsPerDay {
 			return fmt.Errorf("%swhen.windows[%d]: start and end must be from 00:00 to 23:59:59", path, i)
 		}
@@ -260,7 +281,7 @@ func (v *Variant) validate(path string) error {
 func (w When) equal(v When) bool {
 	return w.ServiceTier == v.ServiceTier && w.Speed == v.Speed && w.Region == v.Region &&
 		slices.EqualFunc(w.Windows, v.Windows, func(a, b Window) bool {
-			return a.Start == b.Start && a.End == b.End && slices.Equal(a.Days, b.Days)
+			return a.Start == b.Start && a.End == b.End && a.Zone == b.Zone && slices.Equal(a.Days, b.Days)
 		})
 }
 

@@ -122,8 +122,9 @@ func (im *importer) liteLLMEntry(name string, n node) {
 		prices := im.assemble(name, sets, tier, base, provider)
 		e.Variants = append(e.Variants, Variant{When: When{ServiceTier: tier}, Prices: &prices})
 	}
-	im.liteLLMVariants(name, n, &e)
-	im.add(name, e)
+	if im.liteLLMVariants(name, n, &e) {
+		im.add(name, e)
+	}
 }
 
 // liteLLMPrice takes one price over into its set, or reports it.
@@ -295,7 +296,7 @@ func (im *importer) liteLLMTieredPricing(name string, n node, sets map[setKey]Ra
 }
 
 // liteLLMVariants reads multipliers by region and speed, and off-peak hours.
-func (im *importer) liteLLMVariants(name string, n node, e *Entry) {
+func (im *importer) liteLLMVariants(name string, n node, e *Entry) bool {
 	for _, m := range n.members {
 		var when When
 		if region, found := strings.CutPrefix(m.name, "regional_processing_uplift_multiplier_"); found {
@@ -309,7 +310,10 @@ func (im *importer) liteLLMVariants(name string, n node, e *Entry) {
 		case "provider_specific_entry":
 			im.liteLLMSpecific(name, m.node, e)
 		case "off_peak_pricing":
-			im.liteLLMOffPeak(join(name, m.name), m.node, e)
+			if !im.liteLLMOffPeak(join(name, m.name), m.node, e) {
+				im.report(name, "its off-peak hours cannot be taken over, so the model is refused")
+				return false
+			}
 		case "search_free_requests":
 			im.report(join(name, m.name), "free searches are not counted: each search is charged")
 		}
@@ -317,6 +321,7 @@ func (im *importer) liteLLMVariants(name string, n node, e *Entry) {
 			im.multiplier(join(name, m.name), m.node, when, e)
 		}
 	}
+	return true
 }
 
 func (im *importer) multiplier(path string, n node, when When, e *Entry) {
@@ -341,8 +346,9 @@ func (im *importer) liteLLMSpecific(name string, n node, e *Entry) {
 	}
 }
 
-// liteLLMOffPeak reads off-peak hours. A rate that they do not name is the standard one.
-func (im *importer) liteLLMOffPeak(path string, n node, e *Entry) {
+// liteLLMOffPeak reads off-peak hours. A rate that they do not name is the standard one. It is false where they cannot
+// be read: the model is then refused, because the standard price would be wrong for some hours.
+func (im *importer) liteLLMOffPeak(path string, n node, e *Entry) bool {
 	rates := Rates{}
 	for part, rate := range e.Rates {
 		rates[part] = rate
@@ -361,7 +367,7 @@ func (im *importer) liteLLMOffPeak(path string, n node, e *Entry) {
 				im.report(at, "%v", err)
 				ok = false
 			}
-			w.Days = days
+			w.Days, w.Zone = days, n.get("weekday_timezone").text()
 			windows = append(windows, w)
 		}
 	}
@@ -370,6 +376,7 @@ func (im *importer) liteLLMOffPeak(path string, n node, e *Entry) {
 		switch {
 		case known:
 			im.setRate(join(path, m.name), own, part, m.node)
+		case m.name == "weekday_timezone":
 		case m.name == "hours_utc":
 			addWindows(join(path, m.name), m.node, nil)
 		case m.name == "windows":
@@ -382,19 +389,17 @@ func (im *importer) liteLLMOffPeak(path string, n node, e *Entry) {
 				addWindows(join(path, m.name), item.get("hours_utc"), days)
 			}
 		default:
-			im.report(join(path, m.name), "is not understood; the off-peak prices are not taken over")
+			im.report(join(path, m.name), "is not understood")
 			ok = false
 		}
 	}
 	if own.isHalf(e.Rates) || len(windows) == 0 || len(e.Tiers) > 0 {
-		im.report(path, "without hours, with one of input and output alone, or beside tiers: the off-peak prices are not taken over")
+		im.report(path, "without hours, with one of input and output alone, or beside tiers")
 		ok = false
-	}
-	if !ok {
-		return
 	}
 	for part, rate := range own {
 		rates[part] = rate
 	}
 	e.Variants = append(e.Variants, Variant{When: When{Windows: windows}, Prices: &Prices{Rates: rates}})
+	return ok
 }

@@ -68,6 +68,10 @@ func TestImportLiteLLM(t *testing.T) {
 	    "input_cost_per_audio_token": 7e-06, "input_cost_per_token_above_200k_tokens": 2e-06},
 	  "deepseek/chat": {"litellm_provider": "deepseek", "input_cost_per_token": 3e-07, "output_cost_per_token": 1.2e-06, "input_cost_per_token_cache_hit": 6e-09,
 	    "off_peak_pricing": {"input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07, "windows": [{"hours_utc": ["10:00-00:00"], "weekdays": [1, 2, 3, 4, 5]}]}},
+	  "tencent/chat": {"litellm_provider": "tencent", "input_cost_per_token": 2e-06, "output_cost_per_token": 2e-06,
+	    "off_peak_pricing": {"input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06, "weekday_timezone": "Asia/Shanghai", "windows": [{"hours_utc": "00:00-00:00", "weekdays": [6]}]}},
+	  "odd-hours": {"litellm_provider": "tencent", "input_cost_per_token": 2e-06, "output_cost_per_token": 2e-06,
+	    "off_peak_pricing": {"input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06, "hours_utc": "dawn"}},
 	  "dashscope/qwen": {"litellm_provider": "dashscope", "tiered_pricing": [
 	    {"range": [0, 256000.0], "input_cost_per_token": 5e-08, "output_cost_per_token": 4e-07},
 	    {"range": [256000.0, 1000000.0], "input_cost_per_token": 2.5e-07, "output_cost_per_token": 2e-06}]},
@@ -115,6 +119,11 @@ func TestImportLiteLLM(t *testing.T) {
 	deepseek.Time = deepseek.Time.Add(time.Second)
 	requirePrice(t, table, cached, deepseek, 750+30+600)
 
+	saturday := time.Date(2026, 11, 27, 16, 0, 0, 0, time.UTC) // at midnight in Shanghai
+	requirePrice(t, table, tokens(10, 10), pricing.Query{Model: "tencent/chat", Time: saturday.Add(-1)}, 40)
+	requirePrice(t, table, tokens(10, 10), pricing.Query{Model: "tencent/chat", Time: saturday}, 20)
+	requirePrice(t, table, tokens(10, 10), pricing.Query{Model: "tencent/chat", Time: saturday.Add(24 * time.Hour)}, 40)
+
 	qwen := pricing.Query{Provider: "dashscope", Model: "qwen"}
 	requirePrice(t, table, tokens(256_000, 0), qwen, 12_800)
 	requirePrice(t, table, tokens(256_001, 0), qwen, 64_000)
@@ -132,6 +141,8 @@ func TestImportLiteLLM(t *testing.T) {
 		"gpt-x: service tier priority: no price for cache_write, cache_write_12h, which has one otherwise",
 		"gpt-x: priority above 272000 tokens: no price, though the standard service tier has one",
 		"gemini/half: above 200000 tokens: a price for one of input and output alone; refused for all such prompts",
+		"odd-hours.off_peak_pricing.hours_utc: dawn is no window as 16:30-00:30",
+		"odd-hours: its off-peak hours cannot be taken over, so the model is refused",
 		"video.output_cost_per_second: is not taken over: usage has no count for it",
 		"video: no price that usage has a count for",
 		"free: all prices are 0: free, or not known to the table; refused unless free entries are allowed",

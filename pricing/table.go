@@ -31,6 +31,7 @@ func NewTable(entries ...Entry) (*Table, error) {
 func (t *Table) Add(e Entry) error {
 	fail := func(err error) error { return fmt.Errorf("price of %s at %s: %w", e.Model, e.Provider, err) }
 	e.Provider = strings.ToLower(e.Provider)
+	e.Variants = slices.Clone(e.Variants)
 	if err := e.validate(); err != nil {
 		return fail(err)
 	}
