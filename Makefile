@@ -91,6 +91,17 @@ mutations: $(TEMPORAL) ## take each mechanism of docs/guarantees.md out and see 
 test-clocks: $(TEMPORAL) ## test processes whose clocks are wrong; builds the standard library anew
 	@$(GO) test -C test -count 1 -timeout 20m -tags slow -run '^TestClocksOfProcessesApart$$' ./e2e
 
+CASES ?= 1000000
+
+.PHONY: compare-prices
+compare-prices: ## price the same usage here and by genai-prices, LiteLLM and tokenlens; needs npm and Python (CASES=1000000 generated ones)
+	@mkdir -p dist/prices && cp test/pricing/package.json dist/prices/
+	@npm install --prefix dist/prices --no-package-lock --ignore-scripts --no-audit --no-fund --silent
+	@[[ -x dist/prices/venv/bin/python ]] || python3 -m venv dist/prices/venv
+	@dist/prices/venv/bin/pip install --quiet --disable-pip-version-check -r test/pricing/requirements.txt
+	@$(GO) test -C test -tags compareprices -count 1 -timeout 2h -v -run '^TestComparePrices$$' ./pricing -args \
+	  -packages $(CURDIR)/dist/prices -random $(CASES) -report $(CURDIR)/dist/prices.md $(ARGS)
+
 .PHONY: test-browser
 test-browser: $(TEMPORAL) ## look at the pages for people in a headless Chromium, which has to be installed
 	@command -v "$${CHROMIUM:-chromium}" chromium-browser google-chrome >/dev/null || { \
@@ -129,7 +140,7 @@ check-format:
 check-vet:
 	$(GO) vet ./...
 	$(GO) vet -tags 'browser mutations pgbouncer record slow' ./... # what make test does not build
-	@for module in $(MODULES); do $(GO) vet -C $$module -tags 'browser mutations pgbouncer record slow' ./... || exit 1; done
+	@for module in $(MODULES); do $(GO) vet -C $$module -tags 'browser compareprices mutations pgbouncer record slow' ./... || exit 1; done
 
 .PHONY: check-lint
 check-lint: bin/golangci-lint
