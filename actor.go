@@ -66,10 +66,10 @@ var operatorPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.@+-]*$`)
 // ValidateOperator checks the name of a person who settles something.
 func ValidateOperator(name string) error {
 	if len(name) > MaxOperatorBytes {
-		return invalid("operator", "is %d bytes long; at most %d are allowed", len(name), MaxOperatorBytes)
+		return Invalidf("operator", "is %d bytes long; at most %d are allowed", len(name), MaxOperatorBytes)
 	}
 	if !operatorPattern.MatchString(name) {
-		return invalid("operator", "%q is not a name: A-Z, a-z, 0-9, _, ., @, + and - are allowed, the first a letter or digit", clip(name))
+		return Invalidf("operator", "%q is not a name: A-Z, a-z, 0-9, _, ., @, + and - are allowed, the first a letter or digit", Clip(name))
 	}
 	return nil
 }

@@ -59,7 +59,7 @@ func FormatAmount(n int64) string {
 // ValidateUnit checks the form of a unit; field names the input it came from.
 func ValidateUnit(field, unit string) error {
 	if !unitPattern.MatchString(unit) {
-		return invalid(field, "%q is not a unit: a unit starts with a letter a-z and has at most 32 of a-z, 0-9 and _", clip(unit))
+		return Invalidf(field, "%q is not a unit: a unit starts with a letter a-z and has at most 32 of a-z, 0-9 and _", Clip(unit))
 	}
 	return nil
 }
@@ -68,17 +68,17 @@ func ValidateUnit(field, unit string) error {
 // amount below least.
 func validateAmounts(field string, amounts Amounts, least int64) error {
 	if len(amounts) == 0 {
-		return invalid(field, "name at least one unit, such as {\"tokens\": 1200}")
+		return Invalidf(field, "name at least one unit, such as {\"tokens\": 1200}")
 	}
 	if len(amounts) > MaxUnits {
-		return invalid(field, "%d units are named; at most %d are allowed", len(amounts), MaxUnits)
+		return Invalidf(field, "%d units are named; at most %d are allowed", len(amounts), MaxUnits)
 	}
 	for _, unit := range amounts.Units() {
 		if err := ValidateUnit(field, unit); err != nil {
 			return err
 		}
 		if amounts[unit] < least {
-			return invalid(field+"."+unit, "%d is too small: whole numbers from %d are allowed", amounts[unit], least)
+			return Invalidf(field+"."+unit, "%d is too small: whole numbers from %d are allowed", amounts[unit], least)
 		}
 	}
 	return nil

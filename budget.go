@@ -113,7 +113,7 @@ func (r BudgetRequest) Validate() error {
 		return err
 	}
 	if r.Limit == nil {
-		return invalid("limit", "is missing; give a whole number from 0")
+		return Invalidf("limit", "is missing; give a whole number from 0")
 	}
 	if err := validateLimit("limit", *r.Limit); err != nil {
 		return err
@@ -146,7 +146,7 @@ type BudgetPatch struct {
 // below the limit is checked against the stored budget, under its lock.
 func (p BudgetPatch) Validate() error {
 	if p.Limit == nil && p.SoftCeiling == nil && p.Enforcement == nil && p.Overage == nil {
-		return invalid("", "nothing to change: give at least one of limit, soft_ceiling, enforcement and overage")
+		return Invalidf("", "nothing to change: give at least one of limit, soft_ceiling, enforcement and overage")
 	}
 	if p.Limit != nil {
 		if err := validateLimit("limit", *p.Limit); err != nil {
@@ -176,16 +176,16 @@ func ValidateSoftCeiling(enforcement Enforcement, limit int64, ceiling *int64) e
 	case ceiling == nil:
 		return nil
 	case enforcement != EnforcementSoft:
-		return invalid("soft_ceiling", "is only for enforcement \"soft\"; a hard budget ends at its limit")
+		return Invalidf("soft_ceiling", "is only for enforcement \"soft\"; a hard budget ends at its limit")
 	case *ceiling < limit:
-		return invalid("soft_ceiling", "%d is below the limit %d", *ceiling, limit)
+		return Invalidf("soft_ceiling", "%d is below the limit %d", *ceiling, limit)
 	}
 	return nil
 }
 
 func validateLimit(field string, limit int64) error {
 	if limit < 0 {
-		return invalid(field, "%d is negative; whole numbers from 0 are allowed", limit)
+		return Invalidf(field, "%d is negative; whole numbers from 0 are allowed", limit)
 	}
 	return nil
 }
@@ -213,8 +213,8 @@ const maxTimezoneBytes = 64
 // Postgres to say, which computes the windows.
 func validateTimezone(name string) error {
 	if name != "UTC" && (len(name) > maxTimezoneBytes || !timezoneForm.MatchString(name)) { // mutation: zone-names
-		return invalid("window.timezone", "%q is not an IANA time zone of the form Area/City, such as Europe/Berlin, or UTC; areas are %s",
-			clip(name), strings.Join(timezoneAreas, ", "))
+		return Invalidf("window.timezone", "%q is not an IANA time zone of the form Area/City, such as Europe/Berlin, or UTC; areas are %s",
+			Clip(name), strings.Join(timezoneAreas, ", "))
 	}
 	return nil
 }
@@ -227,5 +227,5 @@ func oneOf[T ~string](field string, value T, allowed ...T) error {
 	for i, a := range allowed {
 		names[i] = string(a)
 	}
-	return invalid(field, "%q is not allowed; use one of %s", clip(string(value)), strings.Join(names, ", "))
+	return Invalidf(field, "%q is not allowed; use one of %s", Clip(string(value)), strings.Join(names, ", "))
 }

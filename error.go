@@ -83,14 +83,16 @@ func ErrorCode(err error) Code {
 	return CodeInternal
 }
 
-func invalid(field, format string, args ...any) *Error {
+// Invalidf makes an Error that blames one input, by its name as the caller knows it; an
+// empty field blames the whole body. Its code is CodeInvalidRequest.
+func Invalidf(field, format string, args ...any) *Error {
 	err := Errorf(CodeInvalidRequest, format, args...)
 	err.Field = field
 	return err
 }
 
-// clip shortens untrusted input before it is quoted in a message.
-func clip(s string) string {
+// Clip shortens untrusted input before it is quoted in a message.
+func Clip(s string) string {
 	const maxQuotedBytes = 80
 	if len(s) <= maxQuotedBytes {
 		return s

@@ -223,7 +223,7 @@ type Page[T any] struct {
 // ValidateTTL checks a lease's length in seconds.
 func ValidateTTL(seconds int64) error {
 	if seconds < int64(MinTTL/time.Second) || seconds > int64(MaxTTL/time.Second) {
-		return invalid("ttl_seconds", "%d is out of range: 1 to %d seconds are allowed", seconds, int64(MaxTTL/time.Second))
+		return Invalidf("ttl_seconds", "%d is out of range: 1 to %d seconds are allowed", seconds, int64(MaxTTL/time.Second))
 	}
 	return nil
 }
@@ -236,11 +236,11 @@ func ValidateReason(reason string) error {
 // ValidateIdempotencyKey checks an Idempotency-Key.
 func ValidateIdempotencyKey(key string) error {
 	if len(key) == 0 || len(key) > MaxIdempotencyKey {
-		return invalid("Idempotency-Key", "is %d bytes long; 1 to %d are allowed", len(key), MaxIdempotencyKey)
+		return Invalidf("Idempotency-Key", "is %d bytes long; 1 to %d are allowed", len(key), MaxIdempotencyKey)
 	}
 	for _, char := range []byte(key) {
 		if char < ' ' || char > '~' {
-			return invalid("Idempotency-Key", "holds a character that is not printable ASCII")
+			return Invalidf("Idempotency-Key", "holds a character that is not printable ASCII")
 		}
 	}
 	return nil
@@ -248,16 +248,16 @@ func ValidateIdempotencyKey(key string) error {
 
 func validateMetadata(metadata Metadata) error {
 	if len(metadata) > MaxMetadataKeys {
-		return invalid("metadata", "has %d keys; at most %d are allowed", len(metadata), MaxMetadataKeys)
+		return Invalidf("metadata", "has %d keys; at most %d are allowed", len(metadata), MaxMetadataKeys)
 	}
 	for key, value := range metadata {
 		if key == "" {
-			return invalid("metadata", "has an empty key")
+			return Invalidf("metadata", "has an empty key")
 		}
 		if err := validateText("metadata", key, MaxMetadataBytes); err != nil {
 			return err
 		}
-		if err := validateText("metadata."+clip(key), value, MaxMetadataBytes); err != nil {
+		if err := validateText("metadata."+Clip(key), value, MaxMetadataBytes); err != nil {
 			return err
 		}
 	}
@@ -267,10 +267,10 @@ func validateMetadata(metadata Metadata) error {
 // validateText refuses what Postgres could not store: NUL and broken UTF-8.
 func validateText(field, text string, maxBytes int) error {
 	if len(text) > maxBytes {
-		return invalid(field, "is %d bytes long; at most %d are allowed", len(text), maxBytes)
+		return Invalidf(field, "is %d bytes long; at most %d are allowed", len(text), maxBytes)
 	}
 	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
-		return invalid(field, "holds a NUL character or broken UTF-8")
+		return Invalidf(field, "holds a NUL character or broken UTF-8")
 	}
 	return nil
 }

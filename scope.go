@@ -19,18 +19,18 @@ var segmentPattern = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,63}$`)
 // names the input it came from.
 func ValidateScope(field, scope string) error {
 	if scope == "" {
-		return invalid(field, "is empty; a scope is a path such as acme/ml/u1")
+		return Invalidf(field, "is empty; a scope is a path such as acme/ml/u1")
 	}
 	if len(scope) > MaxScopeBytes {
-		return invalid(field, "is %d bytes long; at most %d are allowed", len(scope), MaxScopeBytes)
+		return Invalidf(field, "is %d bytes long; at most %d are allowed", len(scope), MaxScopeBytes)
 	}
 	segments := strings.Split(scope, "/")
 	if len(segments) > MaxScopeDepth {
-		return invalid(field, "%q has %d segments; at most %d are allowed", clip(scope), len(segments), MaxScopeDepth)
+		return Invalidf(field, "%q has %d segments; at most %d are allowed", Clip(scope), len(segments), MaxScopeDepth)
 	}
 	for _, segment := range segments {
 		if !segmentPattern.MatchString(segment) {
-			return invalid(field, "%q is not a scope: segments between slashes have 1 to 63 of A-Z, a-z, 0-9, _, . and -", clip(scope))
+			return Invalidf(field, "%q is not a scope: segments between slashes have 1 to 63 of A-Z, a-z, 0-9, _, . and -", Clip(scope))
 		}
 	}
 	return nil
@@ -38,10 +38,10 @@ func ValidateScope(field, scope string) error {
 
 func validateScopes(scopes []string) error {
 	if len(scopes) == 0 {
-		return invalid("scopes", "name at least one scope, such as [\"acme/ml/u1\"]")
+		return Invalidf("scopes", "name at least one scope, such as [\"acme/ml/u1\"]")
 	}
 	if len(scopes) > MaxScopes {
-		return invalid("scopes", "%d scopes are named; at most %d are allowed", len(scopes), MaxScopes)
+		return Invalidf("scopes", "%d scopes are named; at most %d are allowed", len(scopes), MaxScopes)
 	}
 	for i, scope := range scopes {
 		if err := ValidateScope(fmt.Sprintf("scopes[%d]", i), scope); err != nil {

@@ -235,5 +235,5 @@ func noRoute(*gin.Context) error {
 
 func noMethod(c *gin.Context) error {
 	return earmark.Errorf(earmark.CodeMethodNotAllowed, "this path does not answer %s; allowed are %s",
-		clip(c.Request.Method), c.Writer.Header().Get("Allow"))
+		earmark.Clip(c.Request.Method), c.Writer.Header().Get("Allow"))
 }

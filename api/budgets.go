@@ -53,7 +53,7 @@ func budgetFilter(c *gin.Context) (filter earmark.BudgetFilter, err error) {
 		return filter, err
 	}
 	if filter.Scope != "" && filter.Covering != "" {
-		return filter, invalidField("covering", "does not go with scope; give one of them")
+		return filter, earmark.Invalidf("covering", "does not go with scope; give one of them")
 	}
 	filter.Cursor, filter.Limit, err = q.page()
 	return filter, err
@@ -113,5 +113,5 @@ func budgetID(c *gin.Context) (string, error) {
 }
 
 func noBudgetWithID(id string) error {
-	return earmark.Errorf(earmark.CodeNotFound, "there is no budget with the id %q", clip(id))
+	return earmark.Errorf(earmark.CodeNotFound, "there is no budget with the id %q", earmark.Clip(id))
 }

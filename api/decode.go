@@ -39,7 +39,7 @@ func decodeBody(c *gin.Context, into any) error {
 		return err
 	}
 	if len(body) == 0 {
-		return invalidField("", "the body is empty; a JSON object is needed")
+		return earmark.Invalidf("", "the body is empty; a JSON object is needed")
 	}
 	return decodeAs(c.Request.Header, body, into)
 }
@@ -60,7 +60,7 @@ func readBody(c *gin.Context) ([]byte, error) {
 	case errors.As(err, &tooLarge):
 		return nil, earmark.Errorf(earmark.CodePayloadTooLarge, "the body is over %d bytes", MaxBodyBytes)
 	case err != nil:
-		return nil, invalidField("", "the body could not be read to its end")
+		return nil, earmark.Invalidf("", "the body could not be read to its end")
 	}
 	return body, nil
 }
@@ -68,10 +68,10 @@ func readBody(c *gin.Context) ([]byte, error) {
 func decodeAs(header http.Header, body []byte, into any) error {
 	mediaType, _, err := mime.ParseMediaType(header.Get("Content-Type"))
 	if err != nil || mediaType != "application/json" {
-		return unsupported("Content-Type", "%q is not supported; send application/json", clip(header.Get("Content-Type")))
+		return unsupported("Content-Type", "%q is not supported; send application/json", earmark.Clip(header.Get("Content-Type")))
 	}
 	if encoding := header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return unsupported("Content-Encoding", "%q is not supported; send the body as it is", clip(encoding))
+		return unsupported("Content-Encoding", "%q is not supported; send the body as it is", earmark.Clip(encoding))
 	}
 	return decodeJSON(body, into)
 }
@@ -85,7 +85,7 @@ func unsupported(field, format string, args ...any) *earmark.Error {
 // decodeJSON reads one JSON object over into and refuses anything after it.
 func decodeJSON(body []byte, into any) error {
 	if !utf8.Valid(body) {
-		return invalidField("", "the body is not UTF-8")
+		return earmark.Invalidf("", "the body is not UTF-8")
 	}
 	d := decoder{json.NewDecoder(bytes.NewReader(body))}
 	d.tokens.UseNumber()
@@ -94,13 +94,13 @@ func decodeJSON(body []byte, into any) error {
 		return err
 	}
 	if token != json.Delim('{') {
-		return invalidField("", "the body is %s; a JSON object is needed", kindOf(token))
+		return earmark.Invalidf("", "the body is %s; a JSON object is needed", kindOf(token))
 	}
 	if err := d.object("", reflect.ValueOf(into).Elem()); err != nil {
 		return err
 	}
 	if _, err := d.tokens.Token(); !errors.Is(err, io.EOF) {
-		return invalidField("", "the body goes on after its JSON object; one object is allowed")
+		return earmark.Invalidf("", "the body goes on after its JSON object; one object is allowed")
 	}
 	return nil
 }
@@ -116,11 +116,11 @@ func (d decoder) next(path string) (json.Token, error) {
 	case err == nil:
 		return token, nil
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, invalidField(path, "the body ends in the middle of its JSON")
+		return nil, earmark.Invalidf(path, "the body ends in the middle of its JSON")
 	case errors.As(err, &syntax):
-		return nil, invalidField(path, "the body is not JSON at byte %d: %v", d.tokens.InputOffset(), syntax)
+		return nil, earmark.Invalidf(path, "the body is not JSON at byte %d: %v", d.tokens.InputOffset(), syntax)
 	}
-	return nil, invalidField(path, "the body is not JSON at byte %d", d.tokens.InputOffset())
+	return nil, earmark.Invalidf(path, "the body is not JSON at byte %d", d.tokens.InputOffset())
 }
 
 // value stores what starts with token into target.
@@ -150,7 +150,7 @@ func (d decoder) value(path string, token json.Token, target reflect.Value) erro
 			return integer(path, number, target)
 		}
 	}
-	return invalidField(path, "is %s; %s is needed", kindOf(token), wanted(target.Type()))
+	return earmark.Invalidf(path, "is %s; %s is needed", kindOf(token), wanted(target.Type()))
 }
 
 func (d decoder) object(path string, target reflect.Value) error {
@@ -161,12 +161,12 @@ func (d decoder) object(path string, target reflect.Value) error {
 			return err
 		}
 		name, _ := token.(string) // the decoder lets nothing else be a name
-		field := clip(name)
+		field := earmark.Clip(name)
 		if path != "" {
 			field = path + "." + field
 		}
 		if seen[name] {
-			return invalidField(field, "is given twice")
+			return earmark.Invalidf(field, "is given twice")
 		}
 		seen[name] = true
 		if err := d.member(field, name, target); err != nil {
@@ -197,7 +197,7 @@ func (d decoder) member(path, name string, target reflect.Value) error {
 	names := fieldNames(target.Type())
 	index := slices.Index(names, name)
 	if index < 0 {
-		return invalidField(path, "is not a field here; allowed are %s", strings.Join(names, ", "))
+		return earmark.Invalidf(path, "is not a field here; allowed are %s", strings.Join(names, ", "))
 	}
 	token, err := d.next(path)
 	if err != nil {
@@ -227,7 +227,7 @@ func (d decoder) array(path string, target reflect.Value) error {
 // "remove it" from "left out".
 func null(path string, target reflect.Value) error {
 	if path != nullableField || target.Kind() != reflect.Pointer {
-		return invalidField(path, "is null; leave it out or give %s", wanted(target.Type()))
+		return earmark.Invalidf(path, "is null; leave it out or give %s", wanted(target.Type()))
 	}
 	target.SetZero()
 	if target.Type().Elem().Kind() == reflect.Pointer {
@@ -243,9 +243,9 @@ func integer(path string, number json.Number, target reflect.Value) error {
 		target.SetInt(n)
 		return nil
 	case strings.ContainsAny(number.String(), ".eE"):
-		return invalidField(path, "%s is not a whole number in digits; a fraction or an exponent is not allowed", clip(number.String()))
+		return earmark.Invalidf(path, "%s is not a whole number in digits; a fraction or an exponent is not allowed", earmark.Clip(number.String()))
 	}
-	return invalidField(path, "%s is out of range; the largest whole number is 9223372036854775807", clip(number.String()))
+	return earmark.Invalidf(path, "%s is out of range; the largest whole number is 9223372036854775807", earmark.Clip(number.String()))
 }
 
 // fieldNames gives the JSON names of a request's fields, in their order. Every
@@ -289,13 +289,4 @@ func wanted(t reflect.Type) string {
 		return "a whole number"
 	}
 	return "an object"
-}
-
-// clip shortens untrusted input before it is quoted in a message.
-func clip(text string) string {
-	const maxQuotedBytes = 80
-	if len(text) <= maxQuotedBytes {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxQuotedBytes], "") + "…"
 }

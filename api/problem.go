@@ -178,13 +178,6 @@ func wholeSeconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }
 
-// invalidField blames one input. An empty field blames the whole body.
-func invalidField(field, format string, args ...any) *earmark.Error {
-	err := earmark.Errorf(earmark.CodeInvalidRequest, format, args...)
-	err.Field = field
-	return err
-}
-
 // writeJSON answers with value. Nothing in the API's types fails to encode.
 func writeJSON(c *gin.Context, status int, contentType string, value any) {
 	body, err := json.Marshal(value)

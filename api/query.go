@@ -22,14 +22,14 @@ type query struct{ values url.Values }
 func readQuery(c *gin.Context, allowed ...string) (query, error) {
 	values, err := url.ParseQuery(c.Request.URL.RawQuery)
 	if err != nil {
-		return query{}, invalidField("", "the query string is not well formed")
+		return query{}, earmark.Invalidf("", "the query string is not well formed")
 	}
 	for name, given := range values {
 		if !slices.Contains(allowed, name) {
 			return query{}, unknownParameter(name, allowed)
 		}
 		if len(given) > 1 {
-			return query{}, invalidField(name, "is given %d times; once is allowed", len(given))
+			return query{}, earmark.Invalidf(name, "is given %d times; once is allowed", len(given))
 		}
 	}
 	return query{values}, nil
@@ -43,16 +43,16 @@ func noQuery(c *gin.Context) error {
 
 func unknownParameter(name string, allowed []string) error {
 	if len(allowed) == 0 {
-		return invalidField(clip(name), "is not a query parameter here; none is allowed")
+		return earmark.Invalidf(earmark.Clip(name), "is not a query parameter here; none is allowed")
 	}
-	return invalidField(clip(name), "is not a query parameter here; allowed are %s", strings.Join(allowed, ", "))
+	return earmark.Invalidf(earmark.Clip(name), "is not a query parameter here; allowed are %s", strings.Join(allowed, ", "))
 }
 
 // page reads cursor and limit.
 func (q query) page() (cursor string, limit int, err error) {
 	cursor = q.values.Get("cursor") // empty is the first page, as next_cursor is empty on the last
 	if len(cursor) > maxCursorBytes || strings.ContainsFunc(cursor, notPrintable) {
-		return "", 0, invalidField("cursor", "is not a cursor; give the next_cursor of the page before")
+		return "", 0, earmark.Invalidf("cursor", "is not a cursor; give the next_cursor of the page before")
 	}
 	if !q.values.Has("limit") {
 		return cursor, earmark.DefaultPageSize, nil
@@ -60,7 +60,7 @@ func (q query) page() (cursor string, limit int, err error) {
 	text := q.values.Get("limit")
 	limit, err = strconv.Atoi(text)
 	if err != nil || limit < 1 || limit > earmark.MaxPageSize {
-		return "", 0, invalidField("limit", "%q is out of range: 1 to %d are allowed", clip(text), earmark.MaxPageSize)
+		return "", 0, earmark.Invalidf("limit", "%q is out of range: 1 to %d are allowed", earmark.Clip(text), earmark.MaxPageSize)
 	}
 	return cursor, limit, nil
 }
@@ -82,14 +82,14 @@ func (q query) flag(name string) (bool, error) {
 	case q.values.Get(name) == "true":
 		return true, nil
 	}
-	return false, invalidField(name, "%q is not allowed; use true or false", clip(q.values.Get(name)))
+	return false, earmark.Invalidf(name, "%q is not allowed; use true or false", earmark.Clip(q.values.Get(name)))
 }
 
 // id reads an id of the form that isID checks; empty where it is not given.
 func (q query) id(name string, isID func(string) bool, example string) (string, error) {
 	id := q.values.Get(name)
 	if q.values.Has(name) && !isID(id) {
-		return "", invalidField(name, "%q is not an id such as %s", clip(id), example)
+		return "", earmark.Invalidf(name, "%q is not an id such as %s", earmark.Clip(id), example)
 	}
 	return id, nil
 }

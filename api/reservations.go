@@ -200,7 +200,7 @@ func reservationFilter(c *gin.Context) (filter earmark.ReservationFilter, err er
 	if q.values.Has("state") {
 		filter.State = earmark.State(q.values.Get("state"))
 		if !slices.Contains(states, filter.State) {
-			return filter, invalidField("state", "%q is not allowed; use one of held, committed, released, expired, review", clip(string(filter.State)))
+			return filter, earmark.Invalidf("state", "%q is not allowed; use one of held, committed, released, expired, review", earmark.Clip(string(filter.State)))
 		}
 	}
 	if filter.Scope, err = q.scope("scope"); err != nil {
@@ -227,15 +227,15 @@ func stuckQuery(q query) (stuck bool, reason earmark.StuckReason, err error) {
 	if q.values.Has("stuck_reason") {
 		reason = earmark.StuckReason(q.values.Get("stuck_reason"))
 		if !slices.Contains(earmark.StuckReasons, reason) {
-			return false, "", invalidField("stuck_reason", "%q is not allowed; use one of %s", clip(string(reason)), stuckReasonList())
+			return false, "", earmark.Invalidf("stuck_reason", "%q is not allowed; use one of %s", earmark.Clip(string(reason)), stuckReasonList())
 		}
 		if !stuck {
-			return false, "", invalidField("stuck_reason", "needs stuck=true beside it")
+			return false, "", earmark.Invalidf("stuck_reason", "needs stuck=true beside it")
 		}
 	}
 	for _, name := range []string{"state", "overdue", "orphan"} {
 		if stuck && q.values.Has(name) {
-			return false, "", invalidField(name, "cannot be combined with stuck; use stuck_reason")
+			return false, "", earmark.Invalidf(name, "cannot be combined with stuck; use stuck_reason")
 		}
 	}
 	return stuck, reason, nil
@@ -273,5 +273,5 @@ func reservationID(c *gin.Context) (string, error) {
 }
 
 func noReservationWithID(id string) error {
-	return earmark.Errorf(earmark.CodeNotFound, "there is no reservation with the id %q", clip(id))
+	return earmark.Errorf(earmark.CodeNotFound, "there is no reservation with the id %q", earmark.Clip(id))
 }

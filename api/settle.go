@@ -166,7 +166,7 @@ func unitsMismatch(result earmark.Result) error {
 	if result.Reservation != nil {
 		allowed += ", " + result.Reservation.Amounts.String() + " here"
 	}
-	return invalidField(field, "usage is given in %s", allowed)
+	return earmark.Invalidf(field, "usage is given in %s", allowed)
 }
 
 // overflow is rule R8: a sum that int64 does not hold is refused.
@@ -174,7 +174,7 @@ func overflow(field, unit string) error {
 	if unit != "" {
 		field += "." + unit
 	}
-	return invalidField(field, "is too large: with what is reserved and spent it would pass 9,223,372,036,854,775,807")
+	return earmark.Invalidf(field, "is too large: with what is reserved and spent it would pass 9,223,372,036,854,775,807")
 }
 
 // conflictError is an error that shows the reservation as it stands.

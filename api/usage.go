@@ -25,7 +25,7 @@ func (s *server) chargeUsage(c *gin.Context) error {
 		return err
 	}
 	if key == "" {
-		return invalidField(idempotencyKeyHeader, "is missing; give a key of 1 to %d printable ASCII characters that names this usage", earmark.MaxIdempotencyKey)
+		return earmark.Invalidf(idempotencyKeyHeader, "is missing; give a key of 1 to %d printable ASCII characters that names this usage", earmark.MaxIdempotencyKey)
 	}
 	var request earmark.UsageRequest
 	if err := decodeBody(c, &request); err != nil {
@@ -134,5 +134,5 @@ func idempotencyKey(c *gin.Context) (string, error) {
 	case 1:
 		return keys[0], earmark.ValidateIdempotencyKey(keys[0])
 	}
-	return "", invalidField(idempotencyKeyHeader, "is given %d times; once is allowed", len(keys))
+	return "", earmark.Invalidf(idempotencyKeyHeader, "is given %d times; once is allowed", len(keys))
 }

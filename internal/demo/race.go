@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 )
 
 // What every caller wants, and of how much.
@@ -21,14 +23,10 @@ const modelTime = 40 * time.Millisecond
 func callModel(ctx context.Context) error { return pause(ctx, modelTime) }
 
 func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	if !ctxtime.Sleep(ctx, d) {
 		return ctx.Err()
 	}
+	return nil
 }
 
 // Result is what one way came to over all rounds.

@@ -10,7 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/earmark-dev/earmark"
 )
 
 // Bounds of a trace.
@@ -88,7 +89,7 @@ func (r *Reader) Next() (Row, error) {
 		return Row{}, r.blame(timeColumn, err)
 	}
 	if r.last.Number > 0 && row.At.Before(r.last.At) {
-		return Row{}, r.blame(timeColumn, fmt.Errorf("%q is before the line above it; sort the trace by time", clip(record[r.at])))
+		return Row{}, r.blame(timeColumn, fmt.Errorf("%q is before the line above it; sort the trace by time", earmark.Clip(record[r.at])))
 	}
 	if row.ContextTokens, err = parseTokens(record[r.input]); err != nil {
 		return Row{}, r.blame(contextColumn, err)
@@ -151,7 +152,7 @@ func find(header []string, column string) (int, error) {
 		found = place
 	}
 	if found < 0 {
-		return 0, fmt.Errorf("the header lacks the column %s; it has %s", column, clip(strings.Join(header, ",")))
+		return 0, fmt.Errorf("the header lacks the column %s; it has %s", column, earmark.Clip(strings.Join(header, ",")))
 	}
 	return found, nil
 }
@@ -165,29 +166,16 @@ func parseTime(text string) (time.Time, error) {
 			return at, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is not a time such as 2023-11-16 18:17:03.9799600 or 2023-11-16T18:17:03Z", clip(text))
+	return time.Time{}, fmt.Errorf("%q is not a time such as 2023-11-16 18:17:03.9799600 or 2023-11-16T18:17:03Z", earmark.Clip(text))
 }
 
 func parseTokens(text string) (int64, error) {
 	text = strings.TrimSpace(text)
 	tokens, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || tokens < 0 || tokens > MaxRowTokens {
-		return 0, fmt.Errorf("%q is not a whole number of tokens from 0 to %d", clip(text), MaxRowTokens)
+		return 0, fmt.Errorf("%q is not a whole number of tokens from 0 to %d", earmark.Clip(text), MaxRowTokens)
 	}
 	return tokens, nil
-}
-
-// clip shortens what a file holds before it is quoted in a message.
-func clip(s string) string {
-	const maxQuotedBytes = 60
-	if len(s) <= maxQuotedBytes {
-		return s
-	}
-	cut := maxQuotedBytes
-	for cut > 0 && !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + "…"
 }
 
 // Extent is what a trace holds in all.

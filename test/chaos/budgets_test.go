@@ -14,6 +14,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/client"
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 )
 
 const (
@@ -86,7 +87,7 @@ func newBudgets(t *testing.T, api *client.Client) *budgets {
 // raise raises the limits after what is counted, until ctx is done. Limits only
 // grow, and so do soft ceilings, which is where their budgets end.
 func (b *budgets) raise(ctx context.Context, d *driver) {
-	for sleep(ctx, raiseEvery) {
+	for ctxtime.Sleep(ctx, raiseEvery) {
 		for _, budget := range b.list {
 			if budget.headroom == 0 {
 				continue

@@ -18,6 +18,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/client"
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 )
 
 // Limits of the driver.
@@ -84,7 +85,7 @@ func (d *driver) begin(c *cluster, rate float64) {
 		next := begun
 		for n := 0; ; n++ {
 			next = next.Add(time.Duration(rng.ExpFloat64() / rate * float64(time.Second)))
-			if !sleep(arriving, time.Until(next)) {
+			if !ctxtime.Sleep(arriving, time.Until(next)) {
 				d.took = time.Since(begun)
 				return
 			}
@@ -173,7 +174,7 @@ func (d *driver) once(l *life, verb string, usage earmark.Amounts, server int, c
 func (d *driver) until(l *life, verb string, usage earmark.Amounts, call call) attempt {
 	for pause := firstPause; ; pause = min(2*pause, mostPause) {
 		a := d.once(l, verb, usage, -1, call)
-		if a.Outcome != unknown || l.Mortal || !sleep(d.ctx, pause/2+rand.N(pause)) {
+		if a.Outcome != unknown || l.Mortal || !ctxtime.Sleep(d.ctx, pause/2+rand.N(pause)) {
 			return a
 		}
 	}
@@ -274,16 +275,5 @@ func (d *driver) probe(since time.Time) func() time.Duration {
 			return 0
 		}
 		return slices.Max(times)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 )
 
 // script is what one request does after it is admitted.
@@ -72,7 +73,7 @@ var scripts = []script{
 		expiresAt := l.ExpiresAt
 		l.mu.Unlock()
 		if expiresAt != nil {
-			sleep(d.ctx, time.Until(*expiresAt)+rand64(rng, grace+cleanupSlack))
+			ctxtime.Sleep(d.ctx, time.Until(*expiresAt)+rand64(rng, grace+cleanupSlack))
 		}
 		d.commit(l, usage(l, rng, []measure{less, more}[rng.IntN(2)]))
 	}},
@@ -137,7 +138,7 @@ func request(rng *rand.Rand) earmark.ReservationRequest {
 
 // think is the time that a model takes, mostly within the lease.
 func (d *driver) think(l *life, rng *rand.Rand) {
-	sleep(d.ctx, time.Duration(rng.Float64()*0.6*float64(l.Request.TTL())))
+	ctxtime.Sleep(d.ctx, time.Duration(rng.Float64()*0.6*float64(l.Request.TTL())))
 }
 
 // measure is how much of the reserved amount is used.

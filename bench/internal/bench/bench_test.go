@@ -23,6 +23,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 	"github.com/earmark-dev/earmark/internal/stack"
 )
 
@@ -149,7 +150,7 @@ func TestOpenLoopCountsFromTheDueTime(t *testing.T) {
 	w := &way{title: "one at a time", admit: func(ctx context.Context, _ int64) (string, error) {
 		one.Lock()
 		defer one.Unlock()
-		pause(ctx, takes)
+		ctxtime.Sleep(ctx, takes)
 		return "", nil
 	}, settle: func(context.Context, string) error { return nil }}
 	b, err := w.open(t.Context(), perSecond, duration)
@@ -170,7 +171,7 @@ func TestClosedLoopTellsFailures(t *testing.T) {
 			return "", refused
 		}
 		return "", nil
-	}, settle: func(ctx context.Context, _ string) error { pause(ctx, time.Millisecond); return nil }}
+	}, settle: func(ctx context.Context, _ string) error { ctxtime.Sleep(ctx, time.Millisecond); return nil }}
 	b, err := w.closed(t.Context(), 2, 300*time.Millisecond)
 	require.NoError(t, err)
 	require.Positive(t, b.failed)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark/client"
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 )
 
 const (
@@ -81,7 +82,7 @@ func (r *run) denials(ctx context.Context, main *deployment) error {
 	yes.workflowID, no.workflowID = nil, nil // the ones stay open, the others have none
 	yes.settle = func(_ context.Context, id string) error { admitted <- id; return nil }
 	for round := range min(costRounds, r.Rounds) {
-		if !r.Quick && !pause(ctx, quiet) { // the admissions' end is not to the denials' cost
+		if !r.Quick && !ctxtime.Sleep(ctx, quiet) { // the admissions' end is not to the denials' cost
 			return ctx.Err()
 		}
 		r.say("  denials and admissions, round %d of %d", round+1, min(costRounds, r.Rounds))

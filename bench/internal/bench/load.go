@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 )
 
 const (
@@ -116,7 +118,7 @@ func (w *way) closed(ctx context.Context, clients int, duration time.Duration) (
 					id, admission, err := w.lifecycle(ctx, time.Now())
 					t.add(id, admission, err)
 					if err != nil {
-						pause(ctx, failurePause)
+						ctxtime.Sleep(ctx, failurePause)
 					}
 				}
 			})
@@ -149,7 +151,7 @@ func (w *way) open(ctx context.Context, perSecond float64, duration time.Duratio
 		begun := time.Now()
 		for i := range max(1, int64(perSecond*duration.Seconds())) {
 			due := begun.Add(time.Duration(float64(i) / perSecond * float64(time.Second)))
-			if !pause(ctx, time.Until(due)) {
+			if !ctxtime.Sleep(ctx, time.Until(due)) {
 				break
 			}
 			slots <- struct{}{}
@@ -197,7 +199,7 @@ func (w *way) drain(ctx context.Context, last []string) error {
 		if drained {
 			break
 		}
-		if !pause(ctx, pollInterval) {
+		if !ctxtime.Sleep(ctx, pollInterval) {
 			return context.Cause(ctx)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 	"github.com/earmark-dev/earmark/internal/devstack"
 )
 
@@ -193,20 +194,8 @@ func await(ctx context.Context, what string, ready func() error) error {
 		if err == nil {
 			return nil
 		}
-		if !pause(ctx, pollInterval) {
+		if !ctxtime.Sleep(ctx, pollInterval) {
 			return fmt.Errorf("%s was not ready (%w): %w", what, context.Cause(ctx), err)
 		}
-	}
-}
-
-// pause waits; false when ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }

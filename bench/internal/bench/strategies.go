@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 	"github.com/earmark-dev/earmark/internal/postgres"
 )
 
@@ -169,7 +170,7 @@ func (s strategy) burst(ctx context.Context, pool *pgxpool.Pool) (over int64, er
 	for range strategyClients {
 		group.Go(func() error {
 			for taken.Add(1) <= burstRequests {
-				err := s.request(ctx, burstBudget, func() { pause(ctx, burstWork) })
+				err := s.request(ctx, burstBudget, func() { ctxtime.Sleep(ctx, burstWork) })
 				switch {
 				case err == nil:
 					admitted.Add(1)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 )
 
 // The same job on the same ledger, as samples and good practice do it.
@@ -136,7 +137,7 @@ func (t *textbook) startAndPoll(ctx context.Context, n int64) (string, error) {
 		if decision.Outcome != "" {
 			return a.WorkflowID, admitted(decision)
 		}
-		if !pause(ctx, queryEvery) {
+		if !ctxtime.Sleep(ctx, queryEvery) {
 			return "", ctx.Err()
 		}
 	}
