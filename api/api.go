@@ -171,9 +171,8 @@ func New(options Options) http.Handler {
 	router := gin.New()
 	router.HandleMethodNotAllowed = true
 	router.RedirectTrailingSlash = false
-	router.Use(identify)
 	if options.Traces != nil {
-		router.Use(traceCalls(options.Traces))
+		router.Use(traceReservation, traceCalls(options.Traces))
 	}
 	router.Use(s.observe, s.recoverPanic, limitTime)
 	router.NoRoute(s.handle(noRoute))

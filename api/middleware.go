@@ -18,7 +18,7 @@ func (s *server) observe(c *gin.Context) {
 	c.Next()
 	took := time.Since(started)
 	s.metrics.request(c, took)
-	id := c.GetString(reservationIDKey)
+	id := subjectOf(c).reservationID
 	describeSpan(c, id)
 
 	level := slog.LevelDebug

@@ -149,7 +149,7 @@ func (s *server) logFault(c *gin.Context, e *earmark.Error, words httpWords) {
 		slog.String("route", c.FullPath()),
 		slog.Int("status", words.status),
 		slog.String("code", string(e.Code)),
-		slog.String("reservation_id", cmp.Or(e.ReservationID, c.GetString(reservationIDKey))),
+		slog.String("reservation_id", cmp.Or(e.ReservationID, subjectOf(c).reservationID)),
 		slog.String("tenant", earmark.DefaultTenant),
 		slog.String("error", e.Error()))
 }

@@ -19,16 +19,16 @@ func (s *server) reserve(c *gin.Context) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
-	key, err := idempotencyKey(c)
-	if err != nil {
-		return err
+	subject := subjectOf(c)
+	if subject.keyErr != nil {
+		return subject.keyErr
 	}
 	request, err := reservationRequest(c)
 	if err != nil {
 		return err
 	}
 	admission := earmark.Admission{
-		ID:          c.GetString(reservationIDKey), // of the key if there is one, else a new one
+		ID:          subject.reservationID,
 		Tenant:      earmark.DefaultTenant,
 		Request:     request,
 		RequestHash: request.Hash(),
@@ -41,7 +41,7 @@ func (s *server) reserve(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.answerAdmission(c, admission, result, key != "")
+	return s.answerAdmission(c, admission, result, subject.key != "")
 }
 
 func (s *server) admit(c *gin.Context, admission earmark.Admission) (earmark.Result, error) {

@@ -20,11 +20,11 @@ func (s *server) chargeUsage(c *gin.Context) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
-	key, err := idempotencyKey(c)
-	if err != nil {
-		return err
+	subject := subjectOf(c)
+	if subject.keyErr != nil {
+		return subject.keyErr
 	}
-	if key == "" {
+	if subject.key == "" {
 		return earmark.Invalidf(idempotencyKeyHeader, "is missing; give a key of 1 to %d printable ASCII characters that names this usage", earmark.MaxIdempotencyKey)
 	}
 	var request earmark.UsageRequest
@@ -36,7 +36,7 @@ func (s *server) chargeUsage(c *gin.Context) error {
 	}
 	request = request.WithDefaults()
 	charge := earmark.Charge{
-		ID:          earmark.ReservationID(earmark.DefaultTenant, key),
+		ID:          subject.reservationID,
 		Tenant:      earmark.DefaultTenant,
 		Request:     request,
 		RequestHash: request.Hash(),

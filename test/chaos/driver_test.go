@@ -104,7 +104,7 @@ func (d *driver) begin(c *cluster, rate float64) {
 	})
 	d.group.Go(func() { d.budgets.raise(arriving, d) })
 	d.group.Go(func() {
-		for sleep(arriving, time.Second) {
+		for ctxtime.Sleep(arriving, time.Second) {
 			d.walBytes = max(d.walBytes, c.temporalLogBytes())
 		}
 	})

@@ -14,37 +14,55 @@ import (
 	"github.com/earmark-dev/earmark/internal/tracing"
 )
 
-// reservationIDKey is where a call keeps the id of the reservation that it is about.
-const reservationIDKey = "reservation_id"
+// subject is the reservation that a call is about.
+type subject struct {
+	reservationID string // empty for a call about no one reservation
+	// key is the Idempotency-Key of a call that may have one, and keyErr what is wrong
+	// with it.
+	key    string
+	keyErr error
+}
 
-// identify finds out before anything else which reservation a call is about, so
-// that its log line and its trace tell.
-func identify(c *gin.Context) {
-	if id := idOfCall(c); id != "" {
-		c.Set(reservationIDKey, id)
+const subjectKey = "subject"
+
+// subjectOf finds out once for each call. The handlers act on it, and the log and the
+// trace of the call name it; neither depends on the other having asked before.
+func subjectOf(c *gin.Context) subject {
+	if known, found := c.Get(subjectKey); found {
+		return known.(subject)
+	}
+	s := newSubject(c)
+	c.Set(subjectKey, s)
+	return s
+}
+
+// newSubject reads the id from the path, derives it from the Idempotency-Key, or makes
+// a new one for a reservation without a key.
+func newSubject(c *gin.Context) (s subject) {
+	route := c.FullPath()
+	if strings.HasPrefix(route, "/v1/reservations/:id") && earmark.IsReservationID(c.Param("id")) {
+		return subject{reservationID: c.Param("id")}
+	}
+	if c.Request.Method != http.MethodPost || (route != "/v1/reservations" && route != "/v1/usage") {
+		return s
+	}
+	s.key, s.keyErr = idempotencyKey(c)
+	switch {
+	case s.keyErr != nil:
+	case s.key != "":
+		s.reservationID = earmark.ReservationID(earmark.DefaultTenant, s.key)
+	case route == "/v1/reservations":
+		s.reservationID = earmark.NewReservationID()
+	}
+	return s
+}
+
+// traceReservation makes a trace that begins with this call the reservation's.
+func traceReservation(c *gin.Context) {
+	if id := subjectOf(c).reservationID; id != "" {
 		c.Request = c.Request.WithContext(tracing.WithReservation(c.Request.Context(), id))
 	}
 	c.Next()
-}
-
-// idOfCall is empty for a call that is about no one reservation.
-func idOfCall(c *gin.Context) string {
-	route := c.FullPath()
-	if strings.HasPrefix(route, "/v1/reservations/:id") && earmark.IsReservationID(c.Param("id")) {
-		return c.Param("id")
-	}
-	if c.Request.Method != http.MethodPost || (route != "/v1/reservations" && route != "/v1/usage") {
-		return ""
-	}
-	switch key, err := idempotencyKey(c); {
-	case err != nil: // the handler says so
-		return ""
-	case key != "":
-		return earmark.ReservationID(earmark.DefaultTenant, key)
-	case route == "/v1/reservations":
-		return earmark.NewReservationID()
-	}
-	return ""
 }
 
 // traceCalls makes a span of each call of /v1, in its caller's trace if it has one.
