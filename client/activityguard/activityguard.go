@@ -34,7 +34,8 @@ const (
 	settleLimit = 15 * time.Second
 )
 
-// Options say which activities are guarded, and how. All but Logger are required.
+// Options say which activities are guarded, and how. Earmark, Temporal and Request
+// are required.
 type Options struct {
 	// Earmark is where budget is reserved.
 	Earmark *client.Client
@@ -45,8 +46,13 @@ type Options struct {
 	// arguments, and whether it is guarded at all. Without TTLSeconds the
 	// reservation is held until the activity's own deadline.
 	Request func(ctx context.Context, activityType string, args []any) (request earmark.ReservationRequest, guarded bool, err error)
-	// Logger hears of reservations that were left to their expiry; slog.Default()
-	// when nil.
+	// ShowViolations puts the budgets that a denied activity does not fit into, with
+	// their ids, scopes and balances, into the error's text and details, and so into
+	// the workflow's history and to whoever reads its failure. Without it they are
+	// logged alone.
+	ShowViolations bool
+	// Logger gets denials and reservations that were left to their expiry;
+	// slog.Default() when nil.
 	Logger *slog.Logger
 }
 
@@ -57,9 +63,9 @@ type Options struct {
 // left to its expiry policy, unless it said NothingSent. Each attempt of an
 // activity has a reservation of its own, since the one before may have spent.
 //
-// A denial fails the attempt with an application error of type "budget_exceeded"
-// and the violations as its details. It is tried again where waiting helps, after
-// the time that Earmark names, and not otherwise.
+// A denial fails the attempt with an application error of type "budget_exceeded",
+// with the violations as its details under ShowViolations. It is tried again where
+// waiting helps, after the time that Earmark names, and not otherwise.
 func NewInterceptor(options Options) interceptor.WorkerInterceptor {
 	if options.Logger == nil {
 		options.Logger = slog.Default()
@@ -107,7 +113,7 @@ func (g *guard) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActi
 	}
 	reservation, err := g.Earmark.Reserve(ctx, key(info), request)
 	if err != nil {
-		return nil, refusal(err)
+		return nil, g.refusal(ctx, err)
 	}
 	meter := new(client.Meter)
 	failed := true // until the activity returns otherwise: a panic is a failure
@@ -177,16 +183,21 @@ func leaseUntil(deadline time.Time) int64 {
 
 // refusal turns what Earmark answered into an error that Temporal retries where
 // that helps.
-func refusal(err error) error {
+func (g *guard) refusal(ctx context.Context, err error) error {
 	var e *earmark.Error
 	if !errors.As(err, &e) {
 		return err
 	}
-	retry := e.Code == earmark.CodeUnavailable || e.Code == earmark.CodeAdmissionUnknown || (e.Code == earmark.CodeBudgetExceeded && e.Retryable)
-	return temporal.NewApplicationErrorWithOptions(e.Message, string(e.Code), temporal.ApplicationErrorOptions{
-		NonRetryable:   !retry,
-		NextRetryDelay: e.RetryAfter,
-		Cause:          err,
-		Details:        []any{e.Violations},
-	})
+	denied := e.Code == earmark.CodeBudgetExceeded
+	retry := e.Code == earmark.CodeUnavailable || e.Code == earmark.CodeAdmissionUnknown || (denied && e.Retryable)
+	options := temporal.ApplicationErrorOptions{NonRetryable: !retry, NextRetryDelay: e.RetryAfter}
+	if denied && !g.ShowViolations {
+		g.Logger.InfoContext(ctx, "An activity was denied.", "error", err, "violations", e.Violations)
+		return temporal.NewApplicationErrorWithOptions("the activity does not fit into its spending limit", string(e.Code), options)
+	}
+	options.Cause = err
+	if denied {
+		options.Details = []any{e.Violations}
+	}
+	return temporal.NewApplicationErrorWithOptions(e.Message, string(e.Code), options)
 }

@@ -31,6 +31,7 @@ type bundle struct {
 	earmark *fake.Earmark
 	signals *mocks.Client
 	guarded bool
+	shows   bool // Options.ShowViolations
 }
 
 func setup(t *testing.T) *bundle {
@@ -46,7 +47,7 @@ func (b *bundle) run(call func(ctx context.Context) error) error {
 	earmarks, err := client.New(url)
 	require.NoError(b.t, err)
 	guard := activityguard.NewInterceptor(activityguard.Options{
-		Earmark: earmarks, Temporal: b.signals, Logger: slog.New(slog.DiscardHandler),
+		Earmark: earmarks, Temporal: b.signals, ShowViolations: b.shows, Logger: slog.New(slog.DiscardHandler),
 		Request: func(_ context.Context, activityType string, args []any) (earmark.ReservationRequest, bool, error) {
 			require.Equal(b.t, []any{"prompt"}, args)
 			return earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: earmark.Amounts{"tokens": 600}}, b.guarded, nil
@@ -143,10 +144,11 @@ func TestDenialDoesNotRunTheActivity(t *testing.T) {
 		name  string
 		limit int64
 		retry bool
-	}{{"too large for the limit", 599, false}, {"holds in the way", 1000, true}} {
+		shows bool
+	}{{"too large for the limit", 599, false, false}, {"holds in the way", 1000, true, false}, {"violations are shown", 599, false, true}} {
 		t.Run(test.name, func(t *testing.T) {
 			b := setup(t)
-			b.earmark.Limit = test.limit
+			b.earmark.Limit, b.shows = test.limit, test.shows
 			if test.retry {
 				b.hold()
 			}
@@ -160,6 +162,12 @@ func TestDenialDoesNotRunTheActivity(t *testing.T) {
 			require.Equal(t, !test.retry, failure.NonRetryable())
 			if test.retry {
 				require.Equal(t, time.Second, failure.NextRetryDelay())
+			}
+			if !test.shows {
+				require.False(t, failure.HasDetails())
+				require.NoError(t, failure.Unwrap(), "a cause is shown with its text")
+				require.Equal(t, "the activity does not fit into its spending limit", failure.Message())
+				return
 			}
 			var violations []earmark.Violation
 			require.NoError(t, failure.Details(&violations))

@@ -42,12 +42,17 @@ func ask(c *gin.Context) (middleware.Ask, error) {
 
 func setup(t *testing.T, handlers ...gin.HandlerFunc) (*fake.Earmark, func(path, body string) *httptest.ResponseRecorder) {
 	t.Helper()
+	return setupWith(t, nil, handlers...)
+}
+
+func setupWith(t *testing.T, options []middleware.Option, handlers ...gin.HandlerFunc) (*fake.Earmark, func(path, body string) *httptest.ResponseRecorder) {
+	t.Helper()
 	e := &fake.Earmark{Limit: 1000}
 	c, err := client.New("http://earmark.test", client.WithHTTPClient(&http.Client{Transport: e}), client.WithLogger(slog.New(slog.DiscardHandler)))
 	require.NoError(t, err)
 	router := gin.New()
 	router.Use(gin.CustomRecoveryWithWriter(io.Discard, func(c *gin.Context, _ any) { c.AbortWithStatus(http.StatusInternalServerError) }))
-	router.POST("/:tenant", append([]gin.HandlerFunc{ginmiddleware.Guard(c, ask)}, handlers...)...)
+	router.POST("/:tenant", append([]gin.HandlerFunc{ginmiddleware.Guard(c, ask, options...)}, handlers...)...)
 	return e, func(path, body string) *httptest.ResponseRecorder {
 		recorder := httptest.NewRecorder()
 		router.ServeHTTP(recorder, httptest.NewRequest(http.MethodPost, path, strings.NewReader(body)))
@@ -79,7 +84,16 @@ func TestRefused(t *testing.T) {
 	recorder := post("/acme", "large")
 	require.Equal(t, http.StatusPaymentRequired, recorder.Code)
 	require.Equal(t, "application/problem+json", recorder.Header().Get("Content-Type"))
+	require.NotContains(t, recorder.Body.String(), "violations", "budgets are not for every caller")
 	require.Equal(t, []string{"reserve"}, e.Verbs())
+}
+
+func TestRefusedWithViolations(t *testing.T) {
+	t.Parallel()
+	_, post := setupWith(t, []middleware.Option{middleware.WithViolations()}, func(*gin.Context) { t.Error("the handler ran") })
+	recorder := post("/acme", "large")
+	require.Equal(t, http.StatusPaymentRequired, recorder.Code)
+	require.Contains(t, recorder.Body.String(), `"violations":[{`)
 }
 
 func TestPanicIsCharged(t *testing.T) {

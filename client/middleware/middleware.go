@@ -41,6 +41,13 @@ func WithRefusal(answer func(w http.ResponseWriter, r *http.Request, err error))
 	return func(g *guard) { g.refuse = answer }
 }
 
+// WithViolations shows a denied caller which budgets the request does not fit
+// into: their ids, scopes, limits and balances. Use it where the budgets are the
+// caller's own. The default is a 402 without them.
+func WithViolations() Option {
+	return func(g *guard) { g.refuse = writeWithViolations }
+}
+
 // WithFailOpen runs the handler without a reservation while Earmark is away, where
 // the default is to answer 503. Limits do not hold then. uncharged is handed what
 // the handler metered (nil if nothing), to be charged later with

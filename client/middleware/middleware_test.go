@@ -268,7 +268,6 @@ func TestRefusals(t *testing.T) {
 			var p struct {
 				Type, Title, Detail, Code string
 				Status                    int
-				Violations                []earmark.Violation
 				Retryable                 *bool
 			}
 			require.NoError(t, json.Unmarshal([]byte(body), &p))
@@ -277,7 +276,45 @@ func TestRefusals(t *testing.T) {
 			require.Equal(t, test.status, p.Status)
 			require.NotEmpty(t, p.Title)
 			require.NotEmpty(t, p.Detail)
-			require.Equal(t, test.status == 402, len(p.Violations) == 1 && p.Retryable != nil)
+			require.Equal(t, test.status == 402, p.Retryable != nil)
+		})
+	}
+}
+
+// A denied caller learns that there is a limit and when to come back; whose budget
+// it is and how much it holds only if the service says so.
+func TestDenialShowsBudgetsOnlyByOption(t *testing.T) {
+	t.Parallel()
+	retryAt := "2030-01-01T00:00:00Z"
+	denial := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(http.StatusPaymentRequired)
+		_, _ = io.WriteString(w, `{"status":402,"code":"budget_exceeded","field":"scopes","detail":"600 tokens do not fit into the budget on reseller/secret: 123 of 4567 are available",
+			"violations":[{"budget_id":"0199-budget","scope":"reseller/secret","unit":"tokens","limit":4567,"available":123,"requested":600}],"retryable":true,"retry_at":"`+retryAt+`"}`)
+	}
+	details := []string{"0199-budget", "reseller/secret", "4567", "123"}
+	for name, test := range map[string]struct {
+		options []middleware.Option
+		shown   bool
+	}{
+		"default":         {nil, false},
+		"with violations": {[]middleware.Option{middleware.WithViolations()}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t, never(t), test.options...)
+			s.earmark.Replace(func(string, int) http.HandlerFunc { return denial })
+			response := s.post(t, `{"max_tokens":600}`)
+			body := text(t, response)
+			require.Equal(t, http.StatusPaymentRequired, response.StatusCode)
+			require.Equal(t, "7", response.Header.Get("Retry-After"))
+			for _, detail := range details {
+				require.Equal(t, test.shown, strings.Contains(body, detail), "%s in %s", detail, body)
+			}
+			for _, always := range []string{`"code":"budget_exceeded"`, `"retryable":true`, `"retry_at":"` + retryAt + `"`} {
+				require.Contains(t, body, always)
+			}
 		})
 	}
 }

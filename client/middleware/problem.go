@@ -28,8 +28,10 @@ type httpWords struct {
 
 // problems are the refusals that a caller can meet. Everything else is 500.
 var problems = map[earmark.Code]httpWords{
-	earmark.CodeInvalidRequest:       {status: http.StatusBadRequest, title: "The request breaks a rule"},
-	earmark.CodeBudgetExceeded:       {status: http.StatusPaymentRequired, title: "The request does not fit into a budget"},
+	earmark.CodeInvalidRequest: {status: http.StatusBadRequest, title: "The request breaks a rule"},
+	earmark.CodeBudgetExceeded: {
+		status: http.StatusPaymentRequired, title: "The spending limit is reached", detail: "the request does not fit into its spending limit",
+	},
 	earmark.CodeNotFound:             {status: http.StatusNotFound, title: "There is no such thing"},
 	earmark.CodeMethodNotAllowed:     {status: http.StatusMethodNotAllowed, title: "The path does not answer this method"},
 	earmark.CodePayloadTooLarge:      {status: http.StatusRequestEntityTooLarge, title: "The body is too large"},
@@ -71,13 +73,24 @@ type problem struct {
 }
 
 // WriteProblem answers a request that did not get to its handler, as
-// application/problem+json: a denial with 402 as Earmark gave it, Retry-After and
-// violations included; a key that ran before or is running with 409; Earmark being
+// application/problem+json: a denial with 402, retryable, retry_at and Retry-After
+// as Earmark gave them; a key that ran before or is running with 409; Earmark being
 // away with 503 and Retry-After; a fault of this service with 500. The last two go
 // to slog.Default() and not to the caller.
 //
-// Violations show balances. Where callers are not to see them, use WithRefusal.
+// The answer names no budget, no scope and no amount, since they may belong to
+// somebody else than the caller, such as a reseller. WithViolations adds them.
 func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
+	write(w, r, err, false)
+}
+
+// writeWithViolations is WriteProblem with Earmark's own words for a denial, and
+// with the budgets that the request does not fit into.
+func writeWithViolations(w http.ResponseWriter, r *http.Request, err error) {
+	write(w, r, err, true)
+}
+
+func write(w http.ResponseWriter, r *http.Request, err error, withViolations bool) {
 	e := asError(err)
 	words := problems[e.Code]
 	if words.status >= http.StatusInternalServerError {
@@ -88,11 +101,15 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 		Type: problemTypePrefix + string(e.Code), Title: words.title, Status: words.status,
 		Detail: e.Error(), Code: e.Code, Field: e.Field,
 	}
-	if words.detail != "" {
-		p.Detail, p.Field = words.detail, ""
+	denied := e.Code == earmark.CodeBudgetExceeded
+	if denied {
+		p.Retryable, p.RetryAt = &e.Retryable, e.RetryAt
 	}
-	if e.Code == earmark.CodeBudgetExceeded {
-		p.Violations, p.Retryable, p.RetryAt = e.Violations, &e.Retryable, e.RetryAt
+	switch {
+	case denied && withViolations:
+		p.Violations = e.Violations
+	case words.detail != "":
+		p.Detail, p.Field = words.detail, ""
 	}
 	body, err := json.Marshal(p)
 	if err != nil {
