@@ -94,12 +94,12 @@ test-clocks: $(TEMPORAL) ## test processes whose clocks are wrong; builds the st
 CASES ?= 1000000
 
 .PHONY: compare-prices
-compare-prices: ## price the same usage here and by genai-prices, LiteLLM and tokenlens; needs npm and Python (CASES=1000000 generated ones)
+compare-prices: ## read and price the same usage here and by genai-prices, LiteLLM and tokenlens; needs npm and Python (CASES=1000000 generated ones)
 	@mkdir -p dist/prices && cp test/pricing/package.json dist/prices/
 	@npm install --prefix dist/prices --no-package-lock --ignore-scripts --no-audit --no-fund --silent
 	@[[ -x dist/prices/venv/bin/python ]] || python3 -m venv dist/prices/venv
 	@dist/prices/venv/bin/pip install --quiet --disable-pip-version-check -r test/pricing/requirements.txt
-	@$(GO) test -C test -tags compareprices -count 1 -timeout 2h -v -run '^TestComparePrices$$' ./pricing -args \
+	@$(GO) test -C test -tags compareprices -count 1 -timeout 2h -v -run '^TestCompare' ./pricing -args \
 	  -packages $(CURDIR)/dist/prices -random $(CASES) -report $(CURDIR)/dist/prices.md $(ARGS)
 
 .PHONY: test-browser

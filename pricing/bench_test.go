@@ -45,3 +45,18 @@ func BenchmarkPrice(b *testing.B) {
 		}
 	}
 }
+
+func TestAllocations(t *testing.T) {
+	table := newTable(t, opus)
+	raw := []byte(`{"input_tokens":2095,"cache_creation_input_tokens":1200,"cache_read_input_tokens":50000,
+		"cache_creation":{"ephemeral_5m_input_tokens":200,"ephemeral_1h_input_tokens":1000},"output_tokens":503}`)
+	query := pricing.Query{Provider: "anthropic", Model: "claude-opus-5-5", Time: noon}
+	const most = 10
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() {
+		u, err := usage.Normalize("", raw)
+		if err == nil {
+			_, err = table.Price(u, query)
+		}
+		require.NoError(t, err)
+	}), float64(most))
+}

@@ -100,7 +100,10 @@ func (l located) usage(format Format) Usage {
 
 // tierOf reads the service tier from the usage object or from the response around it.
 func tierOf(l located) string {
-	for _, o := range [...]*object{l.object, l.response} {
+	for i, o := range [...]*object{l.object, l.response} {
+		if i == 1 && o == l.object {
+			break
+		}
 		for _, name := range [...]string{"service_tier", "serviceTier"} {
 			if tier := o.peek(name); tier != nil { // Bedrock: {"type": "flex"}
 				return tier.lower("type")

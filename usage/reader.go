@@ -42,7 +42,10 @@ var documents = sync.Pool{New: func() any { return new(document) }}
 
 // release gives the memory back. Nothing that was read may refer to it.
 func (d *document) release() {
-	clear(d.members[:])
+	if d.err != nil { // an object that was not read to its end has left more
+		d.membersUsed = len(d.members)
+	}
+	clear(d.members[:d.membersUsed])
 	clear(d.objects[:d.objectsUsed])
 	d.err, d.membersUsed, d.objectsUsed = nil, 0, 0
 	documents.Put(d)

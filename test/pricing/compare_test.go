@@ -205,7 +205,12 @@ func (p *program) start(args ...string) *exec.Cmd {
 // ask sends all cases and reads all answers.
 func (p *program) ask(t *testing.T, cases []testCase) []answer {
 	t.Helper()
-	command := p.start()
+	return exchange[testCase, answer](t, p.start(), cases)
+}
+
+// exchange sends one line for each question and reads one for each answer.
+func exchange[Q, A any](t *testing.T, command *exec.Cmd, cases []Q) []A {
+	t.Helper()
 	in, err := command.StdinPipe()
 	require.NoError(t, err)
 	out, err := command.StdoutPipe()
@@ -223,10 +228,10 @@ func (p *program) ask(t *testing.T, cases []testCase) []answer {
 		}
 		sent <- errors.Join(w.Flush(), in.Close())
 	}()
-	answers := make([]answer, 0, len(cases))
+	answers := make([]A, 0, len(cases))
 	scanner := bufio.NewScanner(out)
 	for scanner.Scan() {
-		var a answer
+		var a A
 		if !bytes.HasPrefix(scanner.Bytes(), []byte("{")) {
 			continue // what a library has to say
 		}

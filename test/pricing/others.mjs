@@ -1,4 +1,5 @@
 // Prices the cases on standard input, one JSON object a line, by genai-prices or by tokenlens, and writes one answer a line.
+// With "extract" as the second argument it reads the usage of responses instead, by the extractors of genai-prices.
 // With "table" as the second argument it writes the table that the package carries, for the import.
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
@@ -18,7 +19,7 @@ async function genai() {
   if (!data) throw new Error('genai-prices: its data is not where it was');
   const copy = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'genai-')), 'index.mjs');
   fs.writeFileSync(copy, `${source}\nexport const table = ${data[1]};\n`);
-  const { table, calcPrice } = await import(pathToFileURL(copy));
+  const { table, calcPrice, extractUsage } = await import(pathToFileURL(copy));
   const price = (c) => {
     const usage = {
       input_tokens: c.in, cache_read_tokens: c.cache_read, cache_write_tokens: c.cache_write, cache_write_1h_tokens: c.cache_write_1h,
@@ -32,7 +33,8 @@ async function genai() {
     const result = calcPrice(usage, c.model, { providerId: c.provider, timestamp: new Date(c.at) });
     return result && { usd: result.total_price, model: result.model.id };
   };
-  return { table, price };
+  const extract = (c) => extractUsage(table.find((p) => p.id === c.provider), c.body, c.flavor).usage;
+  return { table, price, extract };
 }
 
 async function tokenlens() {
@@ -55,15 +57,16 @@ async function tokenlens() {
   return { table, price };
 }
 
-const { table, price } = await { genai, tokenlens }[process.argv[2]]();
+const { table, price, extract } = await { genai, tokenlens }[process.argv[2]]();
 if (process.argv[3] === 'table') {
   process.stdout.write(JSON.stringify(table));
 } else {
+  const answerTo = process.argv[3] === 'extract' ? extract : price;
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const c = JSON.parse(line);
     let answer;
     try {
-      answer = price(c) ?? { error: 'unknown' };
+      answer = answerTo(c) ?? { error: 'unknown' };
     } catch (error) {
       answer = { error: error.message };
     }
