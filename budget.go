@@ -130,7 +130,7 @@ func (r BudgetRequest) Validate() error {
 	if err := validateOverage(r.Overage); err != nil {
 		return err
 	}
-	return ValidateSoftCeiling(r.Enforcement, *r.Limit, r.SoftCeiling)
+	return validateSoftCeiling(r.Enforcement, *r.Limit, r.SoftCeiling)
 }
 
 // BudgetPatch changes a budget. What is nil stays as it is. SoftCeiling is a
@@ -169,9 +169,33 @@ func (p BudgetPatch) Validate() error {
 	return nil
 }
 
-// ValidateSoftCeiling checks that a soft ceiling comes with soft enforcement and
+// Apply changes b as the patch says. A budget that becomes hard loses its soft ceiling, unless
+// the patch sets one, which is refused. On an error b is not to be used.
+func (p BudgetPatch) Apply(b *Budget) error {
+	if p.Limit != nil {
+		b.Limit = *p.Limit
+	}
+	if p.Overage != nil {
+		b.Overage = *p.Overage
+	}
+	if p.Enforcement != nil {
+		b.Enforcement = *p.Enforcement
+		if b.Enforcement == EnforcementHard {
+			b.SoftCeiling = nil
+		}
+	}
+	if p.SoftCeiling != nil {
+		b.SoftCeiling = *p.SoftCeiling
+	}
+	if p.Limit != nil && p.SoftCeiling == nil && b.SoftCeiling != nil && *b.SoftCeiling < b.Limit {
+		return Invalidf("limit", "%d is above the budget's soft_ceiling %d; give a soft_ceiling from %d up as well, or null", b.Limit, *b.SoftCeiling, b.Limit)
+	}
+	return validateSoftCeiling(b.Enforcement, b.Limit, b.SoftCeiling)
+}
+
+// validateSoftCeiling checks that a soft ceiling comes with soft enforcement and
 // is not below the limit.
-func ValidateSoftCeiling(enforcement Enforcement, limit int64, ceiling *int64) error {
+func validateSoftCeiling(enforcement Enforcement, limit int64, ceiling *int64) error {
 	switch {
 	case ceiling == nil:
 		return nil

@@ -14,6 +14,7 @@ type Code string
 // The codes that callers can meet.
 const (
 	CodeInvalidRequest       Code = "invalid_request"        // the input breaks a rule; Field says where
+	CodeForbidden            Code = "forbidden"              // the call comes from a place that may not make it
 	CodeNotFound             Code = "not_found"              // no such budget, reservation or path
 	CodeMethodNotAllowed     Code = "method_not_allowed"     // the path exists, not for this method
 	CodePayloadTooLarge      Code = "payload_too_large"      // the body is over 64 KiB

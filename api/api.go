@@ -101,6 +101,9 @@ type Options struct {
 	// Registry takes the API's metrics and is what /metrics shows. One registry
 	// serves one handler. A new one is made when nil.
 	Registry *prometheus.Registry
+	// Hosts are the names that the server answers to, besides IP addresses and names without a
+	// dot. A browser sends the name of the page's own site, which a stranger may point here.
+	Hosts []string
 	// Traces makes the spans of calls; nil makes none.
 	Traces trace.TracerProvider
 }
@@ -138,6 +141,7 @@ type server struct {
 	uiBase           string        // of one workflow, its id to be added; empty when not configured
 	log              *slog.Logger
 	metrics          *metrics
+	access           access
 	lookout          lookout
 	overviews        overviews
 }
@@ -164,6 +168,7 @@ func New(options Options) http.Handler {
 		uiBase:           workflowBase(options.UIURL, options.Namespace),
 		log:              options.Logger,
 		metrics:          newMetrics(options.Registry),
+		access:           newAccess(options.Hosts),
 		lookout:          lookout{finder: options.StuckFinder, ledger: options.Ledger, log: options.Logger},
 		overviews:        overviews{ledger: options.Ledger},
 	}
@@ -174,7 +179,7 @@ func New(options Options) http.Handler {
 	if options.Traces != nil {
 		router.Use(traceReservation, traceCalls(options.Traces))
 	}
-	router.Use(s.observe, s.recoverPanic, limitTime)
+	router.Use(s.observe, s.recoverPanic, limitTime, s.refuseStrangers)
 	router.NoRoute(s.handle(noRoute))
 	router.NoMethod(s.handle(noMethod))
 	// What cannot be collected is left out, and the rest is shown.

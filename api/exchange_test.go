@@ -70,9 +70,12 @@ func (b *bundle) do(method, target, body string, header ...string) exchange {
 	return x
 }
 
+// localURL is where a test's calls go; the path is added.
+const localURL = "http://127.0.0.1:8080"
+
 // newRequest takes the header as pairs of name and value.
 func newRequest(method, target, body string, header ...string) *http.Request {
-	request := httptest.NewRequest(method, target, strings.NewReader(body))
+	request := httptest.NewRequest(method, localURL+target, strings.NewReader(body))
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}

@@ -40,7 +40,8 @@ type httpWords struct {
 var problems = map[earmark.Code]httpWords{
 	earmark.CodeInvalidRequest:       {status: http.StatusBadRequest, title: "The request breaks a rule"},
 	earmark.CodeBudgetExceeded:       {status: http.StatusPaymentRequired, title: "The request does not fit into a budget"},
-	earmark.CodeNotFound:             {status: http.StatusNotFound, title: "There is no such thing"},
+	earmark.CodeForbidden:            {status: http.StatusForbidden, title: "The call is not allowed from there"},
+	earmark.CodeNotFound:             {status: http.StatusNotFound, title: "Not found"},
 	earmark.CodeNoBudget:             {status: http.StatusNotFound, title: "A scope meets no budget"},
 	earmark.CodeMethodNotAllowed:     {status: http.StatusMethodNotAllowed, title: "The path does not answer this method"},
 	earmark.CodeBudgetExists:         {status: http.StatusConflict, title: "The budget exists"},

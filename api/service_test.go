@@ -56,7 +56,7 @@ func TestReadyIsBounded(t *testing.T) {
 
 func TestDocumentIsServed(t *testing.T) {
 	t.Parallel()
-	request := httptest.NewRequest(http.MethodGet, "/openapi.yaml", nil)
+	request := httptest.NewRequest(http.MethodGet, localURL+"/openapi.yaml", nil)
 	recorder := httptest.NewRecorder()
 	setup(t, &fake{}).handler.ServeHTTP(recorder, request)
 	require.Equal(t, http.StatusOK, recorder.Code)
@@ -123,7 +123,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	// The router of the document takes these for calls of it; ours does not.
 	for _, path := range []string{"/v1/budgets/", "/V1/budgets"} {
 		recorder := httptest.NewRecorder()
-		b.handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, path, nil))
+		b.handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, localURL+path, nil))
 		require.Equal(t, http.StatusNotFound, recorder.Code)
 	}
 	x := b.do("PUT", "/v1/budgets", "{}")
@@ -157,7 +157,7 @@ func TestPanicIsInternal(t *testing.T) {
 
 	aborted := setup(t, &fake{panics: http.ErrAbortHandler})
 	require.PanicsWithValue(t, http.ErrAbortHandler, func() {
-		aborted.handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/v1/reservations/"+testReservationID, nil))
+		aborted.handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, localURL+"/v1/reservations/"+testReservationID, nil))
 	})
 }
 

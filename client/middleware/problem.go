@@ -32,7 +32,7 @@ var problems = map[earmark.Code]httpWords{
 	earmark.CodeBudgetExceeded: {
 		status: http.StatusPaymentRequired, title: "The spending limit is reached", detail: "the request does not fit into its spending limit",
 	},
-	earmark.CodeNotFound:             {status: http.StatusNotFound, title: "There is no such thing"},
+	earmark.CodeNotFound:             {status: http.StatusNotFound, title: "Not found"},
 	earmark.CodeMethodNotAllowed:     {status: http.StatusMethodNotAllowed, title: "The path does not answer this method"},
 	earmark.CodePayloadTooLarge:      {status: http.StatusRequestEntityTooLarge, title: "The body is too large"},
 	earmark.CodeUnsupportedMediaType: {status: http.StatusUnsupportedMediaType, title: "The body is of another kind"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -39,10 +40,26 @@ func (s *session) explain(err error) error {
 			return errors.Join(err, printErr)
 		}
 	}
+	if s.asJSON && s.last.problem() == nil {
+		s.printProblem(e)
+	}
 	p := &sheet{screen: screenOf(s.cmd.ErrOrStderr()), now: s.last.now()}
 	p.line("%s", s.headline(e))
 	s.advise(p, e)
 	return &callError{code: exitCodes(e), text: strings.TrimRight(p.text.String(), "\n"), err: err}
+}
+
+// printProblem prints an error that no server has put into words, such as that none answers, in
+// the form of those that one has.
+func (s *session) printProblem(e *earmark.Error) {
+	document, err := json.MarshalIndent(struct {
+		Code   earmark.Code `json:"code"`
+		Detail string       `json:"detail"`
+		Field  string       `json:"field,omitempty"`
+	}{e.Code, e.Message, e.Field}, "", "  ")
+	if err == nil { // it cannot fail
+		fmt.Fprintf(s.screen.out, "%s\n", document)
+	}
 }
 
 // exitCodes is the exit code for each code of the API.
@@ -130,6 +147,9 @@ func (s *session) advise(p *sheet, e *earmark.Error) {
 		p.line("`earmark list` and `earmark budget list` show what there is.")
 	case earmark.CodeInternal:
 		p.line("The server's log says more.")
+	case earmark.CodeForbidden:
+		p.line("The server answers to IP addresses, to names without a dot, and to those that it")
+		p.line("was started with: earmark serve --allowed-hosts NAME")
 	case earmark.CodeMethodNotAllowed, earmark.CodeUnsupportedMediaType, earmark.CodePayloadTooLarge:
 		p.line("Is %s the address of an Earmark of this version (%s)?", s.url, version)
 	}
@@ -149,7 +169,7 @@ func (s *session) adviseUnavailable(p *sheet, e *earmark.Error) {
 		return
 	default:
 		p.line("Try again%s. What is away says:", after(e.RetryAfter))
-		p.line("  earmark health --url %s/readyz", strings.TrimRight(s.url, "/"))
+		p.line("  earmark health --url %s", s.url)
 	}
 	if s.last.changes {
 		p.line("Whether the call took effect is not known.")

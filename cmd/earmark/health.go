@@ -2,49 +2,88 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
+// Limits of the question whether a server is ready.
+const (
+	healthTimeout  = 5 * time.Second
+	maxHealthBytes = 16 << 10
+)
+
 func newHealth() *cobra.Command {
 	var url string
+	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "health",
-		Short:   "Ask a server whether it is ready, for health checks in containers",
-		Example: "  earmark health --url http://127.0.0.1:8080/readyz",
+		Use:   "health",
+		Short: "Ask a server whether it is ready, for health checks in containers",
+		Long: `Ask a server whether it is ready. It exits with 0 if it is, and with 1 if it is not or does
+not answer, and prints what is away.`,
+		Example: "  earmark health --url http://127.0.0.1:8080",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			const (
-				timeout  = 5 * time.Second
-				maxBytes = 16 << 10
-			)
-			if address := os.Getenv(urlEnv); address != "" && !cmd.Flags().Changed("url") {
-				url = strings.TrimRight(address, "/") + "/readyz"
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-			if err != nil {
-				return usageError{fmt.Errorf("--url: %w", err)}
-			}
-			response, err := http.DefaultClient.Do(request)
-			if err != nil {
-				return err
-			}
-			defer func() { _ = response.Body.Close() }()
-			if response.StatusCode != http.StatusOK {
-				body, _ := io.ReadAll(io.LimitReader(response.Body, maxBytes))
-				return fmt.Errorf("%s answers %s: %s", url, response.Status, body)
-			}
-			return nil
+			return askHealth(cmd, urlOr(cmd, url), asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&url, "url", "http://127.0.0.1:8080/readyz", "what to ask (without it, /readyz of the server in env "+urlEnv+")")
+	cmd.Flags().StringVar(&url, "url", defaultURL, "`URL` of the server (env "+urlEnv+")")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the server's JSON")
 	return cmd
+}
+
+// readyAnswer is what /readyz answers, ready or not.
+type readyAnswer struct {
+	Checks map[string]struct {
+		Status string `json:"status"`
+		Detail string `json:"detail"`
+	} `json:"checks"`
+}
+
+func askHealth(cmd *cobra.Command, base string, asJSON bool) error {
+	// With its path the address was the question itself, once.
+	base = strings.TrimSuffix(strings.TrimRight(base, "/"), "/readyz")
+	ctx, cancel := context.WithTimeout(cmd.Context(), healthTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", nil)
+	if err != nil {
+		return usageError{fmt.Errorf("--url: %w", err)}
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("no server answers at %s (%s)", base, rootCause(err))
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxHealthBytes))
+	if err != nil {
+		return fmt.Errorf("%s broke off its answer: %w", base, err)
+	}
+	var ready readyAnswer
+	if json.Unmarshal(body, &ready) != nil || len(ready.Checks) == 0 {
+		return fmt.Errorf("%s answers %s, and not in the words of an Earmark; is it the address of one?", base, response.Status)
+	}
+	if asJSON {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s\n", strings.TrimSpace(string(body)))
+	}
+	var away []string
+	for _, name := range sortedKeys(ready.Checks) {
+		if check := ready.Checks[name]; check.Status != "up" {
+			away = append(away, name+": "+clean(check.Detail))
+		}
+	}
+	switch {
+	case response.StatusCode == http.StatusOK && len(away) == 0:
+		if !asJSON {
+			fmt.Fprintf(cmd.OutOrStdout(), "ready: %s answer\n", strings.Join(sortedKeys(ready.Checks), ", "))
+		}
+		return nil
+	case len(away) == 0:
+		return fmt.Errorf("%s is not ready: it answers %s", base, response.Status)
+	}
+	return fmt.Errorf("%s is not ready\n  %s", base, strings.Join(away, "\n  "))
 }

@@ -153,7 +153,7 @@ func orNone(names []string) string {
 // withDatabase runs f with a pool on the database of the settings.
 func withDatabase(s *settings, f func(context.Context, *cobra.Command, *pgxpool.Pool) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
-		if err := errors.Join(s.load(cmd), s.requireDatabase()); err != nil {
+		if err := s.loadWithDatabase(cmd); err != nil {
 			return err
 		}
 		pool, err := postgres.Open(cmd.Context(), s.DatabaseURL)

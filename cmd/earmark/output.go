@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -105,12 +104,7 @@ func (p *sheet) fields(fields ...field) {
 // clean takes the control characters out of what others wrote: a reason or a
 // metadata value must not steer the terminal of who reads it.
 func clean(text string) string {
-	return strings.Map(func(char rune) rune {
-		if unicode.IsControl(char) || unicode.Is(unicode.Bidi_Control, char) {
-			return utf8.RuneError
-		}
-		return char
-	}, text)
+	return earmark.VisibleText(text)
 }
 
 // when tells a time in a list: relative on a terminal, and exact where it is kept.

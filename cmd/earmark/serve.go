@@ -34,7 +34,7 @@ environment variables (TEMPORAL_ADDRESS, …) and profile file.`,
 		Example: "  EARMARK_DATABASE_URL=postgres://earmark@127.0.0.1:5432/earmark TEMPORAL_ADDRESS=127.0.0.1:7233 earmark serve",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(s.load(cmd), s.requireDatabase()); err != nil {
+			if err := s.loadWithDatabase(cmd); err != nil {
 				return err
 			}
 			return serve(cmd.Context(), s, s.logger(), nil)
@@ -67,7 +67,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		coordinator.Handoff = &handoff.Exchange{}
 	}
 	finder := &workflowstore.StuckFinder{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
-	handler := api.New(api.Options{Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder, UIURL: s.UIURL, Namespace: p.namespace, AdmissionDeadline: s.AdmissionDeadline,
+	handler := api.New(api.Options{Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder, UIURL: s.UIURL, Namespace: p.namespace, AdmissionDeadline: s.AdmissionDeadline, Hosts: s.AllowedHosts,
 		Logger: logger, Registry: p.metrics.Registry, Traces: p.traces.Provider()})
 
 	// The worker outlives ctx until the last call is answered.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/sethvargo/go-envconfig"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.temporal.io/sdk/client"
@@ -23,8 +22,10 @@ import (
 // come from its standard environment variables and profile file.
 type settings struct {
 	DatabaseURL             string        `env:"EARMARK_DATABASE_URL"`
+	DatabaseURLFile         string        `env:"EARMARK_DATABASE_URL_FILE"`
 	Addr                    string        `env:"EARMARK_ADDR, default=127.0.0.1:8080"`
 	AllowNetwork            bool          `env:"EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS"`
+	AllowedHosts            []string      `env:"EARMARK_ALLOWED_HOSTS"`
 	UIURL                   string        `env:"EARMARK_UI_URL"`
 	Grace                   time.Duration `env:"EARMARK_GRACE"`
 	AdmissionDeadline       time.Duration `env:"EARMARK_ADMISSION_DEADLINE"`
@@ -47,7 +48,7 @@ const (
 )
 
 func (s *settings) databaseFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&s.DatabaseURL, "database-url", "", "Postgres connection string (env EARMARK_DATABASE_URL)")
+	flags.StringVar(&s.DatabaseURL, "database-url", "", "Postgres connection string; with a password in it, set env EARMARK_DATABASE_URL, or name a file that holds it in env EARMARK_DATABASE_URL_FILE: other accounts can read a command line")
 }
 
 func (s *settings) temporalFlags(flags *pflag.FlagSet) {
@@ -69,6 +70,8 @@ func (s *settings) apiFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.Addr, "addr", "127.0.0.1:8080", "address that the HTTP API listens on (env EARMARK_ADDR)")
 	flags.BoolVar(&s.AllowNetwork, "allow-unauthenticated-network-access", false,
 		"listen on an address that is not loopback although calls are not authenticated: whoever can reach it can spend every budget (env EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS)")
+	flags.StringSliceVar(&s.AllowedHosts, "allowed-hosts", nil,
+		"names that callers use for this server, besides IP addresses and names without a dot, such as earmark.internal.example; other names are refused, since a web page could have them point here (env EARMARK_ALLOWED_HOSTS)")
 	flags.StringVar(&s.UIURL, "ui-url", "", "address of Temporal UI, for the links in answers (env EARMARK_UI_URL)")
 	flags.DurationVar(&s.AdmissionDeadline, "admission-deadline", lifecycle.DefaultDeadline, "how long a caller waits for a decision at most (env EARMARK_ADMISSION_DEADLINE)")
 }
@@ -82,8 +85,13 @@ func (s *settings) metricsFlags(flags *pflag.FlagSet) {
 // load fills from the environment what no flag has set, and checks the whole.
 func (s *settings) load(cmd *cobra.Command) error {
 	var env settings
-	if err := envconfig.Process(cmd.Context(), &env); err != nil {
-		return usageError{fmt.Errorf("the environment: %w", err)}
+	if err := readEnvironment(cmd.Context(), &env); err != nil {
+		return usageError{err}
+	}
+	warnOfEnvironment(cmd.ErrOrStderr(), os.Environ())
+	if flag := cmd.Flags().Lookup("database-url"); flag != nil && flag.Changed && hasPassword(s.DatabaseURL) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "earmark: warning: --database-url holds a password, which other accounts of this machine can read in the list of processes; "+
+			"set EARMARK_DATABASE_URL, or EARMARK_DATABASE_URL_FILE to the path of a file that holds it")
 	}
 	// A flag that was given wins; the environment comes next, then the flag's default.
 	take := func(flag string, fromEnv bool, apply func()) {
@@ -93,6 +101,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 	}
 	take("database-url", true, func() { s.DatabaseURL = env.DatabaseURL })
 	take("addr", true, func() { s.Addr = env.Addr })
+	take("allowed-hosts", len(env.AllowedHosts) > 0, func() { s.AllowedHosts = env.AllowedHosts })
 	take("allow-unauthenticated-network-access", true, func() { s.AllowNetwork = env.AllowNetwork })
 	take("ui-url", true, func() { s.UIURL = env.UIURL })
 	take("grace", env.Grace != 0, func() { s.Grace = env.Grace })
@@ -122,10 +131,13 @@ func (s *settings) check(cmd *cobra.Command) error {
 	return nil
 }
 
-// requireDatabase is for commands that cannot do without.
-func (s *settings) requireDatabase() error {
+// loadWithDatabase is load for commands that need a database.
+func (s *settings) loadWithDatabase(cmd *cobra.Command) error {
+	if err := s.load(cmd); err != nil {
+		return err
+	}
 	if s.DatabaseURL == "" {
-		return usageError{fmt.Errorf("which database? Set EARMARK_DATABASE_URL or --database-url, such as postgres://user:password@127.0.0.1:5432/earmark")}
+		return usageError{fmt.Errorf("which database? Set EARMARK_DATABASE_URL, EARMARK_DATABASE_URL_FILE or --database-url, such as postgres://user:password@127.0.0.1:5432/earmark")}
 	}
 	return nil
 }

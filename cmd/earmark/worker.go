@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -17,7 +15,7 @@ func newWorker() *cobra.Command {
 		Example: "  EARMARK_DATABASE_URL=postgres://earmark@127.0.0.1:5432/earmark TEMPORAL_ADDRESS=127.0.0.1:7233 earmark worker",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(s.load(cmd), s.requireDatabase()); err != nil {
+			if err := s.loadWithDatabase(cmd); err != nil {
 				return err
 			}
 			return runWorker(cmd, s)

@@ -84,19 +84,7 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		return nil, earmark.Errorf(earmark.CodeInvalidRequest, "archived")
 	}
 	changed := b.Budget
-	if patch.Limit != nil {
-		changed.Limit = *patch.Limit
-	}
-	if patch.Enforcement != nil {
-		changed.Enforcement = *patch.Enforcement
-	}
-	if patch.Overage != nil {
-		changed.Overage = *patch.Overage
-	}
-	if patch.SoftCeiling != nil {
-		changed.SoftCeiling = *patch.SoftCeiling
-	}
-	if err := earmark.ValidateSoftCeiling(changed.Enforcement, changed.Limit, changed.SoftCeiling); err != nil {
+	if err := patch.Apply(&changed); err != nil {
 		return nil, err
 	}
 	if changed.Limit != b.Limit || changed.Enforcement != b.Enforcement || changed.Overage != b.Overage || !equal(changed.SoftCeiling, b.SoftCeiling) {

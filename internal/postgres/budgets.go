@@ -78,7 +78,7 @@ func (l *Ledger) Budgets(ctx context.Context, tenant string, f earmark.BudgetFil
 	if err != nil {
 		return earmark.Page[earmark.Budget]{}, err
 	}
-	return page(budgets, limit, func(b earmark.Budget) string { return timeCursor(b.CreatedAt, b.ID) }), nil
+	return page(budgets, limit, func(b earmark.Budget) string { return budgetList(tenant, f).cursor(b.CreatedAt, b.ID) }), nil
 }
 
 // PatchBudget changes a budget under its lock, so that an admission sees the
@@ -89,19 +89,7 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 			return earmark.Errorf(earmark.CodeInvalidRequest, "the budget was archived at %s and cannot change any more", b.ArchivedAt.UTC().Format(time.RFC3339))
 		}
 		before := b
-		if patch.Limit != nil {
-			b.Limit = *patch.Limit
-		}
-		if patch.Enforcement != nil {
-			b.Enforcement = *patch.Enforcement
-		}
-		if patch.Overage != nil {
-			b.Overage = *patch.Overage
-		}
-		if patch.SoftCeiling != nil {
-			b.SoftCeiling = *patch.SoftCeiling
-		}
-		if err := earmark.ValidateSoftCeiling(b.Enforcement, b.Limit, b.SoftCeiling); err != nil {
+		if err := patch.Apply(&b); err != nil {
 			return err
 		}
 		change := describeChange(before, b)
@@ -156,7 +144,7 @@ func (l *Ledger) changeBudget(ctx context.Context, tenant, id string, change fun
 }
 
 func (l *Ledger) queryBudgets(ctx context.Context, tenant, id string, f earmark.BudgetFilter) ([]earmark.Budget, error) {
-	createdAt, lastID, err := parseTimeCursor(f.Cursor)
+	createdAt, lastID, err := budgetList(tenant, f).parse(f.Cursor)
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +158,10 @@ func (l *Ledger) queryBudgets(ctx context.Context, tenant, id string, f earmark.
 	}
 	budgets, err := pgx.CollectRows(rows, scanBudget)
 	return budgets, fault(err)
+}
+
+func budgetList(tenant string, f earmark.BudgetFilter) list {
+	return listOf("budgets", tenant, f.Scope, f.Covering)
 }
 
 func scanBudget(row pgx.CollectableRow) (earmark.Budget, error) {

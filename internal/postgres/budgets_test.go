@@ -108,9 +108,7 @@ func TestPatchChangesWhatItNames(t *testing.T) {
 	require.True(t, b.reserve(admission("m", tokens(300), "acme")).Reservation.OverLimit)
 
 	_, err = b.patch(budget.ID, earmark.BudgetPatch{Limit: new(int64(901))})
-	requireRefused(t, earmark.CodeInvalidRequest, "soft_ceiling", err)
-	_, err = b.patch(budget.ID, earmark.BudgetPatch{Enforcement: new(earmark.EnforcementHard)})
-	requireRefused(t, earmark.CodeInvalidRequest, "soft_ceiling", err)
+	requireRefused(t, earmark.CodeInvalidRequest, "limit", err)
 	patched, err = b.patch(budget.ID, earmark.BudgetPatch{SoftCeiling: new((*int64)(nil))})
 	require.NoError(t, err)
 	require.Nil(t, patched.SoftCeiling)
@@ -216,6 +214,73 @@ func TestBudgetsAreListedByScopeOrPathInPages(t *testing.T) {
 	require.Equal(t, path, list(earmark.BudgetFilter{Covering: "acme/ml/u1/deeper", Limit: 4}))
 	require.Equal(t, path[4:], list(earmark.BudgetFilter{Covering: "acme/mlo"}))
 	require.Empty(t, list(earmark.BudgetFilter{Scope: "acm"}))
+}
+
+// A cursor belongs to one list with one filter.
+func TestCursorsBelongToTheirList(t *testing.T) {
+	b := setup(t)
+	for _, scope := range []string{"acme", "acme/ml", "other"} {
+		b.budget(scope, "tokens", 1000)
+		b.held(admission(scope, tokens(1), scope))
+	}
+	budgets, err := b.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{Limit: 1})
+	require.NoError(t, err)
+	reservations, err := b.Reservations(ctx(), earmark.DefaultTenant, earmark.ReservationFilter{Limit: 1})
+	require.NoError(t, err)
+	entries, err := b.Entries(ctx(), earmark.DefaultTenant, earmark.EntryFilter{Limit: 1})
+	require.NoError(t, err)
+	cursors := []string{budgets.NextCursor, reservations.NextCursor, entries.NextCursor}
+	for list, read := range []func(cursor string, filtered bool) error{
+		func(cursor string, filtered bool) (err error) {
+			filter := earmark.BudgetFilter{Cursor: cursor}
+			if filtered {
+				filter.Covering = "acme/ml"
+			}
+			_, err = b.Budgets(ctx(), earmark.DefaultTenant, filter)
+			return err
+		},
+		func(cursor string, filtered bool) (err error) {
+			_, err = b.Reservations(ctx(), earmark.DefaultTenant, earmark.ReservationFilter{Cursor: cursor, Overdue: filtered})
+			return err
+		},
+		func(cursor string, filtered bool) (err error) {
+			filter := earmark.EntryFilter{Cursor: cursor}
+			if filtered {
+				filter.BudgetID = budgets.Data[0].ID
+			}
+			_, err = b.Entries(ctx(), earmark.DefaultTenant, filter)
+			return err
+		},
+		func(cursor string, _ bool) (err error) {
+			_, err = b.Stuck(ctx(), earmark.DefaultTenant, earmark.ReservationFilter{Cursor: cursor}, earmark.StuckIDs{})
+			return err
+		},
+	} {
+		for of, cursor := range cursors {
+			require.NotEmpty(t, cursor)
+			if of == list {
+				require.NoError(t, read(cursor, false))
+			} else {
+				requireRefused(t, earmark.CodeInvalidRequest, "cursor", read(cursor, false))
+			}
+			requireRefused(t, earmark.CodeInvalidRequest, "cursor", read(cursor, true))
+		}
+	}
+}
+
+// A soft budget becomes hard by its enforcement alone: the ceiling goes.
+func TestPatchToHardTakesTheCeilingAway(t *testing.T) {
+	b := setup(t)
+	budget := b.budget("acme", "tokens", 1000, func(r *earmark.BudgetRequest) {
+		r.Enforcement, r.SoftCeiling = earmark.EnforcementSoft, new(int64(1200))
+	})
+	patched, err := b.PatchBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Enforcement: new(earmark.EnforcementHard)})
+	require.NoError(t, err)
+	require.Equal(t, earmark.EnforcementHard, patched.Enforcement)
+	require.Nil(t, patched.SoftCeiling)
+	ceiling := new(int64(1200))
+	_, err = b.PatchBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Enforcement: new(earmark.EnforcementHard), SoftCeiling: &ceiling})
+	requireRefused(t, earmark.CodeInvalidRequest, "soft_ceiling", err)
 }
 
 // TestCursorsOfOtherListsAreRefused holds for what was made up, too.

@@ -3,11 +3,7 @@ package postgres
 import (
 	"context"
 	_ "embed"
-	"encoding/base64"
 	"strconv"
-	"strings"
-	"time"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -38,7 +34,8 @@ func (l *Ledger) Reservation(ctx context.Context, tenant, id string) (*earmark.R
 // Reservations lists reservations, newest first.
 func (l *Ledger) Reservations(ctx context.Context, tenant string, f earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
 	var none earmark.Page[earmark.Reservation]
-	createdAt, lastID, err := parseTimeCursor(f.Cursor)
+	list := listOf("reservations", tenant, f.State, f.Scope, f.Overdue, f.Orphan)
+	createdAt, lastID, err := list.parse(f.Cursor)
 	if err != nil {
 		return none, err
 	}
@@ -51,18 +48,16 @@ func (l *Ledger) Reservations(ctx context.Context, tenant string, f earmark.Rese
 	if err != nil {
 		return none, fault(err)
 	}
-	return page(reservations, limit, func(r earmark.Reservation) string { return timeCursor(r.CreatedAt, r.ID) }), nil
+	return page(reservations, limit, func(r earmark.Reservation) string { return list.cursor(r.CreatedAt, r.ID) }), nil
 }
 
 // Entries lists entries of the journal, oldest first.
 func (l *Ledger) Entries(ctx context.Context, tenant string, f earmark.EntryFilter) (earmark.Page[earmark.Entry], error) {
 	var none earmark.Page[earmark.Entry]
-	var after int64
-	if f.Cursor != "" {
-		var err error
-		if after, err = strconv.ParseInt(f.Cursor, 10, 64); err != nil {
-			return none, badCursor()
-		}
+	list := listOf("entries", tenant, f.BudgetID, f.ReservationID)
+	after, err := list.parseEntry(f.Cursor)
+	if err != nil {
+		return none, err
 	}
 	limit := pageSize(f.Limit)
 	rows, err := l.pool.Query(ctx, entriesSQL, planAnew, tenant, f.BudgetID, f.ReservationID, after, limit+1)
@@ -78,7 +73,7 @@ func (l *Ledger) Entries(ctx context.Context, tenant string, f earmark.EntryFilt
 	if err != nil {
 		return none, fault(err)
 	}
-	return page(entries, limit, func(e earmark.Entry) string { return strconv.FormatInt(e.ID, 10) }), nil
+	return page(entries, limit, func(e earmark.Entry) string { return list.cursor(e.CreatedAt, strconv.FormatInt(e.ID, 10)) }), nil
 }
 
 func pageSize(limit int) int {
@@ -94,31 +89,4 @@ func page[T any](rows []T, limit int, cursor func(T) string) earmark.Page[T] {
 		return earmark.Page[T]{Data: rows}
 	}
 	return earmark.Page[T]{Data: rows[:limit], NextCursor: cursor(rows[limit-1])}
-}
-
-// timeCursor names the last row of a page that is ordered by time and id.
-func timeCursor(at time.Time, id string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(at.UTC().Format(time.RFC3339Nano) + " " + id))
-}
-
-func parseTimeCursor(cursor string) (at *time.Time, id string, err error) {
-	if cursor == "" {
-		return nil, "", nil
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err != nil {
-		return nil, "", badCursor()
-	}
-	stamp, id, _ := strings.Cut(string(raw), " ")
-	parsed, err := time.Parse(time.RFC3339Nano, stamp)
-	if err != nil || !utf8.ValidString(id) || strings.ContainsRune(id, 0) { // Postgres would refuse it, as a fault
-		return nil, "", badCursor()
-	}
-	return &parsed, id, nil
-}
-
-func badCursor() error {
-	err := earmark.Errorf(earmark.CodeInvalidRequest, "is not a next_cursor of this list")
-	err.Field = "cursor"
-	return err
 }

@@ -23,7 +23,8 @@ var (
 // reason of each. reported are those of which Temporal says so.
 func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.ReservationFilter, reported earmark.StuckIDs) (earmark.Page[earmark.Reservation], error) {
 	var none earmark.Page[earmark.Reservation]
-	createdAt, lastID, err := parseTimeCursor(f.Cursor)
+	list := listOf("stuck", tenant, f.Scope, f.StuckReason)
+	createdAt, lastID, err := list.parse(f.Cursor)
 	if err != nil {
 		return none, err
 	}
@@ -37,7 +38,7 @@ func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.Reservation
 	if err != nil {
 		return none, fault(err)
 	}
-	return page(reservations, limit, func(r earmark.Reservation) string { return timeCursor(r.CreatedAt, r.ID) }), nil
+	return page(reservations, limit, func(r earmark.Reservation) string { return list.cursor(r.CreatedAt, r.ID) }), nil
 }
 
 // Suspects returns up to limit held reservations, those whose leases end first:

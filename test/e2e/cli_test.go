@@ -100,7 +100,7 @@ func TestMigrate(t *testing.T) {
 	b := api{t, server.URL}
 	p := b.do("GET", "/readyz", "").problem(t, http.StatusServiceUnavailable, earmark.CodeUnavailable)
 	require.Contains(t, p.Detail, "earmark migrate up")
-	require.Equal(t, 1, s.Run("health", "--url", server.URL+"/readyz").Code)
+	require.Equal(t, 1, s.Run("health", "--url", server.URL).Code)
 
 	both := together(2, func(int) stack.Result { return stack.RunCommand(t, s.Env(), stack.Binary(t), "migrate", "up") })
 	for _, result := range both { // at once: one works, the other waits

@@ -312,7 +312,7 @@ func TestService(t *testing.T) {
 	b.do("POST", missing+"/commit", `{"usage":{"tokens":1}}`).problem(t, http.StatusNotFound, earmark.CodeNotFound)
 	b.do("POST", missing+"/release", "").problem(t, http.StatusNotFound, earmark.CodeNotFound)
 	b.do("POST", missing+"/extend", `{"ttl_seconds":1}`).problem(t, http.StatusNotFound, earmark.CodeNotFound)
-	b.MustRun("health", "--url", b.base+"/readyz")
+	b.MustRun("health", "--url", b.base)
 }
 
 // What is refused is refused whole: nothing of it is written anywhere.

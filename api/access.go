@@ -1,0 +1,67 @@
+package api
+
+import (
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// access refuses what another site's page makes a browser send. Calls are not authenticated, so
+// that whoever reaches the port may spend; a page that somebody has open must not be among them.
+type access struct {
+	hosts       []string // names that the server answers to besides those that are safe
+	crossOrigin *http.CrossOriginProtection
+}
+
+func newAccess(hosts []string) access {
+	return access{hosts: hosts, crossOrigin: http.NewCrossOriginProtection()}
+}
+
+// check refuses a call for a host name that a stranger may have pointed at this server, and a
+// change that comes from a page of another origin.
+func (a access) check(c *gin.Context) error {
+	if host := hostname(c.Request.Host); !a.knows(host) {
+		return forbidden("Host", "%q is not a name of this server; call it by its IP address, or name the host with --allowed-hosts", earmark.Clip(host))
+	}
+	if err := a.crossOrigin.Check(c.Request); err != nil {
+		return forbidden("Origin", "a page of another site may not call %s here", c.Request.Method)
+	}
+	return nil
+}
+
+// knows reports whether host is safe: an IP address or a name without a dot, which nobody can
+// register and point here, or a configured name.
+func (a access) knows(host string) bool {
+	return net.ParseIP(host) != nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".localhost") ||
+		slices.ContainsFunc(a.hosts, func(name string) bool { return strings.EqualFold(name, host) })
+}
+
+// hostname returns the name in a Host header, without its port.
+func hostname(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+}
+
+func forbidden(field, format string, args ...any) error {
+	err := earmark.Errorf(earmark.CodeForbidden, format, args...)
+	err.Field = field
+	return err
+}
+
+// refuseStrangers is access as middleware.
+func (s *server) refuseStrangers(c *gin.Context) {
+	if err := s.access.check(c); err != nil {
+		c.Header("Cache-Control", "no-store")
+		s.fail(c, err)
+		c.Abort()
+		return
+	}
+	c.Next()
+}
