@@ -106,6 +106,8 @@ type Options struct {
 	Hosts []string
 	// Traces makes the spans of calls; nil makes none.
 	Traces trace.TracerProvider
+	// Version and Commit are what /healthz shows of the program.
+	Version, Commit string
 }
 
 // Limits of the HTTP server. Header and body are small and arrive at once;
@@ -144,6 +146,8 @@ type server struct {
 	access           access
 	lookout          lookout
 	overviews        overviews
+	// What /healthz shows of the program.
+	version, commitID string
 }
 
 func init() {
@@ -171,6 +175,8 @@ func New(options Options) http.Handler {
 		access:           newAccess(options.Hosts),
 		lookout:          lookout{finder: options.StuckFinder, ledger: options.Ledger, log: options.Logger},
 		overviews:        overviews{ledger: options.Ledger},
+		version:          options.Version,
+		commitID:         options.Commit,
 	}
 
 	router := gin.New()

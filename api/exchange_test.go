@@ -45,6 +45,7 @@ func setup(t *testing.T, f *fake) *bundle {
 	t.Helper()
 	b := &bundle{t: t, fake: f, registry: prometheus.NewRegistry(), log: &bytes.Buffer{}}
 	b.handler = New(Options{
+		Version: "v1.2.3", Commit: "0123456789ab",
 		Ledger: f, Coordinator: fakeCoordinator{f}, UIURL: uiURL, Registry: b.registry,
 		Logger: slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})

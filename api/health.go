@@ -42,7 +42,7 @@ var openapiYAML []byte
 // health says that the process runs. It asks nobody, so that a restart is not the
 // cure for a Postgres that is away.
 func (s *server) health(c *gin.Context) error {
-	return answer(c, http.StatusOK, map[string]string{"status": "ok"})
+	return answer(c, http.StatusOK, map[string]string{"status": "ok", "version": s.version, "commit": s.commitID})
 }
 
 // ready says whether calls can be answered, and if not, what is away and why.

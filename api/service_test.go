@@ -20,7 +20,7 @@ func TestHealth(t *testing.T) {
 	t.Parallel()
 	f := &fake{err: errors.New("away"), coordinatorErr: errors.New("away")}
 	x := setup(t, f).do("GET", "/healthz", "").status(http.StatusOK)
-	require.JSONEq(t, `{"status":"ok"}`, string(x.body))
+	require.JSONEq(t, `{"status":"ok","version":"v1.2.3","commit":"0123456789ab"}`, string(x.body))
 	require.Empty(t, f.calls)
 }
 

@@ -14,9 +14,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker, see the Makefile.
-var version = "dev"
-
 // Exit codes.
 const (
 	exitOK     = 0
@@ -72,7 +69,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "earmark",
 		Short:         "Holds budget for AI requests: reserve, commit, release, and never overspend",
-		Version:       version,
+		Version:       fullVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArguments,

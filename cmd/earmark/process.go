@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,7 +43,7 @@ func (s *settings) open(ctx context.Context, logger *slog.Logger, works bool) (p
 	if p.pool, err = postgres.Open(ctx, s.DatabaseURL, p.traces.Pool); err != nil {
 		return p, err
 	}
-	if p.metrics, err = metrics.New(metrics.Options{Version: version, Pool: p.pool, Works: works}); err != nil {
+	if p.metrics, err = metrics.New(metrics.Options{Version: version, Commit: commit, Pool: p.pool, Works: works}); err != nil {
 		return p, err
 	}
 	p.temporal, p.namespace, err = s.temporal(logger, func(options *client.Options) error {
@@ -74,7 +75,7 @@ func (p *process) serveMetrics(ctx context.Context, addr string) error {
 	mux.Handle("GET /metrics", p.metrics.Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write([]byte(`{"status":"ok"}` + "\n"))
+		_ = json.NewEncoder(w).Encode(map[string]string{"status": "ok", "version": version, "commit": commit})
 	})
 	server := api.Server(addr, mux)
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()

@@ -68,7 +68,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	}
 	finder := &workflowstore.StuckFinder{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
 	handler := api.New(api.Options{Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder, UIURL: s.UIURL, Namespace: p.namespace, AdmissionDeadline: s.AdmissionDeadline, Hosts: s.AllowedHosts,
-		Logger: logger, Registry: p.metrics.Registry, Traces: p.traces.Provider()})
+		Logger: logger, Registry: p.metrics.Registry, Traces: p.traces.Provider(), Version: version, Commit: commit})
 
 	// The worker outlives ctx until the last call is answered.
 	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
@@ -93,7 +93,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		defer coordinator.Wait()
 		return server.Shutdown(drain)
 	})
-	logger.InfoContext(ctx, "The HTTP API listens.", "address", listener.Addr().String(), "worker", !s.WithoutWorker, "version", version)
+	logger.InfoContext(ctx, "The HTTP API listens.", "address", listener.Addr().String(), "worker", !s.WithoutWorker, "version", version, "commit", commit)
 	if ready != nil {
 		ready(listener.Addr().String())
 	}

@@ -37,7 +37,7 @@ func runWorker(cmd *cobra.Command, s *settings) error {
 	}
 	defer p.close(ctx)
 	w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
-	logger.InfoContext(ctx, "The worker starts.", "namespace", p.namespace, "version", version)
+	logger.InfoContext(ctx, "The worker starts.", "namespace", p.namespace, "version", version, "commit", commit)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.Run(ctx) })
 	if s.MetricsAddr != "" {

@@ -22,8 +22,9 @@ var secondsBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1
 
 // Options say what a process is.
 type Options struct {
-	Version string
-	Pool    *pgxpool.Pool
+	// Version and Commit say what was built; Commit is empty where it is not known.
+	Version, Commit string
+	Pool            *pgxpool.Pool
 	// Works is true where a worker runs in the process: only there are the sweeper
 	// and the reconciler expected to run.
 	Works bool
@@ -46,8 +47,8 @@ func New(options Options) (*Metrics, error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	promauto.With(registry).NewGaugeVec(prometheus.GaugeOpts{
 		Name: "earmark_build_info",
-		Help: "Always 1; the label says which release runs.",
-	}, []string{"version"}).WithLabelValues(options.Version).Set(1)
+		Help: "Always 1; the labels say which release runs.",
+	}, []string{"version", "commit"}).WithLabelValues(options.Version, options.Commit).Set(1)
 
 	m := &Metrics{Registry: registry}
 	ledger := postgres.New(options.Pool)

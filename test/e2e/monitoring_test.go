@@ -123,14 +123,18 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	for _, text := range []string{here, there} {
 		for _, line := range []string{
 			`earmark_ledger_up 1`, `earmark_open_reservations{state="held"} 1`, `earmark_held_amount{unit="tokens"} 100`, `earmark_orphan_reservations 0`,
+			`earmark_build_info{commit="",version="dev"} 1`,
 		} {
 			require.Contains(t, text, line+"\n")
 		}
 	}
 	response, err := httpClient.Get(worker + "/healthz")
 	require.NoError(t, err)
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusOK, response.StatusCode)
+	require.JSONEq(t, `{"status":"ok","version":"dev","commit":""}`, string(body))
 }
 
 // sum adds up one series over processes; 0 where none has it.

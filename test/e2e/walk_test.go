@@ -287,7 +287,7 @@ func TestLists(t *testing.T) {
 func TestService(t *testing.T) {
 	t.Parallel()
 	b := setup(t, stack.Options{})
-	require.JSONEq(t, `{"status":"ok"}`, string(b.do("GET", "/healthz", "").status(t, http.StatusOK).body))
+	require.JSONEq(t, `{"status":"ok","version":"dev","commit":""}`, string(b.do("GET", "/healthz", "").status(t, http.StatusOK).body))
 	ready := b.do("GET", "/readyz", "").status(t, http.StatusOK)
 	require.JSONEq(t, `{"status":"ready","checks":{"postgres":{"status":"up","detail":""},"temporal":{"status":"up","detail":""}}}`, string(ready.body))
 	document, err := os.ReadFile(documentPath)
