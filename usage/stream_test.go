@@ -24,7 +24,7 @@ func TestStream(t *testing.T) {
 				  "cache_creation":{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":7},"output_tokens":1,"service_tier":"priority","speed":"fast"}}}`,
 				`{"type":"content_block_delta","delta":{"text":"hello"}}`,
 				`{"type":"message_delta","delta":{},"usage":{"input_tokens":null,"cache_creation_input_tokens":null,"cache_read_input_tokens":null,"output_tokens":20}}`,
-				`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":30,"cache_creation_input_tokens":7,"cache_read_input_tokens":100,
+				`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":30,"cache_creation_input_tokens":null,"cache_read_input_tokens":null,
 				  "output_tokens":55,"output_tokens_details":{"thinking_tokens":5},"server_tool_use":{"web_search_requests":1,"web_fetch_requests":0}}}`,
 				`{"type":"message_stop"}`,
 			},
