@@ -37,7 +37,7 @@ type program struct {
 	read    func([]byte, pricing.ImportOptions) ([]pricing.Entry, []pricing.Finding, error)
 	// base makes the case of an entry, with the names that the program needs; false leaves the entry out.
 	base func(e *pricing.Entry, table map[string]json.RawMessage) (testCase, bool)
-	// share of the generated cases: LiteLLM takes a hundred times as long for one.
+	// share of the generated cases: one takes LiteLLM a hundred times as long.
 	share float64
 	// comparable leaves out shapes that the program cannot be asked.
 	comparable func(c *testCase) bool
@@ -52,7 +52,7 @@ var programs = []program{
 		comparable: func(c *testCase) bool { return c.Tier == "" },
 	},
 	{
-		name: "LiteLLM", command: []string{"venv/bin/python", "litellm_cost.py"}, read: pricing.ImportLiteLLM, share: 0.25,
+		name: "LiteLLM", command: []string{"venv/bin/python", "litellm_cost.py"}, read: pricing.ImportLiteLLM, share: 0.1,
 		base: func(e *pricing.Entry, table map[string]json.RawMessage) (testCase, bool) {
 			key := e.Model
 			if len(e.Aliases) > 0 {
@@ -71,7 +71,7 @@ var programs = []program{
 		comparable: func(*testCase) bool { return true },
 	},
 	{
-		name: "tokenlens", command: []string{"node", "others.mjs", "tokenlens"}, read: pricing.ImportModelsDev, share: 0.25,
+		name: "tokenlens", command: []string{"node", "others.mjs", "tokenlens"}, read: pricing.ImportModelsDev, share: 0.1,
 		base: func(e *pricing.Entry, _ map[string]json.RawMessage) (testCase, bool) {
 			return testCase{Provider: e.Provider, Model: e.Model, Key: e.Model}, true
 		},
