@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,14 +61,33 @@ var covered = map[string]struct {
 	blocks int
 	by     string
 }{
+	"README.md//":                                      {1, "a picture"},
 	"README.md/Run it/sh":                              {1, "is what the tests of earmark dev do"},
-	"README.md/Reserve, commit, look/sh":               {4, "TestReadmeWalk"},
-	"README.md/Reserve, commit, look/json":             {4, "TestReadmeWalk"},
-	"README.md/Reserve, commit, look/go":               {1, "TestGoSnippets"},
-	"README.md/See the race happen, and then not/":     {1, "output of earmark demo, whose own test runs it"},
-	"README.md/States/":                                {1, "a picture"},
-	"README.md/Replay real traffic/sh":                 {1, "TestReadmeReplay"},
-	"README.md/Your own Temporal and Postgres/sh":      {2, "the first by TestReadmeOwnServices; the second needs an account of Temporal Cloud"},
+	"README.md/The first reservation/sh":               {4, "TestReadmeWalk"},
+	"README.md/The first reservation/json":             {4, "TestReadmeWalk"},
+	"README.md/The guard in three lines/go":            {1, "TestGoSnippets"},
+	"docs/concepts.md/States/":                         {1, "a picture"},
+	"docs/http.md/Budgets/sh":                          {2, "TestHTTPGuide"},
+	"docs/http.md/Budgets/json":                        {2, "TestHTTPGuide"},
+	"docs/http.md/Reserve/sh":                          {1, "TestHTTPGuide"},
+	"docs/http.md/Reserve/json":                        {1, "TestHTTPGuide"},
+	"docs/http.md/Idempotency/sh":                      {1, "TestHTTPGuide"},
+	"docs/http.md/Idempotency/text":                    {1, "TestHTTPGuide"},
+	"docs/http.md/Denials/sh":                          {1, "TestHTTPGuide"},
+	"docs/http.md/Denials/json":                        {1, "TestHTTPGuide"},
+	"docs/http.md/Extend the lease/sh":                 {1, "TestHTTPGuide"},
+	"docs/http.md/Extend the lease/json":               {1, "TestHTTPGuide"},
+	"docs/http.md/Commit/sh":                           {1, "TestHTTPGuide"},
+	"docs/http.md/Commit/json":                         {1, "TestHTTPGuide"},
+	"docs/http.md/Release/sh":                          {1, "TestHTTPGuide"},
+	"docs/http.md/Release/json":                        {1, "TestHTTPGuide"},
+	"docs/http.md/Usage without a reservation/sh":      {1, "TestHTTPGuide"},
+	"docs/http.md/Usage without a reservation/json":    {1, "TestHTTPGuide"},
+	"docs/http.md/Ask without reserving/sh":            {1, "TestHTTPGuide"},
+	"docs/http.md/Ask without reserving/json":          {1, "TestHTTPGuide"},
+	"docs/http.md/Look/sh":                             {1, "TestHTTPGuide"},
+	"docs/http.md/Look/json":                           {1, "TestHTTPGuide"},
+	"docs/production.md/Deploy/sh":                     {2, "the first by TestOwnServices; the second needs an account of Temporal Cloud"},
 	"docs/design.md/States/":                           {1, "a picture"},
 	"docs/design.md/Admission/":                        {1, "a picture"},
 	"docs/client.md//sh":                               {1, "gets the module"},
@@ -78,6 +98,7 @@ var covered = map[string]struct {
 	"docs/cli.md/Budgets/console":                      {1, "TestShellSessions"},
 	"docs/cli.md/Reservations/console":                 {1, "TestShellSessions"},
 	"docs/cli.md/Exit codes/sh":                        {1, "TestShellScript"},
+	"docs/cli.md/Replay real traffic/sh":               {1, "TestReplay"},
 	"docs/cli.md/Completion/sh":                        {1, "depends on the reader's shell; the command has its own test"},
 	"docs/observability.md//sh":                        {2, "the worker in TestMetricsTellWhatHappened; there is no Docker where tests run, the file is checked in test/compose"},
 	"docs/observability.md/Traces/sh":                  {1, "TestOneTraceAReservation, with serve in the place of dev"},
@@ -102,7 +123,20 @@ var covered = map[string]struct {
 func TestEveryExampleIsCovered(t *testing.T) {
 	t.Parallel()
 	seen := map[string]int{}
-	for _, document := range []string{"README.md", "docs/design.md", "docs/client.md", "docs/cli.md", "docs/observability.md", "docs/runbook.md", "docs/guarantees.md", "docs/performance.md", "docs/sizing.md"} { // docs/migrating.md: examples/migrating
+	root, err := stack.ModuleRoot()
+	require.NoError(t, err)
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	require.NoError(t, err)
+	require.NotEmpty(t, pages)
+	documents := []string{"README.md"}
+	for _, page := range pages {
+		switch name := filepath.Base(page); name {
+		case "migrating.md", "ai.md": // examples/migrating; usage and pricing
+		default:
+			documents = append(documents, "docs/"+name)
+		}
+	}
+	for _, document := range documents {
 		for _, b := range blocksOf(t, document) {
 			key := document + "/" + b.section + "/" + b.language
 			require.Contains(t, covered, key, "an example that no test runs:\n%s", b.text)
@@ -146,15 +180,27 @@ func bash(t *testing.T, s *stack.Stack, server *stack.Server, script string) str
 	return string(out)
 }
 
-func TestReadmeWalk(t *testing.T) {
-	t.Parallel()
+// walk runs a document's scripts in one shell, as a reader does: what one step sets, the
+// next one uses. Each script is followed by the answer that the document shows.
+func walk(t *testing.T, document string, sections ...string) {
+	t.Helper()
 	s := stack.New(t, stack.Options{})
 	// The links in answers are those of earmark dev.
 	server := s.Serve("--ui-url", "http://127.0.0.1:8233").Ready()
-	blocks := blocksOf(t, "README.md")
-	scripts, answers := with(blocks, "Reserve, commit, look", "sh"), with(blocks, "Reserve, commit, look", "json")
-	require.Len(t, scripts, len(answers))
-	// One shell, as the reader has: what one step sets, the next one uses.
+	var scripts, answers []string
+	for _, b := range blocksOf(t, document) {
+		switch {
+		case len(sections) > 0 && !slices.Contains(sections, b.section):
+		case b.language == "sh":
+			require.Len(t, answers, len(scripts), "a script without an answer:\n%s", b.text)
+			scripts = append(scripts, b.text)
+		default:
+			answers = append(answers, b.text)
+			require.Len(t, scripts, len(answers), "an answer without a script:\n%s", b.text)
+		}
+	}
+	require.Len(t, answers, len(scripts))
+	require.NotEmpty(t, scripts)
 	const mark = "=== next step ==="
 	out := strings.Split(bash(t, s, server, strings.Join(scripts, "\necho '"+mark+"'\n")), mark)
 	for i, answer := range answers {
@@ -162,19 +208,29 @@ func TestReadmeWalk(t *testing.T) {
 	}
 }
 
-func TestReadmeReplay(t *testing.T) {
+func TestReadmeWalk(t *testing.T) {
+	t.Parallel()
+	walk(t, "README.md", "The first reservation")
+}
+
+func TestHTTPGuide(t *testing.T) {
+	t.Parallel()
+	walk(t, "docs/http.md")
+}
+
+func TestReplay(t *testing.T) {
 	t.Parallel()
 	s := stack.New(t, stack.Options{})
 	server := s.Serve().Ready()
-	script := with(blocksOf(t, "README.md"), "Replay real traffic", "sh")[0]
+	script := with(blocksOf(t, "docs/cli.md"), "Replay real traffic", "sh")[0]
 	out := bash(t, s, server, strings.ReplaceAll(script, "--speed 20", "--speed 20 --rows 100"))
 	require.Equal(t, 2, strings.Count(out, "\nPASS"), out)
 }
 
-func TestReadmeOwnServices(t *testing.T) {
+func TestOwnServices(t *testing.T) {
 	t.Parallel()
 	s := stack.New(t, stack.Options{Unmigrated: true, Unaudited: true})
-	script := with(blocksOf(t, "README.md"), "Your own Temporal and Postgres", "sh")[0]
+	script := with(blocksOf(t, "docs/production.md"), "Deploy", "sh")[0]
 	for _, line := range strings.Split(strings.TrimSpace(script), "\n") {
 		command, _, _ := strings.Cut(line, "#")
 		words := strings.Fields(command)
