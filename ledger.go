@@ -23,6 +23,7 @@ const (
 	OutcomeOverflow        Outcome = "overflow"          // a sum would not fit into int64; nothing was written
 	OutcomeNotDue          Outcome = "not_due"           // the lease runs on for Remaining
 	OutcomeUnknown         Outcome = "unknown"           // there is no such reservation
+	OutcomeInvalid         Outcome = "invalid"           // Subject says which rule the admission breaks; nothing was written
 )
 
 // Result is what a transition of a reservation came to.
@@ -48,6 +49,20 @@ type Admission struct {
 	AdmitBy time.Time `json:"admit_by"`
 	// Released says that an explicit release came first: record that instead.
 	Released bool `json:"released,omitempty"`
+}
+
+// Validate checks the admission, the request's defaults filled; an error names the field.
+func (a Admission) Validate() error {
+	if !IsReservationID(a.ID) {
+		return Invalidf("id", "%q is not a reservation's id: rsv_ and 52 characters of a-z and 2-7", Clip(a.ID))
+	}
+	if a.Tenant == "" {
+		return Invalidf("tenant", "is missing")
+	}
+	if a.RequestHash == "" {
+		return Invalidf("request_hash", "is missing; give one that is the same for the same request")
+	}
+	return a.Request.Validate()
 }
 
 // Charge asks the ledger to charge usage that has no reservation.

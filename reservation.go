@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +56,11 @@ const (
 
 // Metadata is the caller's own notes on a reservation.
 type Metadata map[string]string
+
+// Keys returns the keys of m, sorted.
+//
+//workflowcheck:ignore the order of keys does not show, they are sorted
+func (m Metadata) Keys() []string { return slices.Sorted(maps.Keys(m)) }
 
 // ReservationRequest asks to set Amounts aside on every budget that covers one
 // of Scopes. It is also the body of a decision, which reserves nothing.
@@ -250,7 +256,8 @@ func validateMetadata(metadata Metadata) error {
 	if len(metadata) > MaxMetadataKeys {
 		return Invalidf("metadata", "has %d keys; at most %d are allowed", len(metadata), MaxMetadataKeys)
 	}
-	for key, value := range metadata {
+	for _, key := range metadata.Keys() { // the same error each time
+		value := metadata[key]
 		if key == "" {
 			return Invalidf("metadata", "has an empty key")
 		}

@@ -127,6 +127,8 @@ func notBudgeted(result earmark.Result) error {
 		return err
 	case earmark.OutcomeOverflow:
 		return overflow("amounts", result.Subject)
+	case earmark.OutcomeInvalid: // a worker of another release is stricter
+		return earmark.Invalidf("", "%s", result.Subject)
 	}
 	return unexpected(result)
 }

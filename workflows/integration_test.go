@@ -297,6 +297,27 @@ func TestNoPayloadAtAll(t *testing.T) {
 	require.Empty(t, r.events(enumspb.EVENT_TYPE_WORKFLOW_TASK_FAILED))
 }
 
+// A client of another language starts a workflow with an input that no reservation can
+// have: the workflow ends with the reason, and nothing is tried again and again.
+func TestInvalidInputEndsTheWorkflow(t *testing.T) {
+	r := onTemporal(t)
+	r.work()
+	negative := map[string]any{"id": r.admission.ID, "tenant": "acme", "request_hash": "h", "workflow_id": r.admission.WorkflowID,
+		"request": map[string]any{"scopes": []string{testScope}, "amounts": map[string]any{testUnit: -5}}}
+	for subject, input := range map[string]any{
+		`id: "" is not a reservation's id`: map[string]any{},
+		"amounts.tokens: -5 is too small":  map[string]any{"admission": negative},
+	} {
+		run, err := r.client.ExecuteWorkflow(r.ctx, r.options(), workflows.ReservationType, input)
+		require.NoError(t, err)
+		var result workflows.WorkflowResult
+		require.NoError(t, run.Get(r.ctx, &result))
+		require.Equal(t, earmark.OutcomeInvalid, result.Outcome)
+		require.Contains(t, result.Subject, subject)
+	}
+	require.Empty(t, r.ledger.journal())
+}
+
 // A settlement is tried without an end, and search finds it meanwhile.
 func TestPatientSettlementHasNoLimits(t *testing.T) {
 	r := onTemporal(t)

@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"cmp"
 	"slices"
 
 	"go.temporal.io/sdk/converter"
@@ -14,6 +13,7 @@ import (
 // message is one signal or update that asks for a transition.
 type message struct {
 	name   string
+	signal bool // nobody waits for the answer
 	apply  func(workflow.Context) activities.Snapshot
 	answer activities.Snapshot
 	done   bool
@@ -28,7 +28,7 @@ type inbox struct {
 // signal is a channel of the contract and how to read one message off it.
 type signal struct {
 	channel workflow.ReceiveChannel
-	read    func() (m *message, received bool) // m is nil when the payload was refused
+	read    func() (m *message, received bool) // m is nil when the payload is refused
 }
 
 func (i *inbox) empty() bool { return len(i.messages) == 0 }
@@ -78,10 +78,10 @@ func (i *inbox) collect() {
 // setup registers everything that can be asked of the workflow.
 func (r *reservation) setup(ctx workflow.Context) error {
 	r.inbox.signals = []signal{
-		listen(ctx, MessageCommit, r.onCommit),
-		listen(ctx, MessageRelease, r.onRelease),
-		listen(ctx, SignalExtend, r.onExtend),
-		listen(ctx, SignalRefresh, func(any) (*message, error) { return &message{name: SignalRefresh, apply: r.inspect}, nil }),
+		listen(ctx, MessageCommit, CommitMessage.Validate, r.onCommit),
+		listen(ctx, MessageRelease, ReleaseMessage.Validate, r.onRelease),
+		listen(ctx, SignalExtend, ExtendMessage.Validate, r.onExtend),
+		listen(ctx, SignalRefresh, func(any) error { return nil }, func(any) *message { return &message{name: SignalRefresh, apply: r.inspect} }),
 	}
 	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryReservation, func() (QueryResult, error) { return r.queryResult(), nil },
 		workflow.QueryHandlerOptions{Description: "Where the reservation stands, as the workflow knows it."}); err != nil {
@@ -91,16 +91,16 @@ func (r *reservation) setup(ctx workflow.Context) error {
 		workflow.UpdateHandlerOptions{Description: "Waits for the decision on the admission and answers it."}); err != nil {
 		return err
 	}
-	if err := handleUpdate(ctx, r, MessageCommit, "Charges the usage and gives the rest back.", r.onCommit); err != nil {
+	if err := handleUpdate(ctx, r, MessageCommit, "Charges the usage and gives the rest back.", CommitMessage.Validate, r.onCommit); err != nil {
 		return err
 	}
-	return handleUpdate(ctx, r, MessageRelease, "Gives everything back: nothing was spent.", r.onRelease)
+	return handleUpdate(ctx, r, MessageRelease, "Gives everything back: nothing was spent.", ReleaseMessage.Validate, r.onRelease)
 }
 
 // listen reads a signal's payloads. One that does not decode or breaks a rule is
 // dropped with a trace. It is received as it is: the SDK would decode the next one
 // into what is left of one that broke half-way.
-func listen[T any](ctx workflow.Context, name string, accept func(T) (*message, error)) signal {
+func listen[T any](ctx workflow.Context, name string, validate func(T) error, accept func(T) *message) signal {
 	channel := workflow.GetSignalChannel(ctx, name)
 	return signal{channel: channel, read: func() (*message, bool) {
 		var raw converter.RawValue
@@ -109,14 +109,15 @@ func listen[T any](ctx workflow.Context, name string, accept func(T) (*message, 
 		}
 		var payload T
 		err := decode(raw, &payload)
-		var m *message
 		if err == nil {
-			m, err = accept(payload)
+			err = validate(payload)
 		}
 		if err != nil {
 			workflow.GetLogger(ctx).Warn("A signal was refused.", "signal", name, "error", err)
 			return nil, true
 		}
+		m := accept(payload)
+		m.signal = true
 		return m, true
 	}}
 }
@@ -129,24 +130,18 @@ func decode(raw converter.RawValue, target any) error {
 	return converter.GetDefaultDataConverter().FromPayload(raw.Payload(), target)
 }
 
-// handleUpdate lets an update ask for a transition and answers what came of it.
+// handleUpdate lets an update ask for a transition and answers with the ledger's answer.
 // Its validator refuses a bad payload before anything is written to the history.
-func handleUpdate[T any](ctx workflow.Context, r *reservation, name, description string, accept func(T) (*message, error)) error {
+func handleUpdate[T any](ctx workflow.Context, r *reservation, name, description string, validate func(T) error, accept func(T) *message) error {
 	handler := func(ctx workflow.Context, payload T) (activities.Snapshot, error) {
-		m, err := accept(payload)
-		if err != nil {
-			return activities.Snapshot{}, err
-		}
+		m := accept(payload)
 		r.inbox.messages = append(r.inbox.messages, m)
-		err = workflow.Await(detached(ctx), func() bool { return m.done })
+		err := workflow.Await(detached(ctx), func() bool { return m.done })
 		return m.answer, err
 	}
 	return workflow.SetUpdateHandlerWithOptions(ctx, name, handler, workflow.UpdateHandlerOptions{
 		Description: description,
-		Validator: func(payload T) error {
-			_, err := accept(payload)
-			return err
-		},
+		Validator:   validate,
 	})
 }
 
@@ -154,45 +149,33 @@ func handleUpdate[T any](ctx workflow.Context, r *reservation, name, description
 func (r *reservation) handle(ctx workflow.Context, m *message) {
 	m.answer = m.apply(ctx)
 	m.done = true
+	if m.signal && m.name != SignalRefresh && m.answer.Outcome != earmark.OutcomeApplied && m.answer.Outcome != earmark.OutcomeSame {
+		workflow.GetLogger(ctx).Warn("A signal changed nothing.", "signal", m.name, "outcome", m.answer.Outcome, "subject", m.answer.Subject,
+			"reservation_id", r.Admission.ID, "tenant", r.Admission.Tenant)
+	}
 }
 
-func (r *reservation) onCommit(payload CommitMessage) (*message, error) {
-	if err := cmp.Or(earmark.ValidateUsage(payload.Usage), validateBy(payload.Operator, payload.Reason)); err != nil {
-		return nil, err
-	}
+func (r *reservation) onCommit(payload CommitMessage) *message {
 	return &message{name: MessageCommit, apply: func(ctx workflow.Context) activities.Snapshot {
 		settlement := r.settlementBy(payload.Operator, payload.Reason)
 		settlement.Attempt = payload.Attempt
 		return r.commit(ctx, settlement, payload.Usage)
-	}}, nil
+	}}
 }
 
-func (r *reservation) onRelease(payload ReleaseMessage) (*message, error) {
-	if err := validateBy(payload.Operator, payload.Reason); err != nil {
-		return nil, err
-	}
+func (r *reservation) onRelease(payload ReleaseMessage) *message {
 	return &message{name: MessageRelease, apply: func(ctx workflow.Context) activities.Snapshot {
 		if payload.Operator != "" {
 			return r.giveBack(ctx, r.settlementBy(payload.Operator, payload.Reason))
 		}
 		return r.release(ctx, payload.Reason)
-	}}, nil
+	}}
 }
 
-func (r *reservation) onExtend(payload ExtendMessage) (*message, error) {
-	if err := cmp.Or(earmark.ValidateTTL(payload.TTLSeconds), validateBy(payload.Operator, payload.Reason)); err != nil {
-		return nil, err
-	}
+func (r *reservation) onExtend(payload ExtendMessage) *message {
 	return &message{name: SignalExtend, apply: func(ctx workflow.Context) activities.Snapshot {
 		return r.extend(ctx, r.settlementBy(payload.Operator, payload.Reason), payload.TTLSeconds)
-	}}, nil
-}
-
-func validateBy(operator, reason string) error {
-	if operator == "" {
-		return earmark.ValidateReason(reason)
-	}
-	return cmp.Or(earmark.ValidateOperator(operator), earmark.ValidateReason(reason))
+	}}
 }
 
 // settlementBy names who sent a message, and why: a person, or else the caller,

@@ -4,6 +4,7 @@
 package workflows
 
 import (
+	"cmp"
 	"strings"
 
 	"go.temporal.io/sdk/temporal"
@@ -62,6 +63,11 @@ type CommitMessage struct {
 	Attempt string `json:"attempt,omitempty"`
 }
 
+// Validate checks the message; an error names the field.
+func (m CommitMessage) Validate() error {
+	return cmp.Or(earmark.ValidateUsage(m.Usage), validateBy(m.Operator, m.Reason))
+}
+
 // ReleaseMessage is the payload of MessageRelease. With an operator it is an expiry
 // with a reason, after which usage is still charged; else it is the caller's own.
 type ReleaseMessage struct {
@@ -69,11 +75,28 @@ type ReleaseMessage struct {
 	Operator string `json:"operator,omitempty"`
 }
 
+// Validate checks the message; an error names the field.
+func (m ReleaseMessage) Validate() error { return validateBy(m.Operator, m.Reason) }
+
 // ExtendMessage is the payload of SignalExtend.
 type ExtendMessage struct {
 	TTLSeconds int64  `json:"ttl_seconds"`
 	Operator   string `json:"operator,omitempty"`
 	Reason     string `json:"reason,omitempty"`
+}
+
+// Validate checks the message; an error names the field.
+func (m ExtendMessage) Validate() error {
+	return cmp.Or(earmark.ValidateTTL(m.TTLSeconds), validateBy(m.Operator, m.Reason))
+}
+
+// validateBy checks who sent a message and why; the operator is empty where it is the
+// caller.
+func validateBy(operator, reason string) error {
+	if operator == "" {
+		return earmark.ValidateReason(reason)
+	}
+	return cmp.Or(earmark.ValidateOperator(operator), earmark.ValidateReason(reason))
 }
 
 // AdmissionMessage is the payload of UpdateAdmission.

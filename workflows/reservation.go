@@ -12,8 +12,11 @@ import (
 // ReservationInput starts a Reservation workflow.
 type ReservationInput struct {
 	Admission earmark.Admission `json:"admission"`
-	// Adopt guards a reservation that exists already; such a workflow never reserves.
+	// Adopt guards a reservation that exists already, in the place of a lost workflow;
+	// such a workflow never reserves.
 	Adopt bool `json:"adopt,omitempty"`
+	// Resume continues the workflow's earlier run, whose reservation exists.
+	Resume bool `json:"resume,omitempty"`
 	// Unindexed says that the search attributes are not to be touched, because the
 	// namespace does not have them.
 	Unindexed bool `json:"unindexed,omitempty"`
@@ -67,13 +70,36 @@ type reservation struct {
 	lease     workflow.Future     // fires when the lease may have run out
 }
 
-// run reads like the state diagram. Completions that have arrived come before the
-// timer, and a commit before a release.
+// run reads like the state diagram. The ledger decides each transition.
+//
+//	            reserve ── no, or invalid input ─────────> end: nothing reserved
+//	               │   └── a release came first ─────────> end: released
+//	               │ yes          adopt, resume
+//	               v                    │
+//	extend ┌───> held <─────────────────┘
+//	       └─────┤ │ │
+//	             │ │ └──── commit ───────────────────────> end: committed
+//	             │ └────── release by the caller ────────> end: released
+//	             │         release by an operator,
+//	             │         or the workflow is cancelled ─> end: expired
+//	             │ the lease ends
+//	             ├──────── on_expiry release ────────────> end: expired
+//	             ├──────── on_expiry commit ─────────────> end: committed, an estimate
+//	             v on_expiry review, or a refused commit before
+//	           review
+//	             ├──────── commit ───────────────────────> end: committed
+//	             └──────── release ──────────────────────> end: released, or by an operator: expired
+//
+// Messages that have arrived are handled before the lease's end, and a commit before a
+// release. Before it ends, the workflow handles what has arrived meanwhile: usage that
+// comes after an expiry is charged.
 func (r *reservation) run(ctx workflow.Context) error {
 	r.inbox.collect()
-	if r.Adopt {
+	switch {
+	case r.Adopt, r.Resume:
 		r.guard(ctx)
-	} else {
+	case r.refuse(ctx): // mutation: refuse-invalid-input
+	default:
 		r.reserve(ctx)
 	}
 	var cancelled error
@@ -143,7 +169,7 @@ func (r *reservation) drain(ctx workflow.Context) bool {
 // days costs some 120,000 events; Temporal ends a workflow at 51,200.
 func (r *reservation) continueAsNew(ctx workflow.Context) error {
 	next := r.ReservationInput
-	next.Adopt = true
+	next.Resume = true
 	return workflow.NewContinueAsNewError(ctx, ReservationType, next)
 }
 

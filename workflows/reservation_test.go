@@ -817,7 +817,7 @@ func TestContinueAsNew(t *testing.T) {
 	var input workflows.ReservationInput
 	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(next.Input, &input))
 	want := b.input
-	want.Adopt = true
+	want.Resume = true
 	require.Equal(t, want, input)
 	answer.is(t, earmark.OutcomeUnitsMismatch, earmark.StateHeld)
 	require.Equal(t, []string{"reserve", "commit", "inspect"}, b.ledger.journal(), "all that came was applied")

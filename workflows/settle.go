@@ -54,6 +54,26 @@ func (r *reservation) reserve(ctx workflow.Context) {
 	r.arm(ctx) // mutation: order-of-events
 }
 
+// refuse answers an admission that breaks a rule, as one may that a client other than
+// the API has started: the ledger would fail on it again and again.
+func (r *reservation) refuse(ctx workflow.Context) bool {
+	r.Admission.Request = r.Admission.Request.WithDefaults()
+	err := r.Admission.Validate()
+	if err == nil && r.Admission.WorkflowID != ReservationWorkflowID(r.Admission.ID) {
+		err = earmark.Invalidf("workflow_id", "%q is not the id of the reservation's workflow; use %s",
+			earmark.Clip(r.Admission.WorkflowID), ReservationWorkflowID(r.Admission.ID))
+	}
+	// Only a workflow with such an input asks for the version, which costs an event.
+	if err == nil || workflow.GetVersion(ctx, "refuse-invalid-input", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return false
+	}
+	workflow.GetLogger(ctx).Warn("The workflow's input breaks a rule; nothing is reserved.", "error", err)
+	r.admission = activities.Snapshot{Outcome: earmark.OutcomeInvalid, Subject: err.Error()}
+	r.snapshot = r.admission
+	r.decided = true
+	return true
+}
+
 // commit charges usage. Usage of a reservation that Postgres has lost, as it is
 // after the restore of a backup, is charged from what the workflow knows itself;
 // so is usage that was accepted while it was not known whether the row exists.

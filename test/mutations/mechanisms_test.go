@@ -101,6 +101,7 @@ var mechanisms = []mechanism{
 
 	// Unknown is not success, and workflows outlive releases.
 	{"a no is reported when it is durable", "durable-no", []string{"return true"}, "internal/lifecycle TestCoordinatorWaitsForADurableNo"},
+	{"an input that breaks a rule ends the workflow", "refuse-invalid-input", []string{"case false:"}, workflow + "TestReservationRefusesAnInvalidInput"},
 	{"a refusal is the answer to its own attempt alone", "refusal-to-its-attempt", []string{"if false {"}, "internal/handoff TestSettlementRefusalReachesItsAttemptAlone"},
 	{"a change of the order of events is noticed", "order-of-events", []string{"r.arm(ctx)\nr.index(ctx, \"held\")"}, workflow + "TestReplay"},
 }

@@ -5,8 +5,6 @@ package card
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -115,6 +113,9 @@ func (c Card) stateText() string {
 	if c.Snapshot.Outcome == "" {
 		return "the ledger is being asked"
 	}
+	if c.Snapshot.Outcome == earmark.OutcomeInvalid {
+		return "nothing is set aside: the input breaks a rule: " + escape(c.Snapshot.Subject, maxErrorShown)
+	}
 	return "nothing is set aside (" + string(c.Snapshot.Outcome) + ")"
 }
 
@@ -175,7 +176,7 @@ func code(words ...string) string { return "`" + strings.Join(words, "`, `") + "
 func metadataText(metadata earmark.Metadata) string {
 	var words []string
 	shown := 0
-	for _, key := range slices.Sorted(maps.Keys(metadata)) {
+	for _, key := range metadata.Keys() {
 		if shown += len(key) + len(metadata[key]); shown > maxMetadataShown {
 			words = append(words, "…")
 			break
