@@ -64,9 +64,9 @@ func ValidateUnit(field, unit string) error {
 	return nil
 }
 
-// validateAmounts checks rule R8: at least one unit, at most MaxUnits, and no
-// amount below least.
-func validateAmounts(field string, amounts Amounts, least int64) error {
+// validateAmounts checks rule R8 (amounts): at least one unit, at most MaxUnits, and no
+// amount below 0. What is free in one unit, such as usd_micros, may count in another.
+func validateAmounts(field string, amounts Amounts) error {
 	if len(amounts) == 0 {
 		return Invalidf(field, "name at least one unit, such as {\"tokens\": 1200}")
 	}
@@ -77,8 +77,8 @@ func validateAmounts(field string, amounts Amounts, least int64) error {
 		if err := ValidateUnit(field, unit); err != nil {
 			return err
 		}
-		if amounts[unit] < least {
-			return Invalidf(field+"."+unit, "%d is too small: whole numbers from %d are allowed", amounts[unit], least)
+		if amounts[unit] < 0 {
+			return Invalidf(field+"."+unit, "%d is too small: whole numbers from 0 are allowed", amounts[unit])
 		}
 	}
 	return nil
@@ -88,5 +88,5 @@ func validateAmounts(field string, amounts Amounts, least int64) error {
 // (rule R8). That its units are exactly the reserved ones is checked by the
 // ledger, which alone knows them.
 func ValidateUsage(usage Amounts) error {
-	return validateAmounts("usage", usage, 0)
+	return validateAmounts("usage", usage)
 }

@@ -14,7 +14,7 @@ const (
 	OutcomeExpired         Outcome = "expired"           // the lease ran out before, so it cannot be extended
 	OutcomeDenied          Outcome = "denied"            // does not fit; Decision says where
 	OutcomeNoBudget        Outcome = "no_budget"         // Subject is the scope that meets no budget
-	OutcomeUnitNotBudgeted Outcome = "unit_not_budgeted" // Subject is the unit that no budget counts
+	OutcomeUnitNotBudgeted Outcome = "unit_not_budgeted" // Subject is the unit that no budget on Scope counts
 	OutcomeMismatch        Outcome = "mismatch"          // the id was used for another request
 	OutcomeTooLate         Outcome = "too_late"          // AdmitBy had passed; nothing was reserved
 	OutcomeReleased        Outcome = "released"          // an explicit release came first; nothing was reserved
@@ -32,6 +32,7 @@ type Result struct {
 	Reservation *Reservation `json:"reservation,omitempty"` // what stands after the call, where a row exists
 	Decision    *Decision    `json:"decision,omitempty"`    // with OutcomeDenied
 	Subject     string       `json:"subject,omitempty"`     // with OutcomeNoBudget, OutcomeUnitNotBudgeted, OutcomeUnitsMismatch
+	Scope       string       `json:"scope,omitempty"`       // with OutcomeUnitNotBudgeted
 	// RemainingMS is how long the lease of a held reservation still runs by
 	// Postgres' clock, in milliseconds; 0 for any other.
 	RemainingMS int64 `json:"remaining_ms,omitempty"`

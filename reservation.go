@@ -54,6 +54,15 @@ const (
 	OnExpiryReview  OnExpiry = "review"  // keep it set aside until an operator decides
 )
 
+// Coverage is how many of a request's scopes have to have a budget that counts a unit.
+type Coverage string
+
+// The coverages. A unit that no budget counts on a scope is unlimited there.
+const (
+	CoverageEachScope Coverage = "each_scope" // every unit is counted on every scope
+	CoverageAnyScope  Coverage = "any_scope"  // every unit is counted on one scope at least
+)
+
 // Metadata is the caller's own notes on a reservation.
 type Metadata map[string]string
 
@@ -66,7 +75,8 @@ func (m Metadata) Keys() []string { return slices.Sorted(maps.Keys(m)) }
 // of Scopes. It is also the body of a decision, which reserves nothing.
 type ReservationRequest struct {
 	Scopes     []string `json:"scopes"`
-	Amounts    Amounts  `json:"amounts"`               // each at least 1
+	Amounts    Amounts  `json:"amounts"`               // each at least 0
+	Coverage   Coverage `json:"coverage,omitempty"`    // each_scope when empty
 	TTLSeconds int64    `json:"ttl_seconds,omitempty"` // 1 to 604800; 0 means 300
 	OnExpiry   OnExpiry `json:"on_expiry,omitempty"`   // release when empty
 	Metadata   Metadata `json:"metadata,omitempty"`
@@ -81,6 +91,9 @@ func (r ReservationRequest) WithDefaults() ReservationRequest {
 	if r.OnExpiry == "" {
 		r.OnExpiry = OnExpiryRelease
 	}
+	if r.Coverage == "" {
+		r.Coverage = CoverageEachScope
+	}
 	return r
 }
 
@@ -89,7 +102,7 @@ func (r ReservationRequest) Validate() error {
 	if err := validateScopes(r.Scopes); err != nil {
 		return err
 	}
-	if err := validateAmounts("amounts", r.Amounts, 1); err != nil {
+	if err := validateAmounts("amounts", r.Amounts); err != nil {
 		return err
 	}
 	if err := ValidateTTL(r.TTLSeconds); err != nil {
@@ -98,8 +111,14 @@ func (r ReservationRequest) Validate() error {
 	if err := oneOf("on_expiry", r.OnExpiry, OnExpiryRelease, OnExpiryCommit, OnExpiryReview); err != nil {
 		return err
 	}
+	if err := oneOf("coverage", r.Coverage, CoverageEachScope, CoverageAnyScope); err != nil {
+		return err
+	}
 	return validateMetadata(r.Metadata)
 }
+
+// AnyScope reports whether a unit need not be counted on each scope.
+func (r ReservationRequest) AnyScope() bool { return r.Coverage == CoverageAnyScope }
 
 // TTL returns the length of the lease.
 func (r ReservationRequest) TTL() time.Duration { return time.Duration(r.TTLSeconds) * time.Second }
@@ -114,7 +133,7 @@ func (r ReservationRequest) Hash() string {
 // UsageRequest charges Amounts that were spent without a reservation.
 type UsageRequest struct {
 	Scopes   []string `json:"scopes"`
-	Amounts  Amounts  `json:"amounts"` // each at least 1
+	Amounts  Amounts  `json:"amounts"` // each at least 0
 	Metadata Metadata `json:"metadata,omitempty"`
 }
 
@@ -129,7 +148,7 @@ func (r UsageRequest) Validate() error {
 	if err := validateScopes(r.Scopes); err != nil {
 		return err
 	}
-	if err := validateAmounts("amounts", r.Amounts, 1); err != nil {
+	if err := validateAmounts("amounts", r.Amounts); err != nil {
 		return err
 	}
 	return validateMetadata(r.Metadata)

@@ -55,7 +55,7 @@ func TestReservationRequestIsRefused(t *testing.T) {
 			},
 		},
 		"amounts.tokens": {
-			func(r *earmark.ReservationRequest) { r.Amounts["tokens"] = 0 },
+			func(r *earmark.ReservationRequest) { r.Amounts["tokens"] = -1 },
 			func(r *earmark.ReservationRequest) { r.Amounts["tokens"] = math.MinInt64 },
 		},
 		"ttl_seconds": {

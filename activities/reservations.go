@@ -44,6 +44,7 @@ type Snapshot struct {
 	CreatedAt *time.Time        `json:"created_at,omitempty"`
 	Decision  *earmark.Decision `json:"decision,omitempty"`
 	Subject   string            `json:"subject,omitempty"`
+	Scope     string            `json:"scope,omitempty"`
 	// Usage is what is charged, unless it is an estimate. A workflow that has closed
 	// with it knows what a Postgres that was restored from a backup does not.
 	Usage earmark.Amounts `json:"usage,omitempty"`
@@ -137,7 +138,7 @@ func (r *Reservations) Charge(ctx context.Context, charge earmark.Charge) (Snaps
 }
 
 func snapshotOf(result earmark.Result) Snapshot {
-	snapshot := Snapshot{Outcome: result.Outcome, RemainingMS: result.RemainingMS, Decision: result.Decision, Subject: result.Subject}
+	snapshot := Snapshot{Outcome: result.Outcome, RemainingMS: result.RemainingMS, Decision: result.Decision, Subject: result.Subject, Scope: result.Scope}
 	if reservation := result.Reservation; reservation != nil {
 		snapshot.State = reservation.State
 		if !reservation.Estimated {

@@ -118,7 +118,8 @@ func notBudgeted(result earmark.Result) error {
 		err.Field = "scopes"
 		return err
 	case earmark.OutcomeUnitNotBudgeted:
-		err := earmark.Errorf(earmark.CodeUnitNotBudgeted, "no budget on these scopes counts %q; create one or leave the unit out", result.Subject)
+		err := earmark.Errorf(earmark.CodeUnitNotBudgeted,
+			"no budget on %q or above it counts %q; create one, leave the unit out, or send \"coverage\": \"any_scope\"", result.Scope, result.Subject)
 		err.Field = "amounts." + result.Subject
 		return err
 	case earmark.OutcomeMismatch:
@@ -150,11 +151,19 @@ func denialMessage(decision *earmark.Decision) string {
 	}
 	first := decision.Violations[0]
 	words := earmark.Amounts{first.Unit: first.Requested}.String() + " do not fit into the budget on " + first.Scope +
-		": " + earmark.FormatAmount(first.Available) + " of " + earmark.FormatAmount(first.Limit) + " are available"
+		": " + availableWords(first)
 	if decision.Retryable {
 		words += "; holds in flight stand in the way, try again when some have settled"
 	}
 	return words
+}
+
+// availableWords is what a budget has left: no less than nothing, and then by how much it is over.
+func availableWords(v earmark.Violation) string {
+	if v.Available < 0 {
+		return "0 of " + earmark.FormatAmount(v.Limit) + " are available, it is " + earmark.FormatAmount(-v.Available) + " over its limit"
+	}
+	return earmark.FormatAmount(v.Available) + " of " + earmark.FormatAmount(v.Limit) + " are available"
 }
 
 func (s *server) getReservation(c *gin.Context) error {

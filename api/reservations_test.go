@@ -39,7 +39,7 @@ func TestReserve(t *testing.T) {
 
 	require.Equal(t, []string{"Preflight", "Admit"}, f.names())
 	request := earmark.ReservationRequest{
-		Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": 1200}, TTLSeconds: 300, OnExpiry: earmark.OnExpiryRelease,
+		Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": 1200}, TTLSeconds: 300, OnExpiry: earmark.OnExpiryRelease, Coverage: earmark.CoverageEachScope,
 	}
 	require.Equal(t, earmark.Admission{
 		ID: testReservationID, Tenant: earmark.DefaultTenant, Request: request, RequestHash: request.Hash(),
@@ -69,7 +69,7 @@ func TestReserveKeepsWhatTheBodySays(t *testing.T) {
 		"Content-Type", "application/json; charset=utf-8").status(http.StatusCreated)
 	require.Equal(t, earmark.ReservationRequest{
 		Scopes: []string{"a", "b/c"}, Amounts: earmark.Amounts{"tokens": 9223372036854775807, "requests": 1},
-		TTLSeconds: 604800, OnExpiry: earmark.OnExpiryReview, Metadata: earmark.Metadata{"model": "größe", "empty": ""},
+		TTLSeconds: 604800, OnExpiry: earmark.OnExpiryReview, Coverage: earmark.CoverageEachScope, Metadata: earmark.Metadata{"model": "größe", "empty": ""},
 	}, f.last().(earmark.Admission).Request)
 }
 
@@ -101,7 +101,7 @@ func TestReserveRefusesBadInput(t *testing.T) {
 		{"trailing object", reserveBody + `{}`, "", "goes on"},
 		{"trailing rubbish", reserveBody + `x`, "", "goes on"},
 		{"not UTF-8", `{"scopes":["` + "\xff" + `"]}`, "", "UTF-8"},
-		{"unknown field", with(`"ttl":5`), "ttl", "allowed are scopes, amounts, ttl_seconds, on_expiry, metadata"},
+		{"unknown field", with(`"ttl":5`), "ttl", "allowed are scopes, amounts, coverage, ttl_seconds, on_expiry, metadata"},
 		{"other case", `{"Scopes":["acme"],"amounts":{"tokens":1}}`, "Scopes", "not a field"},
 		{"field twice", with(`"amounts":{"tokens":1000000}`), "amounts", "twice"},
 		{"unit twice", `{"scopes":["acme"],"amounts":{"tokens":1,"tokens":2}}`, "amounts.tokens", "twice"},
@@ -118,8 +118,8 @@ func TestReserveRefusesBadInput(t *testing.T) {
 		{"amounts a list", `{"scopes":["acme"],"amounts":[1]}`, "amounts", "an object is needed"},
 		{"nine units", `{"scopes":["acme"],"amounts":{` + strings.Join(manyUnits, ",") + `}}`, "amounts", "at most 8"},
 		{"unit malformed", `{"scopes":["acme"],"amounts":{"Tokens":1}}`, "amounts", "not a unit"},
-		{"amount 0", `{"scopes":["acme"],"amounts":{"tokens":0}}`, "amounts.tokens", "from 1"},
-		{"amount negative", `{"scopes":["acme"],"amounts":{"tokens":-5}}`, "amounts.tokens", "from 1"},
+		{"coverage", `{"scopes":["acme"],"amounts":{"tokens":5},"coverage":"some"}`, "coverage", "any_scope"},
+		{"amount negative", `{"scopes":["acme"],"amounts":{"tokens":-5}}`, "amounts.tokens", "from 0"},
 		{"amount null", `{"scopes":["acme"],"amounts":{"tokens":null}}`, "amounts.tokens", "null"},
 		{"amount a text", `{"scopes":["acme"],"amounts":{"tokens":"5"}}`, "amounts.tokens", "a whole number is needed"},
 		{"amount true", `{"scopes":["acme"],"amounts":{"tokens":true}}`, "amounts.tokens", "a whole number is needed"},

@@ -65,7 +65,7 @@ func TestChargeUsageRefusesBadInput(t *testing.T) {
 	b := setup(t, f)
 	require.Equal(t, "Idempotency-Key", b.do("POST", "/v1/usage", reserveBody).problem(400, earmark.CodeInvalidRequest).Field)
 	for body, field := range map[string]string{
-		`{"scopes":["acme"],"amounts":{"tokens":0}}`:                   "amounts.tokens",
+		`{"scopes":["acme"],"amounts":{"tokens":-1}}`:                  "amounts.tokens",
 		`{"scopes":[],"amounts":{"tokens":1}}`:                         "scopes",
 		`{"scopes":["acme"],"amounts":{"tokens":1},"ttl_seconds":5}`:   "ttl_seconds",
 		`{"scopes":["acme"],"amounts":{"tokens":1},"metadata":{"":1}}`: "metadata.",

@@ -243,7 +243,7 @@ func TestRefusals(t *testing.T) {
 		"ask: bad body":     {`{`, nil, 400, "invalid_request", ""},
 		"ask: too large":    {strings.Repeat(" ", 2<<10), nil, 413, "payload_too_large", ""},
 		"ask: own error":    {`{"max_tokens":-1}`, nil, 500, "internal", ""},
-		"misasked":          {`{"max_tokens":0}`, nil, 500, "internal", ""},
+		"misasked":          {`{"max_tokens":-2}`, nil, 500, "internal", ""},
 		"no budget":         {`{"max_tokens":1}`, fake.Problem(404, earmark.CodeNoBudget, "secret scope"), 500, "internal", ""},
 		"away":              {`{"max_tokens":1}`, fake.Unavailable(), 503, "unavailable", "1"},
 		"away, wordless":    {`{"max_tokens":1}`, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 503, "unavailable", "1"},

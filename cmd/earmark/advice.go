@@ -219,8 +219,12 @@ func quoted(message string, words []string) string {
 // denial tells which budgets a request does not fit into, and when it would.
 func denial(p *sheet, decision earmark.Decision) {
 	for _, v := range decision.Violations {
-		p.line("  %s: %s of %s %s available (%s reserved, %s committed)", p.paint(clean(v.Scope), bold),
-			p.paint(earmark.FormatAmount(v.Available), red), earmark.FormatAmount(v.Limit), clean(v.Unit),
+		over := ""
+		if v.Available < 0 {
+			over = ", " + earmark.FormatAmount(-v.Available) + " over the limit"
+		}
+		p.line("  %s: %s of %s %s available%s (%s reserved, %s committed)", p.paint(clean(v.Scope), bold),
+			p.paint(earmark.FormatAmount(max(0, v.Available)), red), earmark.FormatAmount(v.Limit), clean(v.Unit), over,
 			earmark.FormatAmount(v.Reserved), earmark.FormatAmount(v.Committed))
 	}
 	switch {

@@ -382,7 +382,7 @@ func TestOutcomes(t *testing.T) {
 		{"reserve-denied-retryable", reserve, cannedLedger{result: retryable}, exitDenied},
 		{"reserve-denied-window", reserve, cannedLedger{result: renewed}, exitDenied},
 		{"reserve-no-budget", reserve, cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeNoBudget, Subject: "acme/ml/u1"}}, exitNotFound},
-		{"reserve-no-unit", reserve, cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: "tokens"}}, exitFailed},
+		{"reserve-no-unit", reserve, cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: "tokens", Scope: "acme/ml/u1"}}, exitFailed},
 		{"reserve-mismatch", reserve + " --key chat-1", cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeMismatch}}, exitFailed},
 		{"reserve-settled", reserve + " --key chat-1", cannedLedger{result: as(earmark.OutcomeSame, committed)}, exitFailed},
 		{"decide-yes", "decide acme --amount tokens=600", cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeApplied}}, exitOK},
@@ -478,7 +478,7 @@ func TestWrongUse(t *testing.T) {
 		"reserve acme --amount tokens":                              "has no unit; write UNIT=N",
 		"reserve acme --amount 600":                                 "has no unit; write UNIT=N",
 		"reserve acme --amount tokens=1.5":                          "a point may mean a fraction or a thousand",
-		"reserve acme --amount tokens=0":                            "--amount tokens: 0 is too small",
+		"reserve acme --amount tokens=-1":                           "--amount",
 		"reserve acme --amount tokens=1 --amount tokens=2":          "tokens is given twice",
 		"reserve a//b --amount tokens=1":                            `SCOPE: "a//b" is not a scope`,
 		"reserve acme --amount tokens=1 --ttl soon":                 "write 90s, 5m, 1h30m, or a number of seconds",
@@ -617,7 +617,7 @@ func TestRequests(t *testing.T) {
 	run("reserve b a --amount tokens=1_000 --amount requests=1 --ttl 2m --on-expiry review --metadata note=a=b,c --key k")
 	require.Equal(t, earmark.ReservationRequest{
 		Scopes: []string{"b", "a"}, Amounts: earmark.Amounts{"tokens": 1_000, "requests": 1}, TTLSeconds: 120,
-		OnExpiry: earmark.OnExpiryReview, Metadata: earmark.Metadata{"note": "a=b,c"},
+		OnExpiry: earmark.OnExpiryReview, Coverage: earmark.CoverageEachScope, Metadata: earmark.Metadata{"note": "a=b,c"},
 	}, ledger.admission.Request)
 	require.Equal(t, earmark.ReservationID(earmark.DefaultTenant, "k"), ledger.admission.ID)
 }

@@ -23,6 +23,7 @@ type requestFlags struct {
 	metadata earmark.Metadata
 	ttl      ttlFlag
 	onExpiry choiceFlag[earmark.OnExpiry]
+	anyScope bool
 }
 
 func (f *requestFlags) flags(cmd *cobra.Command) {
@@ -32,6 +33,7 @@ func (f *requestFlags) flags(cmd *cobra.Command) {
 	cmd.Flags().Var(amountsFlag(f.amounts), "amount", "an amount to set aside, such as tokens=1200; repeat it for more units (required)")
 	cmd.Flags().Var(&f.ttl, "ttl", "how long to hold it: 90s, 5m, or a number of seconds")
 	f.onExpiry.define(cmd, "on-expiry", "give it back, charge it, or keep it for an operator when that has passed")
+	cmd.Flags().BoolVar(&f.anyScope, "any-scope", false, "admit a unit that a budget on one of several scopes counts; on the others it is unlimited then")
 	cmd.Flags().Var(metadataFlag(f.metadata), "metadata", "a note of your own, such as model=large; repeat it for more")
 	complete(cmd, "amount", budgetedUnits)
 }
@@ -42,6 +44,9 @@ func (f *requestFlags) request(s *session, scopes []string) (earmark.Reservation
 	request := earmark.ReservationRequest{
 		Scopes: scopes, Amounts: f.amounts, TTLSeconds: int64(time.Duration(f.ttl) / time.Second), OnExpiry: f.onExpiry.value, Metadata: f.metadata,
 	}.WithDefaults()
+	if f.anyScope {
+		request.Coverage = earmark.CoverageAnyScope
+	}
 	if len(f.amounts) == 0 {
 		return request, usageError{fmt.Errorf("--amount is missing: say how much, such as --amount tokens=1200")}
 	}

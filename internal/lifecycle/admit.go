@@ -271,7 +271,7 @@ func (c *Coordinator) awaitResult(ctx context.Context, admission earmark.Admissi
 
 // resultOf completes a workflow's snapshot with the reservation from the ledger.
 func (c *Coordinator) resultOf(ctx context.Context, admission earmark.Admission, snapshot activities.Snapshot) (earmark.Result, error) {
-	result := earmark.Result{Outcome: snapshot.Outcome, Decision: snapshot.Decision, Subject: snapshot.Subject}
+	result := earmark.Result{Outcome: snapshot.Outcome, Decision: snapshot.Decision, Subject: snapshot.Subject, Scope: snapshot.Scope}
 	if snapshot.State == "" {
 		return result, nil
 	}

@@ -119,7 +119,7 @@ type updateReply struct {
 
 // settled completes a workflow's snapshot of a settlement with the reservation itself.
 func (c *Coordinator) settled(ctx context.Context, s settlement, snapshot activities.Snapshot) (earmark.Result, error) {
-	result := earmark.Result{Outcome: snapshot.Outcome, Subject: snapshot.Subject}
+	result := earmark.Result{Outcome: snapshot.Outcome, Subject: snapshot.Subject, Scope: snapshot.Scope}
 	if snapshot.State == "" {
 		return result, nil
 	}

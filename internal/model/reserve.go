@@ -46,7 +46,7 @@ func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result
 		return earmark.Result{Outcome: earmark.OutcomeTooLate}, nil
 	}
 	budgets := l.touch(a.Tenant, a.Request.Scopes, a.Request.Amounts, now)
-	if answer := l.unmet(a.Tenant, a.Request.Scopes, a.Request.Amounts, budgets); answer != nil {
+	if answer := l.unmet(a.Tenant, a.Request.Scopes, a.Request.Amounts, budgets, a.Request.AnyScope()); answer != nil {
 		return *answer, nil
 	}
 	if misfit(budgets, a.Request.Amounts) != nil {
@@ -79,7 +79,7 @@ func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, er
 		at = c.At
 	}
 	budgets := l.touch(c.Tenant, c.Request.Scopes, c.Request.Amounts, at)
-	if answer := l.unmet(c.Tenant, c.Request.Scopes, c.Request.Amounts, budgets); answer != nil {
+	if answer := l.unmet(c.Tenant, c.Request.Scopes, c.Request.Amounts, budgets, true); answer != nil {
 		return *answer, nil
 	}
 	for _, b := range budgets {
@@ -103,7 +103,7 @@ func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, er
 // Decide tells whether the request would be admitted now.
 func (l *Ledger) Decide(_ context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error) {
 	budgets := l.touch(tenant, request.Scopes, request.Amounts, l.now())
-	if answer := l.unmet(tenant, request.Scopes, request.Amounts, budgets); answer != nil {
+	if answer := l.unmet(tenant, request.Scopes, request.Amounts, budgets, request.AnyScope()); answer != nil {
 		return *answer, nil
 	}
 	if misfit(budgets, request.Amounts) != nil {
@@ -159,8 +159,8 @@ func (l *Ledger) touch(tenant string, scopes []string, amounts earmark.Amounts, 
 }
 
 // unmet names the first scope that meets no budget, whatever its unit, or else
-// the first unit that no touched budget counts.
-func (l *Ledger) unmet(tenant string, scopes []string, amounts earmark.Amounts, budgets []touched) *earmark.Result {
+// the first unit that no touched budget counts, on each scope or on any.
+func (l *Ledger) unmet(tenant string, scopes []string, amounts earmark.Amounts, budgets []touched, anyScope bool) *earmark.Result {
 	for _, scope := range scopes {
 		met := false
 		for _, b := range l.budgets {
@@ -170,9 +170,11 @@ func (l *Ledger) unmet(tenant string, scopes []string, amounts earmark.Amounts, 
 			return &earmark.Result{Outcome: earmark.OutcomeNoBudget, Subject: scope}
 		}
 	}
-	for _, unit := range amounts.Units() {
-		if !slices.ContainsFunc(budgets, func(b touched) bool { return b.Unit == unit }) {
-			return &earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: unit}
+	for _, scope := range scopes {
+		for _, unit := range amounts.Units() {
+			if !slices.ContainsFunc(budgets, func(b touched) bool { return b.Unit == unit && (anyScope || covers(b.Scope, scope)) }) {
+				return &earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: unit, Scope: scope}
+			}
 		}
 	}
 	return nil

@@ -134,7 +134,7 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 		{"released twice", "R5", "SELECT earmark.post('release', 'default', reservation_id, budget_id, window_start, 0, 0, 'operator', 'by hand') FROM earmark.reservation_budgets, generate_series(1, 2)"},
 		{"settled in another window", "R7", `INSERT INTO earmark.windows (budget_id, window_start) SELECT id, '2001-01-01Z' FROM earmark.budgets;
 			UPDATE earmark.reservation_budgets SET window_start = '2001-01-01Z'`},
-		{"nothing reserved", "R8", `UPDATE earmark.reservations SET amounts = '{"tokens": 0}' WHERE state = 'held'`},
+		{"less than nothing reserved", "R8", `UPDATE earmark.reservations SET amounts = '{"tokens": -1}' WHERE state = 'held'`},
 		{"usage in another unit", "R8", `UPDATE earmark.reservations SET usage = '{"requests": 1}' WHERE state = 'committed'`},
 		{"function changed by hand", "functions", "ALTER FUNCTION earmark.reserve RESET lock_timeout"},
 		{"usage below zero", "R8", `UPDATE earmark.reservations SET usage = '{"tokens": -1}' WHERE state = 'committed'`},

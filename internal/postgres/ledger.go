@@ -36,8 +36,8 @@ func New(pool *pgxpool.Pool) *Ledger {
 
 // The calls of the ledger's functions, which are in migrations/functions.
 const (
-	preflightSQL = "SELECT earmark.preflight(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts)"
-	decideSQL    = "SELECT earmark.decide(p_tenant => @tenant, p_scopes => @scopes, p_amounts => @amounts)"
+	preflightSQL = "SELECT earmark.preflight(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, p_any_scope => @any_scope)"
+	decideSQL    = "SELECT earmark.decide(p_tenant => @tenant, p_scopes => @scopes, p_amounts => @amounts, p_any_scope => @any_scope)"
 	releaseSQL   = "SELECT earmark.release(p_tenant => @tenant, p_id => @id, p_final => @final, p_actor => @actor, p_reason => @reason)"
 	expireSQL    = "SELECT earmark.expire(p_tenant => @tenant, p_id => @id, p_actor => @actor, p_reason => @reason)"
 	extendSQL    = "SELECT earmark.extend(p_tenant => @tenant, p_id => @id, p_ttl_ms => @ttl_ms, p_actor => @actor, p_reason => @reason)"
@@ -60,14 +60,15 @@ func byName(s earmark.Transition) pgx.NamedArgs {
 func (l *Ledger) Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error) {
 	var preflight earmark.Preflight
 	err := l.read(ctx, &preflight, preflightSQL, pgx.NamedArgs{
-		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts})
+		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts,
+		"any_scope": a.Request.AnyScope()})
 	return preflight, err
 }
 
 // Decide tells whether the request would be admitted now. It changes nothing.
 func (l *Ledger) Decide(ctx context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error) {
 	var result earmark.Result
-	err := l.read(ctx, &result, decideSQL, pgx.NamedArgs{"tenant": tenant, "scopes": request.Scopes, "amounts": request.Amounts})
+	err := l.read(ctx, &result, decideSQL, pgx.NamedArgs{"tenant": tenant, "scopes": request.Scopes, "amounts": request.Amounts, "any_scope": request.AnyScope()})
 	return result, err
 }
 

@@ -15,7 +15,7 @@ import (
 const (
 	reserveSQL = "SELECT earmark.reserve(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, " +
 		"p_ttl_ms => @ttl_ms, p_on_expiry => @on_expiry, p_metadata => @metadata, p_workflow_id => @workflow_id, " +
-		"p_admit_by => @admit_by, p_released => @released, p_actor => @actor)"
+		"p_admit_by => @admit_by, p_released => @released, p_actor => @actor, p_any_scope => @any_scope)"
 	reserveBatchSQL = "SELECT earmark.reserve_batch(p_tenant => @tenant, p_calls => @calls, p_actor => @actor)"
 	commitSQL       = "SELECT earmark.commit(p_tenant => @tenant, p_id => @id, p_usage => @usage, p_actor => @actor, p_reason => @reason, p_attempt => @attempt)"
 	commitBatchSQL  = "SELECT earmark.commit_batch(p_calls => @calls)"
@@ -32,7 +32,7 @@ func (l *Ledger) reserveAlone(ctx context.Context, a earmark.Admission) (earmark
 	return l.transition(ctx, reserveSQL, pgx.NamedArgs{
 		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts,
 		"ttl_ms": a.Request.TTL().Milliseconds(), "on_expiry": string(a.Request.OnExpiry), "metadata": metadata(a.Request.Metadata),
-		"workflow_id": a.WorkflowID, "admit_by": orNull(a.AdmitBy), "released": a.Released, "actor": earmark.ActorWorkflow.String()})
+		"workflow_id": a.WorkflowID, "admit_by": orNull(a.AdmitBy), "released": a.Released, "any_scope": a.Request.AnyScope(), "actor": earmark.ActorWorkflow.String()})
 }
 
 // reserveCall is an admission as earmark.reserve_batch takes it.
@@ -47,6 +47,7 @@ type reserveCall struct {
 	WorkflowID string           `json:"workflow_id"`
 	AdmitBy    any              `json:"admit_by"`
 	Released   bool             `json:"released"`
+	AnyScope   bool             `json:"any_scope"`
 }
 
 func (l *Ledger) reserveTogether(ctx context.Context, admissions []earmark.Admission) ([]*earmark.Result, error) {
@@ -54,7 +55,7 @@ func (l *Ledger) reserveTogether(ctx context.Context, admissions []earmark.Admis
 	for i, a := range admissions {
 		calls[i] = reserveCall{ID: a.ID, Hash: a.RequestHash, Scopes: a.Request.Scopes, Amounts: a.Request.Amounts,
 			TTLMS: a.Request.TTL().Milliseconds(), OnExpiry: string(a.Request.OnExpiry), Metadata: metadata(a.Request.Metadata),
-			WorkflowID: a.WorkflowID, AdmitBy: orNull(a.AdmitBy), Released: a.Released}
+			WorkflowID: a.WorkflowID, AdmitBy: orNull(a.AdmitBy), Released: a.Released, AnyScope: a.Request.AnyScope()}
 	}
 	return l.transitions(ctx, reserveBatchSQL, pgx.NamedArgs{"tenant": admissions[0].Tenant, "calls": calls, "actor": earmark.ActorWorkflow.String()})
 }

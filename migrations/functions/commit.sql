@@ -105,6 +105,19 @@ BEGIN
     RETURN earmark.result('applied', r);
 END $$;
 
+-- Whether p_usage is in no unit more than p_amounts; null when there are no amounts.
+CREATE OR REPLACE FUNCTION earmark.is_within(p_usage jsonb, p_amounts jsonb) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_unit text;
+BEGIN
+    FOREACH v_unit IN ARRAY earmark.units(p_usage) LOOP
+        IF (p_usage ->> v_unit)::numeric > (p_amounts ->> v_unit)::numeric THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    RETURN p_amounts IS NOT NULL;
+END $$;
+
 -- Commits several calls in one transaction, as earmark.commit does each. The locks of all come
 -- first, in order (R6), so it takes only usage within the reserved amount: an overage
 -- policy would need budget locks, which come before window locks. It waits for no
@@ -113,19 +126,25 @@ END $$;
 CREATE OR REPLACE FUNCTION earmark.commit_batch(p_calls jsonb) RETURNS SETOF jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
-    c     record;
-    s     record;
-    v_ids text[] := '{}';
+    c         record;
+    s         record;
+    r         record;
+    v_ids     text[] := '{}';
+    v_amounts jsonb := '{}'; -- of each reservation that is locked, by its id
 BEGIN
     PERFORM earmark.require_read_committed();
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (id text) LOOP
         v_ids := v_ids || c.id;
     END LOOP;
-    v_ids := ARRAY (SELECT id FROM earmark.reservations WHERE id = ANY (v_ids) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED);
+    FOR r IN SELECT id, amounts FROM earmark.reservations WHERE id = ANY (v_ids) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED LOOP
+        v_amounts := v_amounts || jsonb_build_object(r.id, r.amounts);
+    END LOOP;
+    v_ids := ARRAY (SELECT jsonb_object_keys(v_amounts));
     FOR s IN SELECT DISTINCT budget_id, window_start FROM earmark.reservation_budgets WHERE reservation_id = ANY (v_ids) ORDER BY 1, 2 LOOP
         PERFORM 1 FROM earmark.windows WHERE budget_id = s.budget_id AND window_start = s.window_start FOR NO KEY UPDATE;
     END LOOP;
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (tenant text, id text, usage jsonb, actor text, reason text, attempt text) LOOP
-        RETURN NEXT CASE WHEN c.id = ANY (v_ids) THEN earmark.commit(c.tenant, c.id, c.usage, c.actor, c.reason, coalesce(c.attempt, '')) END;
+        RETURN NEXT CASE WHEN earmark.is_within(c.usage, v_amounts -> c.id) THEN -- mutation: batch-within-reserved
+            earmark.commit(c.tenant, c.id, c.usage, c.actor, c.reason, coalesce(c.attempt, '')) END;
     END LOOP;
 END $$;

@@ -4,7 +4,7 @@
 -- 'denied', 'no_budget', 'unit_not_budgeted' or 'overflow'. A yes is only ever
 -- decided by earmark.reserve. Overdue 'release' reservations do not stand in the
 -- way, since an admission would expire them.
-CREATE OR REPLACE FUNCTION earmark.decide(p_tenant text, p_scopes text[], p_amounts jsonb) RETURNS jsonb
+CREATE OR REPLACE FUNCTION earmark.decide(p_tenant text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_affected earmark.affected_budget[];
@@ -20,7 +20,7 @@ BEGIN
     WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (earmark.scope_paths(p_scopes))
       AND b.unit = ANY (earmark.units(p_amounts));
 
-    v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected);
+    v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, p_any_scope);
     IF v_answer IS NOT NULL THEN
         RETURN v_answer;
     END IF;
@@ -42,14 +42,13 @@ END $$;
 -- What one read tells before an admission: a row that exists, or else what
 -- earmark.decide says; and the time, which deadlines are counted from. One look at the
 -- balances answers a plain yes.
-CREATE OR REPLACE FUNCTION earmark.preflight(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb) RETURNS jsonb
+CREATE OR REPLACE FUNCTION earmark.preflight(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     v_answer jsonb := earmark.existing_result(p_id, p_tenant, p_hash);
     v_paths  text[];
     v_fits   boolean;
     v_units  text[];
-    v_scopes text[];
 BEGIN
     IF v_answer IS NOT NULL THEN
         RETURN v_answer || jsonb_build_object('now', clock_timestamp());
@@ -57,13 +56,13 @@ BEGIN
     v_paths := earmark.scope_paths(p_scopes);
     SELECT bool_and((p_amounts ->> b.unit)::numeric + coalesce(w.reserved, 0) + coalesce(w.committed, 0)
                     <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)),
-           array_agg(b.unit), array_agg(b.scope)
-    INTO v_fits, v_units, v_scopes
+           array_agg(b.unit)
+    INTO v_fits, v_units
     FROM earmark.budgets b CROSS JOIN LATERAL earmark.window_bounds(b.period, b.timezone, clock_timestamp()) bounds
          LEFT JOIN earmark.windows w ON w.budget_id = b.id AND w.window_start = bounds.window_start
     WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (v_paths) AND p_amounts ? b.unit;
-    IF v_fits AND p_amounts - v_units = '{}' AND earmark.covers(v_scopes, p_scopes) THEN
+    IF v_fits AND p_amounts - v_units = '{}' AND cardinality(p_scopes) = 1 THEN
         RETURN jsonb_build_object('outcome', 'applied', 'now', clock_timestamp());
     END IF;
-    RETURN earmark.decide(p_tenant, p_scopes, p_amounts) || jsonb_build_object('now', clock_timestamp());
+    RETURN earmark.decide(p_tenant, p_scopes, p_amounts, p_any_scope) || jsonb_build_object('now', clock_timestamp());
 END $$;

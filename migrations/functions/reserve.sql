@@ -1,11 +1,14 @@
 -- Admission: from nothing to held.
 
--- Names the first scope that meets no budget, or else the first unit that no
--- touched budget counts; null when there is neither.
-CREATE OR REPLACE FUNCTION earmark.check_coverage(p_tenant text, p_scopes text[], p_units text[], p_affected earmark.affected_budget[]) RETURNS jsonb
+-- Names the first scope that meets no budget, or else the first unit that is not counted: by a
+-- budget on each of the scopes' paths, or with p_any_scope by any affected budget. Null when all
+-- are covered.
+CREATE OR REPLACE FUNCTION earmark.check_coverage(p_tenant text, p_scopes text[], p_units text[], p_affected earmark.affected_budget[],
+    p_any_scope boolean) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_subject text;
+    v_scope   text;
 BEGIN
     SELECT scope INTO v_subject FROM unnest(p_scopes) WITH ORDINALITY AS asked (scope, n)
     WHERE NOT EXISTS (SELECT 1 FROM unnest(p_affected) t WHERE asked.scope = t.scope OR starts_with(asked.scope, t.scope || '/'))
@@ -15,11 +18,12 @@ BEGIN
     IF FOUND THEN
         RETURN jsonb_build_object('outcome', 'no_budget', 'subject', v_subject);
     END IF;
-    SELECT unit INTO v_subject FROM unnest(p_units) AS unit
-    WHERE unit NOT IN (SELECT t.unit FROM unnest(p_affected) t)
-    ORDER BY unit LIMIT 1;
+    SELECT unit, scope INTO v_subject, v_scope FROM unnest(p_scopes) WITH ORDINALITY AS asked (scope, n), unnest(p_units) AS unit
+    WHERE NOT EXISTS (SELECT 1 FROM unnest(p_affected) t
+                      WHERE t.unit = unit.unit AND (p_any_scope OR asked.scope = t.scope OR starts_with(asked.scope, t.scope || '/')))
+    ORDER BY n, unit LIMIT 1;
     IF FOUND THEN
-        RETURN jsonb_build_object('outcome', 'unit_not_budgeted', 'subject', v_subject);
+        RETURN jsonb_build_object('outcome', 'unit_not_budgeted', 'subject', v_subject, 'scope', v_scope);
     END IF;
     RETURN NULL;
 END $$;
@@ -61,7 +65,7 @@ END $$;
 
 -- Sets p_amounts aside on every budget that covers one of p_scopes, or on none (R1, R2).
 CREATE OR REPLACE FUNCTION earmark.reserve(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_ttl_ms bigint, p_on_expiry text,
-    p_metadata jsonb, p_workflow_id text, p_admit_by timestamptz, p_released boolean, p_actor text) RETURNS jsonb
+    p_metadata jsonb, p_workflow_id text, p_admit_by timestamptz, p_released boolean, p_actor text, p_any_scope boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     t            earmark.affected_budget;
@@ -70,7 +74,6 @@ DECLARE
     v_answer     jsonb;
     v_amount     numeric; -- so that no sum can overflow (R8)
     v_missing    jsonb := p_amounts;
-    v_scopes     text[] := '{}';
     v_fits       boolean := true;
     v_over_limit boolean := false;
 BEGIN
@@ -101,11 +104,11 @@ BEGIN
         v_fits := v_fits AND v_amount + t.reserved + t.committed <= coalesce(t.ceiling, 9223372036854775807);
         v_over_limit := v_over_limit OR v_amount + t.reserved + t.committed > t.limit_amount;
         v_missing := v_missing - t.unit;
-        v_scopes := v_scopes || t.scope;
     END LOOP;
-    IF v_missing <> '{}' OR NOT earmark.covers(v_scopes, p_scopes) THEN
-        v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected);
-        IF v_answer IS NOT NULL THEN -- null: what covers a scope counts other units
+    -- A budget that is affected covers the scope if there is one; of several each has to be looked at.
+    IF v_missing <> '{}' OR cardinality(p_scopes) > 1 THEN -- mutation: coverage
+        v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, p_any_scope);
+        IF v_answer IS NOT NULL THEN
             RETURN v_answer;
         END IF;
     END IF;
@@ -151,8 +154,9 @@ BEGIN
     END LOOP;
     PERFORM earmark.lock_affected(p_tenant, v_scopes, v_units, NULL);
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (id text, hash text, scopes text[], amounts jsonb, ttl_ms bigint, on_expiry text,
-                                                             metadata jsonb, workflow_id text, admit_by timestamptz, released boolean) LOOP
+                                                             metadata jsonb, workflow_id text, admit_by timestamptz, released boolean,
+                                                             any_scope boolean) LOOP
         RETURN NEXT earmark.reserve(c.id, p_tenant, c.hash, c.scopes, c.amounts, c.ttl_ms, c.on_expiry, c.metadata, c.workflow_id,
-            c.admit_by, c.released, p_actor);
+            c.admit_by, c.released, p_actor, coalesce(c.any_scope, false));
     END LOOP;
 END $$;

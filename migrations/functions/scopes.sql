@@ -19,19 +19,7 @@ BEGIN
     RETURN v_paths;
 END $$;
 
--- Whether p_budgets, scopes of budgets, cover every one of p_scopes.
-CREATE OR REPLACE FUNCTION earmark.covers(p_budgets text[], p_scopes text[]) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-    v_scope text;
-BEGIN
-    FOREACH v_scope IN ARRAY p_scopes LOOP
-        IF NOT earmark.scope_paths(ARRAY [v_scope]) && p_budgets THEN
-            RETURN false;
-        END IF;
-    END LOOP;
-    RETURN true;
-END $$;
-
+-- The units of amounts or of usage, sorted.
 CREATE OR REPLACE FUNCTION earmark.units(p_amounts jsonb) RETURNS text[] LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     RETURN (SELECT array_agg(unit ORDER BY unit) FROM jsonb_object_keys(p_amounts) AS unit);

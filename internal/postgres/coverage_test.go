@@ -1,0 +1,71 @@
+package postgres_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// A unit that no budget counts on one of the scopes would be unlimited there: it is refused, unless
+// the request asks for that.
+func TestUnitNotCountedOnAScopeIsRefused(t *testing.T) {
+	b := setup(t)
+	counted := b.budget("acme", "tokens", 1000)
+	b.budget("partner", "usd_micros", 1000)
+	a := admission("k", tokens(100), "acme/a", "partner/x")
+	refusal := earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: "tokens", Scope: "partner/x"}
+	require.Equal(t, refusal, b.reserve(a))
+	decided, err := b.Decide(ctx(), a.Tenant, a.Request)
+	require.NoError(t, err)
+	require.Equal(t, refusal, decided)
+	preflight, err := b.Preflight(ctx(), a)
+	require.NoError(t, err)
+	require.Equal(t, refusal, preflight.Result)
+	b.requireBalance(counted.ID, 0, 0)
+
+	a.Request.Coverage = earmark.CoverageAnyScope
+	require.Equal(t, earmark.OutcomeApplied, b.reserve(a).Outcome)
+	b.requireBalance(counted.ID, 100, 0)
+	other := admission("l", earmark.Amounts{"requests": 1}, "acme/a", "partner/x")
+	other.Request.Coverage = earmark.CoverageAnyScope
+	require.Equal(t, earmark.OutcomeUnitNotBudgeted, b.reserve(other).Outcome)
+
+	// Usage that was spent is charged where it is counted.
+	charge := earmark.UsageRequest{Scopes: []string{"acme/a", "partner/x"}, Amounts: tokens(5)}
+	result, err := b.Charge(ctx(), earmark.Charge{ID: earmark.ReservationID(earmark.DefaultTenant, "u"), Tenant: earmark.DefaultTenant, Request: charge, RequestHash: charge.Hash(), Actor: earmark.ActorAPI})
+	require.NoError(t, err)
+	require.Equal(t, earmark.OutcomeApplied, result.Outcome)
+}
+
+// Nothing is an amount: a model that is free in one unit needs no branch in its caller.
+func TestNothingIsAnAmount(t *testing.T) {
+	b := setup(t)
+	money := b.budget("acme", "usd_micros", 100)
+	b.budget("acme", "tokens", 100)
+	s := b.held(admission("k", earmark.Amounts{"usd_micros": 0, "tokens": 10}, "acme"))
+	b.requireBalance(money.ID, 0, 0)
+	require.Equal(t, earmark.OutcomeApplied, b.commit(s, earmark.Amounts{"usd_micros": 0, "tokens": 7}).Outcome)
+	s = b.held(admission("l", earmark.Amounts{"usd_micros": 0}, "acme"))
+	b.due(s.ID)
+	require.Equal(t, earmark.StateExpired, b.expire(s).Reservation.State)
+	b.held(admission("m", earmark.Amounts{"usd_micros": 100}, "acme"))
+	b.held(admission("n", earmark.Amounts{"usd_micros": 0}, "acme"))
+}
+
+// A batch leaves usage beyond the reserved amount to its caller: a policy needs locks that come
+// before those that the batch has taken.
+func TestCommitBatchLeavesOverageAlone(t *testing.T) {
+	b := setup(t)
+	budget := b.budget("acme", "tokens", 100, overage(earmark.OverageAllowIfAvailable))
+	over, within := b.held(admission("over", tokens(10), "acme")), b.held(admission("within", tokens(10), "acme"))
+	call := func(s earmark.Transition, used int64) map[string]any {
+		return map[string]any{"tenant": s.Tenant, "id": s.ID, "usage": tokens(used), "actor": "workflow", "reason": ""}
+	}
+	results := b.together("SELECT earmark.commit_batch($1)", []map[string]any{call(over, 11), call(within, 10)})
+	require.Len(t, results, 2)
+	require.Nil(t, results[0])
+	require.Equal(t, earmark.OutcomeApplied, results[1].Outcome)
+	b.requireBalance(budget.ID, 10, 10)
+}
