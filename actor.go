@@ -10,10 +10,11 @@ type ActorKind string
 
 // The kinds of actors.
 const (
-	ActorKindWorkflow ActorKind = "workflow" // the reservation's own workflow
-	ActorKindAPI      ActorKind = "api"      // the HTTP API, past the workflow
-	ActorKindSweeper  ActorKind = "sweeper"  // the sweeper of a worker process
-	ActorKindOperator ActorKind = "operator" // a person; Actor.Name says who
+	ActorKindWorkflow   ActorKind = "workflow"   // the reservation's own workflow
+	ActorKindAPI        ActorKind = "api"        // the HTTP API, past the workflow
+	ActorKindSweeper    ActorKind = "sweeper"    // the sweeper of a worker process
+	ActorKindReconciler ActorKind = "reconciler" // the reconciler, which finds reservations without a workflow
+	ActorKindOperator   ActorKind = "operator"   // a person; Actor.Name says who
 )
 
 // Actor is who makes a transition.
@@ -24,9 +25,10 @@ type Actor struct {
 
 // The actors that are no persons.
 var (
-	ActorWorkflow = Actor{Kind: ActorKindWorkflow}
-	ActorAPI      = Actor{Kind: ActorKindAPI}
-	ActorSweeper  = Actor{Kind: ActorKindSweeper}
+	ActorWorkflow   = Actor{Kind: ActorKindWorkflow}
+	ActorAPI        = Actor{Kind: ActorKindAPI}
+	ActorSweeper    = Actor{Kind: ActorKindSweeper}
+	ActorReconciler = Actor{Kind: ActorKindReconciler}
 )
 
 // OperatorActor is a person who settles in the caller's place.

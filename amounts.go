@@ -30,13 +30,25 @@ func (a Amounts) Equal(b Amounts) bool {
 }
 
 // String gives the amounts for people, sorted by unit, such as
-// "1,200 tokens + 1 requests".
+// "1 request + 1,200 tokens".
 func (a Amounts) String() string {
 	parts := make([]string, 0, len(a))
 	for _, unit := range a.Units() {
-		parts = append(parts, FormatAmount(a[unit])+" "+unit)
+		parts = append(parts, FormatQuantity(a[unit], unit))
 	}
 	return strings.Join(parts, " + ")
+}
+
+// plurals are the last words of units of which one is said without the s. Other units, such as
+// "usd_micros" or "gas", stay as their budgets name them.
+var plurals = []string{"calls", "characters", "images", "messages", "minutes", "pages", "requests", "seconds", "tokens"}
+
+// FormatQuantity writes n of a unit for people, such as "1 request" or "1,200 input_tokens".
+func FormatQuantity(n int64, unit string) string {
+	if n == 1 && slices.Contains(plurals, unit[strings.LastIndexByte(unit, '_')+1:]) {
+		unit = strings.TrimSuffix(unit, "s")
+	}
+	return FormatAmount(n) + " " + unit
 }
 
 // FormatAmount writes n with a comma between groups of three digits.

@@ -15,6 +15,13 @@ func valid() earmark.ReservationRequest {
 	return earmark.ReservationRequest{Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": 1}}.WithDefaults()
 }
 
+func TestFormatQuantity(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "1 request + 337 tokens", earmark.Amounts{"requests": 1, "tokens": 337}.String())
+	require.Equal(t, "1 gas + 1 input_token + 1 usd_micros", earmark.Amounts{"gas": 1, "input_tokens": 1, "usd_micros": 1}.String())
+	require.Equal(t, "0 requests + 1,200 tokens", earmark.Amounts{"requests": 0, "tokens": 1200}.String())
+}
+
 func TestReservationRequestDefaults(t *testing.T) {
 	t.Parallel()
 	request := earmark.ReservationRequest{Scopes: []string{"a", "b", "a"}, Amounts: earmark.Amounts{"tokens": math.MaxInt64}}.WithDefaults()

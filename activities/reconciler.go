@@ -27,12 +27,17 @@ const (
 // restoredReason is what the journal says of a commit that a closed workflow knew of.
 const restoredReason = "restored from the workflow's result"
 
+// adoptedReason is what the journal says of a workflow that the reconciler starts.
+const adoptedReason = "the reservation had no open workflow"
+
 // CheckLedger is what the reconciler needs of the ledger.
 type CheckLedger interface {
 	ClaimChecks(ctx context.Context, leastAge time.Duration, limit int) ([]earmark.Check, error)
 	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
 	// MarkGuarded takes the mark of an orphan from those that have it.
 	MarkGuarded(ctx context.Context, ids []string) error
+	// Adopt writes down who starts a new workflow for an open reservation, and why.
+	Adopt(ctx context.Context, s earmark.Transition) (earmark.Result, error)
 	Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error)
 }
 
@@ -164,11 +169,7 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 		if err := r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, true, false); err != nil {
 			return err
 		}
-		if err := r.Workflows.Adopt(ctx, check); err != nil { // mutation: adopt-orphans
-			return err
-		}
-		report.Adopted++
-		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, false)
+		return r.adopt(ctx, check, report)
 	case guarded: // settled past its workflow
 		report.Refreshed++
 		if err := r.Workflows.Refresh(ctx, check.WorkflowID); err != nil && !errors.As(err, &notFound) { // mutation: notify-settled
@@ -178,6 +179,22 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 	default:
 		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, true)
 	}
+}
+
+// adopt starts a new workflow for an open reservation that has none. The journal comes first (R4): a workflow
+// whose start is not written down does not start.
+func (r *Reconciler) adopt(ctx context.Context, check earmark.Check, report *ReconcileReport) error {
+	result, err := r.Ledger.Adopt(ctx, earmark.Transition{ID: check.ID, Tenant: check.Tenant, Actor: earmark.ActorReconciler, Reason: adoptedReason}) // mutation: adoption-entry
+	if err != nil {
+		return err
+	}
+	if result.Outcome == earmark.OutcomeApplied { // otherwise it was settled or pruned meanwhile
+		if err := r.Workflows.Adopt(ctx, check); err != nil { // mutation: adopt-orphans
+			return err
+		}
+		report.Adopted++
+	}
+	return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, false)
 }
 
 // mayLackUsage reports whether usage that is known elsewhere would still be charged.

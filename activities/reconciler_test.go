@@ -26,6 +26,8 @@ type world struct {
 	marks   []string
 	nudged  []string
 	adopted []string
+	entries []string // of adoptions
+	settled bool     // before the reconciler can adopt
 
 	listed  map[string]bool // by workflow id, as visibility has them
 	lists   int
@@ -71,6 +73,17 @@ func (w *world) Open(_ context.Context, workflowIDs []string) (map[string]bool, 
 	return open, w.faults["list"]
 }
 
+// The ledger's and the workflow store's Adopt have one name, so the ledger is a type of its own.
+type worldLedger struct{ *world }
+
+func (w worldLedger) Adopt(_ context.Context, s earmark.Transition) (earmark.Result, error) {
+	if w.settled {
+		return earmark.Result{Outcome: earmark.OutcomeConflict}, w.faults["entry"]
+	}
+	w.entries = append(w.entries, fmt.Sprintf("%s/%s by the %s: %s", s.Tenant, s.ID, s.Actor, s.Reason))
+	return earmark.Result{Outcome: earmark.OutcomeApplied}, w.faults["entry"]
+}
+
 func (w *world) Commit(_ context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
 	w.commits = append(w.commits, fmt.Sprintf("%s/%s %s by the %s: %s", s.Tenant, s.ID, usage, s.Actor, s.Reason))
 	return earmark.Result{Outcome: w.committed}, w.faults["commit"]
@@ -105,7 +118,7 @@ func (w *world) reconcile(t *testing.T) (ReconcileReport, error) {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestActivityEnvironment()
-	r := &Reconciler{Ledger: w, Workflows: w, Logger: slog.New(slog.DiscardHandler)}
+	r := &Reconciler{Ledger: worldLedger{w}, Workflows: w, Logger: slog.New(slog.DiscardHandler)}
 	env.RegisterActivity(r)
 	var report ReconcileReport
 	value, err := env.ExecuteActivity(r.Reconcile)
@@ -154,10 +167,33 @@ func TestReconcile(t *testing.T) {
 			require.Equal(t, c.report, report)
 			require.Equal(t, c.marks, w.marks)
 			require.Len(t, w.adopted, c.report.Adopted)
+			require.Len(t, w.entries, c.report.Adopted)
 			require.Len(t, w.nudged, c.report.Refreshed)
 			require.Equal(t, 2, w.claims, "it asks until none is due")
 		})
 	}
+}
+
+// R4: an adoption is in the journal before its workflow starts, with who and why.
+func TestReconcileWritesAnAdoptionDown(t *testing.T) {
+	t.Parallel()
+	w := &world{checks: []earmark.Check{check("a", earmark.StateHeld)}}
+	_, err := w.reconcile(t)
+	require.NoError(t, err)
+	require.Equal(t, []string{"acme/a by the reconciler: the reservation had no open workflow"}, w.entries)
+	require.Equal(t, []string{"a"}, w.adopted)
+
+	w = &world{checks: []earmark.Check{check("a", earmark.StateHeld)}, faults: map[string]error{"entry": errors.New("away")}}
+	_, err = w.reconcile(t)
+	require.ErrorContains(t, err, "away")
+	require.Empty(t, w.adopted)
+
+	w = &world{checks: []earmark.Check{check("a", earmark.StateHeld)}, settled: true}
+	report, err := w.reconcile(t)
+	require.NoError(t, err)
+	require.Equal(t, ReconcileReport{Checked: 1, Orphans: 1}, report)
+	require.Empty(t, w.adopted, "what is settled needs no workflow")
+	require.Equal(t, "acme/a orphan=false refreshed=false", w.marks[len(w.marks)-1])
 }
 
 // After the restore of a backup the ledger has not what a closed workflow knows.
@@ -332,7 +368,7 @@ func TestReconcileStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	w := &world{checks: []earmark.Check{check("a", earmark.StateHeld)}}
-	r := &Reconciler{Ledger: w, Workflows: w, Logger: slog.New(slog.DiscardHandler)}
+	r := &Reconciler{Ledger: worldLedger{w}, Workflows: w, Logger: slog.New(slog.DiscardHandler)}
 	_, err := r.Reconcile(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Empty(t, w.marks)

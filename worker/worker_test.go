@@ -101,6 +101,10 @@ func (l *ledger) ClaimChecks(_ context.Context, _ time.Duration, _ int) ([]earma
 	return claimed, nil
 }
 
+func (l *ledger) Adopt(context.Context, earmark.Transition) (earmark.Result, error) {
+	return earmark.Result{Outcome: earmark.OutcomeApplied}, nil
+}
+
 func (l *ledger) MarkGuarded(context.Context, []string) error { return nil }
 
 func (l *ledger) MarkChecked(_ context.Context, _, id string, _, _ bool) error {

@@ -10,8 +10,13 @@ export const parse = (text) => JSON.parse(text, exact);
 
 export const amount = (n) => (typeof n === "number" && !Number.isSafeInteger(n) ? "≈ " : "") + numbers.format(n);
 
+// One of these units is said without the s, as earmark.FormatQuantity does it.
+const plurals = /(^|_)(calls|characters|images|messages|minutes|pages|requests|seconds|tokens)$/;
+
+const quantity = (n, unit) => `${amount(n)} ${n === 1 && plurals.test(unit) ? unit.slice(0, -1) : unit}`;
+
 export const amounts = (of) =>
-  Object.keys(of).sort().map((unit) => `${amount(of[unit])} ${unit}`).join(" + ") || "nothing";
+  Object.keys(of).sort().map((unit) => quantity(of[unit], unit)).join(" + ") || "nothing";
 
 export const count = (n, one, many = `${one}s`) => `${amount(n)} ${n === 1 ? one : many}`;
 

@@ -81,7 +81,7 @@ func reservationTable(reservations []earmark.Reservation) view {
 func (p *sheet) used(r *earmark.Reservation) string {
 	var words []string
 	for _, unit := range r.Amounts.Units() {
-		amount := earmark.FormatAmount(r.Amounts[unit]) + " " + unit
+		amount := earmark.FormatQuantity(r.Amounts[unit], unit)
 		if usage, known := r.Usage[unit]; known && r.ExpiresAt != nil {
 			amount = earmark.FormatAmount(usage) + " of " + amount
 		}

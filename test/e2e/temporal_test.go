@@ -230,6 +230,9 @@ func TestLostWorkflowIsAdopted(t *testing.T) {
 	b.reconcile()
 	for i, reservation := range held {
 		stack.Eventually(t, moment, "the adoption", func() bool { return !b.gone(reservation.WorkflowID) })
+		adoption := b.entries(reservation.ID)
+		require.Equal(t, "adopt", adoption[len(adoption)-1].Kind)
+		require.Equal(t, earmark.ActorReconciler.String(), adoption[len(adoption)-1].Actor)
 		if i%2 == 0 {
 			settled := decoded[earmark.Reservation](t, b.commit(reservation.ID, 40).status(t, http.StatusOK))
 			require.False(t, settled.Late)

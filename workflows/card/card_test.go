@@ -30,7 +30,7 @@ func TestCardSaysWhereItStandsAndWhatToDo(t *testing.T) {
 	require.Equal(t, "### Held\n\nNothing has to be done: the caller settles it, or the lease runs out.\n\n| | |\n| --- | --- |\n"+
 		"| expires | 2026-03-04 12:05:00 UTC (in 5m, as of 12:00:00), then release |\n"+
 		"| state | **held**: budget is set aside, the lease runs |\n"+
-		"| set aside | 1 requests + 1,200 tokens on `acme/ml/u1`, `models/large` |\n", c.Markdown(now))
+		"| set aside | 1 request + 1,200 tokens on `acme/ml/u1`, `models/large` |\n", c.Markdown(now))
 	require.Contains(t, c.Markdown(now.Add(time.Hour)), "(55m ago, as of 13:00:00)")
 
 	c.Failing, c.Failure = "commit", errors.New("no route | to <b>host</b>\n`x` [y](http://z)").Error()
