@@ -104,6 +104,9 @@ type Options struct {
 	// Hosts are the names that the server answers to, besides IP addresses and names without a
 	// dot. A browser sends the name of the page's own site, which a stranger may point here.
 	Hosts []string
+	// Stopping closes when the process is about to stop: /readyz then answers 503, and
+	// everything else is still answered. Nil never closes.
+	Stopping <-chan struct{}
 	// Traces makes the spans of calls; nil makes none.
 	Traces trace.TracerProvider
 	// Version and Commit are what /healthz shows of the program.
@@ -144,6 +147,7 @@ type server struct {
 	log              *slog.Logger
 	metrics          *metrics
 	access           access
+	stopping         <-chan struct{}
 	lookout          lookout
 	overviews        overviews
 	// What /healthz shows of the program.
@@ -173,6 +177,7 @@ func New(options Options) http.Handler {
 		log:              options.Logger,
 		metrics:          newMetrics(options.Registry),
 		access:           newAccess(options.Hosts),
+		stopping:         options.Stopping,
 		lookout:          lookout{finder: options.StuckFinder, ledger: options.Ledger, log: options.Logger},
 		overviews:        overviews{ledger: options.Ledger},
 		version:          options.Version,
@@ -185,7 +190,7 @@ func New(options Options) http.Handler {
 	if options.Traces != nil {
 		router.Use(traceReservation, traceCalls(options.Traces))
 	}
-	router.Use(s.observe, s.recoverPanic, limitTime, s.refuseStrangers)
+	router.Use(s.observe, s.recoverPanic, s.closeConnections, limitTime, s.refuseStrangers)
 	router.NoRoute(s.handle(noRoute))
 	router.NoMethod(s.handle(noMethod))
 	// What cannot be collected is left out, and the rest is shown.

@@ -41,14 +41,18 @@ type bundle struct {
 	log      *bytes.Buffer
 }
 
-func setup(t *testing.T, f *fake) *bundle {
+func setup(t *testing.T, f *fake, adjust ...func(*Options)) *bundle {
 	t.Helper()
 	b := &bundle{t: t, fake: f, registry: prometheus.NewRegistry(), log: &bytes.Buffer{}}
-	b.handler = New(Options{
+	options := Options{
 		Version: "v1.2.3", Commit: "0123456789ab",
 		Ledger: f, Coordinator: fakeCoordinator{f}, UIURL: uiURL, Registry: b.registry,
 		Logger: slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	})
+	}
+	for _, change := range adjust {
+		change(&options)
+	}
+	b.handler = New(options)
 	return b
 }
 

@@ -45,8 +45,20 @@ func (s *server) health(c *gin.Context) error {
 	return answer(c, http.StatusOK, map[string]string{"status": "ok", "version": s.version, "commit": s.commitID})
 }
 
+func (s *server) isStopping() bool {
+	select {
+	case <-s.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
 // ready says whether calls can be answered, and if not, what is away and why.
 func (s *server) ready(c *gin.Context) error {
+	if s.isStopping() {
+		return s.notReady(c, "this process is about to stop; send calls to another one", nil)
+	}
 	checks := runChecks(c.Request.Context(), map[string]func(context.Context) error{
 		"postgres": s.ledger.Ready,
 		"temporal": s.coordinator.Ready,
@@ -55,7 +67,12 @@ func (s *server) ready(c *gin.Context) error {
 	if len(away) == 0 {
 		return answer(c, http.StatusOK, readiness{Status: "ready", Checks: checks})
 	}
-	err := earmark.Errorf(earmark.CodeUnavailable, "%s", strings.Join(away, "; "))
+	return s.notReady(c, strings.Join(away, "; "), checks)
+}
+
+// notReady answers 503 without a line in the log: it is asked every second or so.
+func (s *server) notReady(c *gin.Context, detail string, checks map[string]check) error {
+	err := earmark.Errorf(earmark.CodeUnavailable, "%s", detail)
 	p := s.problemOf(err, problems[err.Code])
 	p.Checks = checks
 	c.Header("Retry-After", wholeSeconds(retryUnavailable))

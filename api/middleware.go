@@ -57,6 +57,15 @@ func (s *server) recoverPanic(c *gin.Context) {
 	c.Next()
 }
 
+// closeConnections ends each connection after its answer once the process is about to
+// stop, so that its caller does not send the next call on one that is about to close.
+func (s *server) closeConnections(c *gin.Context) {
+	if s.isStopping() {
+		c.Header("Connection", "close")
+	}
+	c.Next()
+}
+
 // limitTime ends what a call still does at handlerTimeout, so that its answer goes
 // out before the server closes the connection.
 func limitTime(c *gin.Context) {

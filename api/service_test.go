@@ -182,3 +182,23 @@ func TestServerHasTimeLimits(t *testing.T) {
 	require.Positive(t, server.IdleTimeout)
 	require.Greater(t, server.WriteTimeout, handlerTimeout, "the answer has to go out after the work has ended")
 }
+
+// A process that is about to stop says so to balancers alone: it answers everything else, and
+// asks its callers to connect anew.
+func TestReadySaysThatTheProcessStops(t *testing.T) {
+	t.Parallel()
+	f := &fake{reservation: reservationIn(earmark.StateHeld)}
+	stopping := make(chan struct{})
+	b := setup(t, f, func(o *Options) { o.Stopping = stopping })
+	x := b.do("GET", "/readyz", "").status(http.StatusOK)
+	require.Empty(t, x.resp.Header.Get("Connection"))
+
+	close(stopping)
+	x = b.do("GET", "/readyz", "")
+	p := x.problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
+	require.Equal(t, "this process is about to stop; send calls to another one", p.Detail)
+	require.Equal(t, "1", x.resp.Header.Get("Retry-After"))
+	x = b.do("GET", "/v1/reservations/"+testReservationID, "").status(http.StatusOK)
+	require.Equal(t, "close", x.resp.Header.Get("Connection"))
+	b.do("GET", "/healthz", "").status(http.StatusOK)
+}

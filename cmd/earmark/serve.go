@@ -29,6 +29,11 @@ func newServe() *cobra.Command {
 		Short: "Serve the HTTP API, with a worker in the same process",
 		Long: `Serve the HTTP API. A worker runs in the same process unless --without-worker is
 given; then workers run elsewhere (earmark worker), and admissions take longer.
+
+After SIGTERM or SIGINT /readyz answers 503 for --drain-delay while calls are still
+answered, so that a load balancer stops sending them here. Then the port closes, and
+the calls under way end. A second signal ends the process at once.
+
 Temporal's address, namespace, key and certificates come from its standard
 environment variables (TEMPORAL_ADDRESS, …) and profile file.`,
 		Example: "  EARMARK_DATABASE_URL=postgres://earmark@127.0.0.1:5432/earmark TEMPORAL_ADDRESS=127.0.0.1:7233 earmark serve",
@@ -50,7 +55,7 @@ environment variables (TEMPORAL_ADDRESS, …) and profile file.`,
 }
 
 // serve runs the API, and the worker unless told not to, until ctx is done. Then
-// it lets calls finish before the worker stops. ready is called once it listens.
+// it answers for the drain delay, and lets calls finish before the worker stops. ready is called once it listens.
 func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(address string)) error {
 	p, err := s.open(ctx, logger, !s.WithoutWorker)
 	if err != nil {
@@ -67,8 +72,13 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		coordinator.Handoff = &handoff.Exchange{}
 	}
 	finder := &workflowstore.StuckFinder{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
-	handler := api.New(api.Options{Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder, UIURL: s.UIURL, Namespace: p.namespace, AdmissionDeadline: s.AdmissionDeadline, Hosts: s.AllowedHosts,
-		Logger: logger, Registry: p.metrics.Registry, Traces: p.traces.Provider(), Version: version, Commit: commit})
+	handler := api.New(api.Options{
+		Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder,
+		UIURL: s.UIURL, Namespace: p.namespace, Hosts: s.AllowedHosts,
+		AdmissionDeadline: s.AdmissionDeadline, Stopping: ctx.Done(),
+		Version: version, Commit: commit,
+		Logger: logger, Registry: p.metrics.Registry, Traces: p.traces.Provider(),
+	})
 
 	// The worker outlives ctx until the last call is answered.
 	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
@@ -88,6 +98,10 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	group.Go(func() error {
 		<-groupCtx.Done()
 		defer stopWorker()
+		if ctx.Err() != nil && s.DrainDelay > 0 { // a signal to stop, and no fault
+			logger.InfoContext(ctx, "The server stops: /readyz answers 503 from now on, and calls are answered until the delay is over.", "drain_delay", s.DrainDelay.String())
+			time.Sleep(s.DrainDelay) // a second signal ends the process at once
+		}
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
 		defer coordinator.Wait()

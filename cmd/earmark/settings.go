@@ -29,6 +29,7 @@ type settings struct {
 	UIURL                   string        `env:"EARMARK_UI_URL"`
 	Grace                   time.Duration `env:"EARMARK_GRACE"`
 	AdmissionDeadline       time.Duration `env:"EARMARK_ADMISSION_DEADLINE"`
+	DrainDelay              time.Duration `env:"EARMARK_DRAIN_DELAY, default=5s"`
 	MetricsAddr             string        `env:"EARMARK_METRICS_ADDR"`
 	WithoutWorker           bool          `env:"EARMARK_WITHOUT_WORKER"`
 	WithoutSearchAttributes bool          `env:"EARMARK_WITHOUT_SEARCH_ATTRIBUTES"`
@@ -41,10 +42,13 @@ type settings struct {
 
 // Bounds of what can be set.
 const (
+	// defaultDrainDelay is enough for a balancer that looks every second or two.
+	defaultDrainDelay    = 5 * time.Second
 	minGrace             = time.Second
 	maxGrace             = time.Hour
 	minAdmissionDeadline = 50 * time.Millisecond
 	maxAdmissionDeadline = 15 * time.Second
+	maxDrainDelay        = 5 * time.Minute
 )
 
 func (s *settings) databaseFlags(flags *pflag.FlagSet) {
@@ -74,6 +78,7 @@ func (s *settings) apiFlags(flags *pflag.FlagSet) {
 		"names that callers use for this server, besides IP addresses and names without a dot, such as earmark.internal.example; other names are refused, since a web page could have them point here (env EARMARK_ALLOWED_HOSTS)")
 	flags.StringVar(&s.UIURL, "ui-url", "", "address of Temporal UI, for the links in answers (env EARMARK_UI_URL)")
 	flags.DurationVar(&s.AdmissionDeadline, "admission-deadline", lifecycle.DefaultDeadline, "how long a caller waits for a decision at most (env EARMARK_ADMISSION_DEADLINE)")
+	flags.DurationVar(&s.DrainDelay, "drain-delay", defaultDrainDelay, "after a signal to stop, how long calls are still answered while /readyz answers 503, so that load balancers turn away first; longer than they take for that (env EARMARK_DRAIN_DELAY)")
 }
 
 func (s *settings) metricsFlags(flags *pflag.FlagSet) {
@@ -106,6 +111,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 	take("ui-url", true, func() { s.UIURL = env.UIURL })
 	take("grace", env.Grace != 0, func() { s.Grace = env.Grace })
 	take("admission-deadline", env.AdmissionDeadline != 0, func() { s.AdmissionDeadline = env.AdmissionDeadline })
+	take("drain-delay", true, func() { s.DrainDelay = env.DrainDelay })
 	take("metrics-addr", true, func() { s.MetricsAddr = env.MetricsAddr })
 	take("without-worker", true, func() { s.WithoutWorker = env.WithoutWorker })
 	take("without-search-attributes", true, func() { s.WithoutSearchAttributes = env.WithoutSearchAttributes })
@@ -123,6 +129,8 @@ func (s *settings) check(cmd *cobra.Command) error {
 		return usageError{fmt.Errorf("--grace is %s; %s to %s are allowed", s.Grace, minGrace, maxGrace)}
 	case has("admission-deadline") && (s.AdmissionDeadline < minAdmissionDeadline || s.AdmissionDeadline > maxAdmissionDeadline):
 		return usageError{fmt.Errorf("--admission-deadline is %s; %s to %s are allowed", s.AdmissionDeadline, minAdmissionDeadline, maxAdmissionDeadline)}
+	case has("drain-delay") && (s.DrainDelay < 0 || s.DrainDelay > maxDrainDelay):
+		return usageError{fmt.Errorf("--drain-delay is %s; 0s to %s are allowed", s.DrainDelay, maxDrainDelay)}
 	case has("addr"):
 		return checkAddr("--addr", s.Addr, s.AllowNetwork)
 	case has("metrics-addr") && s.MetricsAddr != "":

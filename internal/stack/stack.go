@@ -160,11 +160,11 @@ func (s *Stack) Audit() {
 	require.Zero(s.t, result.Code, "the ledger does not add up:\n%s%s", result.Stdout, result.Stderr)
 }
 
-// Serve starts `earmark serve` on a free port. It returns once the server listens;
-// see Ready.
+// Serve starts `earmark serve` on a free port, without a drain delay unless a flag says
+// otherwise. It returns once the server listens; see Ready.
 func (s *Stack) Serve(flags ...string) *Server {
 	s.t.Helper()
-	args := []string{"serve", "--grace", s.options.Grace.String(), "--admission-deadline", s.options.AdmissionDeadline.String()}
+	args := []string{"serve", "--drain-delay", "0s", "--grace", s.options.Grace.String(), "--admission-deadline", s.options.AdmissionDeadline.String()}
 	return newServer(s, append(args, flags...))
 }
 
