@@ -149,7 +149,8 @@ type server struct {
 	access           access
 	stopping         <-chan struct{}
 	lookout          lookout
-	overviews        overviews
+	overviews        shared[earmark.Overview]
+	queues           queues
 	// What /healthz shows of the program.
 	version, commitID string
 }
@@ -179,9 +180,10 @@ func New(options Options) http.Handler {
 		access:           newAccess(options.Hosts),
 		stopping:         options.Stopping,
 		lookout:          lookout{finder: options.StuckFinder, ledger: options.Ledger, log: options.Logger},
-		overviews:        overviews{ledger: options.Ledger},
 		version:          options.Version,
 		commitID:         options.Commit,
+		overviews:        shared[earmark.Overview]{kept: overviewKept, timeout: handlerTimeout},
+		queues:           newQueues(),
 	}
 
 	router := gin.New()

@@ -20,7 +20,9 @@ func (s *server) createBudget(c *gin.Context) error {
 	if err := request.Validate(); err != nil {
 		return err
 	}
-	budget, err := s.ledger.CreateBudget(c.Request.Context(), earmark.DefaultTenant, request)
+	budget, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.Budget, error) {
+		return s.ledger.CreateBudget(c.Request.Context(), earmark.DefaultTenant, request)
+	})
 	if err != nil {
 		return err
 	}
@@ -33,7 +35,9 @@ func (s *server) listBudgets(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	page, err := s.ledger.Budgets(c.Request.Context(), earmark.DefaultTenant, filter)
+	page, err := inQueue(c.Request.Context(), s.queues.lists, func() (earmark.Page[earmark.Budget], error) {
+		return s.ledger.Budgets(c.Request.Context(), earmark.DefaultTenant, filter)
+	})
 	if err != nil {
 		return err
 	}
@@ -64,7 +68,9 @@ func (s *server) getBudget(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	budget, err := s.ledger.Budget(c.Request.Context(), earmark.DefaultTenant, id)
+	budget, err := inQueue(c.Request.Context(), s.queues.reads, func() (*earmark.Budget, error) {
+		return s.ledger.Budget(c.Request.Context(), earmark.DefaultTenant, id)
+	})
 	return answerBudget(c, id, budget, err)
 }
 
@@ -80,7 +86,9 @@ func (s *server) patchBudget(c *gin.Context) error {
 	if err := patch.Validate(); err != nil {
 		return err
 	}
-	budget, err := s.ledger.PatchBudget(c.Request.Context(), earmark.DefaultTenant, id, patch)
+	budget, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.Budget, error) {
+		return s.ledger.PatchBudget(c.Request.Context(), earmark.DefaultTenant, id, patch)
+	})
 	return answerBudget(c, id, budget, err)
 }
 
@@ -89,7 +97,9 @@ func (s *server) archiveBudget(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	budget, err := s.ledger.ArchiveBudget(c.Request.Context(), earmark.DefaultTenant, id)
+	budget, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.Budget, error) {
+		return s.ledger.ArchiveBudget(c.Request.Context(), earmark.DefaultTenant, id)
+	})
 	return answerBudget(c, id, budget, err)
 }
 

@@ -33,6 +33,7 @@ type fake struct {
 	postgresReady func(context.Context) error
 	temporalReady func(context.Context) error
 	panics        any
+	gates         map[string]chan struct{} // a call of this name waits until its gate is closed
 }
 
 // call is one call of a fake: its name and the argument that tells most.
@@ -49,11 +50,27 @@ type stuckCall struct {
 
 func (f *fake) record(name string, arg any) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.calls = append(f.calls, call{name, arg})
+	f.mu.Unlock()
 	if f.panics != nil {
 		panic(f.panics)
 	}
+	if gate := f.gates[name]; gate != nil {
+		<-gate
+	}
+}
+
+// count is how often the call was made.
+func (f *fake) count(name string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, c := range f.calls {
+		if c.name == name {
+			n++
+		}
+	}
+	return n
 }
 
 func (f *fake) names() []string {

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -11,39 +10,17 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// overviewFor is how long an overview is told again: with very many holds one costs
+// overviewKept is how long an overview is answered again: with very many holds one costs
 // Postgres something, and many may watch.
-const overviewFor = 2 * time.Second
-
-// overviews asks the ledger once for all who ask at the same time.
-type overviews struct {
-	ledger Ledger
-
-	mu   sync.Mutex
-	at   time.Time
-	told earmark.Overview
-}
-
-func (o *overviews) latest(ctx context.Context) (earmark.Overview, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if time.Since(o.at) < overviewFor {
-		return o.told, nil
-	}
-	asked := time.Now()
-	overview, err := o.ledger.Overview(ctx, earmark.DefaultTenant)
-	if err != nil {
-		return earmark.Overview{}, err
-	}
-	o.at, o.told = asked, overview
-	return overview, nil
-}
+const overviewKept = 2 * time.Second
 
 func (s *server) overview(c *gin.Context) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
-	overview, err := s.overviews.latest(c.Request.Context())
+	overview, err := s.overviews.get(c.Request.Context(), func(ctx context.Context) (earmark.Overview, error) {
+		return inQueue(ctx, s.queues.lists, func() (earmark.Overview, error) { return s.ledger.Overview(ctx, earmark.DefaultTenant) })
+	})
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,12 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -62,11 +64,20 @@ func TestOverviewIsShared(t *testing.T) {
 	require.Equal(t, []string{"Overview", "Overview"}, f.names())
 }
 
-func TestOverviewIsNotToldForLong(t *testing.T) {
-	t.Parallel()
-	f := &fake{overview: earmark.Overview{Held: 1}}
-	o := overviews{ledger: f, at: time.Now().Add(-overviewFor), told: earmark.Overview{Held: 7}}
-	got, err := o.latest(t.Context())
-	require.NoError(t, err)
-	require.EqualValues(t, 1, got.Held)
+func TestOverviewIsNotKeptForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{overview: earmark.Overview{Held: 7}}
+		o := shared[earmark.Overview]{kept: overviewKept, timeout: handlerTimeout}
+		held := func() int64 {
+			overview, err := o.get(t.Context(), func(ctx context.Context) (earmark.Overview, error) { return f.Overview(ctx, earmark.DefaultTenant) })
+			require.NoError(t, err)
+			return overview.Held
+		}
+		require.EqualValues(t, 7, held())
+		f.overview.Held = 1
+		time.Sleep(overviewKept - 1)
+		require.EqualValues(t, 7, held())
+		time.Sleep(1)
+		require.EqualValues(t, 1, held())
+	})
 }

@@ -48,7 +48,9 @@ func (s *server) admit(c *gin.Context, admission earmark.Admission) (earmark.Res
 	ctx := c.Request.Context()
 	preflightCtx, cancel := context.WithTimeout(ctx, s.preflightTimeout)
 	defer cancel()
-	preflight, err := s.ledger.Preflight(preflightCtx, admission)
+	preflight, err := inQueue(preflightCtx, s.queues.preflights, func() (earmark.Preflight, error) {
+		return s.ledger.Preflight(preflightCtx, admission)
+	})
 	if err != nil || preflight.Outcome != earmark.OutcomeApplied {
 		return preflight.Result, err
 	}
@@ -171,7 +173,9 @@ func (s *server) getReservation(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	reservation, err := s.ledger.Reservation(c.Request.Context(), earmark.DefaultTenant, id)
+	reservation, err := inQueue(c.Request.Context(), s.queues.reads, func() (*earmark.Reservation, error) {
+		return s.ledger.Reservation(c.Request.Context(), earmark.DefaultTenant, id)
+	})
 	switch {
 	case err != nil:
 		return err
@@ -189,7 +193,9 @@ func (s *server) listReservations(c *gin.Context) error {
 	if filter.Stuck {
 		return s.listStuck(c, filter)
 	}
-	page, err := s.ledger.Reservations(c.Request.Context(), earmark.DefaultTenant, filter)
+	page, err := inQueue(c.Request.Context(), s.queues.lists, func() (earmark.Page[earmark.Reservation], error) {
+		return s.ledger.Reservations(c.Request.Context(), earmark.DefaultTenant, filter)
+	})
 	if err != nil {
 		return err
 	}

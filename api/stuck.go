@@ -102,7 +102,9 @@ func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) err
 			reported.SettlementFailing = append(reported.SettlementFailing, id)
 		}
 	}
-	page, err := s.ledger.Stuck(ctx, earmark.DefaultTenant, filter, reported)
+	page, err := inQueue(ctx, s.queues.lists, func() (earmark.Page[earmark.Reservation], error) {
+		return s.ledger.Stuck(ctx, earmark.DefaultTenant, filter, reported)
+	})
 	if err != nil {
 		return err
 	}

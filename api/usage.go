@@ -44,7 +44,9 @@ func (s *server) chargeUsage(c *gin.Context) error {
 		Reason:      "usage without a reservation",
 	}
 	started := time.Now()
-	result, err := s.ledger.Charge(c.Request.Context(), charge)
+	result, err := inQueue(c.Request.Context(), s.queues.charges, func() (earmark.Result, error) {
+		return s.ledger.Charge(c.Request.Context(), charge)
+	})
 	s.metrics.settlement("charge", result.Outcome, false, err, time.Since(started))
 	if err != nil {
 		return withReservationID(err, charge.ID)
@@ -78,7 +80,9 @@ func (s *server) decide(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := s.ledger.Decide(c.Request.Context(), earmark.DefaultTenant, request)
+	result, err := inQueue(c.Request.Context(), s.queues.reads, func() (earmark.Result, error) {
+		return s.ledger.Decide(c.Request.Context(), earmark.DefaultTenant, request)
+	})
 	if err != nil {
 		return err
 	}
@@ -102,7 +106,9 @@ func (s *server) listEntries(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	page, err := s.ledger.Entries(c.Request.Context(), earmark.DefaultTenant, filter)
+	page, err := inQueue(c.Request.Context(), s.queues.lists, func() (earmark.Page[earmark.Entry], error) {
+		return s.ledger.Entries(c.Request.Context(), earmark.DefaultTenant, filter)
+	})
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ const (
 	balancerLooksEvery  = time.Second
 	balancerLooksAtMost = 3 * time.Second
 	callersAtOnce       = 6
-	answersBetweenRolls = 40
+	answersBetweenRolls = 20
 	defaultDrainDelay   = "5s" // of the product
 )
 

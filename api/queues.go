@@ -1,0 +1,86 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// How many calls of each kind use the ledger at once in this process. Each kind waits in a queue of
+// its own, so that a flood of one holds up no other. Together they leave connections of the pool
+// (16 unless the database URL says otherwise) to settlements, which no queue bounds: a charge that
+// was earned is never turned away.
+const (
+	maxPreflights = 6 // reads before an admission, which has a bound of its own (internal/lifecycle)
+	maxReads      = 3 // one budget or reservation, and decisions
+	maxLists      = 3 // pages of budgets, reservations or entries, and the overview
+	maxCharges    = 3 // usage without a reservation
+	maxChanges    = 2 // new, changed or archived budgets
+)
+
+// maxQueueWait is how long a call waits in its queue before it is refused.
+const maxQueueWait = time.Second
+
+// queue bounds the calls of one kind. Those that wait are served in the order in which they came.
+type queue struct {
+	name  string
+	size  int64
+	slots *semaphore.Weighted
+}
+
+func newQueue(name string, size int64) *queue {
+	return &queue{name: name, size: size, slots: semaphore.NewWeighted(size)}
+}
+
+// queues are those of one server.
+type queues struct {
+	preflights, reads, lists, charges, changes *queue
+}
+
+func newQueues() queues {
+	return queues{
+		preflights: newQueue("admissions", maxPreflights),
+		reads:      newQueue("reads", maxReads),
+		lists:      newQueue("lists", maxLists),
+		charges:    newQueue("charges", maxCharges),
+		changes:    newQueue("changes of budgets", maxChanges),
+	}
+}
+
+// inQueue runs call once the queue has a place, for maxQueueWait at most. Past that it answers
+// CodeUnavailable, and call has not run. It holds the place for call alone, not while a body arrives or
+// an answer leaves.
+func inQueue[T any](ctx context.Context, q *queue, call func() (T, error)) (result T, err error) {
+	if err := q.enter(ctx); err != nil {
+		return result, err
+	}
+	defer q.slots.Release(1)
+	return call()
+}
+
+func (q *queue) enter(ctx context.Context) error {
+	if q.slots.TryAcquire(1) {
+		return nil
+	}
+	waited, cancel := context.WithTimeout(ctx, maxQueueWait)
+	defer cancel()
+	err := q.slots.Acquire(waited, 1)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(ctx.Err(), context.Canceled): // the caller left
+		return ctx.Err()
+	}
+	full := earmark.Errorf(earmark.CodeUnavailable, "%s", q.fullMessage())
+	full.RetryAfter = retryUnavailable
+	return full
+}
+
+func (q *queue) fullMessage() string {
+	return fmt.Sprintf("the queue of %s is full: %d at once are served, and none of them ended in time; nothing was done", q.name, q.size)
+}
