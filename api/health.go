@@ -57,22 +57,21 @@ func (s *server) isStopping() bool {
 // ready says whether calls can be answered, and if not, what is away and why.
 func (s *server) ready(c *gin.Context) error {
 	if s.isStopping() {
-		return s.notReady(c, "this process is about to stop; send calls to another one", nil)
+		return s.notReady(c, map[string]check{"process": {Status: checkDown, Detail: "about to stop; send calls to another one"}})
 	}
 	checks := runChecks(c.Request.Context(), map[string]func(context.Context) error{
 		"postgres": s.ledger.Ready,
 		"temporal": s.coordinator.Ready,
 	})
-	away := awayWords(checks)
-	if len(away) == 0 {
+	if len(awayWords(checks)) == 0 {
 		return answer(c, http.StatusOK, readiness{Status: "ready", Checks: checks})
 	}
-	return s.notReady(c, strings.Join(away, "; "), checks)
+	return s.notReady(c, checks)
 }
 
 // notReady answers 503 without a line in the log: it is asked every second or so.
-func (s *server) notReady(c *gin.Context, detail string, checks map[string]check) error {
-	err := earmark.Errorf(earmark.CodeUnavailable, "%s", detail)
+func (s *server) notReady(c *gin.Context, checks map[string]check) error {
+	err := earmark.Errorf(earmark.CodeUnavailable, "%s", strings.Join(awayWords(checks), "; "))
 	p := s.problemOf(err, problems[err.Code])
 	p.Checks = checks
 	c.Header("Retry-After", wholeSeconds(retryUnavailable))

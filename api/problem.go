@@ -57,7 +57,7 @@ var problems = map[earmark.Code]httpWords{
 		detail: "there was no decision in time; send the same request with the same Idempotency-Key again",
 	},
 	earmark.CodeUnavailable: {
-		status: http.StatusServiceUnavailable, title: "A service that Earmark needs is away",
+		status: http.StatusServiceUnavailable, title: "Earmark cannot do this now",
 		detail: "Postgres or Temporal is away; try again",
 	},
 	earmark.CodeInternal: {

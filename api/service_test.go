@@ -196,7 +196,7 @@ func TestReadySaysThatTheProcessStops(t *testing.T) {
 	close(stopping)
 	x = b.do("GET", "/readyz", "")
 	p := x.problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
-	require.Equal(t, "this process is about to stop; send calls to another one", p.Detail)
+	require.Equal(t, "process: about to stop; send calls to another one", p.Detail)
 	require.Equal(t, "1", x.resp.Header.Get("Retry-After"))
 	x = b.do("GET", "/v1/reservations/"+testReservationID, "").status(http.StatusOK)
 	require.Equal(t, "close", x.resp.Header.Get("Connection"))

@@ -18,7 +18,7 @@ import (
 func TestSubjectNeedsNoMiddleware(t *testing.T) {
 	t.Parallel()
 	f := &fake{preflight: fits(), result: earmark.Result{Outcome: earmark.OutcomeApplied, Reservation: reservationIn(earmark.StateHeld)}}
-	s := &server{ledger: f, coordinator: fakeCoordinator{f}, preflightTimeout: readyTimeout, metrics: newMetrics(prometheus.NewRegistry())}
+	s := &server{queues: newQueues(), ledger: f, coordinator: fakeCoordinator{f}, preflightTimeout: readyTimeout, metrics: newMetrics(prometheus.NewRegistry())}
 	router := gin.New()
 	router.POST("/v1/reservations", s.handle(s.reserve))
 	router.POST("/v1/usage", s.handle(s.chargeUsage))

@@ -13,17 +13,18 @@ const restFactor = 9;
 const oldAfterMS = 15_000;
 const lookMS = 1_000; // how often the page looks how old it has become
 
-const services = [["postgres", "Postgres"], ["temporal", "Temporal"]];
+const services = [["process", "This server"], ["postgres", "Postgres"], ["temporal", "Temporal"]];
 
 const health = {
   down: "", // what is, and why
   load: () => get("readyz", 503),
   show({ checks }) {
-    sync(find("#health"), services, ([name]) => name, () => make("li"), (item, [name, title]) => {
+    const asked = services.filter(([name]) => name in checks);
+    sync(find("#health"), asked, ([name]) => name, () => make("li"), (item, [name, title]) => {
       item.dataset.status = checks[name].status;
       setText(item, `${title} ${checks[name].status}`);
     });
-    health.down = services.filter(([name]) => checks[name].status !== "up").map(([name, title]) => `${title} is down: ${checks[name].detail}.`).join(" ");
+    health.down = asked.filter(([name]) => checks[name].status !== "up").map(([name, title]) => `${title} is down: ${checks[name].detail}.`).join(" ");
   },
   lost() {
     sync(find("#health"), ["Health unknown"], (text) => text, (text) => make("li", { "data-status": "unknown", text }), () => {});
