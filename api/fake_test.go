@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ type fake struct {
 	entries        earmark.Page[earmark.Entry]
 	suspects       []string
 	known          []string
+	knownErr       error
 	guarded        bool
 	settlement     earmark.Transition // of the last commit, release or extend
 	err            error
@@ -123,7 +125,9 @@ func (f *fake) Stuck(_ context.Context, _ string, filter earmark.ReservationFilt
 
 func (f *fake) Suspects(context.Context, string, int) ([]string, error) { return f.suspects, f.err }
 
-func (f *fake) Known(context.Context, string, []string) ([]string, error) { return f.known, f.err }
+func (f *fake) Known(context.Context, string, []string) ([]string, error) {
+	return f.known, cmp.Or(f.knownErr, f.err)
+}
 
 func (f *fake) Check(_ context.Context, tenant, id string) (*earmark.Check, error) {
 	f.record("Check", id)

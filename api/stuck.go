@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
@@ -30,7 +32,7 @@ const (
 // StuckFinder finds what only Temporal knows of stuck reservations.
 type StuckFinder interface {
 	// Find finds stuck workflows, among suspects (workflow ids) too.
-	Find(ctx context.Context, suspects []string) ([]workflowstore.StuckWorkflow, error)
+	Find(ctx context.Context, suspects []string) (workflowstore.Findings, error)
 	// Lost describes a reservation that Postgres has lost; nil where there is none.
 	Lost(ctx context.Context, tenant, workflowID string) (*earmark.Reservation, error)
 	// Searches are the queries that find the same in Temporal UI.
@@ -43,56 +45,83 @@ type lookout struct {
 	ledger Ledger
 	log    *slog.Logger
 
-	mu    sync.Mutex
+	group singleflight.Group
+	mu    sync.Mutex // guards the finding
 	at    time.Time
-	found map[string]workflowstore.StuckWorkflow // by reservation id
-	err   error
+	last  finding
 }
 
-// look is never older than findingsKept. It goes on when its caller leaves, for
-// others wait for it too.
-func (l *lookout) look(ctx context.Context) (map[string]workflowstore.StuckWorkflow, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// finding is what one search found.
+type finding struct {
+	workflows map[string]workflowstore.StuckWorkflow // by reservation id
+	// incomplete says what could not be looked at; empty when all was.
+	incomplete string
+}
+
+// look returns a finding no older than findingsKept. The search continues when its
+// caller leaves, because others wait for it too; each of them leaves when its own
+// context ends.
+func (l *lookout) look(ctx context.Context) (finding, error) {
 	if l.finder == nil {
-		return nil, nil
+		return finding{}, nil
 	}
-	if time.Since(l.at) < findingsKept {
-		return l.found, l.err
+	l.mu.Lock()
+	last, at := l.last, l.at
+	l.mu.Unlock()
+	if time.Since(at) < findingsKept {
+		return last, nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), findTimeout)
-	defer cancel()
-	l.found, l.err = l.ask(ctx)
-	l.at = time.Now()
-	if l.err != nil {
-		l.log.WarnContext(ctx, "Temporal did not tell which workflows are stuck.", "error", l.err)
+	search := l.group.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), findTimeout)
+		defer cancel()
+		found := l.search(ctx)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.last, l.at = found, time.Now()
+		return found, nil
+	})
+	select {
+	case found := <-search:
+		return found.Val.(finding), nil
+	case <-ctx.Done():
+		return finding{}, ctx.Err()
 	}
-	return l.found, l.err
 }
 
-func (l *lookout) ask(ctx context.Context) (map[string]workflowstore.StuckWorkflow, error) {
+func (l *lookout) search(ctx context.Context) finding {
+	found := finding{workflows: make(map[string]workflowstore.StuckWorkflow)}
 	suspects, err := l.ledger.Suspects(ctx, earmark.DefaultTenant, maxSuspects)
-	if err != nil {
-		return nil, err
+	if err != nil { // the ledger's own list answers it, or fails as well
+		l.log.WarnContext(ctx, "Postgres did not list whose workflows to look for.", "error", err)
+		found.incomplete = "Postgres did not list the reservations whose workflows are looked for"
 	}
 	for i, id := range suspects {
 		suspects[i] = workflows.ReservationWorkflowID(id)
 	}
 	stuck, err := l.finder.Find(ctx, suspects)
-	found := make(map[string]workflowstore.StuckWorkflow)
-	for _, workflow := range stuck {
-		found[workflows.ReservationOf(workflow.WorkflowID)] = workflow
+	for _, workflow := range stuck.Workflows {
+		found.workflows[workflows.ReservationOf(workflow.WorkflowID)] = workflow
 	}
-	return found, err
+	switch {
+	case err != nil:
+		l.log.WarnContext(ctx, "Temporal did not report which workflows are stuck.", "error", err)
+		found.incomplete = "Temporal did not answer, so what only Temporal knows is not looked at: settlement_failing and task_failing"
+	case stuck.Incomplete != "":
+		found.incomplete = stuck.Incomplete
+	}
+	return found
 }
 
 // listStuck answers from Postgres whatever Temporal does, and says what could not
 // be looked at.
 func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) error {
 	ctx := c.Request.Context()
-	found, lookErr := s.lookout.look(ctx)
+	found, err := s.lookout.look(ctx)
+	if err != nil {
+		return err
+	}
 	var reported earmark.StuckIDs
-	for id, workflow := range found {
+	for id, workflow := range found.workflows {
 		switch workflow.Reason {
 		case earmark.StuckTaskFailing:
 			reported.TaskFailing = append(reported.TaskFailing, id)
@@ -108,16 +137,19 @@ func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) err
 	if err != nil {
 		return err
 	}
-	shown := earmark.StuckPage{Page: earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{}, NextCursor: page.NextCursor}, Searches: s.searches()}
-	if lookErr == nil && filter.Cursor == "" {
-		page.Data = slices.Concat(s.lost(ctx, filter, found), page.Data)
+	shown := earmark.StuckPage{Page: earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{}, NextCursor: page.NextCursor},
+		Incomplete: found.incomplete, Searches: s.searches()}
+	if filter.Cursor == "" {
+		lost, err := s.lost(ctx, filter, found.workflows)
+		if err != nil {
+			s.log.WarnContext(ctx, "What Postgres has lost is not listed.", "error", err)
+			shown.Incomplete = cmp.Or(shown.Incomplete, "the reservations that Postgres has lost could not all be looked up")
+		}
+		page.Data = slices.Concat(lost, page.Data)
 	}
 	for _, r := range page.Data {
-		explain(&r, found[r.ID])
+		explain(&r, found.workflows[r.ID])
 		shown.Data = append(shown.Data, s.show(&r))
-	}
-	if lookErr != nil {
-		shown.Incomplete = "Temporal did not answer, so what only Temporal knows is not looked at: settlement_failing and task_failing"
 	}
 	return answer(c, http.StatusOK, shown)
 }
@@ -142,27 +174,31 @@ func explain(r *earmark.Reservation, workflow workflowstore.StuckWorkflow) {
 
 // lost are the reservations whose settlement fails and that Postgres does not know
 // any more. They come on top of the first page, for nothing orders them.
-func (s *server) lost(ctx context.Context, filter earmark.ReservationFilter, found map[string]workflowstore.StuckWorkflow) []earmark.Reservation {
+// An error says that some of them could not be looked up.
+func (s *server) lost(ctx context.Context, filter earmark.ReservationFilter, found map[string]workflowstore.StuckWorkflow) ([]earmark.Reservation, error) {
 	if len(found) == 0 {
-		return nil
+		return nil, nil
 	}
 	ids := slices.Sorted(maps.Keys(found))
 	known, err := s.ledger.Known(ctx, earmark.DefaultTenant, ids)
 	if err != nil {
-		return nil // the next look finds them
+		return nil, err
 	}
 	var lost []earmark.Reservation
+	var faults error
 	for _, id := range ids {
 		workflow := found[id]
 		if slices.Contains(known, id) || workflow.Reason == earmark.StuckOrphan || (filter.StuckReason != "" && filter.StuckReason != workflow.Reason) {
 			continue
 		}
 		r, err := s.lookout.finder.Lost(ctx, earmark.DefaultTenant, workflow.WorkflowID)
-		if err == nil && r != nil && covered(r, filter.Scope) {
+		if err != nil {
+			faults = err
+		} else if r != nil && covered(r, filter.Scope) {
 			lost = append(lost, *r)
 		}
 	}
-	return lost
+	return lost, faults
 }
 
 // covered reports whether the reservation has a scope at or under this one.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
@@ -17,22 +19,27 @@ import (
 
 // fakeFinder finds what a test sets.
 type fakeFinder struct {
-	found    []workflowstore.StuckWorkflow
+	found    workflowstore.Findings
 	suspects []string
-	asked    int
+	asked    atomic.Int64
 	err      error
+	lostErr  error
+	search   func(context.Context) // runs in each search
 }
 
-func (f *fakeFinder) Find(_ context.Context, suspects []string) ([]workflowstore.StuckWorkflow, error) {
-	f.asked++
+func (f *fakeFinder) Find(ctx context.Context, suspects []string) (workflowstore.Findings, error) {
+	f.asked.Add(1)
 	f.suspects = suspects
+	if f.search != nil {
+		f.search(ctx)
+	}
 	return f.found, f.err
 }
 
 func (f *fakeFinder) Lost(_ context.Context, _, workflowID string) (*earmark.Reservation, error) {
 	r := reservationIn(earmark.StateHeld)
 	r.ID, r.WorkflowID, r.Lost, r.Budgets = workflows.ReservationOf(workflowID), workflowID, true, nil
-	return r, nil
+	return r, f.lostErr
 }
 
 func (f *fakeFinder) Searches(now time.Time) []earmark.Search {
@@ -61,10 +68,10 @@ func TestStuckReservationsTellWhyAndWhatToDo(t *testing.T) {
 	since := time.Now().Add(-time.Minute)
 	f := &fake{suspects: []string{overdue.ID}, known: []string{failing.ID},
 		reservations: earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{overdue, orphan, review, failing}}}
-	finder := &fakeFinder{found: []workflowstore.StuckWorkflow{
+	finder := &fakeFinder{found: workflowstore.Findings{Workflows: []workflowstore.StuckWorkflow{
 		{WorkflowID: workflows.ReservationWorkflowID(failing.ID), Reason: earmark.StuckSettlementFailing, Since: &since, Detail: "no route to host"},
 		{WorkflowID: workflows.ReservationWorkflowID(lostID), Reason: earmark.StuckSettlementFailing, Detail: "no budget"},
-	}}
+	}}}
 	b := setupFinder(t, f, finder)
 	page := decoded[earmark.StuckPage](b.do(http.MethodGet, "/v1/reservations?stuck=true&scope=acme&limit=7", "").status(http.StatusOK))
 
@@ -91,7 +98,7 @@ func TestStuckReservationsTellWhyAndWhatToDo(t *testing.T) {
 	require.NotEmpty(t, page.Searches)
 
 	b.do(http.MethodGet, "/v1/reservations?stuck=true&stuck_reason=review", "").status(http.StatusOK)
-	require.Equal(t, 1, finder.asked, "many who watch ask Temporal once")
+	require.Equal(t, int64(1), finder.asked.Load(), "many who watch ask Temporal once")
 	require.Equal(t, earmark.StuckReview, f.last().(stuckCall).filter.StuckReason)
 }
 
@@ -103,6 +110,57 @@ func TestStuckReservationsAreListedWithoutTemporal(t *testing.T) {
 	page := decoded[earmark.StuckPage](b.do(http.MethodGet, "/v1/reservations?stuck=true", "").status(http.StatusOK))
 	require.Len(t, page.Data, 1)
 	require.Contains(t, page.Incomplete, "Temporal did not answer")
+}
+
+// The list says what could not be looked at, whichever look-up it was.
+func TestStuckListSaysThatItIsIncomplete(t *testing.T) {
+	t.Parallel()
+	away := errors.New("away")
+	for name, c := range map[string]struct {
+		f      *fake
+		finder *fakeFinder
+		says   string
+	}{
+		"more than Temporal lists":    {&fake{}, &fakeFinder{found: workflowstore.Findings{Incomplete: "more than 10000"}}, "more than 10000"},
+		"which rows are lost":         {&fake{knownErr: away}, &fakeFinder{}, "Postgres has lost"},
+		"one of the lost ones":        {&fake{}, &fakeFinder{lostErr: away}, "Postgres has lost"},
+		"what Temporal alone knows":   {&fake{}, &fakeFinder{err: away}, "Temporal did not answer"},
+		"nothing, for all was looked": {&fake{}, &fakeFinder{}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.finder.found.Workflows = []workflowstore.StuckWorkflow{{WorkflowID: workflows.ReservationWorkflowID(testReservationID), Reason: earmark.StuckSettlementFailing}}
+			page := decoded[earmark.StuckPage](setupFinder(t, c.f, c.finder).do(http.MethodGet, "/v1/reservations?stuck=true", "").status(http.StatusOK))
+			if c.says == "" {
+				require.Empty(t, page.Incomplete)
+				require.Len(t, page.Data, 1)
+				return
+			}
+			require.Contains(t, page.Incomplete, c.says)
+		})
+	}
+}
+
+// A search takes long: who waits for it leaves when his own time is over, and the
+// search goes on for the others.
+func TestStuckSearchKeepsNobody(t *testing.T) {
+	t.Parallel()
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	finder := &fakeFinder{search: func(context.Context) { close(begun); <-proceed }}
+	l := &lookout{finder: finder, ledger: &fake{}, log: slog.New(slog.DiscardHandler)}
+	var group errgroup.Group
+	group.Go(func() error { _, err := l.look(t.Context()); return err })
+	<-begun
+	leaving, leave := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() { _, err := l.look(leaving); left <- err }()
+	leave()
+	require.ErrorIs(t, <-left, context.Canceled)
+	close(proceed)
+	require.NoError(t, group.Wait())
+	_, err := l.look(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, int64(1), finder.asked.Load())
 }
 
 func TestStuckQueryIsRead(t *testing.T) {

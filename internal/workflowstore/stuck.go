@@ -27,7 +27,8 @@ import (
 
 // Bounds of one search for stuck workflows, so that the search is no load of its own.
 const (
-	maxListed       = 500 // workflows that one search returns
+	listedPerPage   = 500 // workflows that one call returns
+	maxListed       = 10_000
 	maxDescribed    = 100
 	describesAtOnce = 8
 	lastEvents      = 20  // of a history, among which is what fails
@@ -55,6 +56,13 @@ type StuckWorkflow struct {
 	Detail     string     // the last error
 }
 
+// Findings are the stuck workflows that one call of Find found.
+type Findings struct {
+	Workflows []StuckWorkflow
+	// Incomplete says what was not looked at; empty when all was.
+	Incomplete string
+}
+
 // StuckFinder finds what only Temporal knows of stuck reservations.
 type StuckFinder struct {
 	Client    client.Client
@@ -67,33 +75,44 @@ type StuckFinder struct {
 // Find describes the workflows that the searches return, and suspects, which are
 // workflow ids. It calls Temporal a bounded number of times. Beyond maxDescribed, only
 // the search result is reported.
-func (f *StuckFinder) Find(ctx context.Context, suspects []string) ([]StuckWorkflow, error) {
-	settling, err := f.list(ctx, settlementFailing, f.Unindexed)
+func (f *StuckFinder) Find(ctx context.Context, suspects []string) (Findings, error) {
+	settling, moreSettling, err := f.list(ctx, settlementFailing, f.Unindexed)
 	if err != nil {
-		return nil, err
+		return Findings{}, err
 	}
-	reported, err := f.reported(ctx)
+	reported, moreReported, err := f.reported(ctx)
 	if err != nil {
-		return nil, err
+		return Findings{}, err
+	}
+	var findings Findings
+	if moreSettling || moreReported {
+		findings.Incomplete = fmt.Sprintf("Temporal reports more than %d stuck workflows; the rest of them is not listed", maxListed)
+	}
+	known := make(map[string]earmark.StuckReason, len(settling)+len(reported))
+	for _, id := range settling {
+		known[id] = earmark.StuckSettlementFailing
+	}
+	for _, id := range reported {
+		known[id] = earmark.StuckTaskFailing
 	}
 	ids := slices.Concat(reported, settling, suspects)
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
-	slices.SortStableFunc(ids, func(a, b string) int { return rank(a, reported, settling) - rank(b, reported, settling) })
+	slices.SortStableFunc(ids, func(a, b string) int { return rank(known[a]) - rank(known[b]) })
 
 	found := make([]*StuckWorkflow, len(ids))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(describesAtOnce)
 	for i, id := range ids {
-		listed := slices.Contains(settling, id)
-		if listed {
-			found[i] = &StuckWorkflow{WorkflowID: id, Reason: earmark.StuckSettlementFailing}
-		}
+		reason, listed := known[id]
 		if i >= maxDescribed {
+			if listed {
+				found[i] = &StuckWorkflow{WorkflowID: id, Reason: reason}
+			}
 			continue
 		}
 		group.Go(func() error {
-			stuck, err := f.look(groupCtx, id, listed)
+			stuck, err := f.look(groupCtx, id, reason == earmark.StuckSettlementFailing)
 			if err == nil {
 				found[i] = stuck
 			}
@@ -101,52 +120,62 @@ func (f *StuckFinder) Find(ctx context.Context, suspects []string) ([]StuckWorkf
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return Findings{}, err
 	}
-	var all []StuckWorkflow
 	for _, stuck := range found {
 		if stuck != nil {
-			all = append(all, *stuck)
+			findings.Workflows = append(findings.Workflows, *stuck)
 		}
 	}
-	return all, nil
+	return findings, nil
 }
 
 // rank puts those first of which something is known.
-func rank(id string, reported, settling []string) int {
-	switch {
-	case slices.Contains(reported, id):
+func rank(reason earmark.StuckReason) int {
+	switch reason {
+	case earmark.StuckTaskFailing:
 		return 0
-	case slices.Contains(settling, id):
+	case earmark.StuckSettlementFailing:
 		return 1
+	default:
+		return 2
 	}
-	return 2
 }
 
 // reported lists workflows whose tasks fail, where Temporal reports them.
-func (f *StuckFinder) reported(ctx context.Context) ([]string, error) {
-	ids, err := f.list(ctx, taskFailing, f.unreported.Load())
+func (f *StuckFinder) reported(ctx context.Context) (ids []string, more bool, err error) {
+	ids, more, err = f.list(ctx, taskFailing, f.unreported.Load())
 	var unknown *serviceerror.InvalidArgument
 	if errors.As(err, &unknown) {
 		f.unreported.Store(true)
-		return nil, nil
+		return nil, false, nil
 	}
-	return ids, err
+	return ids, more, err
 }
 
-func (f *StuckFinder) list(ctx context.Context, query string, skip bool) ([]string, error) {
+// list returns the ids of the workflows that a query finds, page by page up to
+// maxListed, and whether there are more.
+func (f *StuckFinder) list(ctx context.Context, query string, skip bool) (ids []string, more bool, err error) {
 	if skip {
-		return nil, nil
+		return nil, false, nil
 	}
-	answer, err := f.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Namespace: f.Namespace, PageSize: maxListed, Query: query})
-	if err != nil {
-		return nil, err
+	request := &workflowservice.ListWorkflowExecutionsRequest{Namespace: f.Namespace, PageSize: listedPerPage, Query: query}
+	for {
+		answer, err := f.Client.ListWorkflow(ctx, request)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, execution := range answer.GetExecutions() {
+			ids = append(ids, execution.GetExecution().GetWorkflowId())
+		}
+		request.NextPageToken = answer.GetNextPageToken()
+		switch {
+		case len(request.NextPageToken) == 0:
+			return ids, false, nil
+		case len(ids) >= maxListed:
+			return ids, true, nil
+		}
 	}
-	var ids []string
-	for _, execution := range answer.GetExecutions() {
-		ids = append(ids, execution.GetExecution().GetWorkflowId())
-	}
-	return ids, nil
 }
 
 // look describes one workflow. It is nil where that makes progress.
