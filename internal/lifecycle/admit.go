@@ -21,6 +21,7 @@ import (
 var (
 	errTooLate  = errors.New("the workflow found that the deadline of the admission had passed")
 	errAnothers = errors.New("the open workflow belongs to another call")
+	errDeadline = errors.New("the deadline of the admission has passed")
 )
 
 // Admit starts the reservation's workflow and waits for its decision until the
@@ -32,7 +33,7 @@ func (c *Coordinator) Admit(ctx context.Context, admission earmark.Admission) (e
 	if deadline == 0 {
 		deadline = DefaultDeadline
 	}
-	ctx, cancel := context.WithTimeout(ctx, deadline)
+	ctx, cancel := context.WithTimeoutCause(ctx, deadline, errDeadline)
 	defer cancel()
 	leave, err := c.enter(ctx, deadline/2)
 	if err != nil {
@@ -115,7 +116,9 @@ func (c *Coordinator) admitLocal(ctx context.Context, admission earmark.Admissio
 		s.speculation = c.Handoff.Speculate(ctx, c.Ledger.Reserve, admission)
 	}
 	run, fresh, err := c.startEagerly(ctx, admission)
-	c.startsWork.Store(err == nil)
+	if err == nil || !callerLeft(ctx) {
+		c.startsWork.Store(err == nil)
+	}
 	if err != nil {
 		return earmark.Result{}, err
 	}
@@ -127,6 +130,12 @@ func (c *Coordinator) admitLocal(ctx context.Context, admission earmark.Admissio
 		return result, err
 	}
 	return reconcileResults(ctx, s.speculation, result)
+}
+
+// callerLeft reports whether the caller of Admit has ended it, by a cancellation or a
+// deadline of its own.
+func callerLeft(ctx context.Context) bool {
+	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), errDeadline)
 }
 
 // sources are where a decision may come from. A nil channel is a source that is not

@@ -599,6 +599,49 @@ func TestCoordinatorFindsNothing(t *testing.T) {
 	require.False(t, accepted)
 }
 
+// Postgres does not have the row, and Temporal does not answer: after the restore of a
+// backup a workflow may still have the reservation, so this is no "not found".
+func TestCoordinatorRowUnknownWhileTemporalIsAway(t *testing.T) {
+	t.Parallel()
+	away, notFound := serviceerror.NewUnavailable("the connection broke"), serviceerror.NewNotFound("no workflow")
+	for name, c := range map[string]struct {
+		update, signal error
+		known          bool // that there is no workflow
+	}{
+		"neither answers":                       {away, away, false},
+		"the update fails, the signal hangs":    {away, context.DeadlineExceeded, false},
+		"Temporal knows no workflow":            {notFound, away, true},
+		"Temporal knows none, asked once more":  {away, notFound, true},
+		"the update times out, and none exists": {context.DeadlineExceeded, notFound, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := apart(t)
+			s.coordinator.Client = &proxy{Client: s.client, signal: c.signal,
+				update: func(func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error) {
+					return nil, c.update
+				}}
+			a := admissionOf(100)
+			for verb, settle := range map[string]func() (earmark.Result, bool, error){
+				"commit":  func() (earmark.Result, bool, error) { return s.coordinator.Commit(s.ctx, settlementOf(a), usage) },
+				"release": func() (earmark.Result, bool, error) { return s.coordinator.Release(s.ctx, settlementOf(a)) },
+			} {
+				result, accepted, err := settle()
+				require.False(t, accepted, verb)
+				if c.known {
+					require.NoError(t, err, verb)
+					require.Equal(t, earmark.OutcomeUnknown, result.Outcome, verb)
+					continue
+				}
+				var e *earmark.Error
+				require.ErrorAs(t, err, &e, verb)
+				require.Equal(t, earmark.CodeUnavailable, e.Code, verb)
+				require.Positive(t, e.RetryAfter, verb)
+			}
+		})
+	}
+}
+
 // A charge does not depend on its caller's connection.
 func TestCoordinatorSettlesWhenItsCallerLeaves(t *testing.T) {
 	t.Parallel()

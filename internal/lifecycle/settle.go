@@ -65,10 +65,18 @@ func (c *Coordinator) settle(ctx context.Context, s settlement) (earmark.Result,
 		go c.notify(context.WithoutCancel(ctx), s.workflowID) // the caller has its answer
 		return result, false, nil
 	}
-	// Postgres is away, or it does not have the row while a workflow for it is open
+	// Postgres is away, or it does not have the row while a workflow for it may be open
 	// and may yet reserve. Temporal keeps the message.
-	if signalErr := c.Client.SignalWorkflow(ctx, s.workflowID, "", s.name, s.message); signalErr == nil { // mutation: kept-by-temporal
+	signalErr := c.Client.SignalWorkflow(ctx, s.workflowID, "", s.name, s.message)
+	switch {
+	case signalErr == nil: // mutation: kept-by-temporal
 		return earmark.Result{}, true, nil
+	case err == nil && !isNotFound(signalErr): // mutation: unknown-is-unavailable
+		// The row is not there, and only Temporal could say whether a workflow has the
+		// reservation.
+		away := earmark.Errorf(earmark.CodeUnavailable, "Postgres does not have the reservation, and Temporal did not answer whether a workflow has it: %w", signalErr)
+		away.RetryAfter = retryPause
+		return earmark.Result{}, false, away
 	}
 	return result, false, err
 }

@@ -29,6 +29,14 @@ type proxy struct {
 	start  func(client.WorkflowRun, error) (client.WorkflowRun, error)
 	refuse error // instead of a start
 	update func(call func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error)
+	signal error // of every signal; nil lets them through
+}
+
+func (p *proxy) SignalWorkflow(ctx context.Context, workflowID, runID, name string, payload any) error {
+	if p.signal != nil {
+		return p.signal
+	}
+	return p.Client.SignalWorkflow(ctx, workflowID, runID, name, payload)
 }
 
 func (p *proxy) ExecuteWorkflow(ctx context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error) {
@@ -324,4 +332,82 @@ func TestCoordinatorTwoBodiesAtOnce(t *testing.T) {
 		_, _, err := a.coordinator.Commit(a.ctx, settlementOf(bodies[0]), earmark.Amounts{"tokens": 1})
 		require.NoError(t, err)
 	}
+}
+
+// A caller who leaves during the start of his own workflow says nothing about Temporal:
+// the next admissions reserve speculatively as before.
+func TestCoordinatorSpeculatesAfterACallerLeft(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+		"cancelled": context.WithCancel,
+		"late": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 500*time.Millisecond)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := reservingAhead(t)
+			leaving, leave := end(a.ctx)
+			defer leave()
+			a.proxy.set(func() {
+				a.proxy.start = func(run client.WorkflowRun, err error) (client.WorkflowRun, error) {
+					leave()
+					<-leaving.Done()
+					return run, errors.Join(err, leaving.Err())
+				}
+			})
+			one := admissionOf(100)
+			one.AdmitBy = time.Now()
+			_, err := a.coordinator.Admit(leaving, one)
+			require.Error(t, err)
+			a.proxy.set(func() { a.proxy.start = nil })
+			before := a.here.Load()
+			a.admitted(admissionOf(100))
+			require.Equal(t, before+1, a.here.Load(), "the coordinator has reserved itself")
+		})
+	}
+}
+
+// A client and its retry commit the same usage, more than was reserved, where a budget
+// rejects that. The ledger refuses the first; the retry's message comes when the lease
+// has ended, and is charged. The retry must hear that, and not the first's refusal.
+func TestCoordinatorRefusalIsNotShared(t *testing.T) {
+	t.Parallel()
+	a := reservingAhead(t)
+	most := int64(limit)
+	_, err := a.rows.CreateBudget(a.ctx, "acme", earmark.BudgetRequest{Scope: "acme/strict", Unit: "tokens", Limit: &most, Overage: earmark.OverageReject}.WithDefaults())
+	require.NoError(t, err)
+	admission := admissionOf(100)
+	admission.Request.Scopes, admission.Request.TTLSeconds = []string{"acme/strict"}, 1
+	admission.RequestHash = admission.Request.Hash()
+	a.admitted(admission)
+
+	sent, proceed := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	a.proxy.update = func(call func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error) {
+		first := false
+		once.Do(func() { first = true })
+		if first { // the retry's own message is slow
+			close(sent)
+			<-proceed
+			return nil, serviceerror.NewUnavailable("the connection broke")
+		}
+		return call()
+	}
+	much := earmark.Amounts{"tokens": 150}
+	var retried earmark.Result
+	var group errgroup.Group
+	group.Go(func() (err error) {
+		retried, _, err = a.coordinator.Commit(a.ctx, settlementOf(admission), much)
+		return err
+	})
+	<-sent
+	result, _, err := a.coordinator.Commit(a.ctx, settlementOf(admission), much)
+	require.NoError(t, err)
+	require.Equal(t, earmark.OutcomeOverageRejected, result.Outcome)
+	require.Eventually(t, func() bool { return a.row(admission).State == earmark.StateReview }, patience, 10*time.Millisecond)
+	close(proceed)
+	require.NoError(t, group.Wait())
+	require.Equal(t, earmark.OutcomeApplied, retried.Outcome)
+	require.Equal(t, earmark.StateCommitted, a.row(admission).State)
 }

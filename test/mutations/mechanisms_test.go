@@ -85,7 +85,7 @@ var mechanisms = []mechanism{
 	{"signals are drained before the end", "drain-before-end", []string{"", "return true", ""}, workflow + "TestSignalsWithTheClosingEvent"},
 	{"a settlement is tried without an end", "no-attempt-limit", []string{"RetryPolicy:         &temporal.RetryPolicy{InitialInterval: regularFirstPause, BackoffCoefficient: 2, MaximumInterval: regularMaxPause, MaximumAttempts: 2},"}, workflow + "TestPatientSettlementHasNoLimits"},
 	{"a settlement goes past a workflow that does not answer", "past-the-workflow", []string{"err = errTooLate"}, whole + "TestCommitWithoutWorker"},
-	{"without Postgres, Temporal keeps the message", "kept-by-temporal", []string{`if signalErr := c.Client.SignalWorkflow(ctx, s.workflowID, "", s.name, s.message); signalErr == nil && false {`}, whole + "TestPostgresAway"},
+	{"without Postgres, Temporal keeps the message", "kept-by-temporal", []string{"case signalErr == nil && false:"}, whole + "TestPostgresAway"},
 	{"usage of a lost row is charged by its workflow", "lost-row", []string{`if answer.Outcome == "" && (r.admitted || r.admission.Outcome == earmark.OutcomeTooLate) {`}, workflow + "TestCommitOfALostReservation"},
 	{"usage of a restored row is charged from the result of its workflow", "restored-row", []string{"return false"}, whole + "TestRestoredBackup"},
 	{"a later row under the same id is not meant", "same-row", []string{"if err != nil || known.Usage == nil || known.CreatedAt == nil || check.CreatedAt.IsZero() {"}, "activities TestReconcileRestores"},
@@ -105,6 +105,7 @@ var mechanisms = []mechanism{
 	// Unknown is not success, and workflows outlive releases.
 	{"a no is reported when it is durable", "durable-no", []string{"return true"}, "internal/lifecycle TestCoordinatorWaitsForADurableNo"},
 	{"an input that breaks a rule ends the workflow", "refuse-invalid-input", []string{"case false:"}, workflow + "TestReservationRefusesAnInvalidInput"},
+	{"a missing row is no 404 while Temporal is away", "unknown-is-unavailable", []string{"case false:"}, "internal/lifecycle TestCoordinatorRowUnknownWhileTemporalIsAway"},
 	{"a refusal is the answer to its own attempt alone", "refusal-to-its-attempt", []string{"if false {"}, "internal/handoff TestSettlementRefusalReachesItsAttemptAlone"},
 	{"a change of the order of events is noticed", "order-of-events", []string{"r.arm(ctx)\nr.index(ctx, \"held\")"}, workflow + "TestReplay"},
 }
