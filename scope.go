@@ -8,9 +8,10 @@ import (
 
 // Limits of a scope, see ValidateScope.
 const (
-	MaxScopes     = 8   // scopes that one reservation may name
-	MaxScopeDepth = 8   // segments of one scope
-	MaxScopeBytes = 255 // length of one scope
+	MaxScopes       = 8   // scopes that one reservation may name
+	MaxScopeDepth   = 8   // segments of one scope
+	MaxSegmentBytes = 63  // length of one segment
+	MaxScopeBytes   = 255 // length of one scope
 )
 
 var segmentPattern = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,63}$`)
@@ -30,7 +31,7 @@ func ValidateScope(field, scope string) error {
 	}
 	for _, segment := range segments {
 		if !segmentPattern.MatchString(segment) {
-			return Invalidf(field, "%q is not a scope: segments between slashes have 1 to 63 of A-Z, a-z, 0-9, _, . and -", Clip(scope))
+			return Invalidf(field, "%q is not a scope: segments between slashes have 1 to %d of A-Z, a-z, 0-9, _, . and -; encode other ids, such as a@b.com as x--a_40b.com", Clip(scope), MaxSegmentBytes)
 		}
 	}
 	return nil

@@ -1,11 +1,14 @@
 package api_test
 
 import (
+	"encoding/json"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
 )
 
 // TestStatusPageShowsTheYearOfTheBudgetsZone reads a window's end in a browser that is
@@ -29,4 +32,32 @@ func TestStatusPageShowsTheYearOfTheBudgetsZone(t *testing.T) {
 		"31 Dec, 18:00 America/New_York",
 		"31 Dec, 23:00 UTC",
 	}, strings.Split(strings.TrimSpace(string(output)), "\n"))
+}
+
+// TestStatusPageShowsScopesAsTheCommandLineDoes compares the page's words with
+// earmark.DisplayScope.
+func TestStatusPageShowsScopesAsTheCommandLineDoes(t *testing.T) {
+	t.Parallel()
+	scopes := []string{
+		"acme/ml/u1", "user_40", "x--", "x--plain", "x--a_4", "x--a_4g", "x--a_6a", "x--a_FF", "x--a_61", "x--_C3_28",
+		"x--a_2Fb", "x--a_20b", "x--a_0A", "x--x--a_5F40b", "x--x--a_40b", "x--_E2_80_AE", "x--_E2_80_8B", "x--_EE_80_80", "x--_C2_A0",
+	}
+	for _, id := range []string{"a@b.com", "auth0|12", "org:7", "user_1@b", "Zoë", "漢字", "😀", "!'()*~", "%40", "e\u0301", "<b>"} {
+		scope, err := earmark.ScopeOf("acme", id)
+		require.NoError(t, err)
+		require.NotEqual(t, scope, earmark.DisplayScope(scope))
+		scopes = append(scopes, scope)
+	}
+	given, err := json.Marshal(scopes)
+	require.NoError(t, err)
+	const script = `
+		import { scopeWords } from "./status/words.js";
+		console.log(JSON.stringify(JSON.parse(process.argv[1]).map(scopeWords)));`
+	output, err := exec.CommandContext(t.Context(), "node", "--no-warnings", "--input-type=module", "--eval", script, string(given)).CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	var shown []string
+	require.NoError(t, json.Unmarshal(output, &shown))
+	for i, scope := range scopes {
+		require.Equal(t, earmark.DisplayScope(scope), shown[i], scope)
+	}
 }

@@ -1,7 +1,7 @@
 // The budgets, with bars of what is committed, reserved and available.
 import { command, find, make, pager, setText, sync } from "./dom.js";
 import { here, list, quote, urlFlag } from "./server.js";
-import { amount, count, day, span } from "./words.js";
+import { amount, count, day, scopeWords, span } from "./words.js";
 
 const mostPages = 2; // of 500: the newest 1,000 budgets
 const rowsShown = 25;
@@ -51,7 +51,7 @@ const orders = { scope: byScope, share: (a, b) => b.share - a.share || byScope(a
 function render() {
   const wanted = view.filter.value.trim().toLowerCase();
   const found = latest.data
-    .filter((b) => levels[view.level.value](b) && (b.scope.toLowerCase().includes(wanted) || b.unit.includes(wanted)))
+    .filter((b) => levels[view.level.value](b) && ([b.scope, scopeWords(b.scope)].some((scope) => scope.toLowerCase().includes(wanted)) || b.unit.includes(wanted)))
     .sort(orders[view.order.value]);
   view.first = Math.max(0, Math.min(view.first, Math.floor((found.length - 1) / rowsShown) * rowsShown));
   setText(find(".lead", section), leadWords(found.length));
@@ -90,7 +90,7 @@ const badges = { over: "over the limit", full: "full", near: "nearly full", "": 
 function updateRow(row, budget) {
   const { limit, reserved, committed, available } = budget.balance;
   row.dataset.level = budget.level;
-  setText(find(".scope", row), budget.scope);
+  setText(find(".scope", row), scopeWords(budget.scope));
   setText(find(".unit", row), unitWords(budget));
   setText(find(".end", row), endWords(budget));
   setText(find(".share", row), limit > 0 ? `${amount(Math.floor(budget.share * 100))} %` : "nothing to use");

@@ -1,7 +1,7 @@
 // The open reservations by age, and the oldest.
 import { find, link, make, setText, sync } from "./dom.js";
 import { get } from "./server.js";
-import { amount, amounts, count, shortID, span } from "./words.js";
+import { amount, amounts, count, scopeWords, shortID, span } from "./words.js";
 
 const section = find("#holds");
 
@@ -46,7 +46,7 @@ function makeHold(r) {
 }
 
 function updateHold(row, r, overview) {
-  [r.scopes.join(", "), amounts(r.amounts), age(overview, r), expiryWords(r, overview)].forEach((text, i) => setText(row.cells[i + 1], text));
+  [r.scopes.map(scopeWords).join(", "), amounts(r.amounts), age(overview, r), expiryWords(r, overview)].forEach((text, i) => setText(row.cells[i + 1], text));
 }
 
 function expiryWords(r, { at }) {

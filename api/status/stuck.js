@@ -1,7 +1,7 @@
 // The stuck reservations, by reason: since when, what is known of it, and the command that helps.
 import { command, find, link, make, pager, setText, sync, tell } from "./dom.js";
 import { list, urlFlag } from "./server.js";
-import { amount, amounts, count, span } from "./words.js";
+import { amount, amounts, count, scopeWords, span } from "./words.js";
 
 const pagesRead = 1; // of 500
 const cardsShown = 10;
@@ -86,7 +86,7 @@ function makeCard(r) {
 }
 
 function updateCard(card, r) {
-  setText(find("h4", card), `${amounts(r.amounts)} on ${r.scopes.join(", ")}${r.lost ? ", lost by Postgres" : ""}`);
+  setText(find("h4", card), `${amounts(r.amounts)} on ${r.scopes.map(scopeWords).join(", ")}${r.lost ? ", lost by Postgres" : ""}`);
   Object.values(facts).forEach((say, i) => {
     const fact = find("dl", card).children[i];
     const text = say(r);

@@ -54,3 +54,22 @@ export function day(time, zone, now = new Date()) {
 
 // shortID is as much of an id as the command line shows.
 export const shortID = (id) => (id.length > 13 ? `${id.slice(0, 12)}…` : id);
+
+// scopeWords is a scope with ids in place of their encoding, as earmark.DisplayScope shows it: "acme/a@b.com".
+export const scopeWords = (scope) => scope.split("/").map(segmentWords).join("/");
+
+function segmentWords(segment) {
+  if (!segment.startsWith("x--")) return segment;
+  const body = segment.slice(3);
+  if (/_(?![0-9A-F]{2})/.test(body)) return segment;
+  let id;
+  try {
+    id = decodeURIComponent(body.replaceAll("_", "%"));
+  } catch {
+    return segment; // no UTF-8
+  }
+  const readable = /^[\p{L}\p{M}\p{N}\p{P}\p{S}]+$/u.test(id) && !id.includes("/") && !id.startsWith("x--");
+  return readable && encoded(id) === body && /[^A-Za-z0-9_.-]/.test(id) ? id : segment;
+}
+
+const encoded = (id) => encodeURIComponent(id).replace(/[_!'()*~]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`).replaceAll("%", "_");

@@ -82,7 +82,7 @@ func (s *session) headline(e *earmark.Error) string {
 	switch e.Code {
 	case earmark.CodeBudgetExceeded:
 		if len(e.Violations) > 0 {
-			return clean(fmt.Sprintf("denied: %s on %s do not fit", s.subject.amounts, strings.Join(s.subject.scopes, ", ")))
+			return clean(fmt.Sprintf("denied: %s on %s do not fit", s.subject.amounts, strings.Join(displayScopes(s.subject.scopes), ", ")))
 		}
 	case earmark.CodeNoBudget, earmark.CodeUnitNotBudgeted:
 		what, _, _ := strings.Cut(e.Message, "; ")
@@ -223,7 +223,7 @@ func denial(p *sheet, decision earmark.Decision) {
 		if v.Available < 0 {
 			over = ", " + earmark.FormatAmount(-v.Available) + " over the limit"
 		}
-		p.line("  %s: %s of %s %s available%s (%s reserved, %s committed)", p.paint(clean(v.Scope), bold),
+		p.line("  %s: %s of %s %s available%s (%s reserved, %s committed)", p.paint(clean(earmark.DisplayScope(v.Scope)), bold),
 			p.paint(earmark.FormatAmount(max(0, v.Available)), red), earmark.FormatAmount(v.Limit), clean(v.Unit), over,
 			earmark.FormatAmount(v.Reserved), earmark.FormatAmount(v.Committed))
 	}

@@ -55,14 +55,18 @@ one window. One budget stands for each scope, unit and period.`,
 			if err != nil {
 				return usageError{fmt.Errorf("LIMIT: %w", err)}
 			}
+			scope, err := earmark.ParseScope("scope", args[0])
+			if err != nil {
+				return err
+			}
 			request := earmark.BudgetRequest{
-				Scope: args[0], Unit: args[1], Limit: &limit, SoftCeiling: ceiling.value, Overage: overage.value,
+				Scope: scope, Unit: args[1], Limit: &limit, SoftCeiling: ceiling.value, Overage: overage.value,
 				Window: earmark.Window{Period: period.value, Timezone: timezone},
 			}.WithDefaults()
 			if soft || ceiling.value != nil {
 				request.Enforcement = earmark.EnforcementSoft
 			}
-			s.subject.scopes = args[:1]
+			s.subject.scopes = []string{scope}
 			if err := request.Validate(); err != nil {
 				return err
 			}
@@ -118,8 +122,8 @@ ones are not listed.`,
 			})
 		}),
 	}
-	cmd.Flags().StringVar(&filter.Scope, "scope", "", "only budgets on exactly this `SCOPE`")
-	cmd.Flags().StringVar(&filter.Covering, "covering", "", "every budget on the path of this `SCOPE`: its own and those above it")
+	cmd.Flags().Var((*scopeFlag)(&filter.Scope), "scope", "only budgets on exactly this `SCOPE`")
+	cmd.Flags().Var((*scopeFlag)(&filter.Covering), "covering", "every budget on the path of this `SCOPE`: its own and those above it")
 	limitFlag(cmd, &limit, earmark.DefaultPageSize)
 	complete(cmd, "scope", budgetScopes)
 	complete(cmd, "covering", budgetScopes)
@@ -253,7 +257,7 @@ func (s *session) confirmArchive(id string) error {
 	if budget.Balance.Reserved > 0 {
 		open = fmt.Sprintf(" %s are still reserved and will settle.", earmark.FormatAmount(budget.Balance.Reserved))
 	}
-	fmt.Fprintf(s.cmd.ErrOrStderr(), "Archive the budget of %s on %s?%s [y/N] ", limitWords(budget), clean(budget.Scope), open)
+	fmt.Fprintf(s.cmd.ErrOrStderr(), "Archive the budget of %s on %s?%s [y/N] ", limitWords(budget), clean(earmark.DisplayScope(budget.Scope)), open)
 	answer := make(chan string, 1)
 	go func() { // Ctrl-C does not end a read
 		line, _ := bufio.NewReader(in).ReadString('\n')

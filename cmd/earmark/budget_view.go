@@ -35,7 +35,7 @@ func budgetTable(budgets []earmark.Budget) view {
 			}
 			rows = append(rows, []cell{
 				{b.ID, plain},
-				{b.Scope, plain},
+				{earmark.DisplayScope(b.Scope), plain},
 				{earmark.FormatAmount(b.Limit), plain},
 				{per(b.Unit, b.Window.Period), plain},
 				{earmark.FormatAmount(b.Balance.Reserved), plain},
@@ -98,7 +98,7 @@ func budgetDetails(b *earmark.Budget) view {
 		archived := optionalMoment(p, b.ArchivedAt)
 		p.fields(
 			field{"ID", b.ID, bold},
-			field{"Scope", b.Scope, plain},
+			field{"Scope", earmark.DisplayScope(b.Scope), plain},
 			field{"Limit", limitWords(b), plain},
 			field{"Enforcement", enforcementWords(*b), plain},
 			field{"Overage", string(b.Overage), plain},

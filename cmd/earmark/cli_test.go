@@ -507,7 +507,7 @@ func TestWrongUse(t *testing.T) {
 		"drain --scope acme":                                        "--reason is missing",
 		"drain --scope acme --reason x --state committed":           "use one of held, review",
 		"drain --scope acme --reason x --state held --stuck review": "do not go together",
-		"drain --scope a//b --reason x":                             "SCOPE",
+		"drain --scope a//b --reason x":                             `"--scope" flag: "a//b" is not a scope`,
 		"extend " + reservation:                                     "--ttl is missing",
 		"list --state open":                                         "use one of held, committed, released, expired, review",
 		"list --limit 0":                                            "--limit is 0",

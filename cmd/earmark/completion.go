@@ -84,7 +84,7 @@ func reservationIDs(s *session, state earmark.State) ([]cobra.Completion, error)
 	page, err := s.api.Reservations(s.ctx, earmark.ReservationFilter{State: state, Limit: completionLimit})
 	var ids []cobra.Completion
 	for _, r := range page.Data {
-		ids = append(ids, cobra.CompletionWithDesc(r.ID, strings.Join([]string{string(r.State), r.Amounts.String(), strings.Join(r.Scopes, " ")}, ", ")))
+		ids = append(ids, cobra.CompletionWithDesc(r.ID, strings.Join([]string{string(r.State), r.Amounts.String(), strings.Join(displayScopes(r.Scopes), " ")}, ", ")))
 	}
 	return ids, err
 }
@@ -93,7 +93,7 @@ func budgetIDs(s *session) ([]cobra.Completion, error) {
 	page, err := s.api.Budgets(s.ctx, earmark.BudgetFilter{Limit: completionLimit})
 	var ids []cobra.Completion
 	for _, b := range page.Data {
-		ids = append(ids, cobra.CompletionWithDesc(b.ID, limitWords(&b)+" on "+b.Scope))
+		ids = append(ids, cobra.CompletionWithDesc(b.ID, limitWords(&b)+" on "+earmark.DisplayScope(b.Scope)))
 	}
 	return ids, err
 }

@@ -66,7 +66,7 @@ would do. Repeating it is safe.`,
 		DisableFlagsInUseLine: true,
 		RunE:                  o.run(d.run),
 	}
-	cmd.Flags().StringVar(&d.scope, "scope", "", "reservations with a `SCOPE` at or under this one (required)")
+	cmd.Flags().Var((*scopeFlag)(&d.scope), "scope", "reservations with a `SCOPE` at or under this one (required)")
 	d.state.define(cmd, "state", "only in this state")
 	d.stuck.define(cmd, "stuck", "only what is stuck for this reason")
 	cmd.Flags().DurationVar(&d.olderThan, "older-than", 0, "only what was reserved longer ago, such as 10m")
@@ -84,8 +84,6 @@ func (d *drain) run(s *session, _ []string) error {
 		return err
 	case d.scope == "":
 		return usageError{errors.New("--scope is missing: say what to drain, such as --scope acme/batch")}
-	case earmark.ValidateScope("scope", d.scope) != nil:
-		return earmark.ValidateScope("scope", d.scope)
 	case d.olderThan < 0:
 		return usageError{fmt.Errorf("--older-than is %s; it counts back from now, such as 10m", d.olderThan)}
 	case d.state.value != "" && d.stuck.value != "":

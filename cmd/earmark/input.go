@@ -158,6 +158,42 @@ func (f *ttlFlag) String() string {
 	return span(time.Duration(*f))
 }
 
+// scopeFlag is a scope as it is or as lists show it: acme/a@b.com.
+type scopeFlag string
+
+func (f *scopeFlag) String() string { return string(*f) }
+func (f *scopeFlag) Type() string   { return "SCOPE" }
+
+func (f *scopeFlag) Set(text string) error {
+	if text == "" { // the flag's own default
+		*f = ""
+		return nil
+	}
+	scope, err := earmark.ParseScope("", text)
+	*f = scopeFlag(scope)
+	return err
+}
+
+func parseScopes(texts []string) ([]string, error) {
+	scopes := make([]string, len(texts))
+	for i, text := range texts {
+		var err error
+		if scopes[i], err = earmark.ParseScope("scopes", text); err != nil {
+			return nil, err
+		}
+	}
+	return scopes, nil
+}
+
+// displayScopes are scopes for people, with ids in place of their encoding.
+func displayScopes(scopes []string) []string {
+	shown := make([]string, len(scopes))
+	for i, scope := range scopes {
+		shown[i] = earmark.DisplayScope(scope)
+	}
+	return shown
+}
+
 // choiceFlag takes one of a few words.
 type choiceFlag[T ~string] struct {
 	value   T

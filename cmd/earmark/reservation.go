@@ -39,7 +39,11 @@ func (f *requestFlags) flags(cmd *cobra.Command) {
 }
 
 // request checks what was asked for before anything is sent.
-func (f *requestFlags) request(s *session, scopes []string) (earmark.ReservationRequest, error) {
+func (f *requestFlags) request(s *session, args []string) (earmark.ReservationRequest, error) {
+	scopes, err := parseScopes(args)
+	if err != nil {
+		return earmark.ReservationRequest{}, err
+	}
 	s.subject.scopes, s.subject.amounts = scopes, f.amounts
 	request := earmark.ReservationRequest{
 		Scopes: scopes, Amounts: f.amounts, TTLSeconds: int64(time.Duration(f.ttl) / time.Second), OnExpiry: f.onExpiry.value, Metadata: f.metadata,
@@ -123,7 +127,7 @@ func outcome(p *sheet, r *earmark.Reservation) {
 }
 
 func outcomeWords(r *earmark.Reservation) string {
-	on := " on " + strings.Join(r.Scopes, ", ")
+	on := " on " + strings.Join(displayScopes(r.Scopes), ", ")
 	switch r.State {
 	case earmark.StateHeld:
 		return r.Amounts.String() + on
@@ -351,7 +355,7 @@ everything is in full.`,
 		}),
 	}
 	state.define(cmd, "state", "only reservations in this state")
-	cmd.Flags().StringVar(&filter.Scope, "scope", "", "only reservations with a `SCOPE` at or under this one")
+	cmd.Flags().Var((*scopeFlag)(&filter.Scope), "scope", "only reservations with a `SCOPE` at or under this one")
 	cmd.Flags().BoolVar(&filter.Overdue, "overdue", false, "only held ones past their expiry")
 	cmd.Flags().BoolVar(&filter.Orphan, "orphan", false, "only held ones that no open workflow was found to guard")
 	limitFlag(cmd, &limit, earmark.DefaultPageSize)

@@ -65,7 +65,7 @@ func reservationTable(reservations []earmark.Reservation) view {
 			rows = append(rows, []cell{
 				{r.ID, plain},
 				{string(r.State), as},
-				{p.several(r.Scopes, " "), plain},
+				{p.several(displayScopes(r.Scopes), " "), plain},
 				{p.used(&r), plain},
 				{p.when(r.CreatedAt), dim},
 				{expires, plain},
@@ -122,7 +122,7 @@ func summary(p *sheet, r *earmark.Reservation) {
 	p.fields(
 		field{"ID", r.ID, bold},
 		field{"State", state, styleOf(r)},
-		field{"Scopes", strings.Join(r.Scopes, "\n"), plain},
+		field{"Scopes", strings.Join(displayScopes(r.Scopes), "\n"), plain},
 		field{"Amounts", r.Amounts.String(), plain},
 		field{"Usage", r.Usage.String(), plain},
 		field{"Overage", explained(r.Overage, "more than was reserved"), plain},
@@ -187,7 +187,7 @@ func shares(budgets []earmark.ReservationBudget) [][]cell {
 		}
 		rows = append(rows, []cell{
 			{b.BudgetID, plain},
-			{b.Scope, plain},
+			{earmark.DisplayScope(b.Scope), plain},
 			{b.Unit, plain},
 			{earmark.FormatAmount(b.Reserved), plain},
 			{earmark.FormatAmount(b.Committed), plain},

@@ -54,7 +54,7 @@ long, what they hold, the link to the workflow, and the command to fix each.
 			})
 		}),
 	}
-	cmd.Flags().StringVar(&filter.Scope, "scope", "", "only reservations with a `SCOPE` at or under this one")
+	cmd.Flags().Var((*scopeFlag)(&filter.Scope), "scope", "only reservations with a `SCOPE` at or under this one")
 	reason.define(cmd, "reason", "only what is stuck for this reason")
 	limitFlag(cmd, &limit, earmark.DefaultPageSize)
 	complete(cmd, "scope", budgetScopes)
@@ -120,7 +120,7 @@ func stuckOne(p *sheet, r *earmark.Reservation) {
 	} else if !r.Open() {
 		state = ", " + string(r.State)
 	}
-	p.line("%s%s  %s on %s%s", p.paint(string(stuck.Reason), styleOfStuck(stuck.Reason)), age, r.Amounts, clean(strings.Join(r.Scopes, ", ")), state)
+	p.line("%s%s  %s on %s%s", p.paint(string(stuck.Reason), styleOfStuck(stuck.Reason)), age, r.Amounts, clean(strings.Join(displayScopes(r.Scopes), ", ")), state)
 	p.line("  %s", stuck.Reason.Description())
 	if stuck.Detail != "" {
 		p.line("  %s", p.paint(clean(stuck.Detail), red))

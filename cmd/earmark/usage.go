@@ -23,7 +23,11 @@ the usage, so that repeating the command does not charge it twice.`,
 		Args:                  arguments("SCOPE…"),
 		DisableFlagsInUseLine: true,
 		ValidArgsFunction:     completeArgs(manyArgs, budgetScopes),
-		RunE: o.run(func(s *session, scopes []string) error {
+		RunE: o.run(func(s *session, args []string) error {
+			scopes, err := parseScopes(args)
+			if err != nil {
+				return err
+			}
 			request.Scopes = scopes
 			s.subject = subject{scopes: scopes, amounts: request.Amounts, key: key, usage: true}
 			switch {
