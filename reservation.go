@@ -189,6 +189,9 @@ type Reservation struct {
 	// Lost says that Postgres has no such row, after the restore of a backup, and
 	// that its workflow has usage to charge. What is shown is what the workflow knows.
 	Lost bool `json:"lost,omitempty"`
+	// Replayed is set by package client, and by no other: the key was used before,
+	// and this is what was made then. Whoever calls a model now calls it again.
+	Replayed bool `json:"-"`
 }
 
 // ReservationBudget is a reservation's share in one budget.

@@ -42,6 +42,9 @@ type call struct {
 	repeat   bool
 	attempts int           // instead of the client's own bound, where set
 	limit    time.Duration // of one attempt, where set
+	// pastForeign repeats the call after an answer that is not Earmark's own too, such
+	// as a proxy's 404 during a deployment.
+	pastForeign bool
 }
 
 // answer is what came back, read to its end. sent is how often the call went out,
@@ -103,7 +106,8 @@ func (c *Client) sendUntilAnswered(ctx context.Context, call call, body []byte) 
 		got, err := c.send(ctx, call, body)
 		sent += got.sent
 		got.sent = sent
-		if !call.repeat || attempt >= attempts || !away(got, err) {
+		again := away(got, err) || (call.pastForeign && err == nil && got.isForeign())
+		if !call.repeat || attempt >= attempts || !again {
 			return got, err
 		}
 		wait := pauseAfter(attempt, got)

@@ -427,6 +427,35 @@ func TestAdmissionUnknownIsRepeatedWithTheSameKey(t *testing.T) {
 	require.GreaterOrEqual(t, b.pauses[0], time.Second)
 }
 
+// Whoever reserves by hand can tell that the key was used before, and does not run
+// the model twice.
+func TestReplayed(t *testing.T) {
+	t.Parallel()
+	hit := says(http.StatusCreated, held, "Idempotency-Hit", "true")
+	for name, test := range map[string]struct {
+		key      string
+		answers  []http.HandlerFunc
+		replayed bool
+	}{
+		"first":                      {"k", []http.HandlerFunc{says(http.StatusCreated, held)}, false},
+		"again":                      {"k", []http.HandlerFunc{hit}, true},
+		"own first attempt was lost": {"k", []http.HandlerFunc{says(http.StatusServiceUnavailable, unavailable), hit}, false},
+		"own key":                    {"", []http.HandlerFunc{hit}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, err := setup(t, test.answers...).client.Reserve(ctxOf(t), test.key, earmark.ReservationRequest{})
+			require.NoError(t, err)
+			require.Equal(t, test.replayed, r.Replayed)
+			if test.key != "" {
+				r, err = setup(t, test.answers...).client.ChargeUsage(ctxOf(t), test.key, earmark.UsageRequest{})
+				require.NoError(t, err)
+				require.Equal(t, test.replayed, r.Replayed)
+			}
+		})
+	}
+}
+
 func TestAttemptsAreBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t, says(http.StatusServiceUnavailable, unavailable, "Retry-After", "3600"))

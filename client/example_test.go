@@ -27,7 +27,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	request := earmark.ReservationRequest{Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": 1200}}
+	request := earmark.ReservationRequest{Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": 1200}, OnExpiry: earmark.OnExpiryCommit}
 	settled, err := earmarks.Do(ctx, "chat-7f3a-turn-12", request, func(ctx context.Context, _ *earmark.Reservation) (earmark.Amounts, error) {
 		usedTokens, err := callModel(ctx)
 		return earmark.Amounts{"tokens": usedTokens}, err
@@ -51,7 +51,7 @@ func ExampleClient_Do() {
 		return
 	}
 	guard := func(tokens int64, call func(context.Context) (usedTokens int64, err error)) {
-		request := earmark.ReservationRequest{Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": tokens}}
+		request := earmark.ReservationRequest{Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": tokens}, OnExpiry: earmark.OnExpiryCommit}
 		_, err := earmarks.Do(context.Background(), "", request, func(ctx context.Context, _ *earmark.Reservation) (earmark.Amounts, error) {
 			usedTokens, err := call(ctx)
 			return earmark.Amounts{"tokens": usedTokens}, err
@@ -79,7 +79,7 @@ func ExampleClient_Do() {
 	// charged
 	// denied: 1,000,000 tokens do not fit into the budget on acme
 	// given back: nothing was sent: the prompt is empty
-	// left to its expiry policy: release
+	// left to its expiry policy: commit
 	// charged, and the model failed: the answer was cut off
 }
 
@@ -92,7 +92,7 @@ func ExampleClient_DoStream() {
 		fmt.Println(err)
 		return
 	}
-	request := earmark.ReservationRequest{Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": 1200}}
+	request := earmark.ReservationRequest{Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": 1200}, OnExpiry: earmark.OnExpiryCommit}
 	settled, err := earmarks.DoStream(context.Background(), "", request,
 		func(_ context.Context, _ *earmark.Reservation, meter *client.Meter) error {
 			meter.Add(earmark.Amounts{"tokens": 60}) // the prompt

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/client/internal/choice"
 )
 
 // Bounds of the settlement after the work is done. One attempt is cut short so
@@ -33,6 +33,11 @@ const nothingSentReason = "the caller says that nothing was sent"
 //
 // A panic passes through and leaves the reservation to its expiry policy too. Usage
 // has exactly the reserved units.
+//
+// The request chooses that policy, OnExpiry; there is no default here. It decides
+// who pays for a crash in the middle: OnExpiryCommit charges what was reserved, the
+// choice for resold calls; OnExpiryRelease charges nobody, although the provider
+// may; OnExpiryReview leaves it to a person.
 //
 // Where work was not run, the error is an *earmark.Error, such as a denial (see
 // IsDenied), or wraps ErrKeyInUse. Else it holds work's own error and, when the
@@ -116,22 +121,17 @@ func (c *Client) guard(ctx context.Context, key string, request earmark.Reservat
 // the same key. One that an earlier attempt of this very call made, whose answer
 // was lost, is its own.
 func (c *Client) reserveForOneRun(ctx context.Context, key string, request earmark.ReservationRequest) (*earmark.Reservation, error) {
-	ownKey := key == ""
-	if ownKey {
-		key = rand.Text()
-	}
-	if err := earmark.ValidateIdempotencyKey(key); err != nil {
+	if err := choice.CheckOnExpiry(request); err != nil {
 		return nil, err
 	}
-	var r earmark.Reservation
-	got, err := c.exchange(ctx, reserveCall(key, request), &r)
-	if err != nil {
+	r, err := c.Reserve(ctx, key, request)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !ownKey && got.sent == 1 && got.header.Get("Idempotency-Hit") == "true" {
+	case r.Replayed:
 		return nil, fmt.Errorf("reservation %s: %w", r.ID, ErrKeyInUse)
 	}
-	return &r, nil
+	return r, nil
 }
 
 // settleBy settles by what work said. It never releases where a commit may have
@@ -153,10 +153,14 @@ func (c *Client) settleBy(ctx context.Context, r *earmark.Reservation, said repo
 	}
 	limited, cancel := context.WithTimeout(ctx, c.settleLimit)
 	defer cancel()
-	change.attempts, change.limit = math.MaxInt, settleAttemptLimit
+	change.attempts, change.limit, change.pastForeign = math.MaxInt, settleAttemptLimit, true
 	settled, err := c.settle(limited, change)
 	if err != nil {
 		unsettled.Err = err
+		var e *earmark.Error
+		if errors.As(err, &e) && e.Reservation != nil {
+			unsettled.OnExpiry = e.Reservation.OnExpiry // a refused commit changes it to review
+		}
 		return Settled{}, c.tell(ctx, &unsettled)
 	}
 	return settled, nil

@@ -72,7 +72,7 @@ func (s *stage) only(t *testing.T) earmark.Reservation {
 }
 
 func requestFor(ttlSeconds int64) earmark.ReservationRequest {
-	return earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: hundred, TTLSeconds: ttlSeconds}
+	return earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: hundred, TTLSeconds: ttlSeconds, OnExpiry: earmark.OnExpiryRelease}
 }
 
 type work = func(context.Context, *earmark.Reservation) (earmark.Amounts, error)
@@ -319,6 +319,7 @@ func TestCommitRefused(t *testing.T) {
 			_, err := s.client.Do(t.Context(), "", requestFor(0), returning(over, nil))
 			requireRefused(t, s, err, earmark.CodeOverageRejected)
 			require.Equal(t, over, s.only(t).RejectedUsage)
+			require.Equal(t, earmark.OnExpiryReview, s.unsettled[0].OnExpiry, "as the ledger says, not as it was asked for")
 		})
 	})
 	t.Run("settled otherwise", func(t *testing.T) {
@@ -346,6 +347,32 @@ func TestCommitRefused(t *testing.T) {
 			requireRefused(t, s, err, earmark.CodeInvalidRequest)
 		})
 	})
+	t.Run("not found", func(t *testing.T) {
+		inBubble(t, 1000, func(t *testing.T, s *stage) {
+			s.answers("commit", fake.Problem(http.StatusNotFound, earmark.CodeNotFound, "there is no such reservation"))
+			_, err := s.client.Do(t.Context(), "", requestFor(0), returning(over, nil))
+			requireRefused(t, s, err, earmark.CodeNotFound)
+			require.Equal(t, 1, s.earmark.Count("commit"))
+		})
+	})
+	t.Run("not found, says a proxy", func(t *testing.T) {
+		inBubble(t, 1000, func(t *testing.T, s *stage) {
+			proxy := func(w http.ResponseWriter, _ *http.Request) { http.NotFound(w, nil) }
+			s.answers("commit", proxy, proxy, nil)
+			settled, err := s.client.Do(t.Context(), "", requestFor(0), returning(hundred, nil))
+			require.NoError(t, err)
+			require.Equal(t, hundred, settled.Reservation.Usage)
+			require.Equal(t, 3, s.earmark.Count("commit"))
+		})
+	})
+	t.Run("not found, says a proxy to the end", func(t *testing.T) {
+		inBubble(t, 1000, func(t *testing.T, s *stage) {
+			s.answers("commit", func(w http.ResponseWriter, _ *http.Request) { http.NotFound(w, nil) })
+			_, err := s.client.Do(t.Context(), "", requestFor(0), returning(hundred, nil))
+			require.ErrorContains(t, err, "it is not known whether 100 tokens were charged")
+			require.False(t, s.unsettled[0].Refused())
+		})
+	})
 	t.Run("release", func(t *testing.T) {
 		inBubble(t, 1000, func(t *testing.T, s *stage) {
 			_, err := s.client.Do(t.Context(), "", requestFor(0), func(ctx context.Context, r *earmark.Reservation) (earmark.Amounts, error) {
@@ -364,6 +391,26 @@ func TestCommitRefused(t *testing.T) {
 			require.ErrorContains(t, err, "not known whether it was released")
 			require.False(t, s.unsettled[0].Refused())
 		})
+	})
+}
+
+// A guard has no default for who pays when the process dies after the call.
+func TestTheExpiryPolicyIsChosen(t *testing.T) {
+	inBubble(t, 1000, func(t *testing.T, s *stage) {
+		request := requestFor(0)
+		request.OnExpiry = ""
+		_, err := s.client.Do(t.Context(), "", request, func(context.Context, *earmark.Reservation) (earmark.Amounts, error) {
+			t.Error("the work ran")
+			return nil, nil
+		})
+		var e *earmark.Error
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, earmark.CodeInvalidRequest, e.Code)
+		require.Equal(t, "on_expiry", e.Field)
+		for _, choice := range []string{`"commit"`, `"release"`, `"review"`} {
+			require.Contains(t, e.Message, choice)
+		}
+		require.Empty(t, s.earmark.Verbs())
 	})
 }
 

@@ -46,6 +46,11 @@ func (a answer) problem() error {
 // Earmark did.
 var errForeign = errors.New("not in Earmark's words")
 
+// isForeign reports whether the answer is a failure that Earmark did not write.
+func (a answer) isForeign() bool {
+	return (a.status < 200 || a.status > 299) && errors.Is(a.problem(), errForeign)
+}
+
 // foreign makes an error of an answer that is not Earmark's own, such as one of a
 // proxy in between.
 func (a answer) foreign() error {

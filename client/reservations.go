@@ -27,15 +27,35 @@ type Settled struct {
 // however often they are sent. With an empty key Reserve makes one up for this
 // call, so that it can be repeated within it; a caller who wants to try again
 // later, after CodeAdmissionUnknown or CodeUnavailable, needs a key of its own.
-// It is repeated.
+//
+// Replayed tells that an earlier call had made the reservation: another request
+// with this key runs, or ran. Do not call the model then, unless you know that the
+// earlier call was yours and did not. It is repeated; what an attempt of this very
+// call made is not Replayed.
 func (c *Client) Reserve(ctx context.Context, key string, request earmark.ReservationRequest) (*earmark.Reservation, error) {
 	if key == "" {
-		key = rand.Text()
+		r, err := c.make(ctx, reserveCall(rand.Text(), request))
+		if r != nil {
+			r.Replayed = false // nobody else has this key
+		}
+		return r, err
 	}
 	if err := earmark.ValidateIdempotencyKey(key); err != nil {
 		return nil, err
 	}
-	return one[earmark.Reservation](ctx, c, reserveCall(key, request))
+	return c.make(ctx, reserveCall(key, request))
+}
+
+// make makes a reservation, and tells whether an earlier call had made it. A call
+// that was sent more than once may have met its own first attempt.
+func (c *Client) make(ctx context.Context, call call) (*earmark.Reservation, error) {
+	var r earmark.Reservation
+	got, err := c.exchange(ctx, call, &r)
+	if err != nil {
+		return nil, err
+	}
+	r.Replayed = got.sent == 1 && got.header.Get("Idempotency-Hit") == "true"
+	return &r, nil
 }
 
 // Decide asks whether a request would be admitted now, and reserves nothing. It
@@ -85,12 +105,13 @@ func (c *Client) Extend(ctx context.Context, id string, ttl time.Duration) (*ear
 
 // ChargeUsage charges usage that has no reservation; the answer is a committed
 // reservation. key names the usage and is required: the same usage sent again
-// under another key is charged again. It is repeated.
+// under another key is charged again. Replayed tells that an earlier call had
+// charged it. It is repeated.
 func (c *Client) ChargeUsage(ctx context.Context, key string, request earmark.UsageRequest) (*earmark.Reservation, error) {
 	if err := earmark.ValidateIdempotencyKey(key); err != nil {
 		return nil, err
 	}
-	return one[earmark.Reservation](ctx, c, call{method: http.MethodPost, path: "/v1/usage", key: key, body: request, repeat: true})
+	return c.make(ctx, call{method: http.MethodPost, path: "/v1/usage", key: key, body: request, repeat: true})
 }
 
 // Entries lists the journal, oldest first. It is repeated.

@@ -49,14 +49,15 @@ type UnsettledError struct {
 	Verb string
 	// Usage is what a commit was to charge, else nil.
 	Usage earmark.Amounts
-	// OnExpiry is what happens to the reservation when its lease runs out.
+	// OnExpiry is what happens to the reservation when its lease runs out, as Earmark
+	// last said: the request's own, and OnExpiryReview after CodeOverageRejected.
 	OnExpiry earmark.OnExpiry
 	// Err is ErrUsageUnknown or an *earmark.Error.
 	Err error
 }
 
-// Refused reports whether Earmark answered with a no, such as CodeOverageRejected
-// or CodeAlreadySettled: nothing was charged by this run, and trying again will not
+// Refused reports whether Earmark answered with a no, such as CodeOverageRejected,
+// CodeAlreadySettled or CodeNotFound: nothing was charged by this run, and trying again will not
 // help. Otherwise a commit or release that was tried may have landed or not, and it
 // is safe to send again: Commit with the same ReservationID and Usage.
 func (e *UnsettledError) Refused() bool {

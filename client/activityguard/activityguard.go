@@ -23,6 +23,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/client"
+	"github.com/earmark-dev/earmark/client/internal/choice"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -43,7 +44,8 @@ type Options struct {
 	// need not be that of the activities.
 	Temporal temporalclient.Client
 	// Request says what to set aside for an activity, of its type and with its
-	// arguments, and whether it is guarded at all. Without TTLSeconds the
+	// arguments, and whether it is guarded at all. OnExpiry is required, see
+	// client.Do. Without TTLSeconds the
 	// reservation is held until the activity's own deadline.
 	Request func(ctx context.Context, activityType string, args []any) (request earmark.ReservationRequest, guarded bool, err error)
 	// ShowViolations puts the budgets that a denied activity does not fit into, with
@@ -107,6 +109,9 @@ func (g *guard) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActi
 	}
 	if !guarded {
 		return g.Next.ExecuteActivity(ctx, in)
+	}
+	if err := choice.CheckOnExpiry(request); err != nil {
+		return nil, g.refusal(ctx, err)
 	}
 	if request.TTLSeconds == 0 {
 		request.TTLSeconds = leaseUntil(info.Deadline)

@@ -27,16 +27,17 @@ var errModel = errors.New("the model failed")
 
 // bundle runs one activity under the guard, on a fake Earmark and a mocked Temporal.
 type bundle struct {
-	t       *testing.T
-	earmark *fake.Earmark
-	signals *mocks.Client
-	guarded bool
-	shows   bool // Options.ShowViolations
+	t        *testing.T
+	earmark  *fake.Earmark
+	signals  *mocks.Client
+	guarded  bool
+	shows    bool // Options.ShowViolations
+	onExpiry earmark.OnExpiry
 }
 
 func setup(t *testing.T) *bundle {
 	t.Parallel()
-	b := &bundle{t: t, earmark: &fake.Earmark{Limit: 1000}, signals: mocks.NewClient(t), guarded: true}
+	b := &bundle{t: t, earmark: &fake.Earmark{Limit: 1000}, signals: mocks.NewClient(t), guarded: true, onExpiry: earmark.OnExpiryRelease}
 	return b
 }
 
@@ -50,7 +51,7 @@ func (b *bundle) run(call func(ctx context.Context) error) error {
 		Earmark: earmarks, Temporal: b.signals, ShowViolations: b.shows, Logger: slog.New(slog.DiscardHandler),
 		Request: func(_ context.Context, activityType string, args []any) (earmark.ReservationRequest, bool, error) {
 			require.Equal(b.t, []any{"prompt"}, args)
-			return earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: earmark.Amounts{"tokens": 600}}, b.guarded, nil
+			return earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: earmark.Amounts{"tokens": 600}, OnExpiry: b.onExpiry}, b.guarded, nil
 		},
 	})
 	var suite testsuite.WorkflowTestSuite
@@ -184,6 +185,20 @@ func (b *bundle) hold() {
 	require.NoError(b.t, err)
 	_, err = earmarks.Reserve(b.t.Context(), "before", earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: tokens(900)})
 	require.NoError(b.t, err)
+}
+
+func TestTheExpiryPolicyIsChosen(t *testing.T) {
+	b := setup(t)
+	b.onExpiry = ""
+	err := b.run(func(context.Context) error {
+		t.Error("the activity ran")
+		return nil
+	})
+	var failure *temporal.ApplicationError
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, "invalid_request", failure.Type())
+	require.True(t, failure.NonRetryable())
+	require.Empty(t, b.earmark.Verbs())
 }
 
 func TestOtherActivitiesAreLeftAlone(t *testing.T) {

@@ -36,7 +36,7 @@ func ask(c *gin.Context) (middleware.Ask, error) {
 		tokens = 5000
 	}
 	return middleware.Ask{Request: earmark.ReservationRequest{
-		Scopes: []string{c.Param("tenant")}, Amounts: earmark.Amounts{"tokens": tokens},
+		Scopes: []string{c.Param("tenant")}, Amounts: earmark.Amounts{"tokens": tokens}, OnExpiry: earmark.OnExpiryRelease,
 	}}, err
 }
 
@@ -132,7 +132,7 @@ func ExampleGuard() {
 	}
 	ask := func(c *gin.Context) (middleware.Ask, error) {
 		return middleware.Ask{Request: earmark.ReservationRequest{
-			Scopes: []string{"acme/ml/" + c.Param("user")}, Amounts: earmark.Amounts{"tokens": 600},
+			Scopes: []string{"acme/ml/" + c.Param("user")}, Amounts: earmark.Amounts{"tokens": 600}, OnExpiry: earmark.OnExpiryCommit,
 		}}, nil
 	}
 	router := gin.New()

@@ -38,8 +38,9 @@ func ExampleHandler() {
 			return middleware.Ask{}, earmark.Errorf(earmark.CodeInvalidRequest, "max_tokens is missing")
 		}
 		return middleware.Ask{Request: earmark.ReservationRequest{
-			Scopes:  []string{"acme/ml/u1"}, // of the caller, as authentication knows it
-			Amounts: earmark.Amounts{"tokens": chat.MaxTokens},
+			Scopes:   []string{"acme/ml/u1"}, // of the caller, as authentication knows it
+			Amounts:  earmark.Amounts{"tokens": chat.MaxTokens},
+			OnExpiry: earmark.OnExpiryCommit, // a call that is cut off may have been paid for
 		}}, nil
 	}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -77,7 +77,7 @@ func ask(r *http.Request) (middleware.Ask, error) {
 	}
 	return middleware.Ask{
 		Key:     r.Header.Get("X-Turn"),
-		Request: earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: earmark.Amounts{"tokens": asked.MaxTokens}, TTLSeconds: 1},
+		Request: earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: earmark.Amounts{"tokens": asked.MaxTokens}, TTLSeconds: 1, OnExpiry: earmark.OnExpiryRelease},
 	}, nil
 }
 

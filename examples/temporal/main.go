@@ -118,5 +118,12 @@ func reserveFor(_ context.Context, activityType string, args []any) (earmark.Res
 	if !ok {
 		return earmark.ReservationRequest{}, false, fmt.Errorf("CallModel has a %T and not a Question", args[0])
 	}
-	return earmark.ReservationRequest{Scopes: []string{"acme/" + question.Customer}, Amounts: earmark.Amounts{"tokens": maxTokens}}, true, nil
+	scope, err := earmark.ScopeOf("acme", question.Customer)
+	if err != nil {
+		return earmark.ReservationRequest{}, false, err
+	}
+	return earmark.ReservationRequest{
+		Scopes: []string{scope}, Amounts: earmark.Amounts{"tokens": maxTokens},
+		OnExpiry: earmark.OnExpiryCommit, // a call whose worker dies may have been paid for
+	}, true, nil
 }

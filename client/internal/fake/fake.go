@@ -275,7 +275,7 @@ func (e *Earmark) commit(w http.ResponseWriter, held *earmark.Reservation, body 
 		write(w, http.StatusConflict, problem{Code: earmark.CodeAlreadySettled, Detail: "the reservation is settled", Reservation: held})
 		return
 	case e.RejectOverage && request.Usage["tokens"] > held.Amounts["tokens"]:
-		held.RejectedUsage = request.Usage
+		held.RejectedUsage, held.OnExpiry = request.Usage, earmark.OnExpiryReview
 		write(w, http.StatusConflict, problem{Code: earmark.CodeOverageRejected, Detail: "more was used than reserved", Reservation: held})
 		return
 	default:
