@@ -77,7 +77,7 @@ func TestOverviewIsNotKeptForLong(t *testing.T) {
 		f.overview.Held = 1
 		time.Sleep(overviewKept - 1)
 		require.EqualValues(t, 7, held())
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.EqualValues(t, 1, held())
 	})
 }

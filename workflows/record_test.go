@@ -270,3 +270,12 @@ func scrub(value any) {
 		}
 	}
 }
+
+// taskEnds waits until the workflow has no task: Temporal has heard what the last one led to.
+func (r *rig) taskEnds() {
+	r.Helper()
+	require.Eventually(r, func() bool {
+		description, err := r.client.DescribeWorkflowExecution(r.ctx, r.admission.WorkflowID, "")
+		return err == nil && description.GetPendingWorkflowTask() == nil
+	}, patience, 5*time.Millisecond, "the workflow task did not end")
+}

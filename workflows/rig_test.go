@@ -167,15 +167,6 @@ func (r *rig) eventually(verb string, times int) {
 	require.Eventually(r, func() bool { return r.ledger.count(verb) >= times }, patience, 5*time.Millisecond, "%s was not called %d times", verb, times)
 }
 
-// taskEnds waits until the workflow has no task: Temporal has heard what the last one led to.
-func (r *rig) taskEnds() {
-	r.Helper()
-	require.Eventually(r, func() bool {
-		description, err := r.client.DescribeWorkflowExecution(r.ctx, r.admission.WorkflowID, "")
-		return err == nil && description.GetPendingWorkflowTask() == nil
-	}, patience, 5*time.Millisecond, "the workflow task did not end")
-}
-
 // history returns the events of one run.
 func (r *rig) history() []*historypb.HistoryEvent {
 	var events []*historypb.HistoryEvent
