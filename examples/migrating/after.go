@@ -2,7 +2,6 @@ package migrating
 
 import (
 	"context"
-	"errors"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/client"
@@ -10,26 +9,25 @@ import (
 
 // ChatAfter is where the migration ends.
 func (b *Backend) ChatAfter(ctx context.Context, customer, requestID, prompt string) (string, error) {
-	reservation, err := b.Earmark.Reserve(ctx, requestID, earmark.ReservationRequest{
+	request := earmark.ReservationRequest{
 		Scopes:     []string{customer},
 		Amounts:    earmark.Amounts{"tokens": worstCaseTokens}, // nobody else gets these
-		TTLSeconds: 120,
+		TTLSeconds: 120,                                        // Do extends it while the model works
+		OnExpiry:   earmark.OnExpiryCommit,                     // the provider bills a lost call, so charge it
+	}
+	var reply string
+	_, err := b.Earmark.Do(ctx, requestID, request, func(ctx context.Context, _ *earmark.Reservation) (earmark.Amounts, error) {
+		answer, usedTokens, err := b.Model(ctx, prompt)
+		if err != nil {
+			return nil, err // the model may have run, so Do does not release
+		}
+		reply = answer
+		used := earmark.Amounts{"tokens": usedTokens}
+		// Keep the old counter going until there is no way back.
+		return used, b.recordUsage(context.WithoutCancel(ctx), customer, requestID, usedTokens, true)
 	})
 	if client.IsDenied(err) {
 		return "", ErrOverLimit
 	}
-	if err != nil {
-		return "", err // no decision is not a yes
-	}
-	reply, usedTokens, err := b.Model(ctx, prompt)
-	settle := context.WithoutCancel(ctx) // the tokens are spent, whoever has hung up
-	if err != nil {
-		_, releaseErr := b.Earmark.Release(settle, reservation.ID, "the model failed")
-		return "", errors.Join(err, releaseErr)
-	}
-	_, err = b.Earmark.Commit(settle, reservation.ID, earmark.Amounts{"tokens": usedTokens})
-	if err != nil {
-		return "", err
-	}
-	return reply, b.recordUsage(settle, customer, requestID, usedTokens, true) // until there is no way back
+	return reply, err
 }

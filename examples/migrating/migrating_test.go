@@ -170,6 +170,21 @@ func (b *bundle) switchOver() {
 	b.Model = func(context.Context, string) (string, int64, error) { return "", 0, errors.New("no model") }
 	_, err := b.ChatAfter(ctx, "acme", "fails", "hi")
 	require.ErrorContains(b.t, err, "no model")
+	// The model may have run: nothing is given back until somebody knows.
+	require.ErrorIs(b.t, err, client.ErrUsageUnknown)
+	var unsettled *client.UnsettledError
+	require.ErrorAs(b.t, err, &unsettled)
+	held, err := b.Earmark.Reservation(ctx, unsettled.ReservationID)
+	require.NoError(b.t, err)
+	require.Equal(b.t, earmark.StateHeld, held.State)
+	require.Equal(b.t, earmark.OnExpiryCommit, held.OnExpiry)
+	_, err = b.Earmark.Commit(ctx, held.ID, earmark.Amounts{"tokens": 0})
+	require.NoError(b.t, err)
+	b.Model = func(context.Context, string) (string, int64, error) {
+		return "", 0, client.NothingSent(errors.New("an empty prompt"))
+	}
+	_, err = b.ChatAfter(ctx, "acme", "not-sent", "")
+	require.ErrorContains(b.t, err, "an empty prompt")
 	b.Model = model
 	require.Equal(b.t, before, b.balance("umbrella").Committed)
 	_, err = b.ChatAfter(ctx, "overspent", "denied", "hi")
@@ -223,7 +238,7 @@ func TestDocumentShowsThisCode(t *testing.T) {
 		}
 		require.True(t, found, "docs/migrating.md has code that is in no file:\n%s", block[2])
 	}
-	for _, source := range []string{"schema.sql", "before.go", "shadow.go", "import.go", "after.go", "before.ts", "earmark.ts", "shadow.ts", "after.ts"} {
+	for _, source := range []string{"schema.sql", "before.go", "shadow.go", "import.go", "after.go", "before.ts", "earmark.ts", "guard.ts", "shadow.ts", "after.ts"} {
 		require.True(t, shown[source], "%s is not in docs/migrating.md", source)
 	}
 }

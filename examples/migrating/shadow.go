@@ -9,7 +9,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// ChatShadow obeys the counter, asks Earmark as well, and tells it what was used.
+// ChatShadow obeys the counter, compares Earmark's decision, and records the usage for it.
 func (b *Backend) ChatShadow(ctx context.Context, customer, requestID, prompt string) (string, error) {
 	allowed, err := b.checkUsageAllowed(ctx, customer, worstCaseTokens)
 	if err != nil {
@@ -26,8 +26,8 @@ func (b *Backend) ChatShadow(ctx context.Context, customer, requestID, prompt st
 	return reply, b.recordUsage(ctx, customer, requestID, usedTokens, false)
 }
 
-// compare logs where Earmark would have answered otherwise. It reserves nothing,
-// and its failure is nobody's failure.
+// compare logs a decision that differs. It reserves nothing, and if it fails, the
+// request goes on.
 func (b *Backend) compare(ctx context.Context, customer string, allowed bool) {
 	ctx, cancel := context.WithTimeout(ctx, 250*time.Millisecond)
 	defer cancel()
@@ -60,8 +60,8 @@ func (b *Backend) recordUsage(ctx context.Context, customer, requestID string, t
 	})
 }
 
-// SendCharges tells Earmark what it does not know yet. Run it every second, in as
-// many processes as you like: a key counts once.
+// SendCharges sends the rows that Earmark does not have yet. Run it every second, in
+// as many processes as you like: a key counts once.
 func (b *Backend) SendCharges(ctx context.Context) error {
 	rows, err := b.DB.Query(ctx, `SELECT request_id, customer, tokens FROM usage_charges WHERE NOT charged LIMIT 1000`)
 	if err != nil {
