@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	pathpkg "path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -123,20 +124,11 @@ var covered = map[string]struct {
 func TestEveryExampleIsCovered(t *testing.T) {
 	t.Parallel()
 	seen := map[string]int{}
-	root, err := stack.ModuleRoot()
-	require.NoError(t, err)
-	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
-	require.NoError(t, err)
-	require.NotEmpty(t, pages)
-	documents := []string{"README.md"}
-	for _, page := range pages {
-		switch name := filepath.Base(page); name {
-		case "migrating.md", "ai.md": // examples/migrating; usage and pricing
-		default:
-			documents = append(documents, "docs/"+name)
+	for _, document := range append(glob(t, "docs/*.md"), "README.md") {
+		switch document {
+		case "docs/migrating.md", "docs/ai.md": // examples/migrating; usage and pricing
+			continue
 		}
-	}
-	for _, document := range documents {
 		for _, b := range blocksOf(t, document) {
 			key := document + "/" + b.section + "/" + b.language
 			require.Contains(t, covered, key, "an example that no test runs:\n%s", b.text)
@@ -145,6 +137,66 @@ func TestEveryExampleIsCovered(t *testing.T) {
 	}
 	for key, entry := range covered {
 		require.Equal(t, entry.blocks, seen[key], "blocks of %s; %s has to run a new one", key, entry.by)
+	}
+}
+
+// glob lists files of the repository, by their paths in it.
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	root, err := stack.ModuleRoot()
+	require.NoError(t, err)
+	paths, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(pattern)))
+	require.NoError(t, err)
+	require.NotEmpty(t, paths, pattern)
+	for i, path := range paths {
+		relative, err := filepath.Rel(root, path)
+		require.NoError(t, err)
+		paths[i] = filepath.ToSlash(relative)
+	}
+	return paths
+}
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]*)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	notSlug = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+)
+
+// Links inside of the repository lead to a file or a folder, and to a heading of the file.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	root, err := stack.ModuleRoot()
+	require.NoError(t, err)
+	read := func(path string) string {
+		text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(path)))
+		require.NoError(t, err)
+		return string(text)
+	}
+	anchors := func(text string) []string {
+		var found []string
+		for _, match := range heading.FindAllStringSubmatch(text, -1) {
+			slug := notSlug.ReplaceAllString(strings.ToLower(match[1]), "")
+			found = append(found, strings.ReplaceAll(slug, " ", "-"))
+		}
+		return found
+	}
+	for _, document := range slices.Concat(glob(t, "*.md"), glob(t, "docs/*.md"), glob(t, "docs/decisions/*.md")) {
+		text := read(document)
+		for _, match := range link.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(match[1], "://") || strings.HasPrefix(match[1], "mailto:") {
+				continue
+			}
+			target, anchor, _ := strings.Cut(match[1], "#")
+			path := document
+			if target != "" {
+				path = pathpkg.Join(pathpkg.Dir(document), target)
+			}
+			_, err := os.Stat(filepath.Join(root, filepath.FromSlash(path)))
+			require.NoError(t, err, "%s: %s", document, match[1])
+			if anchor != "" {
+				require.Contains(t, anchors(read(path)), anchor, "%s: %s", document, match[1])
+			}
+		}
 	}
 }
 
