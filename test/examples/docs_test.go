@@ -94,6 +94,7 @@ var covered = map[string]struct {
 	"docs/client.md//sh":                               {1, "gets the module"},
 	"docs/client.md//go":                               {1, "TestGoSnippets"},
 	"docs/client.md/A guard in three lines/go":         {2, "TestGoSnippets"},
+	"docs/client.md/Scopes of user ids/go":             {1, "TestGoSnippets"},
 	"docs/client.md/Streams/go":                        {1, "TestGoSnippets"},
 	"docs/client.md/Middleware for net/http/go":        {2, "TestGoSnippets"},
 	"docs/cli.md/Budgets/console":                      {1, "TestShellSessions"},
@@ -328,6 +329,11 @@ func work(prompt string) (earmark.Amounts, error) {
 %s
 return nil, nil }
 var _ = client.ErrNothingSent`, `package main
+func main() {}
+func scopeOf(userID string) (string, error) {
+%s
+return scope, err }
+var _ = scopeOf`, `package main
 func main() {}
 func streamModel(context.Context) iter.Seq2[string, error] { return nil }
 func send(string) {}
