@@ -217,9 +217,14 @@ func (r *Reconciler) restore(ctx context.Context, check earmark.Check, report *R
 	if err != nil || known.Usage == nil || known.CreatedAt == nil || !known.CreatedAt.Equal(check.CreatedAt) { // mutation: same-row
 		return false, err
 	}
-	result, err := r.Ledger.Commit(ctx, earmark.Transition{
-		ID: check.ID, Tenant: check.Tenant, Actor: earmark.ActorWorkflow, Reason: restoredReason,
-	}, known.Usage)
+	transition := earmark.Transition{ID: check.ID, Tenant: check.Tenant, Actor: earmark.ActorWorkflow, Reason: restoredReason}
+	if known.Actor != nil { // mutation: restored-by
+		transition.Actor = *known.Actor
+	}
+	if known.Reason != "" {
+		transition.Reason = known.Reason + " (" + restoredReason + ")"
+	}
+	result, err := r.Ledger.Commit(ctx, transition, known.Usage)
 	if err != nil {
 		return false, err
 	}

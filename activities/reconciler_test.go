@@ -202,6 +202,9 @@ func TestReconcileRestores(t *testing.T) {
 	const completed = enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
 	at := time.Date(2024, 5, 6, 7, 8, 9, 123456000, time.UTC)
 	spent := Snapshot{Outcome: earmark.OutcomeApplied, State: earmark.StateCommitted, Usage: earmark.Amounts{"tokens": 70}, CreatedAt: &at}
+	alice := earmark.OperatorActor("alice")
+	byOperator := spent
+	byOperator.Actor, byOperator.Reason = &alice, "late"
 	otherRow := spent
 	otherRow.CreatedAt = new(at.Add(time.Microsecond))
 	adopted := ReconcileReport{Checked: 1, Orphans: 1, Adopted: 1}
@@ -224,6 +227,7 @@ func TestReconcileRestores(t *testing.T) {
 		"released since":                   {earmark.StateReleased, earmark.OnExpiryRelease, completed, spent, "", ReconcileReport{Checked: 1}, 0},
 		"another row under the id":         {earmark.StateHeld, earmark.OnExpiryRelease, completed, otherRow, "", adopted, 0},
 		"nothing was spent":                {earmark.StateHeld, earmark.OnExpiryRelease, completed, Snapshot{State: earmark.StateReleased}, "", adopted, 0},
+		"by an operator":                   {earmark.StateHeld, earmark.OnExpiryRelease, completed, byOperator, earmark.OutcomeApplied, restored, 1},
 		"terminated":                       {earmark.StateHeld, earmark.OnExpiryRelease, terminated, spent, "", adopted, 0},
 		"a policy refuses the overage":     {earmark.StateHeld, earmark.OnExpiryRelease, completed, spent, earmark.OutcomeOverageRejected, adopted, 1},
 	} {
@@ -238,7 +242,11 @@ func TestReconcileRestores(t *testing.T) {
 			require.Equal(t, c.report, report)
 			require.Len(t, w.commits, c.commits)
 			if c.report.Restored > 0 {
-				require.Equal(t, []string{"acme/a 70 tokens by the workflow: restored from the workflow's result"}, w.commits)
+				says := "acme/a 70 tokens by the workflow: restored from the workflow's result"
+				if c.ending.Actor != nil { // R4: who, and why
+					says = "acme/a 70 tokens by the operator:alice: late (restored from the workflow's result)"
+				}
+				require.Equal(t, []string{says}, w.commits)
 				require.Equal(t, []string{"acme/a orphan=false refreshed=true"}, w.marks)
 				require.Empty(t, w.adopted)
 			}

@@ -45,9 +45,15 @@ type Snapshot struct {
 	Decision  *earmark.Decision `json:"decision,omitempty"`
 	Subject   string            `json:"subject,omitempty"`
 	Scope     string            `json:"scope,omitempty"`
+	// OnExpiry is what happens when the lease ends: a refused commit changes it.
+	OnExpiry earmark.OnExpiry `json:"on_expiry,omitempty"`
 	// Usage is what is charged, unless it is an estimate. A workflow that has closed
 	// with it knows what a Postgres that was restored from a backup does not.
 	Usage earmark.Amounts `json:"usage,omitempty"`
+	// Actor and Reason say who committed that usage and why; a workflow's result alone
+	// has them, where it was not the caller or a reason was given.
+	Actor  *earmark.Actor `json:"actor,omitempty"`
+	Reason string         `json:"reason,omitempty"`
 }
 
 // CommitInput is the input of Commit.
@@ -140,7 +146,7 @@ func (r *Reservations) Charge(ctx context.Context, charge earmark.Charge) (Snaps
 func snapshotOf(result earmark.Result) Snapshot {
 	snapshot := Snapshot{Outcome: result.Outcome, RemainingMS: result.RemainingMS, Decision: result.Decision, Subject: result.Subject, Scope: result.Scope}
 	if reservation := result.Reservation; reservation != nil {
-		snapshot.State = reservation.State
+		snapshot.State, snapshot.OnExpiry = reservation.State, reservation.OnExpiry
 		if !reservation.Estimated {
 			snapshot.Usage = reservation.Usage
 		}

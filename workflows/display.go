@@ -28,7 +28,7 @@ func (r *reservation) show(ctx workflow.Context) {
 // timer's summary.
 func (r *reservation) showLease(ctx workflow.Context, remaining time.Duration) string {
 	r.expiresAt = workflow.Now(ctx).Add(remaining).UTC()
-	return "lease until " + card.Stamp(r.expiresAt) + ", then " + string(r.Admission.Request.OnExpiry)
+	return "lease until " + card.Stamp(r.expiresAt) // the policy may change before
 }
 
 // showFailure shows that the ledger does not answer a call; with an empty call, that it

@@ -250,7 +250,7 @@ func TestGuardians(t *testing.T) {
 	lists(map[string]bool{})
 	r.ends(earmark.OutcomeApplied, earmark.StateCommitted)
 	status(enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
-	ends(activities.Snapshot{Outcome: earmark.OutcomeApplied, State: earmark.StateCommitted, Usage: used(70).Usage, CreatedAt: created})
+	ends(activities.Snapshot{Outcome: earmark.OutcomeApplied, State: earmark.StateCommitted, OnExpiry: earmark.OnExpiryRelease, Usage: used(70).Usage, CreatedAt: created})
 	r.ledger.lose()
 	r.startAndAsk() // the id of a closed workflow may be used again
 	require.NoError(t, r.client.TerminateWorkflow(r.ctx, r.admission.WorkflowID, "", "test"))

@@ -67,6 +67,7 @@ type reservation struct {
 	admitted  bool                // a row exists, or existed before Postgres lost it
 	createdAt time.Time           // of the reservation, by Postgres' clock
 	decided   bool                // the admission has its decision
+	committed earmark.Transition  // who committed, and why; zero until then
 	lease     workflow.Future     // fires when the lease may have run out
 }
 
@@ -136,6 +137,10 @@ func (r *reservation) result() WorkflowResult {
 	result := WorkflowResult{Snapshot: r.snapshot, RequestHash: r.Admission.RequestHash}
 	if result.Usage != nil && !r.createdAt.IsZero() {
 		result.CreatedAt = &r.createdAt
+		result.Reason = r.committed.Reason
+		if r.committed.Actor.Operator() != "" {
+			result.Actor = &r.committed.Actor
+		}
 	}
 	return result
 }

@@ -348,6 +348,35 @@ func TestCommitOfALostReservation(t *testing.T) {
 	require.Equal(t, b.input.Admission.Request.Scopes, charge.Request.Scopes)
 }
 
+// R4: the journal says who charged a lost row and why, as it does for any other; and
+// the workflow's result says it, for a restore.
+func TestCommitOfALostReservationNamesItsActor(t *testing.T) {
+	const lost = "the reservation was lost by Postgres"
+	for name, c := range map[string]struct {
+		message workflows.CommitMessage
+		actor   earmark.Actor
+		reason  string
+	}{
+		"the caller":  {used(70), earmark.ActorWorkflow, lost},
+		"an operator": {workflows.CommitMessage{Usage: used(70).Usage, Operator: "alice", Reason: "the bill says so"}, earmark.OperatorActor("alice"), "the bill says so (" + lost + ")"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setup(t)
+			b.at(10*time.Second, func() {
+				b.ledger.lose()
+				b.signal(workflows.MessageCommit, c.message)
+			})
+			result, err := b.run()
+			require.NoError(t, err)
+			require.Len(t, b.ledger.charges, 1)
+			require.Equal(t, c.actor, b.ledger.charges[0].Actor)
+			require.Equal(t, c.reason, b.ledger.charges[0].Reason)
+			require.Equal(t, c.message.Reason, result.Reason)
+			require.Equal(t, c.message.Operator != "", result.Actor != nil)
+		})
+	}
+}
+
 // The result says what was charged and for which row, so that it can be charged
 // again should Postgres lose it. What was not charged for sure it leaves out.
 func TestEndingTellsTheUsage(t *testing.T) {
@@ -489,6 +518,7 @@ func TestOverageRejected(t *testing.T) {
 	})
 	b.ends(earmark.OutcomeApplied, earmark.StateCommitted)
 	refused.is(t, earmark.OutcomeOverageRejected, earmark.StateHeld)
+	require.Equal(t, earmark.OnExpiryReview, refused.standing.OnExpiry, "the refusal has changed the policy")
 	b.holds(0, 150)
 }
 

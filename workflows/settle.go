@@ -80,8 +80,11 @@ func (r *reservation) refuse(ctx workflow.Context) bool {
 func (r *reservation) commit(ctx workflow.Context, settlement earmark.Transition, usage earmark.Amounts) activities.Snapshot {
 	answer := r.call(ctx, "commit", ledger.Commit, activities.CommitInput{Transition: settlement, Usage: usage})
 	if answer.Outcome == earmark.OutcomeUnknown && (r.admitted || r.admission.Outcome == earmark.OutcomeTooLate) { // mutation: lost-row
-		answer = r.call(ctx, "charge", ledger.Charge, r.lostCharge(usage))
+		answer = r.call(ctx, "charge", ledger.Charge, r.lostCharge(settlement, usage))
 		r.admitted = true
+	}
+	if answer.Outcome == earmark.OutcomeApplied {
+		r.committed = settlement
 	}
 	return r.apply(ctx, answer)
 }
@@ -152,11 +155,19 @@ func (r *reservation) settlement(reason string) earmark.Transition {
 	return earmark.Transition{ID: r.Admission.ID, Tenant: r.Admission.Tenant, Actor: earmark.ActorWorkflow, Reason: reason}
 }
 
-func (r *reservation) lostCharge(usage earmark.Amounts) earmark.Charge {
+// lostReason goes into the journal with the reason of who commits.
+const lostReason = "the reservation was lost by Postgres"
+
+// lostCharge is a commit without its row: by the same actor, for the same reason (R4).
+func (r *reservation) lostCharge(by earmark.Transition, usage earmark.Amounts) earmark.Charge {
+	reason := lostReason
+	if by.Reason != "" {
+		reason = by.Reason + " (" + lostReason + ")"
+	}
 	return earmark.Charge{
 		ID: r.Admission.ID, Tenant: r.Admission.Tenant, RequestHash: r.Admission.RequestHash,
 		Request: earmark.UsageRequest{Scopes: r.Admission.Request.Scopes, Amounts: usage, Metadata: r.Admission.Request.Metadata},
-		Actor:   earmark.ActorWorkflow, Reason: "the reservation was lost by Postgres", At: r.createdAt,
+		Actor:   by.Actor, Reason: reason, At: r.createdAt, // mutation: lost-row-by
 	}
 }
 

@@ -104,6 +104,8 @@ var mechanisms = []mechanism{
 
 	// Unknown is not success, and workflows outlive releases.
 	{"a no is reported when it is durable", "durable-no", []string{"return true"}, "internal/lifecycle TestCoordinatorWaitsForADurableNo"},
+	{"a lost row is charged by who commits it", "lost-row-by", []string{"Actor: earmark.ActorWorkflow, Reason: reason, At: r.createdAt,"}, workflow + "TestCommitOfALostReservationNamesItsActor"},
+	{"a restored row is charged by who committed it", "restored-by", []string{"if false {"}, "activities TestReconcileRestores"},
 	{"an input that breaks a rule ends the workflow", "refuse-invalid-input", []string{"case false:"}, workflow + "TestReservationRefusesAnInvalidInput"},
 	{"a missing row is no 404 while Temporal is away", "unknown-is-unavailable", []string{"case false:"}, "internal/lifecycle TestCoordinatorRowUnknownWhileTemporalIsAway"},
 	{"a refusal is the answer to its own attempt alone", "refusal-to-its-attempt", []string{"if false {"}, "internal/handoff TestSettlementRefusalReachesItsAttemptAlone"},

@@ -4,6 +4,7 @@
 package card
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -59,11 +60,15 @@ type Card struct {
 	Pending int
 }
 
+// onExpiry is the ledger's policy, which a refused commit has changed, or else the
+// request's.
+func (c Card) onExpiry() earmark.OnExpiry { return cmp.Or(c.Snapshot.OnExpiry, c.Request.OnExpiry) }
+
 // Markdown says what to do and then where the reservation stands, as of now.
 func (c Card) Markdown(now time.Time) string {
 	var table table
 	if c.Snapshot.State == earmark.StateHeld && !c.ExpiresAt.IsZero() {
-		table.row("expires", fmt.Sprintf("%s (%s, as of %s), then %s", Stamp(c.ExpiresAt), untilText(c.ExpiresAt.Sub(now)), now.Format(time.TimeOnly), c.Request.OnExpiry))
+		table.row("expires", fmt.Sprintf("%s (%s, as of %s), then %s", Stamp(c.ExpiresAt), untilText(c.ExpiresAt.Sub(now)), now.Format(time.TimeOnly), c.onExpiry()))
 	}
 	table.row("state", c.stateText())
 	if state := c.Snapshot.State; state == earmark.StateHeld || state == earmark.StateReview {

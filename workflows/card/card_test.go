@@ -33,6 +33,9 @@ func TestCardSaysWhereItStandsAndWhatToDo(t *testing.T) {
 		"| set aside | 1 request + 1,200 tokens on `acme/ml/u1`, `models/large` |\n", c.Markdown(now))
 	require.Contains(t, c.Markdown(now.Add(time.Hour)), "(55m ago, as of 13:00:00)")
 
+	c.Snapshot.OnExpiry = earmark.OnExpiryReview // the ledger's word, after a refused commit
+	require.Contains(t, c.Markdown(now), "as of 12:00:00), then review |")
+
 	c.Failing, c.Failure = "commit", errors.New("no route | to <b>host</b>\n`x` [y](http://z)").Error()
 	text := c.Markdown(now)
 	require.True(t, strings.HasPrefix(text, "### The ledger does not answer: commit\n"), text)
