@@ -80,6 +80,8 @@ type Coordinator interface {
 	Adopt(ctx context.Context, check earmark.Check) error
 	// Ready is nil when Temporal answers and is set up for this program.
 	Ready(ctx context.Context) error
+	// WorkersReady is nil when a worker, here or elsewhere, takes the tasks of workflows.
+	WorkersReady(ctx context.Context) error
 }
 
 // Options are what New needs. Ledger and Coordinator are required.
@@ -151,6 +153,7 @@ type server struct {
 	lookout          lookout
 	overviews        shared[earmark.Overview]
 	queues           queues
+	readiness        shared[map[string]check]
 	// What /healthz shows of the program.
 	version, commitID string
 }
@@ -184,6 +187,7 @@ func New(options Options) http.Handler {
 		commitID:         options.Commit,
 		overviews:        shared[earmark.Overview]{kept: overviewKept, timeout: handlerTimeout},
 		queues:           newQueues(),
+		readiness:        shared[map[string]check]{kept: readinessKept, timeout: 2 * readyTimeout},
 	}
 
 	router := gin.New()

@@ -34,6 +34,7 @@ type fake struct {
 
 	postgresReady func(context.Context) error
 	temporalReady func(context.Context) error
+	workersReady  func(context.Context) error
 	panics        any
 	gates         map[string]chan struct{} // a call of this name waits until its gate is closed
 }
@@ -217,6 +218,13 @@ func (g fakeCoordinator) Guarded(_ context.Context, workflowID string) (bool, er
 func (g fakeCoordinator) Adopt(_ context.Context, check earmark.Check) error {
 	g.record("Start", check)
 	return g.coordinatorErr
+}
+
+func (g fakeCoordinator) WorkersReady(ctx context.Context) error {
+	if g.workersReady == nil {
+		return nil
+	}
+	return g.workersReady(ctx)
 }
 
 func (g fakeCoordinator) Ready(ctx context.Context) error {

@@ -14,13 +14,18 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// readyTimeout bounds each check of /readyz.
-const readyTimeout = 2 * time.Second
+const (
+	// readyTimeout bounds each check of /readyz.
+	readyTimeout = 2 * time.Second
+	// readinessKept is how long the checks are answered again: many may ask.
+	readinessKept = 500 * time.Millisecond
+)
 
 // Words of the checks.
 const (
-	checkUp   = "up"
-	checkDown = "down"
+	checkUp      = "up"
+	checkDown    = "down"
+	checkUnknown = "unknown" // cannot be looked at, because another one is down
 )
 
 // check is what /readyz says of one service.
@@ -59,14 +64,27 @@ func (s *server) ready(c *gin.Context) error {
 	if s.isStopping() {
 		return s.notReady(c, map[string]check{"process": {Status: checkDown, Detail: "about to stop; send calls to another one"}})
 	}
-	checks := runChecks(c.Request.Context(), map[string]func(context.Context) error{
-		"postgres": s.ledger.Ready,
-		"temporal": s.coordinator.Ready,
-	})
+	checks, err := s.readiness.get(c.Request.Context(), s.look)
+	if err != nil {
+		return err
+	}
 	if len(awayWords(checks)) == 0 {
 		return answer(c, http.StatusOK, readiness{Status: "ready", Checks: checks})
 	}
 	return s.notReady(c, checks)
+}
+
+// look asks everybody at once. Who polls is not known while Temporal is not ready.
+func (s *server) look(ctx context.Context) (map[string]check, error) {
+	checks := runChecks(ctx, map[string]func(context.Context) error{
+		"postgres": s.ledger.Ready,
+		"temporal": s.coordinator.Ready,
+		"worker":   s.coordinator.WorkersReady,
+	})
+	if checks["temporal"].Status != checkUp {
+		checks["worker"] = check{Status: checkUnknown, Detail: "not known until Temporal is ready"}
+	}
+	return checks, nil
 }
 
 // notReady answers 503 without a line in the log: it is asked every second or so.
@@ -117,7 +135,7 @@ func checkOf(err error) check {
 func awayWords(checks map[string]check) []string {
 	var away []string
 	for name, c := range checks {
-		if c.Status != checkUp {
+		if c.Status == checkDown {
 			away = append(away, name+": "+c.Detail)
 		}
 	}

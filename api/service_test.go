@@ -7,7 +7,9 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -28,16 +30,21 @@ func TestReady(t *testing.T) {
 	t.Parallel()
 	away := func(context.Context) error { return errors.New("connection refused") }
 	x := setup(t, &fake{}).do("GET", "/readyz", "").status(http.StatusOK)
-	require.JSONEq(t, `{"status":"ready","checks":{"postgres":{"status":"up","detail":""},"temporal":{"status":"up","detail":""}}}`, string(x.body))
+	require.JSONEq(t, `{"status":"ready","checks":{"postgres":{"status":"up","detail":""},"temporal":{"status":"up","detail":""},"worker":{"status":"up","detail":""}}}`, string(x.body))
 
 	x = setup(t, &fake{postgresReady: away}).do("GET", "/readyz", "")
 	p := x.problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
 	require.Equal(t, "postgres: connection refused", p.Detail)
 	require.Equal(t, "1", x.resp.Header.Get("Retry-After"))
-	require.Equal(t, map[string]check{"postgres": {"down", "connection refused"}, "temporal": {"up", ""}}, p.Checks)
+	require.Equal(t, map[string]check{"postgres": {"down", "connection refused"}, "temporal": {"up", ""}, "worker": {"up", ""}}, p.Checks)
 
-	p = setup(t, &fake{postgresReady: away, temporalReady: away}).do("GET", "/readyz", "").problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
+	p = setup(t, &fake{postgresReady: away, temporalReady: away, workersReady: away}).do("GET", "/readyz", "").problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
 	require.Equal(t, "postgres: connection refused; temporal: connection refused", p.Detail)
+	require.Equal(t, check{"unknown", "not known until Temporal is ready"}, p.Checks["worker"])
+
+	nobody := func(context.Context) error { return errors.New("no worker polls") }
+	p = setup(t, &fake{workersReady: nobody}).do("GET", "/readyz", "").problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
+	require.Equal(t, "worker: no worker polls", p.Detail)
 }
 
 // A check that hangs, even one that does not heed its context, is down in time.
@@ -201,4 +208,20 @@ func TestReadySaysThatTheProcessStops(t *testing.T) {
 	x = b.do("GET", "/v1/reservations/"+testReservationID, "").status(http.StatusOK)
 	require.Equal(t, "close", x.resp.Header.Get("Connection"))
 	b.do("GET", "/healthz", "").status(http.StatusOK)
+}
+
+// However many ask, Postgres and Temporal are asked once.
+func TestReadyIsAskedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		slow := func(context.Context) error {
+			asked.Add(1)
+			time.Sleep(readyTimeout / 2)
+			return nil
+		}
+		flood := setup(t, &fake{postgresReady: slow}).flood(100, "GET", "/readyz", "")
+		flood.done.Wait()
+		require.Equal(t, map[int]int{http.StatusOK: 100}, flood.answers)
+		require.EqualValues(t, 1, asked.Load())
+	})
 }

@@ -13,7 +13,7 @@ const restFactor = 9;
 const oldAfterMS = 15_000;
 const lookMS = 1_000; // how often the page looks how old it has become
 
-const services = [["process", "This server"], ["postgres", "Postgres"], ["temporal", "Temporal"]];
+const services = [["process", "This server"], ["postgres", "Postgres"], ["temporal", "Temporal"], ["worker", "Worker"]];
 
 const health = {
   down: "", // what is, and why
@@ -24,7 +24,7 @@ const health = {
       item.dataset.status = checks[name].status;
       setText(item, `${title} ${checks[name].status}`);
     });
-    health.down = asked.filter(([name]) => checks[name].status !== "up").map(([name, title]) => `${title} is down: ${checks[name].detail}.`).join(" ");
+    health.down = asked.filter(([name]) => checks[name].status === "down").map(([name, title]) => `${title} is down: ${checks[name].detail}.`).join(" ");
   },
   lost() {
     sync(find("#health"), ["Health unknown"], (text) => text, (text) => make("li", { "data-status": "unknown", text }), () => {});

@@ -309,7 +309,13 @@ func (c *Coordinator) input(admission earmark.Admission) workflows.ReservationIn
 
 // unknown is the error of an admission whose decision did not arrive.
 func (c *Coordinator) unknown(ctx context.Context, admission earmark.Admission, err error) error {
-	unknown := earmark.Errorf(earmark.CodeAdmissionUnknown, "no decision arrived in time; the same Idempotency-Key is safe to try again, and what was reserved meanwhile expires by itself")
+	cause := "no decision arrived in time"
+	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), workersTimeout)
+	defer cancel()
+	if missing, lookErr := c.missingWorker(looking); lookErr == nil && missing != "" {
+		cause += ": " + missing
+	}
+	unknown := earmark.Errorf(earmark.CodeAdmissionUnknown, "%s; the same Idempotency-Key is safe to try again, and what was reserved meanwhile expires by itself", cause)
 	unknown.ReservationID = admission.ID
 	unknown.RetryAfter = retryPause
 	c.Logger.WarnContext(ctx, "An admission is not known yet.", "reservation_id", admission.ID, "tenant", admission.Tenant, "error", err)

@@ -51,6 +51,7 @@ type Coordinator struct {
 	startsWork atomic.Bool
 	updates    sync.WaitGroup // updates that continue in Temporal, some of them answered already
 	updating   atomic.Int64   // how many they are
+	polls      polls          // of the task queue, by any worker
 }
 
 // Wait returns once every settlement that was answered early has ended in Temporal as

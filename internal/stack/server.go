@@ -4,6 +4,7 @@ package stack
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"strings"
 	"time"
@@ -78,7 +79,8 @@ func (s *Server) awaitListening() error {
 	return nil
 }
 
-// Ready waits until /readyz is content and the worker, if there is one, works.
+// Ready waits until /readyz is content and the worker, if there is one, works. A server without a
+// worker is ready without one elsewhere, too: a test starts it later.
 func (s *Server) Ready() *Server {
 	s.t.Helper()
 	Eventually(s.t, readyLimit, "/readyz", s.IsReady)
@@ -88,7 +90,7 @@ func (s *Server) Ready() *Server {
 	return s
 }
 
-// IsReady reports whether /readyz is content.
+// IsReady reports whether /readyz is content, but for the worker of a server that has none.
 func (s *Server) IsReady() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
@@ -98,6 +100,13 @@ func (s *Server) IsReady() bool {
 	if err != nil {
 		return false
 	}
-	_ = response.Body.Close()
-	return response.StatusCode == http.StatusOK
+	defer func() { _ = response.Body.Close() }()
+	if !s.withoutWorker || response.StatusCode == http.StatusOK {
+		return response.StatusCode == http.StatusOK
+	}
+	var answer struct {
+		Checks map[string]struct{ Status string }
+	}
+	return json.NewDecoder(response.Body).Decode(&answer) == nil &&
+		answer.Checks["postgres"].Status == "up" && answer.Checks["temporal"].Status == "up"
 }

@@ -118,7 +118,7 @@ func (d *deployment) audit(ctx context.Context) (time.Duration, error) {
 // serve starts `earmark serve`, and with separate a worker in a process of its own,
 // and waits until a reservation goes through.
 func (d *deployment) serve(ctx context.Context, separate bool) error {
-	args := append([]string{"serve", "--addr", "127.0.0.1:0", "--log-format", "json"}, d.temporalFlags()...)
+	args := append([]string{"serve", "--addr", "127.0.0.1:0", "--drain-delay", "0s", "--log-format", "json"}, d.temporalFlags()...)
 	if d.services.options.Quick { // also on a machine that is busy with other tests
 		args = append(args, "--admission-deadline", "10s")
 	}

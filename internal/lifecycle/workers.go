@@ -1,0 +1,93 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	taskqueuepb "go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/workflowservice/v1"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/workflows"
+)
+
+// Limits of the look whether a worker polls. Temporal lists a worker for five minutes after its last
+// poll, and notes the start of a poll alone.
+const (
+	// maxPollAge is how long the newest poll may have begun ago: a poll waits in Temporal for a minute,
+	// and the worker then polls again.
+	maxPollAge = 90 * time.Second
+	// maxTaskAge is how long a task may wait while no new poll begins. A worker that lives either
+	// waits in a poll, and would have the task, or begins one.
+	maxTaskAge = 3 * time.Second
+	// workersTimeout bounds the look after an admission that nobody decided: its caller waits.
+	workersTimeout = 200 * time.Millisecond
+)
+
+// WorkersReady is nil when a worker polls the task queue for workflow tasks, in this process or in
+// another one. An error has CodeUnavailable, and says what to start.
+func (c *Coordinator) WorkersReady(ctx context.Context) error {
+	missing, err := c.missingWorker(ctx)
+	switch {
+	case err != nil:
+		return earmark.Errorf(earmark.CodeUnavailable, "Temporal does not list the workers: %w", err)
+	case missing != "":
+		return earmark.Errorf(earmark.CodeUnavailable, "%s", missing)
+	}
+	return nil
+}
+
+// missingWorker says that no worker polls, and what to start; it is empty where one polls.
+func (c *Coordinator) missingWorker(ctx context.Context) (string, error) {
+	queue, err := c.Client.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{
+		Namespace: c.Namespace, TaskQueue: &taskqueuepb.TaskQueue{Name: workflows.TaskQueue},
+		TaskQueueType: enumspb.TASK_QUEUE_TYPE_WORKFLOW, ReportStats: true,
+	})
+	if err != nil {
+		return "", err
+	}
+	waiting := queue.GetStats().GetApproximateBacklogAge().AsDuration()
+	if c.Handoff != nil { // the first task of an admission here comes with the start of its workflow
+		waiting = 0
+	}
+	since, polled := c.polls.look(time.Now(), queue.GetPollers(), waiting)
+	if polled {
+		return "", nil
+	}
+	return fmt.Sprintf("no worker polls the task queue %s in the namespace %s%s; start `earmark worker`, or `earmark serve` without --without-worker",
+		workflows.TaskQueue, c.Namespace, since), nil
+}
+
+// polls remembers the newest poll of the task queue that Temporal listed.
+type polls struct {
+	mu     sync.Mutex
+	newest time.Time // by Temporal's clock, which is compared with itself alone
+	since  time.Time // when this process first saw it
+}
+
+// look reports whether a worker polls, and since when not, as the end of a sentence. waiting is how
+// long a task has waited.
+func (p *polls) look(now time.Time, pollers []*taskqueuepb.PollerInfo, waiting time.Duration) (since string, polled bool) {
+	if len(pollers) == 0 {
+		return "", false
+	}
+	var newest time.Time
+	for _, poller := range pollers {
+		if at := poller.GetLastAccessTime().AsTime(); at.After(newest) {
+			newest = at
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !newest.Equal(p.newest) {
+		p.newest, p.since = newest, now
+	}
+	age := now.Sub(p.since)
+	if age > maxPollAge || waiting > maxTaskAge && age > maxTaskAge {
+		return fmt.Sprintf(" (the last poll began %s ago or earlier)", age.Truncate(time.Second)), false
+	}
+	return "", true
+}
