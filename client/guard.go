@@ -156,10 +156,6 @@ func (c *Client) settleBy(ctx context.Context, r *earmark.Reservation, said repo
 	change.attempts, change.limit, change.pastForeign = math.MaxInt, settleAttemptLimit, true
 	settled, err := c.settle(limited, change)
 	if err != nil {
-		var e *earmark.Error
-		if errors.As(err, &e) && e.Reservation != nil { // the refusal may have changed the policy
-			unsettled.OnExpiry = e.Reservation.OnExpiry
-		}
 		unsettled.Err = err
 		var e *earmark.Error
 		if errors.As(err, &e) && e.Reservation != nil {
