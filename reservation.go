@@ -189,9 +189,10 @@ type Reservation struct {
 	// Lost says that Postgres has no such row, after the restore of a backup, and
 	// that its workflow has usage to charge. What is shown is what the workflow knows.
 	Lost bool `json:"lost,omitempty"`
-	// Replayed is set by package client, and by no other: the key was used before,
-	// and this is what was made then. Whoever calls a model now calls it again.
-	Replayed bool `json:"-"`
+	// Replayed says that an earlier call with the same idempotency key made it, and that this
+	// call set aside or charged nothing: whoever calls a model now calls it again. Only the
+	// answer to a call with a key says so.
+	Replayed bool `json:"replayed,omitempty"`
 }
 
 // ReservationBudget is a reservation's share in one budget.

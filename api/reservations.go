@@ -59,27 +59,36 @@ func (s *server) admit(c *gin.Context, admission earmark.Admission) (earmark.Res
 }
 
 func (s *server) answerAdmission(c *gin.Context, admission earmark.Admission, result earmark.Result, keyed bool) error {
+	replayed := false
 	switch {
 	case result.Reservation == nil:
 		return refused(admission.ID, result)
 	case result.Outcome == earmark.OutcomeApplied:
 	case result.Outcome == earmark.OutcomeSame:
-		if err := replayed(result.Reservation); err != nil {
+		if err := replayable(result.Reservation); err != nil {
 			return err
 		}
-		if keyed { // without a key it can only be this very call, tried twice
-			c.Header(idempotencyHitHeader, "true")
-		}
+		replayed = keyed // without a key it can only be this very call, tried twice
 	default:
 		return refused(admission.ID, result)
 	}
-	c.Header("Location", "/v1/reservations/"+admission.ID)
-	return answer(c, http.StatusCreated, s.show(result.Reservation))
+	return s.answerMade(c, result.Reservation, replayed)
 }
 
-// replayed says why a request that was admitted before is not answered with a
+// answerMade answers with what a call made. replayed says that an earlier one with the same key did.
+func (s *server) answerMade(c *gin.Context, reservation *earmark.Reservation, replayed bool) error {
+	c.Header("Location", "/v1/reservations/"+reservation.ID)
+	if replayed {
+		c.Header(idempotencyHitHeader, "true")
+	}
+	shown := s.show(reservation)
+	shown.Replayed = replayed
+	return answer(c, http.StatusCreated, shown)
+}
+
+// replayable says why a request that was admitted before is not answered with a
 // reservation again: what it set aside is set aside no more.
-func replayed(reservation *earmark.Reservation) error {
+func replayable(reservation *earmark.Reservation) error {
 	switch reservation.State {
 	case earmark.StateHeld:
 		return nil
@@ -98,7 +107,7 @@ func refused(id string, result earmark.Result) error {
 		return denied(result.Decision)
 	case earmark.OutcomeReleased:
 		if result.Reservation != nil {
-			return replayed(result.Reservation)
+			return replayable(result.Reservation)
 		}
 		err := earmark.Errorf(earmark.CodeAlreadySettled, "the reservation was released before it was made")
 		err.ReservationID = id

@@ -251,7 +251,10 @@ func TestReserveReplayOfAHold(t *testing.T) {
 			t.Parallel()
 			x := setup(t, f).do("POST", "/v1/reservations", reserveBody, "Idempotency-Key", testKey).status(http.StatusCreated)
 			require.Equal(t, "true", x.resp.Header.Get("Idempotency-Hit"))
-			require.Equal(t, testReservationID, decoded[earmark.Reservation](x).ID)
+			reservation := decoded[earmark.Reservation](x)
+			require.Equal(t, testReservationID, reservation.ID)
+			require.True(t, reservation.Replayed)
+			require.NotContains(t, string(setup(t, f).do("POST", "/v1/reservations", reserveBody).body), "replayed", "without a key it is this very call")
 		})
 	}
 }

@@ -60,14 +60,12 @@ func (s *server) answerCharge(c *gin.Context, result earmark.Result) error {
 		return notBudgeted(result)
 	case result.Outcome == earmark.OutcomeApplied:
 	case result.Outcome == earmark.OutcomeSame && result.Reservation.ExpiresAt == nil:
-		c.Header(idempotencyHitHeader, "true")
 	case result.Outcome == earmark.OutcomeSame: // a lease: the key was a reservation's
 		return notBudgeted(earmark.Result{Outcome: earmark.OutcomeMismatch})
 	default:
 		return notBudgeted(result)
 	}
-	c.Header("Location", "/v1/reservations/"+result.Reservation.ID)
-	return answer(c, http.StatusCreated, s.show(result.Reservation))
+	return s.answerMade(c, result.Reservation, result.Outcome == earmark.OutcomeSame)
 }
 
 // decide answers whether a reservation would be admitted now. It reserves

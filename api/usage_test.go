@@ -18,6 +18,7 @@ func TestChargeUsage(t *testing.T) {
 	require.Equal(t, "/v1/reservations/"+testReservationID, x.resp.Header.Get("Location"))
 	require.Empty(t, x.resp.Header.Get("Idempotency-Hit"))
 	require.Empty(t, decoded[earmark.Reservation](x).UIURL, "no workflow guards it")
+	require.NotContains(t, string(x.body), "replayed")
 
 	request := earmark.UsageRequest{Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": 873}, Metadata: earmark.Metadata{"a": "b"}}
 	charge := f.last().(earmark.Charge)
@@ -30,6 +31,7 @@ func TestChargeUsage(t *testing.T) {
 	f.result.Outcome = earmark.OutcomeSame
 	x = b.do("POST", "/v1/usage", body, "Idempotency-Key", testKey).status(http.StatusCreated)
 	require.Equal(t, "true", x.resp.Header.Get("Idempotency-Hit"))
+	require.True(t, decoded[earmark.Reservation](x).Replayed)
 }
 
 func TestChargeUsageOutcomes(t *testing.T) {

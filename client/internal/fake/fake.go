@@ -223,7 +223,9 @@ func (e *Earmark) replay(w http.ResponseWriter, stands *earmark.Reservation) {
 	switch stands.State {
 	case earmark.StateHeld:
 		w.Header().Set("Idempotency-Hit", "true")
-		write(w, http.StatusCreated, stands)
+		again := *stands
+		again.Replayed = true
+		write(w, http.StatusCreated, &again)
 	case earmark.StateExpired:
 		write(w, http.StatusGone, problem{Code: earmark.CodeReservationExpired, Detail: "the reservation has expired", Reservation: stands})
 	default:
