@@ -217,6 +217,8 @@ func (g cannedCoordinator) Guarded(context.Context, string) (bool, error) {
 
 func (g cannedCoordinator) Adopt(context.Context, earmark.Check) error { return g.ledger.err }
 
+func (cannedCoordinator) WorkersReady(context.Context) error { return nil }
+
 func (g cannedCoordinator) Ready(context.Context) error { return nil }
 
 // serveCanned serves the real API in front of a ledger of canned answers, at an
