@@ -13,7 +13,7 @@ import (
 )
 
 // maxStatusBytes bounds what a browser loads for the status page.
-const maxStatusBytes = 20 << 10
+const maxStatusBytes = 24 << 10
 
 // statusReferences are what the page and its modules load, by path.
 func statusReferences(t *testing.T, page string) []string {

@@ -1,5 +1,5 @@
 // The open reservations by age, and the oldest.
-import { find, link, make, setText, sync } from "./dom.js";
+import { find, make, setText, sync } from "./dom.js";
 import { get } from "./server.js";
 import { amount, amounts, count, scopeWords, shortID, span } from "./words.js";
 
@@ -41,7 +41,7 @@ function updateAge(row, group, most) {
 
 function makeHold(r) {
   const cell = (label, ...children) => make("td", { role: "cell", "data-label": label }, ...children);
-  return make("tr", { role: "row" }, make("th", { role: "rowheader", scope: "row" }, link(r, shortID(r.id)) ?? make("span", { text: shortID(r.id) })),
+  return make("tr", { role: "row" }, make("th", { role: "rowheader", scope: "row" }, make("a", { href: `#${r.id}`, text: shortID(r.id), "aria-label": `Show ${r.id}` })),
     cell("Scope"), cell("Set aside"), cell("Age"), cell("Expiry"));
 }
 

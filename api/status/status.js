@@ -3,6 +3,7 @@ import * as budgets from "./budgets.js";
 import { find, make, setText, sync, tell } from "./dom.js";
 import * as holds from "./holds.js";
 import { Fault, get } from "./server.js";
+import * as reservations from "./reservations.js";
 import * as stuck from "./stuck.js";
 import { clock, span } from "./words.js";
 
@@ -37,12 +38,14 @@ const part = (node, { load, show, lost }) => ({ node, load, show, lost, asOf: nu
 const parts = [
   part(find("#health"), health),
   part(find("#stuck"), stuck),
+  part(find("#reservations"), reservations),
   part(find("#budgets"), budgets),
   part(find("#holds"), holds),
 ];
 
 let paused = false;
 let asking = false;
+let again = false; // asked for while an answer was awaited
 let waitMS = everyMS;
 let timer;
 
@@ -60,6 +63,7 @@ async function refreshPart(one) {
 
 async function refresh() {
   clearTimeout(timer);
+  again = asking;
   if (asking) return;
   asking = true;
   const started = performance.now();
@@ -67,7 +71,8 @@ async function refresh() {
   asking = false;
   waitMS = Math.min(slowestMS, Math.max(everyMS, restFactor * (performance.now() - started)));
   look();
-  schedule();
+  if (again) refresh();
+  else schedule();
 }
 
 function schedule() {
@@ -122,6 +127,8 @@ find("#pause").addEventListener("click", ({ target }) => {
   if (paused) schedule();
   else refresh();
 });
+
+document.addEventListener("wanted", refresh);
 
 document.addEventListener("visibilitychange", () => {
   look();

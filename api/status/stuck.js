@@ -1,18 +1,19 @@
 // The stuck reservations, by reason: since when, what is known of it, and the command that helps.
 import { command, find, link, make, pager, setText, sync, tell } from "./dom.js";
+import { bulk, commands, inOrder } from "./rules.js";
 import { list, urlFlag } from "./server.js";
 import { amount, amounts, count, scopeWords, span } from "./words.js";
 
 const pagesRead = 1; // of 500
 const cardsShown = 10;
 
-// What each reason means. They come in this order: a cause comes before what it causes.
+// What each reason means. In which order they come is in rules.js.
 const reasons = {
   task_failing: ["task failing", "The workflow's task fails, so nothing of it runs. Its code or its worker is at fault."],
   settlement_failing: ["settlement failing", "The workflow cannot settle it, and keeps trying."],
   orphan: ["orphan", "No open workflow guards it. The reconciler adopts it within minutes, where a worker runs."],
-  review: ["in review", "It has expired, and its amounts stay set aside until somebody decides what was used."],
   overdue: ["overdue", "Its lease has run out, and nothing has settled it. The sweeper does, where a worker runs."],
+  review: ["in review", "It has expired, and its amounts stay set aside until somebody decides what was used."],
 };
 const title = (reason) => reasons[reason]?.[0] ?? reason;
 const meaning = (reason) => reasons[reason]?.[1] ?? "";
@@ -25,8 +26,7 @@ let told = null;
 export const load = () => list("v1/reservations?stuck=true", pagesRead);
 
 export function show({ data, more, incomplete = "", searches }) {
-  const order = Object.keys(reasons);
-  latest = data.sort((a, b) => order.indexOf(a.stuck.reason) - order.indexOf(b.stuck.reason) || b.stuck.age_seconds - a.stuck.age_seconds);
+  latest = data.sort(inOrder);
   const total = data.length;
   setText(find("#stuck-count"), (more ? "over " : "") + amount(total));
   setText(find("#stuck-brief"), total ? reasonsWords() : incomplete ? "as far as is known" : "nothing needs you");
@@ -56,8 +56,11 @@ function render() {
   first = Math.max(0, Math.min(first, Math.floor((latest.length - 1) / cardsShown) * cardsShown));
   const shown = latest.slice(first, first + cardsShown);
   const groups = [...new Set(shown.map((r) => r.stuck.reason))];
-  sync(find(".groups", section), groups, (reason) => reason, makeGroup, (node, reason) =>
-    sync(find("ul", node), shown.filter((r) => r.stuck.reason === reason), (r) => r.id, makeCard, updateCard));
+  sync(find(".groups", section), groups, (reason) => reason, makeGroup, (node, reason) => {
+    const all = latest.filter((r) => r.stuck.reason === reason);
+    sync(find(".bulk", node), bulk(reason, all, urlFlag), (line) => line, (line) => command("Give all back; --yes does it", line), () => {});
+    sync(find("ul", node), shown.filter((r) => r.stuck.reason === reason), (r) => r.id, makeCard, updateCard);
+  });
   pager(find(".pager", section), first, cardsShown, latest.length, (to) => {
     first = to;
     render();
@@ -67,7 +70,7 @@ function render() {
 function makeGroup(reason) {
   return make("div", {},
     make("h3", {}, make("span", { class: "badge", text: title(reason) })), make("p", { class: "means", text: meaning(reason) }),
-    make("ul", { role: "list" }));
+    make("div", { class: "bulk" }), make("ul", { role: "list" }));
 }
 
 const facts = {
@@ -81,7 +84,8 @@ const facts = {
 
 function makeCard(r) {
   const fact = (name) => make("div", {}, make("dt", { text: name }), make("dd", {}, make("bdi")));
-  const top = make("div", { class: "top" }, make("h4"), ...(link(r) ? [link(r, "Open in Temporal UI")] : []));
+  const links = make("span", {}, ...(r.lost ? [] : [make("a", { href: `#${r.id}`, text: "Journal", "aria-label": `Journal: ${r.id}` })]), " ", ...(link(r) ? [link(r, "Open in Temporal UI")] : []));
+  const top = make("div", { class: "top" }, make("h4"), links);
   return make("li", {}, top, make("dl", {}, ...Object.keys(facts).map(fact)), make("div", { class: "commands" }));
 }
 
@@ -93,20 +97,5 @@ function updateCard(card, r) {
     fact.hidden = text === "";
     setText(find("bdi", fact), text);
   });
-  sync(find(".commands", card), commands(r), ([, line]) => line, ([label, line]) => command(label, line), () => {});
+  sync(find(".commands", card), commands(r, urlFlag), ([, line]) => line, ([label, line]) => command(label, line), () => {});
 }
-
-// commands are what the server says helps, and where that gives everything back, the other way.
-function commands(r) {
-  const lines = [[labels.find(([verb]) => r.stuck.remedy.startsWith(`earmark ${verb} `))?.[1] ?? "What helps", r.stuck.remedy]];
-  if (r.stuck.remedy.startsWith("earmark release ")) {
-    const usage = Object.entries(r.amounts).map(([unit, n]) => `${unit}=${n}`).join(" ");
-    lines.push(["Or charge what was used", `earmark commit ${r.id} ${usage} --reason "WHY"`]);
-  }
-  return lines.map(([label, line]) => [label, line + urlFlag]);
-}
-
-const labels = [
-  ["release", "Give it back"], ["commit", "Charge what was used"], ["adopt", "Give it a workflow"],
-  ["show", "It is settled; look at it"], ["budget create", "It has no budget; make one"],
-];

@@ -36,6 +36,11 @@ export function span(seconds) {
 const clocks = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 export const clock = (time) => clocks.format(time);
 
+const stamps = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "long", timeZone: "UTC" });
+
+// stamp is a moment to the second, by UTC, as entries are compared.
+export const stamp = (time) => stamps.format(new Date(time));
+
 // day is in the time zone that a budget counts in, with the year where it is another one there; a browser that does not
 // know the zone shows UTC.
 export function day(time, zone, now = new Date()) {

@@ -129,7 +129,7 @@ func TestBrowserShowsAReservationInTemporalUI(t *testing.T) {
 
 	got = look(t, review.UIURL)
 	require.Contains(t, got.Texts[2], "In review: somebody has to decide")
-	require.Contains(t, got.Texts[2], "earmark commit "+review.ID+` tokens=N --reason "WHY"`)
+	require.Contains(t, got.Texts[2], "earmark commit "+review.ID+` tokens=<used> --reason <why>`)
 }
 
 func findChromium() (string, error) {

@@ -163,12 +163,12 @@ func (t *table) String() string { return "| | |\n| --- | --- |\n" + t.rows.Strin
 func commitCommand(id string, request earmark.ReservationRequest) string {
 	usage := ""
 	for _, unit := range request.Amounts.Units() {
-		usage += " " + unit + "=N"
+		usage += " " + unit + "=<used>"
 	}
-	return "commit " + id + usage + ` --reason "WHY"`
+	return "commit " + id + usage + earmark.ReasonFlag
 }
 
-func releaseCommand(id string) string { return "release " + id + ` --reason "WHY"` }
+func releaseCommand(id string) string { return "release " + id + earmark.ReasonFlag }
 
 func commands(commands ...string) string {
 	return "```\nearmark " + strings.Join(commands, "\nearmark ") + "\n```\n"

@@ -43,7 +43,7 @@ func TestCardSaysWhereItStandsAndWhatToDo(t *testing.T) {
 	require.Contains(t, text, `| last error | no route \| to \<b\>host\</b\> \`+"`x\\`"+` \[y\]\(http\://z\) |`)
 
 	c = cardOf(earmark.StateReview)
-	require.Contains(t, c.Markdown(now), "earmark commit "+id+` requests=N tokens=N --reason "WHY"`)
+	require.Contains(t, c.Markdown(now), "earmark commit "+id+` requests=<used> tokens=<used> --reason <why>`)
 	require.NotContains(t, c.Markdown(now), "expires")
 	require.Contains(t, cardOf(earmark.StateExpired).Markdown(now), "usage that turns up is still charged")
 
