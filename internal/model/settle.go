@@ -28,11 +28,7 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Transition, usage earmark.A
 	case r.State == earmark.StateCommitted && !r.Estimated:
 		return l.result(earmark.OutcomeConflict, r), nil
 	case r.State == earmark.StateReleased:
-		reason := fmt.Sprintf("usage %s came after the release and was not charged", journalText(usage))
-		if !slices.Contains(r.refused, reason) {
-			r.refused = append(r.refused, reason)
-			l.note("refuse", r, s.Actor, reason)
-		}
+		l.refuse(r, s.Actor, fmt.Sprintf("usage %s came after the release and was not charged", journalText(usage)))
 		return l.result(earmark.OutcomeConflict, r), nil
 	case s.Attempt != "" && slices.Contains(r.refusedAttempts, s.Attempt):
 		return l.result(earmark.OutcomeOverageRejected, r), nil
@@ -51,6 +47,7 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Transition, usage earmark.A
 	}
 	charges, fits := l.charges(r, usage, late)
 	if !fits {
+		l.refuse(r, s.Actor, fmt.Sprintf("usage %s would make a sum larger than %d and was not charged", journalText(usage), math.MaxInt64))
 		return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil
 	}
 	r.Reason = lateReason(r, s.Reason)
@@ -66,6 +63,14 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Transition, usage earmark.A
 	}
 	r.State, r.Usage, r.Overage, r.Late, r.Estimated, r.SettledAt = earmark.StateCommitted, usage, overage, late, false, new(l.now())
 	return l.result(earmark.OutcomeApplied, r), nil
+}
+
+// refuse writes down once why usage was not charged.
+func (l *Ledger) refuse(r *reservation, actor earmark.Actor, reason string) {
+	if !slices.Contains(r.refused, reason) {
+		r.refused = append(r.refused, reason)
+		l.note("refuse", r, actor, reason)
+	}
 }
 
 // charges says what each of r's budgets is charged for usage, in their order, and

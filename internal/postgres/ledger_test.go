@@ -446,8 +446,30 @@ func TestInt64Extremes(t *testing.T) {
 	overflow := b.commit(second, tokens(2))
 	require.Equal(t, earmark.OutcomeOverflow, overflow.Outcome)
 	b.requireBalance(budget.ID, 1, math.MaxInt64-1)
+	require.Equal(t, []string{"reserve", "refuse"}, b.entryKinds(second.ID))
+	require.Equal(t, earmark.OutcomeOverflow, b.commit(second, tokens(2)).Outcome)
+	require.Equal(t, []string{"reserve", "refuse"}, b.entryKinds(second.ID), "the same usage is refused once")
 	require.Equal(t, earmark.OutcomeApplied, b.commit(second, tokens(1)).Outcome)
 	b.requireBalance(budget.ID, 0, math.MaxInt64)
+}
+
+// Late usage that does not fit leaves an entry too: who, and what was not charged.
+func TestOverflowOfLateUsageIsWrittenDown(t *testing.T) {
+	b := setup(t)
+	budget := b.budget("acme", "tokens", math.MaxInt64)
+	late := b.held(admission("late", tokens(1), "acme"))
+	b.due(late.ID)
+	require.Equal(t, earmark.StateExpired, b.expire(late).Reservation.State)
+	full := b.held(admission("full", tokens(math.MaxInt64), "acme"))
+	require.Equal(t, earmark.OutcomeOverflow, b.commit(late, tokens(1)).Outcome)
+	require.Equal(t, []string{"reserve", "expire", "refuse"}, b.entryKinds(late.ID))
+	entries, err := b.Entries(ctx(), late.Tenant, earmark.EntryFilter{ReservationID: late.ID})
+	require.NoError(t, err)
+	refusal := entries.Data[len(entries.Data)-1]
+	require.Equal(t, late.Actor.String(), refusal.Actor)
+	require.Equal(t, `usage {"tokens": 1} would make a sum larger than 9223372036854775807 and was not charged`, refusal.Reason)
+	b.requireBalance(budget.ID, math.MaxInt64, 0)
+	require.Equal(t, earmark.OutcomeApplied, b.commit(full, tokens(0)).Outcome)
 }
 
 func TestTooLateReservesNothing(t *testing.T) {

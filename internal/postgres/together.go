@@ -16,9 +16,10 @@ const (
 	reserveSQL = "SELECT earmark.reserve(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, " +
 		"p_ttl_ms => @ttl_ms, p_on_expiry => @on_expiry, p_metadata => @metadata, p_workflow_id => @workflow_id, " +
 		"p_admit_by => @admit_by, p_released => @released, p_actor => @actor, p_any_scope => @any_scope)"
-	reserveBatchSQL = "SELECT earmark.reserve_batch(p_tenant => @tenant, p_calls => @calls, p_actor => @actor)"
-	commitSQL       = "SELECT earmark.commit(p_tenant => @tenant, p_id => @id, p_usage => @usage, p_actor => @actor, p_reason => @reason, p_attempt => @attempt)"
-	commitBatchSQL  = "SELECT earmark.commit_batch(p_calls => @calls)"
+	reserveBatchSQL   = "SELECT earmark.reserve_batch(p_tenant => @tenant, p_calls => @calls, p_actor => @actor)"
+	commitSQL         = "SELECT earmark.commit(p_tenant => @tenant, p_id => @id, p_usage => @usage, p_actor => @actor, p_reason => @reason, p_attempt => @attempt)"
+	refuseOverflowSQL = "SELECT earmark.refuse_overflow(p_tenant => @tenant, p_id => @id, p_usage => @usage, p_actor => @actor)"
+	commitBatchSQL    = "SELECT earmark.commit_batch(p_calls => @calls)"
 )
 
 // laneOf names what admissions are likely to meet on: the budget at the top of their
@@ -70,7 +71,12 @@ func (l *Ledger) commitAlone(ctx context.Context, c commitCall) (earmark.Result,
 	s := c.settlement
 	args := byName(s)
 	args["usage"], args["attempt"] = c.usage, s.Attempt
-	return l.transition(ctx, commitSQL, args)
+	result, err := l.transition(ctx, commitSQL, args)
+	if err == nil && result.Outcome == earmark.OutcomeOverflow {
+		// The commit was rolled back with all that it wrote. Whoever sent it by signal has only the journal to look at.
+		return l.transition(ctx, refuseOverflowSQL, args) // mutation: overflow-entry
+	}
+	return result, err
 }
 
 func (l *Ledger) commitTogether(ctx context.Context, commits []commitCall) ([]*earmark.Result, error) {

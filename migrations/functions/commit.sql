@@ -118,6 +118,21 @@ BEGIN
     RETURN p_amounts IS NOT NULL;
 END $$;
 
+-- Writes down, once, that earmark.commit was rolled back because a sum would pass int64 (R8): the usage was not charged.
+CREATE OR REPLACE FUNCTION earmark.refuse_overflow(p_tenant text, p_id text, p_usage jsonb, p_actor text) RETURNS jsonb
+LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+DECLARE
+    r        earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
+    v_reason text := format('usage %s would make a sum larger than 9223372036854775807 and was not charged', p_usage);
+BEGIN
+    IF r.id IS NULL THEN
+        RETURN jsonb_build_object('outcome', 'unknown');
+    ELSIF NOT EXISTS (SELECT 1 FROM earmark.entries WHERE reservation_id = r.id AND kind = 'refuse' AND reason = v_reason) THEN
+        PERFORM earmark.note('refuse', r.tenant, r.id, NULL, p_actor, v_reason);
+    END IF;
+    RETURN jsonb_build_object('outcome', 'overflow');
+END $$;
+
 -- Commits several calls in one transaction, as earmark.commit does each. The locks of all come
 -- first, in order (R6), so it takes only usage within the reserved amount: an overage
 -- policy would need budget locks, which come before window locks. It waits for no

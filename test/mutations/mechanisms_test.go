@@ -47,6 +47,7 @@ var mechanisms = []mechanism{
 	{"a unit that a scope does not count is refused", "coverage", []string{"IF v_missing <> '{}' THEN"}, database + "TestUnitNotCountedOnAScopeIsRefused"},
 	{"a batch commits only what is within the reserved amount", "batch-within-reserved", []string{"RETURN NEXT CASE WHEN c.id = ANY (v_ids) THEN"}, database + "TestCommitBatchLeavesOverageAlone"},
 	{"sums beyond int64 are refused whole", "overflow", []string{`if sqlState(err) == "" && err != nil {`}, database + "TestInt64Extremes"},
+	{"a commit whose sum is beyond int64 leaves an entry", "overflow-entry", []string{"return result, nil"}, database + "TestOverflowOfLateUsageIsWrittenDown"},
 
 	// The books add up.
 	{"a balance changes with its entry", "balance-with-entry", []string{"UPDATE earmark.windows SET reserved = reserved + p_reserved_delta"}, database + "TestReserveCommitGivesTheRestBack"},
