@@ -38,9 +38,9 @@ const part = (node, { load, show, lost }) => ({ node, load, show, lost, asOf: nu
 const parts = [
   part(find("#health"), health),
   part(find("#stuck"), stuck),
-  part(find("#reservations"), reservations),
   part(find("#budgets"), budgets),
   part(find("#holds"), holds),
+  part(find("#reservations"), reservations),
 ];
 
 let paused = false;

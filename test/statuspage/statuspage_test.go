@@ -138,7 +138,7 @@ func TestBrowserBusy(t *testing.T) {
 	v.await(`document.querySelector("#budgets-count").innerText === "62"`)
 	require.Equal(t, "1 over the limit", v.text("#budgets-brief"))
 
-	require.Equal(t, []string{"in review", "overdue"}, ask[[]string](v, `[...document.querySelectorAll("#stuck h3")].map((h) => h.innerText)`))
+	require.Equal(t, []string{"overdue", "in review"}, ask[[]string](v, `[...document.querySelectorAll("#stuck h3")].map((h) => h.innerText)`))
 	require.Contains(t, v.text("#stuck"), `note: <img src=x onerror="window.hacked=1">`)
 	require.False(t, ask[bool](v, `"hacked" in window || document.querySelectorAll("main img").length > 0`))
 	require.Contains(t, v.text("#stuck"), "earmark release "+overdue)
@@ -199,7 +199,7 @@ func TestBrowserServerAway(t *testing.T) {
 	require.Zero(t, ask[int](v, `document.querySelectorAll("[data-old]").length`))
 
 	server.Kill()
-	v.await(`document.querySelectorAll("section[data-old]").length === 3`)
+	v.await(`document.querySelectorAll("section[data-old]").length === 4`)
 	require.Equal(t, "The server does not answer. What you see is old.", v.text("#trouble"))
 	require.Equal(t, v.text("#trouble"), v.text("#news"))
 	require.Equal(t, "Health unknown", v.text("#health"))
@@ -233,8 +233,8 @@ func TestBrowserPostgresAway(t *testing.T) {
 	v.await(`document.querySelector("#budgets-count").innerText === "1"`)
 
 	s.Postgres.Stop()
-	v.await(`document.querySelectorAll("section[data-old]").length === 3 && document.querySelector("#trouble").innerText.startsWith("Postgres is down: ")`)
-	require.Equal(t, []string{"Postgres down", "Temporal up"}, strings.Split(v.text("#health"), "\n"))
+	v.await(`document.querySelectorAll("section[data-old]").length === 4 && document.querySelector("#trouble").innerText.startsWith("Postgres is down: ")`)
+	require.Equal(t, []string{"Postgres down", "Temporal up", "Worker up"}, strings.Split(v.text("#health"), "\n"))
 	require.Contains(t, v.text("#trouble"), "What you see is old.")
 	late := open(t, server.URL) // a visitor who has seen nothing before
 	late.await(`document.querySelector("#budgets .lead").innerText.startsWith("Not loaded. The server says: ")`)
@@ -245,6 +245,70 @@ func TestBrowserPostgresAway(t *testing.T) {
 		tab.await(`document.querySelector("#trouble").hidden && document.querySelector("#budgets-count").innerText === "1"`)
 		tab.forgive()
 	}
+}
+
+// Any reservation is shown with its journal, settled ones too: from the list, by its id, and by a link.
+func TestBrowserReservations(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve().Ready()
+	c := newClient(t, server)
+	ctx := context.Background()
+	_, err := c.CreateBudget(ctx, limited("acme", 100_000))
+	require.NoError(t, err)
+	const many = 25 // more than a page
+	ids := make([]string, many)
+	for i := range many {
+		r, err := c.Reserve(ctx, fmt.Sprintf("r-%d", i), earmark.ReservationRequest{
+			Scopes: []string{fmt.Sprintf("acme/u%d", i)}, Amounts: earmark.Amounts{"tokens": 100}, Metadata: earmark.Metadata{"note": "<b>bold</b>"},
+		})
+		require.NoError(t, err)
+		ids[i] = r.ID
+	}
+	_, err = c.Commit(ctx, ids[0], earmark.Amounts{"tokens": 70})
+	require.NoError(t, err)
+
+	v := open(t, server.URL)
+	rows := func() []string {
+		return ask[[]string](v, `[...document.querySelectorAll(".reservations tbody tr")].map((r) => r.cells[2].innerText)`)
+	}
+	v.await(`document.querySelectorAll(".reservations tbody tr").length === 20`)
+	require.Equal(t, "acme/u24", rows()[0], "newest first")
+	v.run(chromedp.Focus(".turn button:last-child"))
+	v.press(kb.Enter)
+	v.await(`document.querySelectorAll(".reservations tbody tr").length === 5`)
+	require.Equal(t, "acme/u0", rows()[4])
+	v.run(chromedp.Evaluate(`document.querySelector("#state").value = "committed"; document.querySelector("#state").dispatchEvent(new Event("input"))`, nil))
+	v.await(`document.querySelectorAll(".reservations tbody tr").length === 1`)
+	require.Contains(t, v.text(".reservations tbody"), "70 tokens of 100 tokens")
+
+	v.run(chromedp.Focus(".reservations tbody a"))
+	v.press(kb.Enter)
+	v.await(`document.querySelector("#one h3").innerText === "Committed: 70 tokens of 100 tokens"`)
+	require.Equal(t, [][]string{{"reserve", "+100", ""}, {"commit", "-100", "+70"}},
+		ask[[][]string](v, `[...document.querySelectorAll(".journal tbody tr")].map((r) => [1, 2, 3].map((i) => r.cells[i].innerText))`))
+	require.Contains(t, v.text("#one dl"), "note: <b>bold</b>")
+	require.Contains(t, v.text("#one dl"), ids[0])
+	v.content()
+	v.run(chromedp.Focus("#one button"))
+	v.press(kb.Enter)
+	v.await(`document.querySelector("#one").hidden && location.hash === ""`)
+
+	// By its id, and by the beginning of it.
+	v.run(chromedp.Evaluate(`document.querySelector("#state").value = ""`, nil), chromedp.Focus("#sought"))
+	v.press(ids[7][:12] + kb.Enter)
+	v.await(`document.querySelector(".reservations tbody").innerText.includes("acme/u7")`)
+	v.run(chromedp.Evaluate(`document.querySelector("#sought").value = ""`, nil), chromedp.Focus("#sought"))
+	v.press(ids[8] + kb.Enter)
+	v.await(`document.querySelector("#one h3").innerText === "Held: 100 tokens"`)
+	require.Contains(t, v.text("#one dl"), "acme/u8")
+
+	// A link that somebody sent, and one to nothing.
+	linked := open(t, server.URL+"/#"+ids[3])
+	linked.await(`document.querySelector("#one dl").innerText.includes("acme/u3")`)
+	linked.content()
+	lost := open(t, server.URL+"/#"+earmark.ReservationID(earmark.DefaultTenant, "never made"))
+	lost.await(`document.querySelector("#one h3").innerText.startsWith("There is no reservation rsv_")`)
 }
 
 func TestBrowserHiddenTabRests(t *testing.T) {
