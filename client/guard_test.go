@@ -358,7 +358,7 @@ func TestCommitRefused(t *testing.T) {
 	t.Run("not found, says a proxy", func(t *testing.T) {
 		inBubble(t, 1000, func(t *testing.T, s *stage) {
 			proxy := func(w http.ResponseWriter, _ *http.Request) { http.NotFound(w, nil) }
-			s.answers("commit", proxy, proxy, nil)
+			s.answers("commit", slices.Concat(slices.Repeat([]http.HandlerFunc{proxy}, 2), []http.HandlerFunc{nil})...)
 			settled, err := s.client.Do(t.Context(), "", requestFor(0), returning(hundred, nil))
 			require.NoError(t, err)
 			require.Equal(t, hundred, settled.Reservation.Usage)

@@ -110,6 +110,33 @@ func TestFunctionsAreAppliedWhenTheyChanged(t *testing.T) {
 	require.NoError(t, ledger.Ready(ctx()))
 }
 
+// A role that owns the database and is no superuser can migrate it, and prune.
+func TestMigrateWithoutASuperuser(t *testing.T) {
+	t.Parallel()
+	admin := emptyPool(t)
+	config := admin.Config().ConnConfig
+	role := config.Database + "_owner"
+	_, err := admin.Exec(ctx(), "CREATE ROLE "+role+" LOGIN")
+	require.NoError(t, err)
+	_, err = admin.Exec(ctx(), "ALTER DATABASE "+config.Database+" OWNER TO "+role)
+	require.NoError(t, err)
+	_, err = admin.Exec(ctx(), "GRANT ALL ON SCHEMA public TO "+role)
+	require.NoError(t, err)
+	address, err := url.Parse(stack.PostgresURL())
+	require.NoError(t, err)
+	address.User, address.Path = url.User(role), "/"+config.Database
+	pool, err := postgres.Open(ctx(), address.String())
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	_, err = postgres.Migrate(ctx(), pool)
+	require.NoError(t, err)
+	b := &bundle{Ledger: postgres.New(pool), t: t, pool: pool}
+	b.budget("acme", "tokens", 10)
+	b.commit(b.held(admission("k", tokens(10), "acme")), tokens(7))
+	_, err = b.Prune(ctx(), postgres.PruneOptions{Keep: postgres.LeastKept, Actor: earmark.OperatorActor("alice")})
+	require.NoError(t, err)
+}
+
 func TestMigrateRefusesANewerSchema(t *testing.T) {
 	t.Parallel()
 	pool := emptyPool(t)

@@ -27,7 +27,7 @@ END $$;
 -- Answers how many were looked at and removed, and the last of them to go on
 -- after; 'busy' where another prune is at work. With p_dry nothing is removed.
 CREATE OR REPLACE FUNCTION earmark.prune(p_tenant text, p_keep_ms bigint, p_after_at timestamptz, p_after_id text, p_max integer, p_dry boolean, p_actor text) RETURNS jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' SET earmark.pruning = 'on' AS $$
+LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
     v_before  timestamptz := clock_timestamp() - p_keep_ms * interval '1 millisecond';
     v_ids     text[];
@@ -51,6 +51,8 @@ BEGIN
             'entries', (SELECT count(*) FROM earmark.entries WHERE reservation_id = ANY (v_ids)));
     END IF;
 
+    -- For the triggers of earmark.entries. In the function's SET clause only a superuser could have it.
+    PERFORM set_config('earmark.pruning', 'on', true);
     -- A late commit may have been faster, or may be at work now: those are left.
     SELECT array_agg(r.id) INTO v_ids FROM (
         SELECT id FROM earmark.reservations WHERE id = ANY (v_ids) AND settled_at < v_before AND NOT refresh_due FOR UPDATE SKIP LOCKED
@@ -74,5 +76,6 @@ BEGIN
     SELECT count(*) FILTER (WHERE kind <> 'checkpoint') INTO v_entries FROM gone;
     DELETE FROM earmark.reservation_budgets WHERE reservation_id = ANY (v_ids);
     DELETE FROM earmark.reservations WHERE id = ANY (v_ids);
+    PERFORM set_config('earmark.pruning', 'off', true);
     RETURN v_answer || jsonb_build_object('reservations', coalesce(cardinality(v_ids), 0), 'entries', v_entries);
 END $$;
