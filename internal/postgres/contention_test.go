@@ -90,6 +90,7 @@ func (c *contention) request(random *rand.Rand, key string) error {
 	random.Shuffle(len(scopes), func(i, j int) { scopes[i], scopes[j] = scopes[j], scopes[i] })
 	amounts := tokens(1 + random.Int64N(60))
 	a := admission(key, amounts, scopes[:1+random.IntN(4)]...)
+	a.Request.Coverage = earmark.CoverageAnyScope // requests are counted on one of them alone
 	if covers := func(scope string) bool { return scope[0] == 'o' }; random.IntN(2) == 0 && slices.ContainsFunc(a.Request.Scopes, covers) {
 		amounts["requests"] = 1
 	}

@@ -55,7 +55,8 @@ func TestServicesUnderControl(t *testing.T) {
 	s.Exec("CREATE TABLE kept (n integer)")
 	s.Postgres.Stop()
 	s.Temporal.Stop()
-	require.False(t, server.IsReady())
+	// An answer of /readyz stands for half a second.
+	stack.Eventually(t, 10*time.Second, "the server to be unready", func() bool { return !server.IsReady() })
 	s.Postgres.Start()
 	s.Temporal.Start()
 	server.Ready()
@@ -65,7 +66,7 @@ func TestServicesUnderControl(t *testing.T) {
 	})
 	s.Postgres.Pause()
 	s.Temporal.Pause()
-	require.False(t, server.IsReady())
+	stack.Eventually(t, 10*time.Second, "the server to be unready", func() bool { return !server.IsReady() })
 	s.Postgres.Resume()
 	s.Temporal.Resume()
 	server.Ready()
