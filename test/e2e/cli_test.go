@@ -37,14 +37,14 @@ func TestWrongCalls(t *testing.T) {
 		{"migrate sideways", `there is no command "sideways"`},
 		{"serve --frobnicate", "unknown flag: --frobnicate"},
 		{"serve extra " + database, "takes no arguments"},
-		{"serve", "EARMARK_DATABASE_URL or --database-url"},
-		{"worker", "EARMARK_DATABASE_URL or --database-url"},
-		{"audit", "EARMARK_DATABASE_URL or --database-url"},
-		{"prune", "EARMARK_DATABASE_URL or --database-url"},
+		{"serve", "EARMARK_DATABASE_URL_FILE or --database-url"},
+		{"worker", "EARMARK_DATABASE_URL_FILE or --database-url"},
+		{"audit", "EARMARK_DATABASE_URL_FILE or --database-url"},
+		{"prune", "EARMARK_DATABASE_URL_FILE or --database-url"},
 		{"prune --keep=719h59m " + database, "at least 720h0m0s"},
 		{"prune --keep=90d " + database, "--keep"},
 		{"prune --as=a:b " + database, "--as"},
-		{"migrate up", "EARMARK_DATABASE_URL or --database-url"},
+		{"migrate up", "EARMARK_DATABASE_URL_FILE or --database-url"},
 		{"serve --addr=0.0.0.0:8080 " + database, "--allow-unauthenticated-network-access"},
 		{"serve --addr=:8080 " + database, "--allow-unauthenticated-network-access"},
 		{"serve --addr=192.0.2.1:8080 " + database, "--allow-unauthenticated-network-access"},
@@ -91,7 +91,7 @@ func TestMigrate(t *testing.T) {
 	t.Parallel()
 	s := stack.New(t, stack.Options{Unmigrated: true})
 	status := s.MustRun("migrate", "status")
-	require.Contains(t, status, "00001_tables.sql")
+	require.Contains(t, status, "00001_ledger.sql")
 	require.Contains(t, status, "pending")
 	require.Contains(t, status, "EarmarkScope")
 
@@ -106,7 +106,7 @@ func TestMigrate(t *testing.T) {
 	for _, result := range both { // at once: one works, the other waits
 		require.Zero(t, result.Code, "%s%s", result.Stdout, result.Stderr)
 	}
-	require.Contains(t, both[0].Stdout+both[1].Stdout, "applied 00001_tables.sql")
+	require.Contains(t, both[0].Stdout+both[1].Stdout, "applied 00001_ledger.sql")
 	require.Contains(t, s.MustRun("migrate", "up"), "up to date")
 	status = s.MustRun("migrate", "status")
 	require.NotContains(t, status, "pending")

@@ -26,7 +26,7 @@ var (
 )
 
 func afterAdmission(change string) stack.Edit {
-	const end = "\tr.born(r.admission)\n\tr.arm(ctx)\n"
+	const end = "\tr.arm(ctx) // mutation: order-of-events\n"
 	return stack.Edit{File: "workflows/settle.go", Old: end, New: end + change}
 }
 

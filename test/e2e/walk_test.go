@@ -167,6 +167,7 @@ func TestUsage(t *testing.T) {
 	require.Nil(t, charged.ExpiresAt)
 	again := b.do("POST", "/v1/usage", body, "Idempotency-Key", "usage-1").status(t, http.StatusCreated)
 	require.Equal(t, "true", again.header.Get("Idempotency-Hit"))
+	charged.Replayed = true
 	require.Equal(t, charged, decoded[earmark.Reservation](t, again))
 	b.requireBalance(budget, 0, 130) // it was spent, whatever the limit says
 	b.do("POST", "/v1/usage", `{"scopes":["acme"],"amounts":{"tokens":131}}`, "Idempotency-Key", "usage-1").
@@ -289,7 +290,7 @@ func TestService(t *testing.T) {
 	b := setup(t, stack.Options{})
 	require.JSONEq(t, `{"status":"ok","version":"dev","commit":""}`, string(b.do("GET", "/healthz", "").status(t, http.StatusOK).body))
 	ready := b.do("GET", "/readyz", "").status(t, http.StatusOK)
-	require.JSONEq(t, `{"status":"ready","checks":{"postgres":{"status":"up","detail":""},"temporal":{"status":"up","detail":""}}}`, string(ready.body))
+	require.JSONEq(t, `{"status":"ready","checks":{"postgres":{"status":"up","detail":""},"temporal":{"status":"up","detail":""},"worker":{"status":"up","detail":""}}}`, string(ready.body))
 	document, err := os.ReadFile(documentPath)
 	require.NoError(t, err)
 	require.Equal(t, string(document), string(b.do("GET", "/openapi.yaml", "").status(t, http.StatusOK).body))
@@ -344,7 +345,7 @@ func TestNonsenseWritesNothing(t *testing.T) {
 		{"/v1/budgets", `{"scope":"a","unit":"tokens","limit":1} {}`}, {"/v1/budgets", `{"scope":"a","unit":"tokens","limit":1,"limit":2}`},
 		{"/v1/budgets", "{\"scope\":\"a\xff\",\"unit\":\"tokens\",\"limit\":1}"}, {"/v1/budgets?dry=1", `{"scope":"a","unit":"tokens","limit":1}`},
 		{"/v1/reservations", deep}, {"/v1/reservations", `{"scopes":[],"amounts":{"tokens":1}}`}, {"/v1/reservations", `{"scopes":"acme","amounts":{"tokens":1}}`},
-		{"/v1/reservations", `{"scopes":["acme"],"amounts":{}}`}, {"/v1/reservations", `{"scopes":["acme"],"amounts":{"tokens":0}}`},
+		{"/v1/reservations", `{"scopes":["acme"],"amounts":{}}`}, {"/v1/reservations", `{"scopes":["acme"],"amounts":{"tokens":-1}}`},
 		{"/v1/reservations", `{"scopes":["acme"],"amounts":{"tokens":-5}}`}, {"/v1/reservations", `{"scopes":["acme"],"amounts":{"tokens":1},"ttl_seconds":0}`},
 		{"/v1/reservations", `{"scopes":["acme"],"amounts":{"tokens":1},"ttl_seconds":604801}`}, {"/v1/reservations", `{"scopes":["acme"],"amounts":{"tokens":1},"on_expiry":"explode"}`},
 		{"/v1/reservations", `{"scopes":["acme"],"amounts":{"tokens":1},"metadata":{"a":"\u0000"}}`}, {"/v1/reservations", `{"scopes":["acme"],"amounts":{"tokens":1},"ttl":5}`},
@@ -352,7 +353,7 @@ func TestNonsenseWritesNothing(t *testing.T) {
 		{path + "/commit", `{}`}, {path + "/commit", `{"usage":{}}`}, {path + "/commit", `{"usage":{"tokens":-1}}`}, {path + "/commit", `{"usage":{"tokens":null}}`},
 		{path + "/commit", `{"usage":{"tokens":1,"requests":1}}`}, {path + "/commit", `{"usage":{"requests":1}}`}, {path + "/commit", `{"usage":{"tokens":9223372036854775807000}}`},
 		{path + "/extend", `{}`}, {path + "/extend", `{"ttl_seconds":0}`}, {path + "/extend", `{"ttl_seconds":604801}`}, {path + "/release", `{"reason":5}`},
-		{path + "/release", `{"why":"x"}`}, {"/v1/usage", `{"scopes":["acme"],"amounts":{"tokens":0}}`}, {"/v1/usage", `{"scopes":["acme"],"amounts":{"tokens":1},"ttl_seconds":5}`},
+		{path + "/release", `{"why":"x"}`}, {"/v1/usage", `{"scopes":["acme"],"amounts":{"tokens":-1}}`}, {"/v1/usage", `{"scopes":["acme"],"amounts":{"tokens":1},"ttl_seconds":5}`},
 	} {
 		b.do("POST", c.target, c.body, "Idempotency-Key", "nonsense").problem(t, http.StatusBadRequest, earmark.CodeInvalidRequest)
 	}
