@@ -20,9 +20,6 @@ type recordedModel struct {
 	Answers []answer      `json:"answers"`
 }
 
-// The short form has this many models of each program, those with tiers and variants first.
-const recordedModels = 120
-
 const recordFile = "testdata/recorded.json.gz"
 
 // TestRecordedPrices is the short form of make compare-prices: the answers of the other programs as they were recorded.

@@ -12,6 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// The short form has this many models of each program, those with tiers and variants first.
+const recordedModels = 120
+
 // chosen picks the models of the short form, with their systematic cases.
 func chosen(program string, outcomes []outcome) []recordedModel {
 	var models []recordedModel
