@@ -1,7 +1,9 @@
 package workflowstore
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -33,18 +35,30 @@ func StartOptions(admission earmark.Admission, expiresAt time.Time, unindexed bo
 	}
 	if !unindexed {
 		options.TypedSearchAttributes = temporal.NewSearchAttributes(
-			workflows.AttributeTenant.ValueSet(admission.Tenant), workflows.AttributeScope.ValueSet(paths(admission.Request.Scopes)), workflows.AttributeExpiresAt.ValueSet(expiresAt))
+			workflows.AttributeTenant.ValueSet(admission.Tenant), workflows.AttributeScope.ValueSet(indexedScopes(admission.Request.Scopes)), workflows.AttributeExpiresAt.ValueSet(expiresAt))
 	}
 	return options
 }
 
-// paths lists the scopes and all above them, so that a search for one finds what is
-// held under it.
-func paths(scopes []string) []string {
+// maxScopesIndexed bounds the attribute of scopes, in bytes of the JSON that Temporal stores. Temporal refuses to start
+// a workflow if one attribute has more than 2,048 bytes.
+const maxScopesIndexed = 2_000
+
+// indexedScopes lists the scopes and all above them, so that a search for one finds what is held under it. The
+// shortest come first; the longest are left out where all of them pass maxScopesIndexed.
+func indexedScopes(scopes []string) []string {
 	var all []string
 	for _, scope := range scopes {
 		all = append(all, earmark.ScopePaths(scope)...)
 	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	slices.SortFunc(all, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) })
+	all = slices.Compact(all)
+	size := len("[]")
+	for i, path := range all {
+		size += len(path) + len(`"",`) // no character of a scope is escaped in JSON
+		if size > maxScopesIndexed {   // mutation: scopes-indexed
+			return all[:i]
+		}
+	}
+	return all
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,6 +90,33 @@ func TestWorkflowIsVisible(t *testing.T) {
 	b.commit(held.ID, 430).status(t, http.StatusOK)
 	b.awaitClosed(held.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	require.LessOrEqual(t, b.describe(held.ID).HistoryLength, maxEvents)
+}
+
+// The longest request that validation lets through has a workflow, which is found by the parents of its scopes.
+func TestLongestRequestIsAdmitted(t *testing.T) {
+	t.Parallel()
+	b := setup(t, stack.Options{})
+	request := earmark.ReservationRequest{TTLSeconds: 120, Amounts: earmark.Amounts{}, Metadata: earmark.Metadata{}, Coverage: earmark.CoverageAnyScope}
+	for n := range earmark.MaxScopes {
+		scope := fmt.Sprint("longest", n)
+		for depth := range earmark.MaxScopeDepth - 1 {
+			scope += fmt.Sprintf("/%d%d", n, depth) + strings.Repeat("x", 31)
+		}
+		scope += strings.Repeat("y", earmark.MaxScopeBytes-len(scope))
+		request.Scopes = append(request.Scopes, scope)
+		b.budget(scope, fmt.Sprintf("u%031d", n), 10)
+		request.Amounts[fmt.Sprintf("u%031d", n)] = 1
+	}
+	for n := range earmark.MaxMetadataKeys {
+		request.Metadata[strings.Repeat("<", earmark.MaxMetadataBytes-2)+fmt.Sprintf("%02d", n)] = strings.Repeat("|", earmark.MaxMetadataBytes)
+	}
+	require.NoError(t, request.WithDefaults().Validate())
+	body, err := json.Marshal(request)
+	require.NoError(t, err)
+	held := b.hold("one", strings.ReplaceAll(string(body), `\u003c`, "<"))
+	b.awaitFound(1, "EarmarkScope = 'longest7' AND ExecutionStatus = 'Running'")
+	b.do("POST", "/v1/reservations/"+held.ID+"/release", `{}`).status(t, http.StatusOK)
+	b.awaitClosed(held.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 }
 
 // Clients that know nothing of Go or of Earmark's types send plain JSON.

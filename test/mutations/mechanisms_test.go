@@ -110,6 +110,7 @@ var mechanisms = []mechanism{
 	{"an input that breaks a rule ends the workflow", "refuse-invalid-input", []string{"case false:"}, workflow + "TestReservationRefusesAnInvalidInput"},
 	{"a missing row is no 404 while Temporal is away", "unknown-is-unavailable", []string{"case false:"}, "internal/lifecycle TestCoordinatorRowUnknownWhileTemporalIsAway"},
 	{"a refusal is the answer to its own attempt alone", "refusal-to-its-attempt", []string{"if false {"}, "internal/handoff TestSettlementRefusalReachesItsAttemptAlone"},
+	{"what a workflow's start carries stays within Temporal's limits", "scopes-indexed", []string{"if false {"}, whole + "TestLongestRequestIsAdmitted"},
 	{"a change of the order of events is noticed", "order-of-events", []string{"r.arm(ctx)\nr.index(ctx, \"held\")"}, workflow + "TestReplay"},
 }
 
