@@ -113,6 +113,8 @@ type Options struct {
 	Traces trace.TracerProvider
 	// Version and Commit are what /healthz shows of the program.
 	Version, Commit string
+	// TemporalDetail is what /readyz adds about a Temporal that is up; nil for nothing.
+	TemporalDetail func() string
 }
 
 // Limits of the HTTP server. Header and body are small and arrive at once;
@@ -156,6 +158,7 @@ type server struct {
 	readiness        shared[map[string]check]
 	// What /healthz shows of the program.
 	version, commitID string
+	temporalDetail    func() string // nil for nothing
 }
 
 func init() {
@@ -188,6 +191,7 @@ func New(options Options) http.Handler {
 		overviews:        shared[earmark.Overview]{kept: overviewKept, timeout: handlerTimeout},
 		queues:           newQueues(),
 		readiness:        shared[map[string]check]{kept: readinessKept, timeout: 2 * readyTimeout},
+		temporalDetail:   options.TemporalDetail,
 	}
 
 	router := gin.New()

@@ -83,6 +83,8 @@ func (s *server) look(ctx context.Context) (map[string]check, error) {
 	})
 	if checks["temporal"].Status != checkUp {
 		checks["worker"] = check{Status: checkUnknown, Detail: "not known until Temporal is ready"}
+	} else if s.temporalDetail != nil {
+		checks["temporal"] = check{Status: checkUp, Detail: s.temporalDetail()}
 	}
 	return checks, nil
 }

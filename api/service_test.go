@@ -225,3 +225,15 @@ func TestReadyIsAskedOnce(t *testing.T) {
 		require.EqualValues(t, 1, asked.Load())
 	})
 }
+
+// What is known about a Temporal that is up, such as the size of its database, is no fault.
+func TestReadyWithDetail(t *testing.T) {
+	t.Parallel()
+	detail := func(o *Options) { o.TemporalDetail = func() string { return "its database has 3 MB" } }
+	x := setup(t, &fake{}, detail).do("GET", "/readyz", "").status(http.StatusOK)
+	require.JSONEq(t, `{"status":"ready","checks":{"postgres":{"status":"up","detail":""},"temporal":{"status":"up","detail":"its database has 3 MB"},"worker":{"status":"up","detail":""}}}`, string(x.body))
+
+	away := func(context.Context) error { return errors.New("connection refused") }
+	p := setup(t, &fake{temporalReady: away}, detail).do("GET", "/readyz", "").problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
+	require.Equal(t, check{"down", "connection refused"}, p.Checks["temporal"])
+}

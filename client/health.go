@@ -9,7 +9,7 @@ import (
 // Check is what the service says of one thing that it needs.
 type Check struct {
 	Status string `json:"status"` // "up" or "down"
-	Detail string `json:"detail"` // why it is down, in words
+	Detail string `json:"detail"` // why it is down, or what there is to know of it
 }
 
 // Health is nil when the service's process answers. It is not repeated.

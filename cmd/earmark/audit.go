@@ -20,7 +20,7 @@ func newAudit() *cobra.Command {
 		Short: "Check every rule of the ledger on a live database",
 		Long: `Check every rule of the ledger on a live database, all at one moment, without
 blocking anybody. Exits with 1 when anything does not add up.`,
-		Example: "  earmark audit --database-url postgres://earmark@127.0.0.1:5433/earmark",
+		Example: "  earmark audit --database-url \"$(earmark dev --print-database-url)\"",
 		Args:    noArguments,
 		RunE: withDatabase(s, func(ctx context.Context, cmd *cobra.Command, pool *pgxpool.Pool) error {
 			report, err := postgres.New(pool).Audit(ctx)

@@ -15,11 +15,18 @@ import (
 
 	"github.com/earmark-dev/earmark/client"
 	"github.com/earmark-dev/earmark/internal/demo"
+	"github.com/earmark-dev/earmark/internal/devstack"
 	"github.com/earmark-dev/earmark/internal/postgres"
 )
 
 // devDatabaseURL is the database of `make dev`.
-const devDatabaseURL = "postgres://earmark@127.0.0.1:5433/earmark"
+func devDatabaseURL() (string, error) {
+	d := devSettings{}
+	if err := d.findDataDir(); err != nil {
+		return "", err
+	}
+	return devstack.PostgresURL(d.postgresDir(), devPostgresPort), nil
+}
 
 // demoSettings are the flags of demo.
 type demoSettings struct {
@@ -78,7 +85,12 @@ func (s *demoSettings) run(cmd *cobra.Command) error {
 	if err != nil {
 		return usageError{fmt.Errorf("--url: %w", err)}
 	}
-	pool, err := postgres.Open(ctx, orElse(s.DatabaseURL, devDatabaseURL))
+	if s.DatabaseURL == "" {
+		if s.DatabaseURL, err = devDatabaseURL(); err != nil {
+			return err
+		}
+	}
+	pool, err := postgres.Open(ctx, s.DatabaseURL)
 	if err != nil {
 		return usageError{fmt.Errorf("--database-url: %w", err)}
 	}

@@ -17,16 +17,21 @@ import (
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 )
 
+// devPostgresPort is the default of --postgres-port.
+const devPostgresPort = 5433
+
 // stopTimeout bounds how long one child process may take to stop.
 const stopTimeout = 20 * time.Second
 
 // devSettings say where the development stack lives.
 type devSettings struct {
 	settings
-	dataDir      string
-	postgresPort int
-	temporalPort int
-	uiPort       int
+	dataDir       string
+	postgresPort  int
+	temporalPort  int
+	uiPort        int
+	printURL      bool
+	resetTemporal bool
 }
 
 func newDev() *cobra.Command {
@@ -36,14 +41,23 @@ func newDev() *cobra.Command {
 		Short: "Run everything on this machine: Postgres, Temporal with its UI, API and worker",
 		Long: `Run everything on this machine, on loopback addresses: Postgres, Temporal with
 its UI, migrations, the HTTP API and a worker. What it stores survives a restart.
-Ctrl-C stops all of it.`,
+Ctrl-C stops all of it.
+
+Postgres asks for a password, which is in the file postgres/pgpass of the data
+directory; the connection string that --print-database-url prints names that file.
+Temporal keeps the history of a closed workflow for 24 hours, about 28 kB each, and
+then uses the space again. Its database never shrinks; --reset-temporal removes it.`,
 		Example: `  earmark dev
   earmark dev --addr 127.0.0.1:9080 --data-dir ./data
+  psql "$(earmark dev --print-database-url)"
   earmark dev --database-url postgres://me@127.0.0.1:5432/earmark   # with a Postgres that runs already`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := d.load(cmd); err != nil {
 				return err
+			}
+			if d.printURL {
+				return d.printDatabaseURL(cmd.OutOrStdout())
 			}
 			return d.run(cmd.Context(), cmd.ErrOrStderr())
 		},
@@ -56,9 +70,11 @@ Ctrl-C stops all of it.`,
 	d.logFlags(flags)
 	flags.Lookup("log-format").DefValue, d.LogFormat = "text", "text"
 	flags.StringVar(&d.dataDir, "data-dir", "", "where Postgres and Temporal keep their data (default: a directory of this user)")
-	flags.IntVar(&d.postgresPort, "postgres-port", 5433, "port of Postgres")
+	flags.IntVar(&d.postgresPort, "postgres-port", devPostgresPort, "port of Postgres")
 	flags.IntVar(&d.temporalPort, "temporal-port", 7233, "port of Temporal")
 	flags.IntVar(&d.uiPort, "ui-port", 8233, "port of Temporal UI")
+	flags.BoolVar(&d.printURL, "print-database-url", false, "print the connection string of the Postgres in --data-dir on --postgres-port, and start nothing")
+	flags.BoolVar(&d.resetTemporal, "reset-temporal", false, "remove Temporal's database first: the disk gets the space back, and open reservations get new workflows within minutes")
 	return cmd
 }
 
@@ -67,19 +83,19 @@ Ctrl-C stops all of it.`,
 func (d *devSettings) run(ctx context.Context, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if d.dataDir == "" {
-		if d.dataDir, err = devstack.DefaultDataDir(); err != nil {
-			return err
-		}
-	}
-	if d.dataDir, err = filepath.Abs(d.dataDir); err != nil {
-		return fmt.Errorf("find --data-dir: %w", err)
+	if err := d.findDataDir(); err != nil {
+		return err
 	}
 	lock, err := devstack.LockDir(d.dataDir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	if d.resetTemporal {
+		if err := devstack.RemoveTemporal(d.temporalDir()); err != nil {
+			return err
+		}
+	}
 
 	stop, err := d.startChildren(ctx, out, cancel)
 	defer func() { err = errors.Join(err, stop()) }()
@@ -96,6 +112,41 @@ func (d *devSettings) run(ctx context.Context, out io.Writer) (err error) {
 	return err
 }
 
+// findDataDir makes dataDir absolute, and the user's own where none was given.
+func (d *devSettings) findDataDir() (err error) {
+	if d.dataDir == "" {
+		if d.dataDir, err = devstack.DefaultDataDir(); err != nil {
+			return err
+		}
+	}
+	if d.dataDir, err = filepath.Abs(d.dataDir); err != nil {
+		return fmt.Errorf("find --data-dir: %w", err)
+	}
+	return nil
+}
+
+func (d *devSettings) postgresDir() string { return filepath.Join(d.dataDir, "postgres") }
+func (d *devSettings) temporalDir() string { return filepath.Join(d.dataDir, "temporal") }
+
+func (d *devSettings) printDatabaseURL(out io.Writer) error {
+	if err := d.findDataDir(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(out, devstack.PostgresURL(d.postgresDir(), d.postgresPort))
+	return err
+}
+
+// temporalSize says how large Temporal's database is, and what to do once that matters.
+func (d *devSettings) temporalSize() string {
+	const large = 1 << 30 // bytes
+	bytes := devstack.TemporalBytes(d.temporalDir())
+	text := fmt.Sprintf("its database has %d MB", bytes>>20)
+	if bytes >= large {
+		text += "; restart with --reset-temporal to free the space"
+	}
+	return text
+}
+
 // startChildren starts Postgres and Temporal side by side, each unless the settings
 // name one that runs already. stop is never nil and stops what was started.
 func (d *devSettings) startChildren(ctx context.Context, out io.Writer, died context.CancelCauseFunc) (stop func() error, err error) {
@@ -104,7 +155,7 @@ func (d *devSettings) startChildren(ctx context.Context, out io.Writer, died con
 	group, groupCtx := errgroup.WithContext(ctx)
 	if d.DatabaseURL == "" {
 		group.Go(func() (err error) {
-			database, err = devstack.StartPostgres(groupCtx, devstack.PostgresOptions{Dir: filepath.Join(d.dataDir, "postgres"), Port: d.postgresPort, Log: out})
+			database, err = devstack.StartPostgres(groupCtx, devstack.PostgresOptions{Dir: d.postgresDir(), Port: d.postgresPort, Log: out})
 			return err
 		})
 	}
@@ -115,7 +166,7 @@ func (d *devSettings) startChildren(ctx context.Context, out io.Writer, died con
 				attributes[name] = kind.String()
 			}
 			temporal, err = devstack.StartTemporal(groupCtx, devstack.TemporalOptions{
-				Dir: filepath.Join(d.dataDir, "temporal"), Port: d.temporalPort, UIPort: d.uiPort, Log: out, SearchAttributes: attributes,
+				Dir: d.temporalDir(), Port: d.temporalPort, UIPort: d.uiPort, Log: out, SearchAttributes: attributes,
 			})
 			return err
 		})
@@ -145,6 +196,7 @@ func (d *devSettings) startChildren(ctx context.Context, out io.Writer, died con
 		if d.UIURL == "" {
 			d.UIURL = temporal.UIURL()
 		}
+		d.temporalDetail = d.temporalSize
 		go watch(ctx, "Temporal", temporal, died)
 	}
 	return stop, nil
@@ -211,6 +263,9 @@ Create a budget and hold some of it:
 
 Ctrl-C stops everything; the data stays.
 `, address, orElse(d.UIURL, "(of the Temporal that runs already)"), d.DatabaseURL, d.dataDir)
+	if d.temporalDetail != nil {
+		fmt.Fprintf(out, "Temporal: %s.\n", d.temporalDetail())
+	}
 }
 
 func orElse(s, fallback string) string {

@@ -70,16 +70,23 @@ func askHealth(cmd *cobra.Command, base string, asJSON bool) error {
 	if asJSON {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s\n", strings.TrimSpace(string(body)))
 	}
-	var away []string
+	var away, details []string
 	for _, name := range sortedKeys(ready.Checks) {
-		if check := ready.Checks[name]; check.Status != "up" {
-			away = append(away, name+": "+clean(check.Detail))
+		check := ready.Checks[name]
+		switch detail := name + ": " + clean(check.Detail); {
+		case check.Status != "up":
+			away = append(away, detail)
+		case check.Detail != "":
+			details = append(details, detail)
 		}
 	}
 	switch {
 	case response.StatusCode == http.StatusOK && len(away) == 0:
 		if !asJSON {
 			fmt.Fprintf(cmd.OutOrStdout(), "ready: %s answer\n", strings.Join(sortedKeys(ready.Checks), ", "))
+			for _, detail := range details {
+				fmt.Fprintf(cmd.OutOrStdout(), "  %s\n", detail)
+			}
 		}
 		return nil
 	case len(away) == 0:

@@ -28,6 +28,10 @@ func TestHealth(t *testing.T) {
 	got := earmarkPipe(t, answers(http.StatusOK, up), "health")
 	require.Equal(t, 0, got.code, got.stderr)
 	require.Equal(t, "ready: postgres, temporal answer\n", got.stdout)
+	const large = `{"status":"ready","checks":{"postgres":{"status":"up","detail":""},"temporal":{"status":"up","detail":"its database has 628 MB"}}}`
+	got = earmarkPipe(t, answers(http.StatusOK, large), "health")
+	require.Equal(t, 0, got.code, got.stderr)
+	require.Equal(t, "ready: postgres, temporal answer\n  temporal: its database has 628 MB\n", got.stdout)
 	got = earmarkPipe(t, answers(http.StatusServiceUnavailable, down), "health")
 	require.Equal(t, 1, got.code)
 	require.Contains(t, got.stderr, "is not ready\n  temporal: nothing listens")

@@ -42,7 +42,7 @@ is kept for %.0f days at least.
 It works in small batches while everything else runs. It may be interrupted, and be
 run again, at any time.`, postgres.LeastKept.Hours()/24),
 		Example: `  earmark prune --dry-run
-  earmark prune --keep 2160h --database-url postgres://earmark@127.0.0.1:5433/earmark`,
+  earmark prune --keep 2160h --database-url "$(earmark dev --print-database-url)"`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(); err != nil {

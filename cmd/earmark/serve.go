@@ -76,7 +76,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder,
 		UIURL: s.UIURL, Namespace: p.namespace, Hosts: s.AllowedHosts,
 		AdmissionDeadline: s.AdmissionDeadline, Stopping: ctx.Done(),
-		Version: version, Commit: commit,
+		Version: version, Commit: commit, TemporalDetail: s.temporalDetail,
 		Logger: logger, Registry: p.metrics.Registry, Traces: p.traces.Provider(),
 	})
 

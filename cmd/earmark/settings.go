@@ -38,6 +38,8 @@ type settings struct {
 
 	temporalAddress   string // "": as Temporal's own settings say
 	temporalNamespace string
+	// temporalDetail is what /readyz adds about a Temporal that answers; nil for nothing.
+	temporalDetail func() string
 }
 
 // Bounds of what can be set.

@@ -21,16 +21,26 @@ import (
 )
 
 const (
-	// loopback is the only address that either service listens on: neither asks for a password.
+	// loopback is the only address that either service listens on: Temporal asks nobody for a password.
 	loopback = "127.0.0.1"
 	// portGrace is how long a taken port is waited for. After a kill -9 the old children need a moment
 	// to let go of theirs, and whoever restarts at once should not be told that the port is taken.
 	portGrace = 2 * time.Second
 	// pollInterval separates two looks at something that another process is about to do.
 	pollInterval = 25 * time.Millisecond
-	// dirMode lets the Postgres user pass through a directory that root made.
-	dirMode = 0o755
+	// Data, logs and the password are for their owner alone.
+	privateDirMode  = 0o700
+	privateFileMode = 0o600
 )
+
+// passableDirMode is for a directory that Postgres' is in. As root, Postgres runs as another user, who has to
+// pass through; nobody else can list it.
+func passableDirMode() os.FileMode {
+	if os.Geteuid() == 0 {
+		return privateDirMode | 0o011
+	}
+	return privateDirMode
+}
 
 // DefaultDataDir is where `earmark dev` keeps its data when it is not told otherwise: a per-user data
 // directory or, for root, a system one, because Postgres cannot run as root and root's home is closed to

@@ -34,7 +34,7 @@ func openDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "earmark-devstack-")
 	require.NoError(t, err)
-	require.NoError(t, os.Chmod(dir, dirMode))
+	require.NoError(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	return dir
 }

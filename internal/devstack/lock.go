@@ -17,10 +17,10 @@ type DirLock struct{ file *os.File }
 
 // LockDir creates dir if need be and claims it. When another process holds it, the error says which one.
 func LockDir(dir string) (*DirLock, error) {
-	if err := os.MkdirAll(dir, dirMode); err != nil {
+	if err := os.MkdirAll(dir, passableDirMode()); err != nil {
 		return nil, fmt.Errorf("create the data directory: %w", err)
 	}
-	file, err := os.OpenFile(filepath.Join(dir, "earmark.lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	file, err := os.OpenFile(filepath.Join(dir, "earmark.lock"), os.O_RDWR|os.O_CREATE, privateFileMode)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}

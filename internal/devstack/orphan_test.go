@@ -31,7 +31,7 @@ func runOrphanParent(dir string) {
 		fmt.Fprintln(os.Stdout, err)
 		os.Exit(1)
 	}
-	fmt.Fprintln(os.Stdout, postgres.PID(), temporal.PID(), postgres.port, temporal.port)
+	fmt.Fprintln(os.Stdout, postgres.PID(), temporal.PID(), portOf(postgres), temporal.port)
 	select {}
 }
 

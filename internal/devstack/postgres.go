@@ -4,14 +4,18 @@ package devstack
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,8 +29,12 @@ const (
 	postgresLeftoverLimit = 10 * time.Second
 	// postgresMaxConnections leaves room for tests that run in parallel, each with its own pool.
 	postgresMaxConnections = 200
-	// postgresName is the name of the user and of the database.
+	// postgresName is the name of the role and of the database.
 	postgresName = "earmark"
+	// postgresSuperuser owns the cluster. pg_hba.conf lets nobody in by this name.
+	postgresSuperuser = "postgres"
+	// passwordBytes of randomness are in the role's password.
+	passwordBytes = 24
 	// portFlagPostgres is named in the error when the port is taken.
 	portFlagPostgres = "--postgres-port"
 )
@@ -42,17 +50,19 @@ type PostgresOptions struct {
 	Log io.Writer
 	// Fast gives up durability for speed. For tests: a crash of the machine may lose everything.
 	Fast bool
+	// Superuser makes the role a superuser in a new cluster. For tests and measurements.
+	Superuser bool
 }
 
 // Postgres is a running server.
 type Postgres struct {
 	*process
-	port int
+	url string
 }
 
-// StartPostgres starts a server and waits until it answers. It comes with a superuser and a database, both
-// called earmark, and lets in any local user without a password. The server lives until Stop: ctx is for
-// the start alone.
+// StartPostgres starts a server and waits until it answers. It has one database and one role, both called
+// earmark. The role owns the database, and its password is in a file that only the owner of Dir can read.
+// The server lives until Stop: ctx is for the start alone.
 func StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error) {
 	s := &postgresStart{PostgresOptions: opts}
 	if err := s.prepare(ctx); err != nil {
@@ -77,12 +87,18 @@ func StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error)
 	}
 }
 
-// URL is the connection string of the database earmark.
-func (p *Postgres) URL() string { return postgresURL(p.port, postgresName) }
+// URL is the connection string of the database earmark. It names the file that holds the password.
+func (p *Postgres) URL() string { return p.url }
 
-func postgresURL(port int, database string) string {
-	return fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", postgresName, hostPort(port), database)
+// PostgresURL is the connection string of the server that StartPostgres starts for dir and port.
+func PostgresURL(dir string, port int) string {
+	// libpq takes a plus for a plus.
+	file := strings.ReplaceAll(url.QueryEscape(passwordFile(dir)), "+", "%20")
+	return fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable&passfile=%s", postgresName, hostPort(port), postgresName, file)
 }
+
+// passwordFile has the form of libpq's password files.
+func passwordFile(dir string) string { return filepath.Join(dir, "pgpass") }
 
 // postgresStart is what is known about a server that does not run yet.
 type postgresStart struct {
@@ -98,7 +114,7 @@ func (s *postgresStart) prepare(ctx context.Context) (err error) {
 	if s.Dir, err = filepath.Abs(s.Dir); err != nil {
 		return fmt.Errorf("find the Postgres directory: %w", err)
 	}
-	if err := os.MkdirAll(s.Dir, dirMode); err != nil {
+	if err := os.MkdirAll(s.Dir, passableDirMode()); err != nil {
 		return fmt.Errorf("create the Postgres directory: %w", err)
 	}
 	if s.Dir, err = filepath.EvalSymlinks(s.Dir); err != nil {
@@ -107,14 +123,23 @@ func (s *postgresStart) prepare(ctx context.Context) (err error) {
 	if s.owner, err = postgresOwner(s.Dir, s.dataDir()); err != nil {
 		return err
 	}
+	if err := os.Chmod(s.Dir, privateDirMode); err != nil {
+		return fmt.Errorf("close the Postgres directory to others: %w", err)
+	}
 	version, err := clusterVersion(s.dataDir())
 	if err != nil {
 		return err
 	}
-	if s.bin, err = findPostgres(ctx, version, s.Dir, s.Log); err != nil || version != "" {
+	if s.bin, err = findPostgres(ctx, version, s.Dir, s.Log); err != nil {
 		return err
 	}
-	return s.createCluster(ctx)
+	if version == "" {
+		return s.createCluster(ctx)
+	}
+	if _, err := os.Stat(passwordFile(s.Dir)); err != nil {
+		return fmt.Errorf("the Postgres data in %s has no password (%w): an earlier version of earmark dev made it and let everyone on this machine in; choose another directory with --data-dir, or remove this one", s.Dir, err)
+	}
+	return nil
 }
 
 // createCluster runs initdb. It works on a directory of another name, so that an interrupted run leaves
@@ -125,15 +150,18 @@ func (s *postgresStart) createCluster(ctx context.Context) error {
 	if err := os.RemoveAll(unfinished); err != nil {
 		return fmt.Errorf("remove an unfinished Postgres data directory: %w", err)
 	}
-	args := []string{"--pgdata", unfinished, "--username", postgresName, "--auth", "reject", "--encoding", "UTF8", "--locale", "C"}
+	args := []string{"--pgdata", unfinished, "--username", postgresSuperuser, "--auth", "reject", "--encoding", "UTF8", "--locale", "C"}
 	if s.Fast {
 		args = append(args, "--no-sync")
 	}
 	if output, err := s.command(ctx, "initdb", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("create a Postgres database in %s: %w\n%s", s.dataDir(), err, output)
 	}
-	// No password, but only for whoever is on this machine, and only over TCP.
-	hba := "host all all " + loopback + "/32 trust\n"
+	if err := s.createRole(ctx, unfinished); err != nil {
+		return err
+	}
+	hba := "# Only this role, with its password, and only over TCP from this machine.\n" +
+		"host all " + postgresName + " " + loopback + "/32 scram-sha-256\n"
 	if err := os.WriteFile(filepath.Join(unfinished, "pg_hba.conf"), []byte(hba), 0o600); err != nil {
 		return fmt.Errorf("write pg_hba.conf: %w", err)
 	}
@@ -141,6 +169,44 @@ func (s *postgresStart) createCluster(ctx context.Context) error {
 		return fmt.Errorf("put the Postgres data directory in place: %w", err)
 	}
 	return nil
+}
+
+// createRole makes the role and its database in a cluster that does not run, and leaves the password in
+// its file. Nobody needs the superuser's name for that, and so nobody needs to connect by it.
+func (s *postgresStart) createRole(ctx context.Context, dataDir string) error {
+	random := make([]byte, passwordBytes)
+	if _, err := rand.Read(random); err != nil {
+		return fmt.Errorf("make a password: %w", err)
+	}
+	password := hex.EncodeToString(random)
+	line := loopback + ":*:*:" + postgresName + ":" + password + "\n"
+	if err := writePrivate(passwordFile(s.Dir), line); err != nil {
+		return fmt.Errorf("write the password of Postgres: %w", err)
+	}
+	attributes := ""
+	if s.Superuser {
+		attributes = " SUPERUSER"
+	}
+	create := s.command(ctx, "postgres", "--single", "-D", dataDir, "-c", "exit_on_error=on", "postgres")
+	create.Stdin = strings.NewReader("CREATE ROLE " + postgresName + " LOGIN" + attributes + " PASSWORD '" + password + "'\n" +
+		"CREATE DATABASE " + postgresName + " OWNER " + postgresName + "\n")
+	if output, err := create.CombinedOutput(); err != nil {
+		return fmt.Errorf("create the role and the database %s: %w\n%s", postgresName, err, output)
+	}
+	return nil
+}
+
+// writePrivate writes a file that nobody but its owner can read, not even for a moment.
+func writePrivate(path, content string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, privateFileMode)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(content)
+	return errors.Join(err, file.Sync(), file.Close())
 }
 
 // command runs one of the Postgres programs as the user that owns the data.
@@ -176,45 +242,25 @@ func (s *postgresStart) launch(ctx context.Context) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := createDatabase(ctx, child, s.Port); err != nil {
+	server := &Postgres{process: child, url: PostgresURL(s.Dir, s.Port)}
+	if err := awaitPostgres(ctx, server); err != nil {
 		return nil, errors.Join(err, child.kill())
 	}
-	return &Postgres{process: child, port: s.Port}, nil
+	return server, nil
 }
 
-// createDatabase waits until the server answers and makes sure that the database exists.
-func createDatabase(ctx context.Context, child *process, port int) error {
-	conn, err := connect(ctx, child, port)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-
-	var exists bool
-	const find = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)"
-	if err := conn.QueryRow(ctx, find, postgresName).Scan(&exists); err != nil {
-		return fmt.Errorf("look for the database: %w", err)
-	}
-	if exists {
-		return nil
-	}
-	if _, err := conn.Exec(ctx, "CREATE DATABASE "+postgresName); err != nil {
-		return fmt.Errorf("create the database: %w", err)
-	}
-	return nil
-}
-
-func connect(ctx context.Context, child *process, port int) (*pgx.Conn, error) {
+// awaitPostgres waits until the server lets the role in.
+func awaitPostgres(ctx context.Context, server *Postgres) error {
 	for {
-		conn, err := pgx.Connect(ctx, postgresURL(port, "postgres"))
+		conn, err := pgx.Connect(ctx, server.URL())
 		if err == nil {
-			return conn, nil
+			return conn.Close(context.WithoutCancel(ctx))
 		}
 		select {
-		case <-child.Done():
-			return nil, child.Err()
+		case <-server.Done():
+			return server.Err()
 		case <-ctx.Done():
-			return nil, fmt.Errorf("Postgres does not answer: %w%s", err, child.lastWords())
+			return fmt.Errorf("Postgres does not answer: %w%s", err, server.lastWords())
 		case <-time.After(pollInterval):
 		}
 	}

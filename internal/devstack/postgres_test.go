@@ -5,16 +5,20 @@ package devstack
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,6 +30,15 @@ func startPostgres(t *testing.T, dir string) *Postgres {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Stop(context.Background())) })
 	return server
+}
+
+// portOf is the port that a server listens on.
+func portOf(server *Postgres) int {
+	config, err := pgx.ParseConfig(server.URL())
+	if err != nil {
+		panic(err)
+	}
+	return int(config.Port)
 }
 
 // query runs one statement and answers the first column of its row.
@@ -188,4 +201,97 @@ func TestVersionsAreRead(t *testing.T) {
 	require.Equal(t, 15, versionIn("/usr/lib/postgresql/15/bin"))
 	require.Equal(t, 17, versionIn("/opt/homebrew/opt/postgresql@17/bin"))
 	require.Zero(t, versionIn("/usr/bin"))
+}
+
+// Another account of the machine reaches the port, too.
+func TestPostgresAsksForThePassword(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	server := startPostgres(t, dir)
+	for name, connection := range map[string]string{
+		"no password":       fmt.Sprintf("postgres://earmark@127.0.0.1:%d/earmark?passfile=/dev/null", portOf(server)),
+		"a wrong password":  fmt.Sprintf("postgres://earmark:earmark@127.0.0.1:%d/earmark", portOf(server)),
+		"the superuser":     fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?passfile=/dev/null", portOf(server)),
+		"another user":      fmt.Sprintf("postgres://nobody@127.0.0.1:%d/postgres?passfile=/dev/null", portOf(server)),
+		"superuser with it": strings.Replace(server.URL(), "//earmark@", "//postgres@", 1),
+	} {
+		_, err := pgx.Connect(t.Context(), connection)
+		require.Error(t, err, name)
+		var refused *pgconn.PgError
+		require.ErrorAs(t, err, &refused, name)
+		require.Contains(t, []string{pgerrInvalidAuthorization, pgerrInvalidPassword}, refused.Code, name)
+	}
+	require.Equal(t, "false", query(t, server.URL(), "SELECT rolsuper::text FROM pg_roles WHERE rolname = current_user"))
+	require.Equal(t, "earmark", query(t, server.URL(), "SELECT datdba::regrole::text FROM pg_database WHERE datname = 'earmark'"))
+	conn, err := pgx.Connect(t.Context(), server.URL())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(context.Background())) }()
+	_, err = conn.Exec(t.Context(), "COPY (SELECT 1) TO PROGRAM 'cat'")
+	var denied *pgconn.PgError
+	require.ErrorAs(t, err, &denied)
+	require.Equal(t, "42501", denied.Code, "insufficient_privilege")
+
+	// The path goes into the connection string whatever it holds.
+	require.Equal(t, PostgresURL(dir, portOf(server)), server.URL())
+	require.Contains(t, PostgresURL("/a b/c&d+e", 5433), "passfile=%2Fa%20b%2Fc%26d%2Be%2Fpgpass")
+}
+
+// SQLSTATE of a refused login.
+const (
+	pgerrInvalidAuthorization = "28000"
+	pgerrInvalidPassword      = "28P01"
+)
+
+func TestPostgresKeepsItsFilesToItself(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "postgres.log"), nil, 0o644)) // as an earlier version left it
+	first, err := StartPostgres(context.Background(), PostgresOptions{Dir: dir, Fast: true})
+	require.NoError(t, err)
+	requireClosed(t, dir)
+	password, err := os.ReadFile(passwordFile(dir))
+	require.NoError(t, err)
+	stop(t, first)
+
+	startPostgres(t, dir)
+	again, err := os.ReadFile(passwordFile(dir))
+	require.NoError(t, err)
+	require.Equal(t, string(password), string(again), "a restart keeps the password")
+	other := startPostgres(t, openDir(t))
+	otherPassword, err := pgx.ParseConfig(other.URL())
+	require.NoError(t, err)
+	require.NotContains(t, string(password), otherPassword.Password, "each cluster has a password of its own")
+}
+
+// requireClosed checks that nobody but the owner can read anything in dir.
+func requireClosed(t *testing.T, dir string) {
+	t.Helper()
+	seen := 0
+	require.NoError(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		seen++
+		require.Zero(t, info.Mode().Perm()&0o077, "%s has mode %s", path, info.Mode())
+		return nil
+	}))
+	require.Greater(t, seen, 1)
+}
+
+// Data of a version that let everybody in is left alone.
+func TestPostgresWithoutAPasswordIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	server, err := StartPostgres(context.Background(), PostgresOptions{Dir: dir, Fast: true})
+	require.NoError(t, err)
+	stop(t, server)
+	require.NoError(t, os.Remove(passwordFile(dir)))
+	_, err = StartPostgres(context.Background(), PostgresOptions{Dir: dir, Fast: true})
+	require.ErrorContains(t, err, "the Postgres data in "+dir+" has no password")
+	require.ErrorContains(t, err, "choose another directory with --data-dir, or remove this one")
+	require.FileExists(t, filepath.Join(dir, "data", "PG_VERSION"))
 }

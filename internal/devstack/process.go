@@ -178,5 +178,12 @@ func openLog(path string) (*os.File, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, privateFileMode)
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Chmod(privateFileMode); err != nil { // an earlier version left it open to all
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -26,6 +27,8 @@ import (
 const (
 	// temporalStartLimit covers a slow machine: a start takes one to three seconds.
 	temporalStartLimit = 60 * time.Second
+	// temporalDatabase is the name of the database's file.
+	temporalDatabase = "temporal.db"
 	// portFlagTemporal and portFlagUI are named in the error when a port is taken.
 	portFlagTemporal = "--temporal-port"
 	portFlagUI       = "--ui-port"
@@ -70,8 +73,8 @@ func StartTemporal(ctx context.Context, opts TemporalOptions) (*Temporal, error)
 	if opts.Dir, err = filepath.Abs(opts.Dir); err != nil {
 		return nil, fmt.Errorf("find the Temporal directory: %w", err)
 	}
-	if err := os.MkdirAll(opts.Dir, dirMode); err != nil {
-		return nil, fmt.Errorf("create the Temporal directory: %w", err)
+	if err := closeTemporalDir(opts.Dir); err != nil {
+		return nil, err
 	}
 	if opts.Port, err = claimPort(ctx, opts.Port, "Temporal", portFlagTemporal); err != nil {
 		return nil, err
@@ -82,7 +85,8 @@ func StartTemporal(ctx context.Context, opts TemporalOptions) (*Temporal, error)
 		}
 	}
 
-	cmd := exec.Command(binary, temporalArgs(opts)...)
+	// The server makes its database with the permissions that the umask leaves. The shell is gone after exec.
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `umask 077 && exec "$0" "$@"`, binary}, temporalArgs(opts)...)...)
 	cmd.Dir = opts.Dir
 	// Its settings are the arguments: a TEMPORAL_ADDRESS that is meant for clients has no say here.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TEMPORAL_") })
@@ -94,6 +98,49 @@ func StartTemporal(ctx context.Context, opts TemporalOptions) (*Temporal, error)
 		return nil, errors.Join(err, child.kill())
 	}
 	return &Temporal{process: child, port: opts.Port, uiPort: opts.UIPort}, nil
+}
+
+// closeTemporalDir makes the directory and closes what is in it to everybody else: histories hold what requests
+// are about.
+func closeTemporalDir(dir string) error {
+	if err := os.MkdirAll(dir, privateDirMode); err != nil {
+		return fmt.Errorf("create the Temporal directory: %w", err)
+	}
+	if err := os.Chmod(dir, privateDirMode); err != nil {
+		return fmt.Errorf("close the Temporal directory to others: %w", err)
+	}
+	for _, file := range temporalFiles(dir) {
+		if err := os.Chmod(file, privateFileMode); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("close Temporal's database to others: %w", err)
+		}
+	}
+	return nil
+}
+
+// temporalFiles are the database and what SQLite keeps beside it.
+func temporalFiles(dir string) []string {
+	database := filepath.Join(dir, temporalDatabase)
+	return []string{database, database + "-wal", database + "-shm"}
+}
+
+// TemporalBytes is the size of the database that a Temporal server keeps in dir, in bytes.
+func TemporalBytes(dir string) (bytes int64) {
+	for _, file := range temporalFiles(dir) {
+		if info, err := os.Stat(file); err == nil {
+			bytes += info.Size()
+		}
+	}
+	return bytes
+}
+
+// RemoveTemporal removes the database that a Temporal server keeps in dir, which must not run.
+func RemoveTemporal(dir string) error {
+	for _, file := range temporalFiles(dir) {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove Temporal's database: %w", err)
+		}
+	}
+	return nil
 }
 
 // Address is the host and port of the gRPC frontend.
@@ -127,7 +174,7 @@ func temporalArgs(opts TemporalOptions) []string {
 	}
 	if !opts.InMemory {
 		// The defaults sync far more often than a history needs that survives the end of the process.
-		args = append(args, "--db-filename", filepath.Join(opts.Dir, "temporal.db"),
+		args = append(args, "--db-filename", filepath.Join(opts.Dir, temporalDatabase),
 			"--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL")
 	}
 	for _, name := range slices.Sorted(maps.Keys(opts.SearchAttributes)) {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 )
 
@@ -123,4 +124,38 @@ func TestTemporalThatIsNotInstalled(t *testing.T) {
 	t.Chdir(t.TempDir())
 	_, err := StartTemporal(context.Background(), TemporalOptions{Dir: t.TempDir()})
 	require.ErrorContains(t, err, "temporal was not found; run `make build`")
+}
+
+// Histories hold scopes, amounts and metadata.
+func TestTemporalKeepsItsFilesToItself(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	first := startTemporal(t, TemporalOptions{Dir: dir, Headless: true})
+	requireClosed(t, dir)
+	stop(t, first)
+
+	// As an earlier version left it.
+	require.NoError(t, os.Chmod(dir, 0o755))
+	for _, name := range []string{"temporal.db", "temporal.log"} {
+		require.NoError(t, os.Chmod(filepath.Join(dir, name), 0o644))
+	}
+	startTemporal(t, TemporalOptions{Dir: dir, Headless: true})
+	requireClosed(t, dir)
+}
+
+// What the documentation says about the growth of the database.
+func TestTemporalKeepsClosedHistoriesForADay(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	require.Zero(t, TemporalBytes(dir))
+	server, err := StartTemporal(context.Background(), TemporalOptions{Dir: dir, Headless: true})
+	require.NoError(t, err)
+	described, err := dial(t, server).WorkflowService().DescribeNamespace(t.Context(), &workflowservice.DescribeNamespaceRequest{Namespace: client.DefaultNamespace})
+	require.NoError(t, err)
+	require.Equal(t, 24*time.Hour, described.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration())
+	require.Positive(t, TemporalBytes(dir))
+	stop(t, server)
+	require.NoError(t, RemoveTemporal(dir))
+	require.Zero(t, TemporalBytes(dir))
+	require.NoError(t, RemoveTemporal(dir), "nothing there is no error")
 }

@@ -30,7 +30,7 @@ func TestRestartUnderLoad(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	require.NoError(t, os.Chmod(dir, 0o755))
-	options := devstack.PostgresOptions{Dir: filepath.Join(dir, "postgres"), Fast: true}
+	options := devstack.PostgresOptions{Dir: filepath.Join(dir, "postgres"), Fast: true, Superuser: true}
 	server, err := devstack.StartPostgres(ctx(), options)
 	require.NoError(t, err)
 	address, err := url.Parse(server.URL())

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
@@ -39,6 +40,8 @@ func pooled(t *testing.T) (through, direct string) {
 	direct = postgrestest.URL(t, stack.PostgresURL())
 	server, err := url.Parse(direct)
 	require.NoError(t, err)
+	settings, err := pgx.ParseConfig(direct)
+	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	port := listener.Addr().(*net.TCPAddr).Port
@@ -46,7 +49,7 @@ func pooled(t *testing.T) (through, direct string) {
 
 	config := filepath.Join(t.TempDir(), "pgbouncer.ini")
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `[databases]
-* = host=%s port=%s user=%s
+* = host=%s port=%s user=%s password=%s
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
@@ -55,7 +58,7 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = %d
 max_client_conn = 100
-`, server.Hostname(), server.Port(), server.User.Username(), port, pooledSessions), 0o644))
+`, server.Hostname(), server.Port(), settings.User, settings.Password, port, pooledSessions), 0o644))
 	process := exec.Command(bin, "-q", config)
 	if os.Geteuid() == 0 { // which it refuses to run as
 		for dir := filepath.Dir(config); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {

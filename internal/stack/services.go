@@ -38,7 +38,7 @@ type Postgres struct {
 func startPostgres(dir string, fast bool) (*Postgres, error) {
 	p := &Postgres{}
 	err := onFreePort(func(port int) (err error) {
-		p.options = devstack.PostgresOptions{Dir: dir, Port: port, Fast: fast}
+		p.options = devstack.PostgresOptions{Dir: dir, Port: port, Fast: fast, Superuser: true}
 		p.server, err = devstack.StartPostgres(context.Background(), p.options)
 		return err
 	})

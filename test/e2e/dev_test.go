@@ -3,8 +3,10 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -63,6 +65,7 @@ func checkDev(t *testing.T, credential *syscall.Credential) {
 	d.requireUI()
 	require.Contains(t, d.process.Log(), "127.0.0.1:"+strconv.Itoa(d.ports[0]))
 
+	d.requirePrivate(credential == nil)
 	second := d.run("--data-dir", d.dataDir())
 	require.Equal(t, 1, second.Code)
 	require.Contains(t, second.Stderr, "another earmark dev")
@@ -89,6 +92,69 @@ func checkDev(t *testing.T, credential *syscall.Credential) {
 	d.interrupt()
 }
 
+// requirePrivate checks that other accounts of the machine can neither read the data nor enter the database.
+func (d *dev) requirePrivate(root bool) {
+	d.t.Helper()
+	closed := fs.FileMode(0o077)
+	require.NoError(d.t, filepath.WalkDir(d.dataDir(), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // Postgres removes files at any time
+			}
+			return err
+		}
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		require.NoError(d.t, err)
+		open := info.Mode().Perm() & closed
+		if root && path == d.dataDir() {
+			open &^= 0o011 // Postgres' own user passes through
+		}
+		require.Zero(d.t, open, "%s has mode %s", path, info.Mode())
+		return nil
+	}))
+
+	printed := stack.RunCommand(d.t, cleanEnv(), stack.Binary(d.t), "dev", "--print-database-url", "--data-dir", d.dataDir(), "--postgres-port", strconv.Itoa(d.ports[1]))
+	require.Zero(d.t, printed.Code, printed.Stderr)
+	address := strings.TrimSpace(printed.Stdout)
+	require.Contains(d.t, d.process.Log(), address)
+	audited := stack.RunCommand(d.t, cleanEnv(), stack.Binary(d.t), "audit", "--database-url", address)
+	require.Zero(d.t, audited.Code, audited.Stderr)
+	stranger, _, _ := strings.Cut(address, "&passfile=")
+	audited = stack.RunCommand(d.t, append(cleanEnv(), "HOME=/nonexistent"), stack.Binary(d.t), "audit", "--database-url", stranger)
+	require.NotZero(d.t, audited.Code)
+	require.Contains(d.t, audited.Stderr, "password")
+
+	healthy := stack.RunCommand(d.t, cleanEnv(), stack.Binary(d.t), "health", "--url", d.base)
+	require.Zero(d.t, healthy.Code, healthy.Stderr)
+	require.Regexp(d.t, `temporal: its database has \d+ MB`, healthy.Stdout)
+}
+
+// Temporal's database may go at any time: the ledger stands, and usage is charged.
+func TestDevResetsTemporal(t *testing.T) {
+	t.Parallel()
+	d := newDev(t, nil, "--reset-temporal")
+	d.start()
+	budget := d.budget("acme", "tokens", 1000)
+	held := d.hold("held", tokens("acme", 200, 600))
+	database := filepath.Join(d.dataDir(), "temporal", "temporal.db")
+	before, err := os.Stat(database)
+	require.NoError(t, err)
+	d.interrupt()
+
+	d.start()
+	after, err := os.Stat(database)
+	require.NoError(t, err)
+	require.False(t, os.SameFile(before, after), "the database is a new one")
+	d.requireBalance(budget, 200, 0)
+	d.commit(held.ID, 150).status(t, http.StatusOK)
+	d.requireBalance(budget, 0, 150)
+	d.hold("next", tokens("acme", 100, 600))
+	d.interrupt()
+}
+
 // A child that dies takes everything with it, and a taken port is named.
 func TestDevFailures(t *testing.T) {
 	t.Parallel()
@@ -112,7 +178,7 @@ func TestDevFailures(t *testing.T) {
 	d.requireGone(children)
 }
 
-func newDev(t *testing.T, credential *syscall.Credential) *dev {
+func newDev(t *testing.T, credential *syscall.Credential, flags ...string) *dev {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "earmark-dev-")
 	require.NoError(t, err)
@@ -126,8 +192,8 @@ func newDev(t *testing.T, credential *syscall.Credential) *dev {
 	d := &dev{ports: stack.FreePorts(t, 4)}
 	base := "127.0.0.1:" + strconv.Itoa(d.ports[0])
 	d.bundle = &bundle{api: api{t: t, base: "http://" + base}}
-	d.process = stack.NewProcess(t, "dev", append(cleanEnv(), "HOME="+dir), binary, "dev", "--data-dir", filepath.Join(dir, "data"), "--addr", base,
-		"--postgres-port", strconv.Itoa(d.ports[1]), "--temporal-port", strconv.Itoa(d.ports[2]), "--ui-port", strconv.Itoa(d.ports[3]))
+	d.process = stack.NewProcess(t, "dev", append(cleanEnv(), "HOME="+dir), binary, append([]string{"dev", "--data-dir", filepath.Join(dir, "data"), "--addr", base,
+		"--postgres-port", strconv.Itoa(d.ports[1]), "--temporal-port", strconv.Itoa(d.ports[2]), "--ui-port", strconv.Itoa(d.ports[3])}, flags...)...)
 	d.process.Dir, d.process.Credential = dir, credential
 	return d
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/earmark-dev/earmark/internal/devstack"
 )
 
@@ -93,7 +95,7 @@ func (s *services) startPooler(ctx context.Context) (port int, stop func(), err 
 			return 0, nil, errors.New("pgbouncer was not found; install it (Debian: apt install pgbouncer)")
 		}
 	}
-	u, err := url.Parse(s.options.DatabaseURL)
+	server, err := pgx.ParseConfig(s.options.DatabaseURL)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -102,7 +104,7 @@ func (s *services) startPooler(ctx context.Context) (port int, stop func(), err 
 	}
 	users, config := filepath.Join(s.dir, "pooler-users.txt"), filepath.Join(s.dir, "pooler.ini")
 	settings := fmt.Sprintf(`[databases]
-* = host=127.0.0.1 port=%s
+* = host=127.0.0.1 port=%d
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
@@ -112,8 +114,8 @@ auth_file = %s
 pool_mode = transaction
 default_pool_size = %d
 max_client_conn = 500
-`, u.Port(), port, users, poolerConnections)
-	for name, content := range map[string]string{users: fmt.Sprintf("%q \"\"\n", u.User.Username()), config: settings} {
+`, server.Port, port, users, poolerConnections)
+	for name, content := range map[string]string{users: fmt.Sprintf("%q %q\n", server.User, server.Password), config: settings} {
 		if err := os.WriteFile(name, []byte(content), 0o644); err != nil { //nolint:gosec // read by another user where this one is root
 			return 0, nil, err
 		}

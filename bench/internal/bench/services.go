@@ -59,7 +59,7 @@ func startServices(ctx context.Context, options Options) (s *services, err error
 	group, groupCtx := errgroup.WithContext(ctx)
 	if options.DatabaseURL == "" {
 		group.Go(func() (err error) {
-			s.postgres, err = devstack.StartPostgres(groupCtx, devstack.PostgresOptions{Dir: filepath.Join(s.dir, "postgres")})
+			s.postgres, err = devstack.StartPostgres(groupCtx, devstack.PostgresOptions{Dir: filepath.Join(s.dir, "postgres"), Superuser: true})
 			return err
 		})
 	}

@@ -94,7 +94,7 @@ func (s *Stack) start(ctx context.Context) (err error) {
 	}
 	if slices.Contains(s.services, Postgres) {
 		s.postgres, err = devstack.StartPostgres(ctx, devstack.PostgresOptions{
-			Dir: filepath.Join(s.dir, "postgres"), Fast: true,
+			Dir: filepath.Join(s.dir, "postgres"), Fast: true, Superuser: true,
 		})
 		if err != nil {
 			return err
