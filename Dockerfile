@@ -1,6 +1,8 @@
 # syntax=docker/dockerfile:1
 
-FROM golang:1.26.8-alpine AS build
+FROM golang:1.26.8-alpine AS go
+
+FROM go AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
@@ -11,12 +13,20 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
     CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}" -o /earmark ./cmd/earmark
 
 # Nothing but the program, the certificates it checks others by, and the time zones that windows are in.
-FROM scratch
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
-COPY --from=build /usr/local/go/lib/time/zoneinfo.zip /zoneinfo.zip
-COPY --from=build /earmark /earmark
+FROM scratch AS base
+COPY --from=go /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=go /usr/local/go/lib/time/zoneinfo.zip /zoneinfo.zip
 ENV ZONEINFO=/zoneinfo.zip
 USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/earmark"]
 CMD ["serve"]
+
+# For a release: the program as goreleaser built it.
+FROM base AS release
+ARG TARGETPLATFORM
+COPY ${TARGETPLATFORM}/earmark /earmark
+
+# What `docker build` makes: the program from this source.
+FROM base
+COPY --from=build /earmark /earmark

@@ -176,6 +176,25 @@ check-monitoring: # with Prometheus' own parser and engine, which are no modules
 fmt: bin/golangci-lint ## format the code and sort its imports
 	bin/golangci-lint fmt
 
+bin/goreleaser: tools/release/go.mod tools/release/go.sum
+	@tools/progress.sh 'building goreleaser once, about 6 minutes' \
+	  $(GO) build -C tools/release $(BUILD_FLAGS) -o ../../$@ github.com/goreleaser/goreleaser/v2
+
+bin/cyclonedx-gomod: tools/release/go.mod tools/release/go.sum
+	@tools/progress.sh 'building cyclonedx-gomod once' \
+	  $(GO) build -C tools/release $(BUILD_FLAGS) -o ../../$@ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+
+# Images need a container engine with buildx.
+SKIP_IMAGES := $(if $(shell docker buildx version 2>/dev/null),,--skip=docker)
+
+.PHONY: release-snapshot
+release-snapshot: bin/goreleaser bin/cyclonedx-gomod ## build what a release holds into dist/release, without a tag and without publishing; images where Docker is
+	@COMMIT=$(COMMIT) PATH="$(CURDIR)/bin:$$PATH" goreleaser release --snapshot --clean $(SKIP_IMAGES)
+
+.PHONY: release
+release: bin/goreleaser bin/cyclonedx-gomod ## publish the tag that is checked out, as .goreleaser.yaml says; needs GITHUB_TOKEN and Docker
+	@COMMIT=$(COMMIT) PATH="$(CURDIR)/bin:$$PATH" goreleaser release --clean
+
 .PHONY: docs-assets
 docs-assets: ## take the viewer of /docs afresh from its npm package, as tools/docs pins it
 	tools/docs/build.sh
