@@ -189,7 +189,7 @@ func (s *session) sameAgain(p *sheet) {
 	p.line("  earmark %s … --key %s", verb, shellWord(s.subject.key))
 }
 
-// adviseBudget tells how to make the budget that is missing. The API names the
+// adviseBudget says how to create the missing budget. The API names the
 // scope or the unit in its message, in quotes.
 func (s *session) adviseBudget(p *sheet, e *earmark.Error) {
 	scope, unit := "SCOPE", "UNIT"
@@ -216,7 +216,7 @@ func quoted(message string, words []string) string {
 	return words[i]
 }
 
-// denial tells which budgets a request does not fit into, and when it would.
+// denial lists the budgets that a request does not fit into, and when it would fit.
 func denial(p *sheet, decision earmark.Decision) {
 	for _, v := range decision.Violations {
 		over := ""
@@ -244,7 +244,7 @@ func denial(p *sheet, decision earmark.Decision) {
 	}
 }
 
-// standing tells what became of a reservation that cannot be changed any more.
+// standing describes a reservation that cannot change any more.
 func standing(p *sheet, e *earmark.Error) {
 	r := e.Reservation
 	if r == nil {

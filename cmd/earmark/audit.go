@@ -18,8 +18,8 @@ func newAudit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Check every rule of the ledger on a live database",
-		Long: `Check every rule of the ledger on a live database, all at one moment, without
-blocking anybody. Exits with 1 when anything does not add up.`,
+		Long: `Check every rule of the ledger on a live database, in one snapshot, without
+blocking other calls. Exits with 1 on any mismatch.`,
 		Example: "  earmark audit --database-url \"$(earmark dev --print-database-url)\"",
 		Args:    noArguments,
 		RunE: withDatabase(s, func(ctx context.Context, cmd *cobra.Command, pool *pgxpool.Pool) error {

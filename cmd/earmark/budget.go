@@ -43,7 +43,7 @@ func newBudgetCreate() *cobra.Command {
 		Use:   "create SCOPE UNIT LIMIT",
 		Short: "Create a budget",
 		Long: `Create a budget: a limit on a scope and everything under it, in one unit, over
-one window. One budget stands for each scope, unit and period.`,
+one window. There is at most one budget for each scope, unit and period.`,
 		Example: `  earmark budget create acme/ml tokens 10_000_000 --period month \
     --timezone Europe/Berlin
   earmark budget create acme usd_micros 50,000,000 --soft-ceiling 60,000,000
@@ -168,9 +168,9 @@ func newBudgetSet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set ID",
 		Short: "Change a budget",
-		Long: `Change a budget; what is left out stays as it is. A limit may go below what is
-reserved and committed: nothing is taken back, and nothing more is admitted
-until it fits.`,
+		Long: `Change a budget; settings without a flag stay as they are. A limit may go below
+what is reserved and committed: Earmark takes nothing back, and admits nothing
+more until it fits.`,
 		Example: `  earmark budget set bud_7sk2nq4d5a --limit 20_000_000
   earmark budget set bud_7sk2nq4d5a --enforcement soft --soft-ceiling none`,
 		Args:              arguments("ID"),
@@ -215,8 +215,8 @@ func newBudgetArchive() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "archive ID",
 		Short: "End a budget: it takes no new holds, and open ones settle",
-		Long: `End a budget: it takes no new holds, and open ones settle. That cannot be
-undone, but a new budget may be created in its place. Asks first, on a terminal;
+		Long: `End a budget: it takes no new holds, and open ones settle. You cannot undo this,
+but you can create a new budget in its place. On a terminal it asks first;
 elsewhere it needs --yes.`,
 		Example:           "  earmark budget archive bud_7sk2nq4d5a --yes",
 		Args:              arguments("ID"),

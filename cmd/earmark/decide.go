@@ -12,8 +12,8 @@ func newDecide() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "decide SCOPE…",
 		Short: "Ask whether a request would be admitted now",
-		Long: `Ask whether a request would be admitted now, without reserving anything. The
-answer may be another a moment later. Exits with 3 when it is no.`,
+		Long: `Ask whether Earmark would admit a request now, without reserving anything. The
+answer may change a moment later. Exits with 3 if the answer is no.`,
 		Example:           "  earmark decide acme/ml/u1 --amount tokens=600",
 		Args:              arguments("SCOPE…"),
 		ValidArgsFunction: completeArgs(manyArgs, budgetScopes),

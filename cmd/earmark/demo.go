@@ -44,11 +44,11 @@ func newDemo() *cobra.Command {
 		Long: `See the race for a limit happen in the usual code, and not in Earmark, on a
 running stack (make dev). Callers race for one limit, round after round: by the
 usual ways, for real, on a scratch table in a schema of its own (earmark_demo,
-dropped in the end, also on Ctrl-C), and by Earmark over its HTTP API. Then a
-reservation is followed step by step, and one whose process dies.
+dropped at the end, even on Ctrl-C), and by Earmark over its HTTP API. Then it
+follows a reservation step by step, and one whose process dies.
 
-Every run has budgets of its own under demo/. Exits with 1 when Earmark overspent
-or its ledger does not hold exactly what the callers were told.`,
+Every run has budgets of its own under demo/. Exits with 1 if Earmark overspent
+or its ledger differs from the callers' answers.`,
 		Example: `  earmark demo
   earmark demo --callers 100 --json`,
 		Args: noArguments,

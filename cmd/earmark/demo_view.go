@@ -54,7 +54,7 @@ func (d demoStage) over(tokens int64) string {
 	return d.paint(padLeft("+"+earmark.FormatAmount(tokens), overWidth), red)
 }
 
-// words names a way and tells in one sentence what happened.
+// words names a way and describes its outcome in one sentence.
 func (d demoStage) words(r demo.Result) (title, sentence string) {
 	limit := d.report.LimitTokens
 	counted := fmt.Sprintf("%s of %s", earmark.FormatAmount(limit+r.WorstOverTokens), earmark.FormatAmount(limit))
@@ -70,7 +70,7 @@ func (d demoStage) words(r demo.Result) (title, sentence string) {
 		if !raced {
 			return "add, check, take back", lucky
 		}
-		return "add, check, take back", fmt.Sprintf("Right in the end, but whoever looked in between saw %s.", counted)
+		return "add, check, take back", fmt.Sprintf("Right in the end, but a reader in between saw %s.", counted)
 	case demo.LockTheCheck:
 		if !raced {
 			return "FOR UPDATE in check", lucky
@@ -84,7 +84,7 @@ func (d demoStage) words(r demo.Result) (title, sentence string) {
 		if raced {
 			return "Earmark", fmt.Sprintf("OVERSPENT: %s tokens. This is a bug; please report it.", counted)
 		}
-		return "Earmark", fmt.Sprintf("Never over. A yes took %s ms (p50); a no is told when it is final.", millis(r.YesWait.P50MS))
+		return "Earmark", fmt.Sprintf("Never over. An admission took %s ms (p50); a denial is final.", millis(r.YesWait.P50MS))
 	}
 	return r.Way, ""
 }
@@ -97,7 +97,7 @@ func (d demoStage) raced(r *demo.Report) {
 		verdict, as = "DOES NOT ADD UP", red
 	}
 	fmt.Fprintf(d.out, `
-Earmark is slower than a bare UPDATE: each of its %s yeses is a durable
+Earmark is slower than a bare UPDATE: each of its %s admissions is a durable
 workflow, a row, and entries in a journal. That buys holds that end by
 themselves, retries that count once, and an audit: the ledger %s.
 
@@ -126,7 +126,7 @@ func (d demoStage) end() {
 	}
 }
 
-// millis tells milliseconds with as many digits as matter.
+// millis formats milliseconds with as many digits as matter.
 func millis(ms float64) string {
 	const exact = 10
 	if ms < exact {

@@ -40,8 +40,8 @@ func newDev() *cobra.Command {
 		Use:   "dev",
 		Short: "Run everything on this machine: Postgres, Temporal with its UI, API and worker",
 		Long: `Run everything on this machine, on loopback addresses: Postgres, Temporal with
-its UI, migrations, the HTTP API and a worker. What it stores survives a restart.
-Ctrl-C stops all of it.
+its UI, migrations, the HTTP API and a worker. The data survives a restart.
+Ctrl-C stops everything.
 
 Postgres asks for a password, which is in the file postgres/pgpass of the data
 directory; the connection string that --print-database-url prints names that file.

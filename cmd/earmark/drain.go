@@ -57,9 +57,9 @@ func newDrain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drain --scope SCOPE --reason WHY",
 		Short: "Give back many reservations at once; shows them first",
-		Long: `Give back what open reservations under a scope hold, each as earmark release does:
-usage that turns up later is still charged. Without --yes it only shows what it
-would do. Repeating it is safe.`,
+		Long: `Release every open reservation under a scope, as earmark release does: Earmark
+still charges usage that arrives later. Without --yes it only shows what it would
+do. You can repeat it safely.`,
 		Example: `  earmark drain --scope acme/batch --reason "the batch was stopped"
   earmark drain --scope acme --stuck overdue --reason "workers were down" --yes`,
 		Args:                  noArguments,
@@ -153,7 +153,7 @@ func totals(reservations []earmark.Reservation) earmark.Amounts {
 	return sum
 }
 
-// giveBack releases a few at a time. What fails is told in the end; an interruption
+// giveBack releases a few at a time. Failures are reported at the end; an interruption
 // ends it, and what was done stays done.
 func (d *drain) giveBack(s *session, selected []earmark.Reservation, by client.By, report *drained) error {
 	// The session's own client remembers one call at a time.
@@ -218,7 +218,7 @@ func (s *session) progress(total int) func(*drained) {
 	}
 }
 
-// show tells what would be done, or what was.
+// show prints what would be done, or what was done.
 func (d *drain) show(p *sheet, selected []earmark.Reservation, report drained) {
 	switch {
 	case report.Selected == 0:

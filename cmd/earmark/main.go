@@ -68,7 +68,7 @@ func execute(ctx context.Context, root *cobra.Command, args []string) int {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "earmark",
-		Short:         "Holds budget for AI requests: reserve, commit, release, and never overspend",
+		Short:         "Reserves, settles and audits spending limits for AI requests",
 		Version:       fullVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

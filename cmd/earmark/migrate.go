@@ -24,7 +24,7 @@ const attributesTimeout = 30 * time.Second
 func newMigrate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
-		Short: "Bring the database and the Temporal namespace to what this version needs",
+		Short: "Bring the database and the Temporal namespace up to date with this version",
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

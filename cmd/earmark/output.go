@@ -107,7 +107,7 @@ func clean(text string) string {
 	return earmark.VisibleText(text)
 }
 
-// when tells a time in a list: relative on a terminal, and exact where it is kept.
+// when formats a time in a list: relative on a terminal, and exact where it is kept.
 func (p *sheet) when(at time.Time) string {
 	if !p.terminal {
 		return at.UTC().Format(time.RFC3339)
@@ -119,7 +119,7 @@ func (p *sheet) when(at time.Time) string {
 	return words
 }
 
-// moment tells a time in full, with how far away it is.
+// moment formats a time in full, with its distance from now.
 func (p *sheet) moment(at time.Time, zone *time.Location) string {
 	return stamp(at, zone) + " (" + relative(at.Sub(p.now)) + ")"
 }
@@ -138,7 +138,7 @@ func relative(d time.Duration) string {
 	return "in " + span(d)
 }
 
-// span tells a duration in one or two parts: 4m 12s, 12m, 3h, 2d 4h.
+// span formats a duration in one or two parts: 4m 12s, 12m, 3h, 2d 4h.
 func span(d time.Duration) string {
 	const (
 		day       = 24 * time.Hour

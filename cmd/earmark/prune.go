@@ -31,16 +31,16 @@ func newPrune() *cobra.Command {
 		Use:   "prune",
 		Short: "Remove reservations that were settled long ago, with their entries",
 		Long: fmt.Sprintf(`Remove reservations that were settled longer ago than --keep, with their entries.
-Balances stay as they are: in every window an entry of the kind checkpoint stands
-for what was removed, and the audit adds up as before. Of a window that has not
-ended nothing is removed, and nothing that is held or in review.
+Balances stay as they are: in every window an entry of the kind checkpoint replaces
+the removed entries, and the audit still adds up. Prune removes nothing from a
+window that has not ended, and nothing that is held or in review.
 
-A removed reservation is not found any more: its idempotency key is free again, and
-usage that comes for it has to be charged with earmark usage. So what was settled
-is kept for %.0f days at least.
+A removed reservation is unknown: its idempotency key is free again, and usage that
+arrives for it must be charged with earmark usage. So prune keeps every settled
+reservation for at least %.0f days.
 
-It works in small batches while everything else runs. It may be interrupted, and be
-run again, at any time.`, postgres.LeastKept.Hours()/24),
+It works in small batches while everything else runs. You may interrupt it and run
+it again at any time.`, postgres.LeastKept.Hours()/24),
 		Example: `  earmark prune --dry-run
   earmark prune --keep 2160h --database-url "$(earmark dev --print-database-url)"`,
 		Args: noArguments,

@@ -53,8 +53,8 @@ func newAdopt() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "adopt ID --reason WHY",
 		Short: "Start a new workflow for a reservation that lost its own",
-		Long: `Start a new workflow for an open reservation whose own was terminated, deleted or
-lost. The reconciler does it by itself within minutes; this does it now. A
+		Long: `Start a new workflow for an open reservation whose workflow was terminated, deleted
+or lost. The reconciler does the same within minutes; this does it now. A
 reservation that has an open workflow keeps it.`,
 		Example:               `  earmark adopt rsv_k3jd8fh2qz --reason "terminated by mistake"`,
 		Args:                  arguments("ID"),

@@ -69,7 +69,7 @@ func newReserve() *cobra.Command {
 scopes.
 
 A --key makes it safe to repeat: the same key and request hold once. Without
-one, a key is made up, and told where the outcome is not known.`,
+--key the command makes a key, and shows it if the outcome is unknown.`,
 		Example: `  earmark reserve acme/ml/u1 --amount tokens=600
   earmark reserve acme/ml/u1 --amount tokens=1,200 --amount requests=1 \
     --ttl 2m --on-expiry review --metadata model=large
@@ -110,7 +110,7 @@ func (s *session) printMade(r *earmark.Reservation, quiet bool) error {
 	return s.print(func(p *sheet) { outcome(p, r) })
 }
 
-// outcome tells what a transition came to.
+// outcome describes the result of a transition.
 func outcome(p *sheet, r *earmark.Reservation) {
 	p.line("%s: %s", p.paint(strings.ToUpper(string(r.State[:1]))+string(r.State[1:]), styleOf(r)), clean(outcomeWords(r)))
 	fields := []field{{"ID", r.ID, bold}}
@@ -164,7 +164,7 @@ func newCommit() *cobra.Command {
 		Use:   "commit ID UNIT=N…",
 		Short: "Charge what a request used, and give the rest back",
 		Long: `Charge what a request used, in exactly the reserved units, and give the rest
-back. Repeating it with the same usage changes nothing.`,
+back. A repeated commit with the same usage changes nothing.`,
 		Example: `  earmark commit rsv_k3jd8fh2qz tokens=450
   earmark commit rsv_k3jd8fh2qz --usage tokens=450 --reason "the bill says so"`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -206,11 +206,11 @@ func newRelease() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "release ID --reason WHY",
 		Short: "Give everything back",
-		Long: `Give everything back in the caller's place, who has not said that nothing was
-spent: usage that turns up later is still charged, as late.
+		Long: `Give everything back in the caller's place. The caller has not said that nothing
+was spent, so Earmark still charges usage that arrives later, as late.
 
-With --final it is the caller's own word: nothing was spent, and that is final.
-Usage that turns up later has to be charged by itself, with earmark usage.`,
+With --final it is the caller's own release: nothing was spent, and that is final.
+Charge usage that arrives later with earmark usage.`,
 		Example: `  earmark release rsv_k3jd8fh2qz --reason "its process died"
   earmark release rsv_k3jd8fh2qz --final --reason "the model refused"`,
 		DisableFlagsInUseLine: true,
@@ -242,7 +242,7 @@ Usage that turns up later has to be charged by itself, with earmark usage.`,
 	return cmd
 }
 
-// printSettled tells what a commit or a release came to.
+// printSettled prints the result of a commit or a release.
 func (s *session) printSettled(id string, settled client.Settled, err error) error {
 	switch {
 	case err != nil:
@@ -264,8 +264,8 @@ func newExtend() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "extend ID --ttl DURATION",
 		Short: "Hold a reservation for longer",
-		Long: `Hold a reservation until --ttl from now, unless it is held longer anyway, and
-at most until 7 days after it was made.`,
+		Long: `Extend the lease to --ttl from now, if that is later, and at most to 7 days
+after the reservation was created.`,
 		Example:               "  earmark extend rsv_k3jd8fh2qz --ttl 10m",
 		Args:                  arguments("ID"),
 		DisableFlagsInUseLine: true,
@@ -330,9 +330,8 @@ func newList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List reservations, newest first",
-		Long: `List reservations, newest first. On a narrow terminal ids are cut short; what
-is left of one is enough to name it in other commands. In a file or a pipe
-everything is in full.`,
+		Long: `List reservations, newest first. A narrow terminal shows short ids, which other
+commands accept. A file or a pipe gets everything in full.`,
 		Example: `  earmark list --state review
   earmark list --scope acme/ml --overdue
   earmark list --state held --watch`,
@@ -365,7 +364,7 @@ everything is in full.`,
 	return cmd
 }
 
-// withMore tells on a terminal that a list goes on.
+// withMore says on a terminal that a list continues.
 func withMore(list view, nextCursor string, limit int) view {
 	return func(p *sheet) {
 		list(p)

@@ -54,7 +54,7 @@ environment variables (TEMPORAL_ADDRESS, …) and profile file.`,
 	return cmd
 }
 
-// serve runs the API, and the worker unless told not to, until ctx is done. Then
+// serve runs the API, and the worker unless switched off, until ctx is done. Then
 // it answers for the drain delay, and lets calls finish before the worker stops. ready is called once it listens.
 func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(address string)) error {
 	p, err := s.open(ctx, logger, !s.WithoutWorker)

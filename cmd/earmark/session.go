@@ -216,7 +216,7 @@ func (r *recorder) now() time.Time {
 	return time.Now()
 }
 
-// repeated tells that an earlier call with the same key did the work.
+// repeated says that an earlier call with the same key did the work.
 func (r *recorder) repeated() bool { return r.header.Get("Idempotency-Hit") == "true" }
 
 // problem is the last answer if it is an error in the API's own words.

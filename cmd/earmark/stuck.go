@@ -18,14 +18,14 @@ func newStuck() *cobra.Command {
 	reason := choiceFlag[earmark.StuckReason]{noun: "WHY", allowed: earmark.StuckReasons}
 	cmd := &cobra.Command{
 		Use:   "stuck",
-		Short: "List what needs somebody to look, and the command to fix each",
-		Long: `List the reservations that need somebody to look, newest first: why, for how
+		Short: "List what needs a person, and the command to fix each",
+		Long: `List the reservations that need a person, newest first: why, for how
 long, what they hold, the link to the workflow, and the command to fix each.
 
-  task_failing        the workflow's task fails, so nothing of it runs
+  task_failing        the workflow's task fails, so the workflow does not run
   settlement_failing  the workflow cannot settle it and keeps trying
   orphan              no open workflow guards it
-  review              it has expired and waits for somebody to decide
+  review              it has expired and waits for a decision
   overdue             its lease has run out and nothing has settled it`,
 		Example: `  earmark stuck
   earmark stuck --scope acme/ml --reason review

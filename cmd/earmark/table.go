@@ -14,7 +14,7 @@ type column struct {
 	shrink int
 	least  int
 	isID   bool
-	inside bool // cut in the middle, where both ends of a path tell something
+	inside bool // cut in the middle, where both ends of a path matter
 	// drop is the order in which columns are left out once none can shrink; 0 is never.
 	drop int
 }
@@ -115,7 +115,7 @@ func excessOf(shown, widths []int, bound int) int {
 	return total - bound
 }
 
-// narrow makes a column narrower and tells by how much.
+// narrow makes a column narrower and returns by how much.
 func narrow(c column, width *int, excess int) int {
 	by := min(excess, *width-max(c.least, utf8.RuneCountInString(c.title)))
 	if c.isID {

@@ -17,8 +17,8 @@ func newUsage() *cobra.Command {
 		Use:   "usage SCOPE… --amount UNIT=N --key KEY",
 		Short: "Charge usage that has no reservation",
 		Long: `Charge usage that has no reservation, on every budget that covers one of the
-scopes. It is always charged, even past a limit: it is spent. The --key names
-the usage, so that repeating the command does not charge it twice.`,
+scopes. Earmark always charges it, even past a limit, because it is spent. The
+--key names the usage, so that a repeated command does not charge it twice.`,
 		Example:               "  earmark usage acme/ml/u1 --amount tokens=873 --key batch-2026-03-01",
 		Args:                  arguments("SCOPE…"),
 		DisableFlagsInUseLine: true,
