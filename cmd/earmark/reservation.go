@@ -209,8 +209,8 @@ func newRelease() *cobra.Command {
 		Long: `Give everything back in the caller's place. The caller has not said that nothing
 was spent, so Earmark still charges usage that arrives later, as late.
 
-With --final it is the caller's own release: nothing was spent, and that is final.
-Charge usage that arrives later with earmark usage.`,
+With --final it is the caller's own release: nothing was spent, and that is
+final. Charge usage that arrives later with earmark usage.`,
 		Example: `  earmark release rsv_k3jd8fh2qz --reason "its process died"
   earmark release rsv_k3jd8fh2qz --final --reason "the model refused"`,
 		DisableFlagsInUseLine: true,
