@@ -52,7 +52,7 @@ type WorkflowStore interface {
 	// Result is how the reservation's latest workflow says that it left it; zero when
 	// that workflow is open, or did not end by itself.
 	Result(ctx context.Context, workflowID string) (Snapshot, error)
-	// Refresh tells an open workflow to look at the ledger.
+	// Refresh makes an open workflow read the ledger.
 	Refresh(ctx context.Context, workflowID string) error
 	// Adopt starts a workflow that guards a reservation which exists already.
 	Adopt(ctx context.Context, check earmark.Check) error
@@ -175,7 +175,7 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 		if err := r.Workflows.Refresh(ctx, check.WorkflowID); err != nil && !errors.As(err, &notFound) { // mutation: notify-settled
 			return err
 		}
-		return nil // the next look tells whether it has closed
+		return nil // the next look finds out whether it has closed
 	default:
 		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, true)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// How long a caller is told to wait when the error itself does not say.
+// Retry-After, unless the error itself has one.
 const (
 	retryUnavailable      = time.Second
 	retryAdmissionUnknown = time.Second
@@ -82,7 +82,7 @@ type problem struct {
 	Checks        map[string]check     `json:"checks,omitempty"` // of /readyz alone
 }
 
-// fail answers with err as a problem and logs what the caller is not told.
+// fail answers with err as a problem and logs the inner fault, which the caller does not see.
 func (s *server) fail(c *gin.Context, err error) {
 	e := asError(err)
 	words := problems[e.Code]

@@ -190,7 +190,7 @@ func unexpected(result earmark.Result) error {
 	return earmark.Errorf(earmark.CodeInternal, "outcome %q with reservation %t is not one of this call", result.Outcome, result.Reservation != nil)
 }
 
-// withReservationID makes an error tell which reservation it is about.
+// withReservationID adds the reservation's id to an error.
 func withReservationID(err error, id string) error {
 	known := *asError(err)
 	if known.ReservationID == "" {

@@ -73,7 +73,7 @@ func traceCalls(traces trace.TracerProvider) gin.HandlerFunc {
 		otelgin.WithGinFilter(func(c *gin.Context) bool { return strings.HasPrefix(c.FullPath(), "/v1/") }))
 }
 
-// describeSpan tells in the call's span what it was about.
+// describeSpan adds the call's subject to its span.
 func describeSpan(c *gin.Context, id string) {
 	if span := trace.SpanFromContext(c.Request.Context()); id != "" && span.IsRecording() {
 		span.SetAttributes(attribute.String("earmark.reservation_id", id), attribute.String("earmark.tenant", earmark.DefaultTenant))

@@ -23,7 +23,7 @@ const (
 	firstPause         = 100 * time.Millisecond
 	longestPause       = 2 * time.Second
 	// longestRetryAfter bounds how long a Retry-After is heeded within a call; the
-	// error tells it in full.
+	// error has it in full.
 	longestRetryAfter = 5 * time.Second
 )
 

@@ -77,7 +77,7 @@ func WithLogger(log *slog.Logger) Option {
 	return func(c *Client) { c.log = log }
 }
 
-// WithUnsettled is told of every reservation that Do or DoStream could not settle,
+// WithUnsettled receives every reservation that Do or DoStream could not settle,
 // besides the log. It is the place to count them, or to keep usage for later; it
 // also hears of those whose error nobody sees, because the work panicked. It is
 // called before Do returns, and on a context that the caller's end does not reach.

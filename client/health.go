@@ -18,7 +18,7 @@ func (c *Client) Health(ctx context.Context) error {
 	return err
 }
 
-// Ready tells of "postgres" and "temporal". The error is CodeUnavailable when one
+// Ready reports on "postgres" and "temporal". The error is CodeUnavailable when one
 // is away; the checks are given then too. It is not repeated.
 func (c *Client) Ready(ctx context.Context) (map[string]Check, error) {
 	answer, err := c.send(ctx, call{method: http.MethodGet, path: "/readyz"}, nil)

@@ -57,7 +57,7 @@ func (m *Meter) begin() {
 	}
 }
 
-// Report tells what a run that reserved these amounts is to be settled by, for those
+// Report returns the usage that settles a run that reserved these amounts, for those
 // who settle it themselves: the usage in exactly the reserved units, nil when
 // nothing was reported, and whether nothing was sent.
 func (m *Meter) Report(reserved earmark.Amounts) (usage earmark.Amounts, nothingSent bool) {

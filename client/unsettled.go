@@ -71,7 +71,7 @@ func (e *UnsettledError) Refused() bool {
 	return true
 }
 
-// Error tells the reservation, what was tried, and why it failed.
+// Error names the reservation, the attempted transition, and the failure.
 func (e *UnsettledError) Error() string {
 	switch {
 	case e.Verb == "":

@@ -43,7 +43,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 		ids, err := s.sweep(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // told to stop, and what that interrupted does not matter
+			return nil //nolint:nilerr // stopping; the interrupted look does not matter
 		case err != nil:
 			s.Logger.WarnContext(ctx, "The sweeper could not look for overdue reservations.", "error", err)
 		case len(ids) == sweepBatch:

@@ -23,7 +23,7 @@ import (
 
 // How the worker is tuned.
 const (
-	stopTimeout      = 10 * time.Second // for activities that run when the worker is told to stop
+	stopTimeout      = 10 * time.Second // for activities that run when the worker stops
 	workflowPollers  = 16               // half of them look for new workflows, at any of a queue's four partitions
 	activityPollers  = 4
 	maxLocalAtOnce   = 500

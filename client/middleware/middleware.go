@@ -96,7 +96,7 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return ctx.Err() // a caller who is gone: a meter at zero then says nothing
 		})
 	switch {
-	case admitted || err == nil: // the client has told of what is not settled
+	case admitted || err == nil: // the client has reported what is not settled
 	case g.uncharged != nil && isAway(r, err):
 		g.runUnguarded(w, r, ask)
 	default:

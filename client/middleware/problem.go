@@ -12,7 +12,7 @@ import (
 	"github.com/earmark-dev/earmark/client"
 )
 
-// retryAway is how long a caller is told to wait when Earmark itself did not say.
+// retryAway is the Retry-After if Earmark itself gave none.
 const retryAway = time.Second
 
 const problemTypePrefix = "urn:earmark:problem:"

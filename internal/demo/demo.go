@@ -65,7 +65,7 @@ func (r *Report) Err() error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	return fmt.Errorf("the ledger does not hold exactly what the callers were told: %s", strings.Join(wrong, "; "))
+	return fmt.Errorf("the ledger differs from the callers' answers: %s", strings.Join(wrong, "; "))
 }
 
 // NewReport is the report of a run that has not begun.

@@ -45,13 +45,13 @@ type Result struct {
 	YesWait Latency `json:"yes_wait"`
 }
 
-// Latency tells quantiles in milliseconds.
+// Latency has quantiles in milliseconds.
 type Latency struct {
 	P50MS float64 `json:"p50_ms"`
 	P99MS float64 `json:"p99_ms"`
 }
 
-// decision is what one caller was told, and when.
+// decision is one caller's answer, and its time.
 type decision struct {
 	admitted bool
 	wait     time.Duration

@@ -110,7 +110,7 @@ type queryer interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// fits runs a query for what is used, and tells whether another request fits.
+// fits runs a query for what is used, and reports whether another request fits.
 func (c *counter) fits(ctx context.Context, on queryer, sql string) (bool, error) {
 	var used int64
 	err := on.QueryRow(ctx, sql, c.id).Scan(&used)

@@ -28,7 +28,7 @@ type account interface {
 	// ask is one caller: it asks for requestTokens, calls the model if they are there,
 	// and settles. It calls decided once, as soon as it knows.
 	ask(ctx context.Context, caller int, decided func(admitted bool)) error
-	// end tells what was counted, when all callers are done.
+	// end returns the final count, when all callers are done.
 	end(ctx context.Context) (outcome, error)
 }
 

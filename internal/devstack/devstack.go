@@ -42,7 +42,7 @@ func passableDirMode() os.FileMode {
 	return privateDirMode
 }
 
-// DefaultDataDir is where `earmark dev` keeps its data when it is not told otherwise: a per-user data
+// DefaultDataDir is where `earmark dev` keeps its data by default: a per-user data
 // directory or, for root, a system one, because Postgres cannot run as root and root's home is closed to
 // everybody else.
 func DefaultDataDir() (string, error) {

@@ -19,7 +19,7 @@ const (
 	holdsTimeout = 2 * time.Second
 )
 
-// holds tells what is set aside in the whole ledger, which every process sees alike.
+// holds reports what the whole ledger holds; every process reports the same.
 // Where Postgres does not answer, `earmark_ledger_up` is 0 and the rest is absent:
 // what was is not shown as what is.
 type holds struct {
@@ -41,7 +41,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	ledgerUp    = describe("earmark_ledger_up", "1 where Postgres told what is set aside, else 0, and then the numbers on that are absent.")
+	ledgerUp    = describe("earmark_ledger_up", "1 if Postgres answered the gauges of the ledger, else 0; then they are absent.")
 	openHolds   = describe("earmark_open_reservations", "Reservations that set budget aside, in the whole ledger, by state.", "state")
 	heldAmount  = describe("earmark_held_amount", "What open reservations set aside, in the whole ledger, in the unit of the label.", "unit")
 	oldestHold  = describe("earmark_oldest_hold_age_seconds", "Seconds since the oldest open reservation was made; 0 without any.")

@@ -18,7 +18,7 @@ const shown = `
 # HELP earmark_held_amount What open reservations set aside, in the whole ledger, in the unit of the label.
 # TYPE earmark_held_amount gauge
 earmark_held_amount{unit="tokens"} 1200
-# HELP earmark_ledger_up 1 where Postgres told what is set aside, else 0, and then the numbers on that are absent.
+# HELP earmark_ledger_up 1 if Postgres answered the gauges of the ledger, else 0; then they are absent.
 # TYPE earmark_ledger_up gauge
 earmark_ledger_up 1
 # HELP earmark_most_overdue_seconds How long the most overdue reservation is past its expiry, in seconds; 0 without any.
@@ -40,7 +40,7 @@ earmark_overdue_reservations 1
 `
 
 const notShown = `
-# HELP earmark_ledger_up 1 where Postgres told what is set aside, else 0, and then the numbers on that are absent.
+# HELP earmark_ledger_up 1 if Postgres answered the gauges of the ledger, else 0; then they are absent.
 # TYPE earmark_ledger_up gauge
 earmark_ledger_up 0
 `

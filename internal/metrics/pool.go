@@ -5,7 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// pool tells how much of the process' connections to Postgres is in use.
+// pool reports how many of the process' connections to Postgres are in use.
 type pool struct{ pool *pgxpool.Pool }
 
 func newPool(p *pgxpool.Pool) pool { return pool{p} }

@@ -55,7 +55,7 @@ func newWork(registry prometheus.Registerer) *work {
 			Help: "Calls of a workflow to the ledger that failed although the quick tries were over; each is tried again until it succeeds.",
 		}, []string{"activity"}),
 	}
-	for _, name := range settlementActivities { // 0 is told from absent
+	for _, name := range settlementActivities { // 0 differs from absent
 		w.failures.WithLabelValues(name)
 	}
 	return w

@@ -100,7 +100,7 @@ func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, er
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 
-// Decide tells whether the request would be admitted now.
+// Decide reports whether the request would be admitted now.
 func (l *Ledger) Decide(_ context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error) {
 	budgets := l.touch(tenant, request.Scopes, request.Amounts, l.now())
 	if answer := l.unmet(tenant, request.Scopes, request.Amounts, budgets, request.AnyScope()); answer != nil {

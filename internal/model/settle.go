@@ -194,7 +194,7 @@ func (l *Ledger) Extend(_ context.Context, s earmark.Transition, ttl time.Durati
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 
-// Inspect tells where a reservation stands.
+// Inspect returns a reservation as it stands.
 func (l *Ledger) Inspect(_ context.Context, tenant, id string) (earmark.Result, error) {
 	r := l.find(earmark.Transition{Tenant: tenant, ID: id})
 	if r == nil {

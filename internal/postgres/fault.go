@@ -21,7 +21,7 @@ const (
 	statementExists        = "42P05"
 )
 
-// retryAfterFault is what callers are told to wait when Postgres is away.
+// retryAfterFault is the Retry-After while Postgres is away.
 const retryAfterFault = time.Second
 
 // fault turns what pgx returns into an *earmark.Error. Mostly it is unavailable: the

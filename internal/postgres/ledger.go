@@ -65,7 +65,7 @@ func (l *Ledger) Preflight(ctx context.Context, a earmark.Admission) (earmark.Pr
 	return preflight, err
 }
 
-// Decide tells whether the request would be admitted now. It changes nothing.
+// Decide reports whether the request would be admitted now. It changes nothing.
 func (l *Ledger) Decide(ctx context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error) {
 	var result earmark.Result
 	err := l.read(ctx, &result, decideSQL, pgx.NamedArgs{"tenant": tenant, "scopes": request.Scopes, "amounts": request.Amounts, "any_scope": request.AnyScope()})
@@ -139,7 +139,7 @@ func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, 
 		"metadata": metadata(c.Request.Metadata), "at": orNull(c.At), "actor": c.Actor.String(), "reason": c.Reason})
 }
 
-// Inspect tells where a reservation stands. Outcomes: same, unknown.
+// Inspect returns a reservation as it stands. Outcomes: same, unknown.
 func (l *Ledger) Inspect(ctx context.Context, tenant, id string) (earmark.Result, error) {
 	result := earmark.Result{Outcome: earmark.OutcomeUnknown}
 	err := l.read(ctx, &result, inspectSQL, pgx.NamedArgs{"tenant": tenant, "id": id})

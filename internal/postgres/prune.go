@@ -33,7 +33,7 @@ type PruneOptions struct {
 	Keep  time.Duration // how long a settled reservation is kept, LeastKept at least
 	Dry   bool          // only count
 	Actor earmark.Actor
-	// Progress, unless nil, is told after each batch how far it is.
+	// Progress, unless nil, receives the progress after each batch.
 	Progress func(PruneReport)
 }
 

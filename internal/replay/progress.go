@@ -9,7 +9,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// How often progress is shown, and over how long the live rate is told.
+// How often progress is shown, and the period of the live rate.
 const (
 	redrawEvery = 250 * time.Millisecond
 	lineEvery   = 5 * time.Second

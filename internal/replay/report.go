@@ -63,7 +63,7 @@ type TokenCounts struct {
 	Committed int64 `json:"committed"`
 }
 
-// Latency tells how long something took, in milliseconds. Quantiles are accurate
+// Latency is a distribution of durations, in milliseconds. Quantiles are accurate
 // to 2 %.
 type Latency struct {
 	Count int64   `json:"count"`

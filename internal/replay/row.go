@@ -156,7 +156,7 @@ func unanswered(err error) bool {
 }
 
 // reservedBefore is the reservation that an earlier attempt made and that is over
-// by now; nil when err does not tell of one.
+// by now; nil when err has none.
 func reservedBefore(err error) *earmark.Reservation {
 	var answer *earmark.Error
 	if !errors.As(err, &answer) {
@@ -175,5 +175,5 @@ func idOf(err error, key string) string {
 	if errors.As(err, &answer) && answer.ReservationID != "" {
 		return answer.ReservationID
 	}
-	return earmark.ReservationID(earmark.DefaultTenant, key) // nothing came back to tell it
+	return earmark.ReservationID(earmark.DefaultTenant, key) // no answer has it
 }

@@ -84,7 +84,7 @@ func (p *Process) Start() {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // ProcessState tells how it ended
+			_ = cmd.Wait() // ProcessState has how it ended
 			close(done)
 		}
 	}()

@@ -15,7 +15,7 @@ import (
 // probeTimeout bounds one question to a server that may be about to start.
 const probeTimeout = 5 * time.Second
 
-// Words of the logs that tell that a process has come so far.
+// Log messages that mark a process' progress.
 const (
 	listensWords = "The HTTP API listens."
 	worksWords   = "Started Worker"

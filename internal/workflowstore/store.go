@@ -81,7 +81,7 @@ func (s *Store) Result(ctx context.Context, workflowID string) (activities.Snaps
 	return ended.Snapshot, nil
 }
 
-// Refresh tells the workflow to look at the ledger.
+// Refresh makes the workflow read the ledger.
 func (s *Store) Refresh(ctx context.Context, workflowID string) error {
 	return s.Client.SignalWorkflow(ctx, workflowID, "", workflows.SignalRefresh, nil)
 }

@@ -47,14 +47,14 @@ func (e *Earmark) Serve() (url string, stop func()) {
 	return server.URL, server.Close
 }
 
-// Calls tells the calls so far.
+// Calls returns the calls so far.
 func (e *Earmark) Calls() []Call {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return append([]Call(nil), e.calls...)
 }
 
-// Verbs tells the verbs of the calls so far.
+// Verbs returns the verbs of the calls so far.
 func (e *Earmark) Verbs() []string {
 	verbs := []string{}
 	for _, call := range e.Calls() {
@@ -63,7 +63,7 @@ func (e *Earmark) Verbs() []string {
 	return verbs
 }
 
-// Count tells how many calls of a verb there were.
+// Count returns the number of calls of a verb.
 func (e *Earmark) Count(verb string) int {
 	n := 0
 	for _, seen := range e.Verbs() {
@@ -74,7 +74,7 @@ func (e *Earmark) Count(verb string) int {
 	return n
 }
 
-// Reservations tells how every reservation stands, those that ran out as expired.
+// Reservations returns every reservation as it stands, those that ran out as expired.
 func (e *Earmark) Reservations() []earmark.Reservation {
 	e.mu.Lock()
 	defer e.mu.Unlock()
