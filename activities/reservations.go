@@ -84,25 +84,41 @@ func (r *Reservations) Reserve(ctx context.Context, admission earmark.Admission)
 	return snapshotWithCreation(result), nil
 }
 
-// Commit charges usage and delivers the ledger's answer, which is durable by then, to
-// the coordinator.
-func (r *Reservations) Commit(ctx context.Context, input CommitInput) (Snapshot, error) {
-	result, err := r.Ledger.Commit(ctx, input.Transition, input.Usage)
-	if err != nil {
-		return Snapshot{}, err
-	}
-	r.Handoff.DeliverSettlement(input.Transition, input.Usage, result)
-	return snapshotOf(result), nil
+// Awaited is what AwaitSettlement answers.
+type Awaited struct {
+	// Settled is what the ledger answered to the settlement; nil when none came.
+	Settled *Snapshot `json:"settled,omitempty"`
+	// WaitedMS is how long the activity waited, in milliseconds.
+	WaitedMS int64 `json:"waited_ms,omitempty"`
 }
 
-// Release is the caller's own release, delivered as a commit is.
+// AwaitSettlement waits until the coordinator in this process has settled the reservation, or
+// its settle window is over. Where there is no window it answers at once.
+func (r *Reservations) AwaitSettlement(ctx context.Context, id string) (Awaited, error) {
+	started := time.Now()
+	settlement, found := r.Handoff.AwaitSettlement(ctx, id)
+	awaited := Awaited{WaitedMS: time.Since(started).Milliseconds()}
+	if found {
+		settled := snapshotOf(settlement.Result)
+		settled.Reason = settlement.Reason
+		if settlement.Actor.Operator() != "" {
+			settled.Actor = &settlement.Actor
+		}
+		awaited.Settled = &settled
+	}
+	return awaited, nil
+}
+
+// Commit charges usage.
+func (r *Reservations) Commit(ctx context.Context, input CommitInput) (Snapshot, error) {
+	result, err := r.Ledger.Commit(ctx, input.Transition, input.Usage)
+	return snapshotOf(result), err
+}
+
+// Release is the caller's own release.
 func (r *Reservations) Release(ctx context.Context, transition earmark.Transition) (Snapshot, error) {
 	result, err := r.Ledger.Release(ctx, transition)
-	if err != nil {
-		return Snapshot{}, err
-	}
-	r.Handoff.DeliverSettlement(transition, nil, result)
-	return snapshotOf(result), nil
+	return snapshotOf(result), err
 }
 
 // GiveBack is an operator's release: an expiry with a reason.

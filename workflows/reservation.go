@@ -20,6 +20,9 @@ type ReservationInput struct {
 	// Unindexed says that the search attributes are not to be touched, because the
 	// namespace does not have them.
 	Unindexed bool `json:"unindexed,omitempty"`
+	// SettleWindow says that the process which starts the workflow keeps a settle window: the first
+	// task waits in it for the settlement. Histories of earlier releases do not have it.
+	SettleWindow bool `json:"settle_window,omitempty"`
 }
 
 // QueryResult is what the query "reservation" answers.
@@ -102,6 +105,8 @@ func (r *reservation) run(ctx workflow.Context) error {
 	case r.refuse(ctx): // mutation: refuse-invalid-input
 	default:
 		r.reserve(ctx)
+		r.awaitSettlement(ctx)
+		r.arm(ctx) // mutation: order-of-events
 	}
 	var cancelled error
 	for {

@@ -34,6 +34,13 @@ var local = workflow.LocalActivityOptions{
 	RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 50 * time.Millisecond, BackoffCoefficient: 2, MaximumAttempts: localTries},
 }
 
+// settleWindow is for an activity that calls nothing: it waits in the process of the workflow's start.
+var settleWindow = workflow.LocalActivityOptions{
+	ScheduleToCloseTimeout: localTimeout, // longer than any settle window
+	RetryPolicy:            &temporal.RetryPolicy{MaximumAttempts: 1},
+	Summary:                "await the settlement",
+}
+
 var untilAnswered = workflow.ActivityOptions{
 	StartToCloseTimeout: regularTryTimeout,
 	RetryPolicy:         &temporal.RetryPolicy{InitialInterval: regularFirstPause, BackoffCoefficient: 2, MaximumInterval: regularMaxPause}, // mutation: no-attempt-limit
@@ -51,7 +58,28 @@ func (r *reservation) reserve(ctx workflow.Context) {
 	r.decided = true
 	r.admitted = r.snapshot.State != ""
 	r.recordCreation(r.admission)
-	r.arm(ctx) // mutation: order-of-events
+}
+
+// awaitSettlement keeps the first task open for a moment, so that a short request ends in it.
+// Messages that arrive meanwhile wait for the task's end.
+func (r *reservation) awaitSettlement(ctx workflow.Context) {
+	if !r.SettleWindow || r.snapshot.State != earmark.StateHeld || r.inbox.waiting() {
+		return
+	}
+	ctx = workflow.WithLocalActivityOptions(detached(ctx), settleWindow)
+	var awaited activities.Awaited
+	if err := workflow.ExecuteLocalActivity(ctx, ledger.AwaitSettlement, r.Admission.ID).Get(ctx, &awaited); err != nil {
+		workflow.GetLogger(ctx).Warn("The settlement was not awaited.", "error", err)
+	}
+	if awaited.Settled == nil {
+		r.snapshot.RemainingMS = max(0, r.snapshot.RemainingMS-awaited.WaitedMS)
+		return
+	}
+	r.snapshot = *awaited.Settled
+	r.committed.Reason, r.snapshot.Reason = r.snapshot.Reason, ""
+	if by := r.snapshot.Actor; by != nil {
+		r.committed.Actor, r.snapshot.Actor = *by, nil
+	}
 }
 
 // refuse answers an admission that breaks a rule, as one may that a client other than
@@ -83,7 +111,7 @@ func (r *reservation) commit(ctx workflow.Context, settlement earmark.Transition
 		answer = r.call(ctx, "charge", ledger.Charge, r.lostCharge(settlement, usage))
 		r.admitted = true
 	}
-	if answer.Outcome == earmark.OutcomeApplied {
+	if answer.Outcome == earmark.OutcomeApplied || answer.Outcome == earmark.OutcomeSame && r.open() { // the API has committed, and says so
 		r.committed = settlement
 	}
 	return r.apply(ctx, answer)

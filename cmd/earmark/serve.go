@@ -67,7 +67,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		return fmt.Errorf("the HTTP API cannot listen on %s (choose another with --addr): %w", s.Addr, err)
 	}
 
-	coordinator := &lifecycle.Coordinator{Client: p.temporal, Ledger: p.metrics.Ledger, Deadline: s.AdmissionDeadline, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes, Logger: logger}
+	coordinator := &lifecycle.Coordinator{Client: p.temporal, Ledger: p.metrics.Ledger, Deadline: s.AdmissionDeadline, SettleWindow: s.SettleWindow, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes, Logger: logger}
 	if !s.WithoutWorker {
 		coordinator.Handoff = &handoff.Exchange{}
 	}
@@ -104,7 +104,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		}
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
-		defer coordinator.Wait()
+		defer coordinator.Close()
 		return server.Shutdown(drain)
 	})
 	logger.InfoContext(ctx, "The HTTP API listens.", "address", listener.Addr().String(), "worker", !s.WithoutWorker, "version", version, "commit", commit)

@@ -29,6 +29,7 @@ type settings struct {
 	UIURL                   string        `env:"EARMARK_UI_URL"`
 	Grace                   time.Duration `env:"EARMARK_GRACE"`
 	AdmissionDeadline       time.Duration `env:"EARMARK_ADMISSION_DEADLINE"`
+	SettleWindow            time.Duration `env:"EARMARK_SETTLE_WINDOW, default=1500ms"`
 	DrainDelay              time.Duration `env:"EARMARK_DRAIN_DELAY, default=5s"`
 	MetricsAddr             string        `env:"EARMARK_METRICS_ADDR"`
 	WithoutWorker           bool          `env:"EARMARK_WITHOUT_WORKER"`
@@ -80,6 +81,7 @@ func (s *settings) apiFlags(flags *pflag.FlagSet) {
 		"names that callers use for this server, besides IP addresses and names without a dot, such as earmark.internal.example; other names are refused, since a web page could have them point here (env EARMARK_ALLOWED_HOSTS)")
 	flags.StringVar(&s.UIURL, "ui-url", "", "address of Temporal UI, for the links in answers (env EARMARK_UI_URL)")
 	flags.DurationVar(&s.AdmissionDeadline, "admission-deadline", lifecycle.DefaultDeadline, "how long a caller waits for a decision at most (env EARMARK_ADMISSION_DEADLINE)")
+	flags.DurationVar(&s.SettleWindow, "settle-window", lifecycle.DefaultSettleWindow, "how long a reservation's first workflow task stays open for its commit or release, which then costs no second task; 0s is not at all (env EARMARK_SETTLE_WINDOW)")
 	flags.DurationVar(&s.DrainDelay, "drain-delay", defaultDrainDelay, "after a signal to stop, how long calls are still answered while /readyz answers 503, so that load balancers turn away first; longer than they take for that (env EARMARK_DRAIN_DELAY)")
 }
 
@@ -113,6 +115,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 	take("ui-url", true, func() { s.UIURL = env.UIURL })
 	take("grace", env.Grace != 0, func() { s.Grace = env.Grace })
 	take("admission-deadline", env.AdmissionDeadline != 0, func() { s.AdmissionDeadline = env.AdmissionDeadline })
+	take("settle-window", true, func() { s.SettleWindow = env.SettleWindow })
 	take("drain-delay", true, func() { s.DrainDelay = env.DrainDelay })
 	take("metrics-addr", true, func() { s.MetricsAddr = env.MetricsAddr })
 	take("without-worker", true, func() { s.WithoutWorker = env.WithoutWorker })
@@ -131,6 +134,8 @@ func (s *settings) check(cmd *cobra.Command) error {
 		return usageError{fmt.Errorf("--grace is %s; %s to %s are allowed", s.Grace, minGrace, maxGrace)}
 	case has("admission-deadline") && (s.AdmissionDeadline < minAdmissionDeadline || s.AdmissionDeadline > maxAdmissionDeadline):
 		return usageError{fmt.Errorf("--admission-deadline is %s; %s to %s are allowed", s.AdmissionDeadline, minAdmissionDeadline, maxAdmissionDeadline)}
+	case has("settle-window") && (s.SettleWindow < 0 || s.SettleWindow > lifecycle.MaxSettleWindow):
+		return usageError{fmt.Errorf("--settle-window is %s; 0s to %s are allowed", s.SettleWindow, lifecycle.MaxSettleWindow)}
 	case has("drain-delay") && (s.DrainDelay < 0 || s.DrainDelay > maxDrainDelay):
 		return usageError{fmt.Errorf("--drain-delay is %s; 0s to %s are allowed", s.DrainDelay, maxDrainDelay)}
 	case has("addr"):

@@ -1,8 +1,8 @@
 // Package handoff carries results within one process, between the coordinator of
 // reservations (internal/lifecycle) and the activities of their workflows: what an
-// activity decided goes to the calls that wait for it, and what the coordinator
-// reserved speculatively goes to the activity. Where the workflow's worker runs in
-// another process, nothing is handed over and Temporal carries the result.
+// activity decided goes to the calls that wait for it; what the coordinator reserved
+// speculatively, and what it settled, goes to the activity. Where the workflow's worker
+// runs in another process, nothing is handed over and Temporal carries the result.
 package handoff
 
 import (
@@ -17,7 +17,8 @@ type Exchange struct {
 	mu           sync.Mutex
 	decisions    map[string][]*decisionWaiter // by reservation id: several attempts may wait for one
 	speculations map[attempt]*Speculation
-	settlements  map[settlement][]*settlementWaiter
+	windows      map[string]*window // by reservation id
+	closed       bool               // no window opens any more
 }
 
 // remove takes one waiter off the list of a key, and the key with the last one.

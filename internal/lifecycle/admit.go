@@ -115,9 +115,12 @@ func (c *Coordinator) admitLocal(ctx context.Context, admission earmark.Admissio
 	if c.startsWork.Load() {
 		s.speculation = c.Handoff.Speculate(ctx, c.Ledger.Reserve, admission)
 	}
-	run, fresh, err := c.startEagerly(ctx, admission)
+	run, fresh, err := c.startEagerly(ctx, admission, c.Handoff.OpenWindow(admission.ID, c.SettleWindow))
 	if err == nil || !callerLeft(ctx) {
 		c.startsWork.Store(err == nil)
+	}
+	if err != nil || !fresh { // an open workflow answers this call in its next task
+		c.Handoff.CloseWindow(admission.ID) // mutation: retry-ends-window
 	}
 	if err != nil {
 		return earmark.Result{}, err
@@ -126,6 +129,9 @@ func (c *Coordinator) admitLocal(ctx context.Context, admission earmark.Admissio
 		s.speculative = s.speculation.Done()
 	}
 	result, err := c.decision(ctx, admission, run, s)
+	if err == nil && result.Reservation == nil {
+		c.Handoff.CloseWindow(admission.ID)
+	}
 	if err != nil || s.speculation == nil {
 		return result, err
 	}
@@ -215,13 +221,15 @@ func reconcileResults(ctx context.Context, speculation *handoff.Speculation, res
 
 // startEagerly starts the workflow of this attempt. It is not fresh when that of another
 // call was open, which may be about to close with a decision of its own.
-func (c *Coordinator) startEagerly(ctx context.Context, admission earmark.Admission) (run client.WorkflowRun, fresh bool, err error) {
+func (c *Coordinator) startEagerly(ctx context.Context, admission earmark.Admission, window bool) (run client.WorkflowRun, fresh bool, err error) {
 	options := c.startOptions(admission)
 	options.EnableEagerStart = true
 	attach := options.WorkflowIDConflictPolicy
 	options.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL
 	options.WorkflowExecutionErrorWhenAlreadyStarted = true
-	run, err = c.Client.ExecuteWorkflow(ctx, options, workflows.ReservationType, c.input(admission))
+	input := c.input(admission)
+	input.SettleWindow = window
+	run, err = c.Client.ExecuteWorkflow(ctx, options, workflows.ReservationType, input)
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
 	if !errors.As(err, &started) {
 		return run, true, err

@@ -1,6 +1,5 @@
 // Package lifecycle takes a reservation through its life: it starts the workflow and
-// waits for its decision, settles through the workflow, and goes past Temporal to the
-// ledger where the workflow does not answer. What an answer means in HTTP is in package
+// waits for its decision, settles in the ledger, and then notifies the workflow. What an answer means in HTTP is in package
 // api, and the order of events in a workflow is in package workflows.
 package lifecycle
 
@@ -29,6 +28,8 @@ type Ledger interface {
 	Release(ctx context.Context, t earmark.Transition) (earmark.Result, error)
 	GiveBack(ctx context.Context, t earmark.Transition) (earmark.Result, error)
 	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
+	// MarkUnnotified leaves it to the reconciler to notify the workflow of a settlement.
+	MarkUnnotified(ctx context.Context, tenant, id string) error
 }
 
 // Coordinator runs the workflows of reservations. Its methods are safe for concurrent
@@ -39,8 +40,11 @@ type Coordinator struct {
 	// Handoff brings the results of the worker in this process; nil where there is none.
 	Handoff *handoff.Exchange
 	// Deadline is how long a decision may take, DefaultDeadline when zero.
-	Deadline  time.Duration
-	Namespace string
+	Deadline time.Duration
+	// SettleWindow is how long the first task of a workflow that starts in this process
+	// stays open for the settlement, at most MaxSettleWindow; zero is not at all.
+	SettleWindow time.Duration
+	Namespace    string
 	// Unindexed leaves the search attributes alone.
 	Unindexed bool
 	Logger    *slog.Logger
@@ -48,15 +52,19 @@ type Coordinator struct {
 	initSlots sync.Once
 	slots     *semaphore.Weighted // one for each admission under way
 	// startsWork says that the last start of a workflow succeeded.
-	startsWork atomic.Bool
-	updates    sync.WaitGroup // updates that continue in Temporal, some of them answered already
-	updating   atomic.Int64   // how many they are
-	polls      polls          // of the task queue, by any worker
+	startsWork    atomic.Bool
+	notifying     sync.WaitGroup // of workflows, after the callers have their answer
+	notifications atomic.Int64   // how many signals that are
+	polls         polls          // of the task queue, by any worker
 }
 
-// Wait returns once every settlement that was answered early has ended in Temporal as
-// well, which takes a few seconds at most. Call it after the last settlement.
-func (c *Coordinator) Wait() { c.updates.Wait() }
+// Close ends the settle windows and waits until the workflows of all settlements were
+// notified, which takes a few seconds at most. Call it after the last settlement, and
+// before the worker stops.
+func (c *Coordinator) Close() {
+	c.Handoff.CloseWindows()
+	c.notifying.Wait()
+}
 
 func (c *Coordinator) workflows() *workflowstore.Store {
 	return &workflowstore.Store{Client: c.Client, Unindexed: c.Unindexed}

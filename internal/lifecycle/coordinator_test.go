@@ -46,6 +46,7 @@ var errAway = errors.New("Postgres is away")
 type rows struct {
 	mu sync.Mutex
 	*model.Ledger
+	unnotified []string // ids of reservations that the reconciler is left to look at
 }
 
 // view is one side's way to the rows; a test may stand in it.
@@ -102,6 +103,14 @@ func (v *view) Reservation(ctx context.Context, tenant, id string) (*earmark.Res
 		return earmark.Result{Reservation: reservation}, err
 	})
 	return result.Reservation, err
+}
+
+func (v *view) MarkUnnotified(ctx context.Context, _, id string) error {
+	_, err := v.do(ctx, "mark unnotified", func() (earmark.Result, error) {
+		v.unnotified = append(v.unnotified, id)
+		return earmark.Result{}, nil
+	})
+	return err
 }
 
 // side is a guard on a real Temporal, in a namespace of its own, with a worker that
@@ -228,6 +237,24 @@ func (s *side) signalled(a earmark.Admission, name string) bool {
 		}
 	}
 	return false
+}
+
+func (s *side) eventTypes(a earmark.Admission) (types []enumspb.EventType) {
+	s.Helper()
+	history := s.client.GetWorkflowHistory(s.ctx, a.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for history.HasNext() {
+		event, err := history.Next()
+		require.NoError(s, err)
+		types = append(types, event.GetEventType())
+	}
+	return types
+}
+
+func (s *side) isOpen(a earmark.Admission) {
+	s.Helper()
+	description, err := s.client.DescribeWorkflowExecution(s.ctx, a.WorkflowID, "")
+	require.NoError(s, err)
+	require.Equal(s, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, description.GetWorkflowExecutionInfo().GetStatus())
 }
 
 func settlementOf(a earmark.Admission) earmark.Transition {
@@ -522,146 +549,6 @@ func TestCoordinatorManyAtOnce(t *testing.T) {
 		}
 		require.NoError(s, group.Wait())
 	})
-}
-
-// With no worker a settlement goes past the workflow, which is told later.
-func TestCoordinatorSettlesWithoutAWorker(t *testing.T) {
-	t.Parallel()
-	both(t, func(s *side) {
-		stop := s.work()
-		a := admissionOf(100)
-		s.admitted(a)
-		stop()
-		result, accepted, err := s.coordinator.Commit(s.ctx, settlementOf(a), usage)
-		require.NoError(s, err)
-		require.False(s, accepted)
-		require.Equal(s, earmark.OutcomeApplied, result.Outcome)
-		require.Equal(s, earmark.StateCommitted, s.row(a).State)
-		require.Eventually(s, func() bool { return s.signalled(a, workflows.SignalRefresh) }, patience, 10*time.Millisecond, "it was not told")
-		s.work()
-		require.Equal(s, earmark.StateCommitted, s.ending(a).State)
-	})
-}
-
-// Neither the workflow nor Postgres answers: Temporal keeps the usage.
-func TestCoordinatorAccepts(t *testing.T) {
-	t.Parallel()
-	for name, fault := range map[string]func(context.Context, string) error{
-		"Postgres refuses": func(context.Context, string) error { return errAway },
-		"Postgres hangs":   func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := apart(t)
-			stop := s.work()
-			a := admissionOf(100)
-			s.admitted(a)
-			stop()
-			s.here.before = fault
-			_, accepted, err := s.coordinator.Commit(s.ctx, settlementOf(a), usage)
-			require.NoError(t, err)
-			require.True(t, accepted)
-			require.Equal(t, earmark.StateHeld, s.row(a).State)
-			s.work()
-			require.Equal(t, earmark.StateCommitted, s.ending(a).State)
-			require.Equal(t, usage, s.row(a).Usage)
-		})
-	}
-	t.Run("the admission is still undecided", func(t *testing.T) {
-		t.Parallel()
-		s := apart(t)
-		s.coordinator.Deadline = 200 * time.Millisecond
-		a := admissionOf(100)
-		_, err := s.admit(a)
-		require.Error(t, err)
-		_, accepted, err := s.coordinator.Commit(s.ctx, settlementOf(a), usage)
-		require.NoError(t, err)
-		require.True(t, accepted, "the caller was told unknown and went ahead")
-		s.work()
-		require.Equal(t, earmark.StateCommitted, s.ending(a).State)
-		require.Equal(t, usage, s.row(a).Usage)
-	})
-}
-
-func TestCoordinatorFindsNothing(t *testing.T) {
-	t.Parallel()
-	s := apart(t)
-	s.work()
-	a := admissionOf(100)
-	result, accepted, err := s.coordinator.Commit(s.ctx, settlementOf(a), usage)
-	require.NoError(t, err)
-	require.False(t, accepted, "nobody would apply it")
-	require.Equal(t, earmark.OutcomeUnknown, result.Outcome)
-
-	s.here.before = func(context.Context, string) error { return errAway }
-	_, accepted, err = s.coordinator.Release(s.ctx, settlementOf(a))
-	require.ErrorIs(t, err, errAway)
-	require.False(t, accepted)
-}
-
-// Postgres does not have the row, and Temporal does not answer: after the restore of a
-// backup a workflow may still have the reservation, so this is no "not found".
-func TestCoordinatorRowUnknownWhileTemporalIsAway(t *testing.T) {
-	t.Parallel()
-	away, notFound := serviceerror.NewUnavailable("the connection broke"), serviceerror.NewNotFound("no workflow")
-	for name, c := range map[string]struct {
-		update, signal error
-		known          bool // that there is no workflow
-	}{
-		"neither answers":                       {away, away, false},
-		"the update fails, the signal hangs":    {away, context.DeadlineExceeded, false},
-		"Temporal knows no workflow":            {notFound, away, true},
-		"Temporal knows none, asked once more":  {away, notFound, true},
-		"the update times out, and none exists": {context.DeadlineExceeded, notFound, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := apart(t)
-			s.coordinator.Client = &proxy{Client: s.client, signal: c.signal,
-				update: func(func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error) {
-					return nil, c.update
-				}}
-			a := admissionOf(100)
-			for verb, settle := range map[string]func() (earmark.Result, bool, error){
-				"commit":  func() (earmark.Result, bool, error) { return s.coordinator.Commit(s.ctx, settlementOf(a), usage) },
-				"release": func() (earmark.Result, bool, error) { return s.coordinator.Release(s.ctx, settlementOf(a)) },
-			} {
-				result, accepted, err := settle()
-				require.False(t, accepted, verb)
-				if c.known {
-					require.NoError(t, err, verb)
-					require.Equal(t, earmark.OutcomeUnknown, result.Outcome, verb)
-					continue
-				}
-				var e *earmark.Error
-				require.ErrorAs(t, err, &e, verb)
-				require.Equal(t, earmark.CodeUnavailable, e.Code, verb)
-				require.Positive(t, e.RetryAfter, verb)
-			}
-		})
-	}
-}
-
-// A charge does not depend on its caller's connection.
-func TestCoordinatorSettlesWhenItsCallerLeaves(t *testing.T) {
-	t.Parallel()
-	s := apart(t)
-	stop := s.work()
-	one, two := admissionOf(100), admissionOf(100)
-	s.admitted(one)
-	s.admitted(two)
-	left, leave := context.WithCancel(s.ctx)
-	leave()
-	result, _, err := s.coordinator.Commit(left, settlementOf(one), usage)
-	require.NoError(t, err)
-	require.Equal(t, earmark.StateCommitted, result.Reservation.State)
-
-	stop()
-	leaving, leave := context.WithCancel(s.ctx)
-	time.AfterFunc(100*time.Millisecond, leave)
-	result, _, err = s.coordinator.Commit(leaving, settlementOf(two), usage)
-	require.NoError(t, err)
-	require.Equal(t, earmark.StateCommitted, result.Reservation.State)
 }
 
 func TestCoordinatorReady(t *testing.T) {

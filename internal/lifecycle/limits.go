@@ -5,6 +5,16 @@ import "time"
 // DefaultDeadline is how long a caller waits for a decision at most.
 const DefaultDeadline = 2 * time.Second
 
+// Limits of the settle window, which begins with the start of the workflow.
+const (
+	// DefaultSettleWindow suits short requests. It is below DefaultDeadline: a retry of the
+	// admission in another process is answered when the window is over.
+	DefaultSettleWindow = 1500 * time.Millisecond
+	// MaxSettleWindow is well below 80 % of a workflow task's time-out, past which the SDK
+	// begins a new task.
+	MaxSettleWindow = 2500 * time.Millisecond
+)
+
 // Limits of an admission.
 const (
 	// handoffTimeout is how long the coordinator waits for the decision in this process
@@ -26,17 +36,14 @@ const (
 
 // Limits of a settlement.
 const (
-	// updateTimeout is how long the workflow may take before the coordinator applies the
-	// settlement to the ledger directly.
-	updateTimeout = time.Second
 	// ledgerTimeout is how long the ledger may take, so that time is left to hand the
 	// settlement to Temporal.
 	ledgerTimeout = 1500 * time.Millisecond
 	// settleTimeout bounds a whole settlement, which continues when its caller leaves.
 	settleTimeout = 5 * time.Second
-	// maxUnawaitedUpdates bounds the updates that continue in Temporal after their
-	// callers have their answer. Past it callers wait for the update, and so send fewer.
-	maxUnawaitedUpdates = 256
+	// maxNotifications bounds the workflows that are being notified of a settlement. Past it
+	// the reconciler notifies them.
+	maxNotifications = 1024
 	// notifyTimeout is short: the workflow's timer or the reconciler finds out as well.
 	notifyTimeout = 2 * time.Second
 )

@@ -11,15 +11,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/activities"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
-	"github.com/earmark-dev/earmark/workflows"
 )
 
 // proxy is Temporal as a guard sees it; a test may stand in its calls.
@@ -27,14 +24,15 @@ type proxy struct {
 	client.Client
 	mu     sync.Mutex
 	start  func(client.WorkflowRun, error) (client.WorkflowRun, error)
-	refuse error // instead of a start
-	update func(call func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error)
-	signal error // of every signal; nil lets them through
+	refuse error        // instead of a start
+	signal func() error // before every signal
 }
 
 func (p *proxy) SignalWorkflow(ctx context.Context, workflowID, runID, name string, payload any) error {
 	if p.signal != nil {
-		return p.signal
+		if err := p.signal(); err != nil {
+			return err
+		}
 	}
 	return p.Client.SignalWorkflow(ctx, workflowID, runID, name, payload)
 }
@@ -51,14 +49,6 @@ func (p *proxy) ExecuteWorkflow(ctx context.Context, options client.StartWorkflo
 		return start(run, err)
 	}
 	return run, err
-}
-
-func (p *proxy) UpdateWorkflow(ctx context.Context, options client.UpdateWorkflowOptions) (client.WorkflowUpdateHandle, error) {
-	call := func() (client.WorkflowUpdateHandle, error) { return p.Client.UpdateWorkflow(ctx, options) }
-	if p.update != nil {
-		return p.update(call)
-	}
-	return call()
 }
 
 func (p *proxy) set(change func()) {
@@ -92,13 +82,6 @@ func reservingAhead(t *testing.T) *ahead {
 	}
 	a.side.here.before, a.side.there.before = count(&a.here), count(&a.there)
 	return a
-}
-
-func (a *ahead) isOpen(admission earmark.Admission) {
-	a.Helper()
-	description, err := a.client.DescribeWorkflowExecution(a.ctx, admission.WorkflowID, "")
-	require.NoError(a, err)
-	require.Equal(a, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, description.GetWorkflowExecutionInfo().GetStatus())
 }
 
 // The guard reserves while the workflow starts, and the workflow takes that result:
@@ -249,58 +232,6 @@ func TestCoordinatorMeetsAWorkflowThatCloses(t *testing.T) {
 	require.Equal(t, int64(1), a.here.Load())
 }
 
-// A settlement is answered when the ledger has it, and the update ends by itself.
-func TestCoordinatorAnswersASettlementOnceItIsDurable(t *testing.T) {
-	t.Parallel()
-	a := reservingAhead(t)
-	proceed := make(chan struct{})
-	a.proxy.update = func(call func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error) {
-		defer func() { <-proceed }()
-		return call()
-	}
-	one, two := admissionOf(100), admissionOf(100)
-	a.admitted(one)
-	a.admitted(two)
-	a.side.here.before = func(_ context.Context, verb string) error { return errors.New("not to be asked: " + verb) }
-	result, accepted, err := a.coordinator.Commit(a.ctx, settlementOf(one), usage)
-	require.NoError(t, err)
-	require.False(t, accepted)
-	require.Equal(t, earmark.OutcomeApplied, result.Outcome)
-	require.Equal(t, usage, result.Reservation.Usage)
-	release := settlementOf(two)
-	release.Reason = "not called"
-	result, _, err = a.coordinator.Release(a.ctx, release)
-	require.NoError(t, err)
-	require.Equal(t, earmark.StateReleased, result.Reservation.State)
-	require.Equal(t, "not called", result.Reservation.Reason)
-	close(proceed)
-	a.coordinator.Wait()
-	require.Equal(t, earmark.StateCommitted, a.ending(one).State)
-	require.Equal(t, earmark.StateReleased, a.ending(two).State)
-}
-
-// The update fails after its caller was answered, as when the worker loses its task:
-// the workflow is told.
-func TestCoordinatorNudgesAfterAnAnswer(t *testing.T) {
-	t.Parallel()
-	a := reservingAhead(t)
-	one := admissionOf(100)
-	a.admitted(one)
-	activity := &activities.Reservations{Ledger: a.side.there, Handoff: a.coordinator.Handoff}
-	a.proxy.update = func(func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error) {
-		_, err := activity.Commit(a.ctx, activities.CommitInput{Transition: settlementOf(one), Usage: usage})
-		require.NoError(t, err)
-		return nil, serviceerror.NewUnavailable("the connection broke")
-	}
-	result, accepted, err := a.coordinator.Commit(a.ctx, settlementOf(one), usage)
-	require.NoError(t, err)
-	require.False(t, accepted)
-	require.Equal(t, earmark.StateCommitted, result.Reservation.State)
-	a.coordinator.Wait()
-	require.Equal(t, earmark.StateCommitted, a.ending(one).State)
-	require.True(t, a.signalled(one, workflows.SignalRefresh))
-}
-
 // Two bodies under one key at once, whichever's workflow starts first: those with the
 // body that is reserved are admitted, the others are told.
 func TestCoordinatorTwoBodiesAtOnce(t *testing.T) {
@@ -366,48 +297,4 @@ func TestCoordinatorSpeculatesAfterACallerLeft(t *testing.T) {
 			require.Equal(t, before+1, a.here.Load(), "the coordinator has reserved itself")
 		})
 	}
-}
-
-// A client and its retry commit the same usage, more than was reserved, where a budget
-// rejects that. The ledger refuses the first; the retry's message comes when the lease
-// has ended, and is charged. The retry must hear that, and not the first's refusal.
-func TestCoordinatorRefusalIsNotShared(t *testing.T) {
-	t.Parallel()
-	a := reservingAhead(t)
-	most := int64(limit)
-	_, err := a.rows.CreateBudget(a.ctx, "acme", earmark.BudgetRequest{Scope: "acme/strict", Unit: "tokens", Limit: &most, Overage: earmark.OverageReject}.WithDefaults())
-	require.NoError(t, err)
-	admission := admissionOf(100)
-	admission.Request.Scopes, admission.Request.TTLSeconds = []string{"acme/strict"}, 1
-	admission.RequestHash = admission.Request.Hash()
-	a.admitted(admission)
-
-	sent, proceed := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	a.proxy.update = func(call func() (client.WorkflowUpdateHandle, error)) (client.WorkflowUpdateHandle, error) {
-		first := false
-		once.Do(func() { first = true })
-		if first { // the retry's own message is slow
-			close(sent)
-			<-proceed
-			return nil, serviceerror.NewUnavailable("the connection broke")
-		}
-		return call()
-	}
-	much := earmark.Amounts{"tokens": 150}
-	var retried earmark.Result
-	var group errgroup.Group
-	group.Go(func() (err error) {
-		retried, _, err = a.coordinator.Commit(a.ctx, settlementOf(admission), much)
-		return err
-	})
-	<-sent
-	result, _, err := a.coordinator.Commit(a.ctx, settlementOf(admission), much)
-	require.NoError(t, err)
-	require.Equal(t, earmark.OutcomeOverageRejected, result.Outcome)
-	require.Eventually(t, func() bool { return a.row(admission).State == earmark.StateReview }, patience, 10*time.Millisecond)
-	close(proceed)
-	require.NoError(t, group.Wait())
-	require.Equal(t, earmark.OutcomeApplied, retried.Outcome)
-	require.Equal(t, earmark.StateCommitted, a.row(admission).State)
 }

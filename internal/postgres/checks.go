@@ -17,6 +17,8 @@ var (
 	checkSQL string
 	//go:embed sql/mark_checked.sql
 	markCheckedSQL string
+	//go:embed sql/mark_unnotified.sql
+	markUnnotifiedSQL string
 	//go:embed sql/mark_guarded.sql
 	markGuardedSQL string
 )
@@ -66,5 +68,12 @@ func (l *Ledger) MarkGuarded(ctx context.Context, ids []string) error {
 		return nil
 	}
 	_, err := l.pool.Exec(ctx, markGuardedSQL, ids)
+	return fault(err)
+}
+
+// MarkUnnotified notes that the workflow of a settled reservation may not know of it, so
+// that ClaimChecks returns it.
+func (l *Ledger) MarkUnnotified(ctx context.Context, tenant, id string) error {
+	_, err := l.pool.Exec(ctx, markUnnotifiedSQL, tenant, id)
 	return fault(err)
 }

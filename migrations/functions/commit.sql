@@ -100,7 +100,7 @@ BEGIN
     UPDATE earmark.reservations SET state = 'committed', usage = p_usage, overage = v_overage, shortfall = v_shortfall, late = v_late,
         estimated = false, settled_at = clock_timestamp(), reason = v_reason, orphan = false,
         -- In review no timer looks again.
-        refresh_due = r.refresh_due OR r.state = 'review' OR (p_actor <> 'workflow' AND r.state = 'held') -- mutation: refresh-after-review
+        refresh_due = r.refresh_due OR r.state = 'review' -- mutation: refresh-after-review
     WHERE id = r.id RETURNING * INTO r;
     RETURN earmark.result('applied', r);
 END $$;

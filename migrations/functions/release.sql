@@ -1,8 +1,8 @@
 -- Release: everything is given back.
 
 -- Gives back what an open reservation holds, in the order of locks, and moves it
--- to p_state. When somebody else than the workflow does this, the reconciler notifies the
--- workflow later (refresh_due).
+-- to p_state. The reconciler notifies a workflow in review of it (refresh_due); any other has a
+-- timer, and whoever settles notifies it.
 CREATE OR REPLACE FUNCTION earmark.give_back(r earmark.reservations, p_state text, p_kind text, p_actor text, p_reason text) RETURNS earmark.reservations
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -13,7 +13,7 @@ BEGIN
             p_reserved_delta => -s.reserved, p_committed_delta => 0, p_actor => p_actor, p_reason => p_reason);
     END LOOP;
     UPDATE earmark.reservations SET state = p_state, settled_at = clock_timestamp(), reason = p_reason, orphan = false,
-        refresh_due = p_actor <> 'workflow' OR r.state = 'review' -- in review no timer looks again
+        refresh_due = r.refresh_due OR r.state = 'review' -- in review no timer looks again
     WHERE id = r.id RETURNING * INTO r;
     RETURN r;
 END $$;

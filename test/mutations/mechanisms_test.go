@@ -96,7 +96,7 @@ var mechanisms = []mechanism{
 	{"the reconciler gives orphans a workflow", "adopt-orphans", []string{"if err := ctx.Err(); err != nil {"}, whole + "TestLostWorkflowIsAdopted"},
 	{"an adoption is in the journal before its workflow starts", "adoption-entry", []string{"result, err := earmark.Result{Outcome: earmark.OutcomeApplied}, error(nil)"}, "activities TestReconcileWritesAnAdoptionDown"},
 	{"the reconciler tells workflows what was settled past them", "notify-settled", []string{"if err := ctx.Err(); err != nil {"}, whole + "TestTemporalAway"},
-	{"who settles out of review has the workflow looked at", "refresh-after-review", []string{"refresh_due = r.refresh_due OR (p_actor <> 'workflow' AND r.state = 'held') -- in review no timer looks again"}, database + "TestSettledOutOfReviewIsLookedAt"},
+	{"who settles out of review has the workflow looked at", "refresh-after-review", []string{"refresh_due = r.refresh_due -- in review no timer looks again"}, database + "TestSettledOutOfReviewIsLookedAt"},
 	{"the reconciler's schedule is made by the workers", "schedule", []string{""}, whole + "TestTemporalLosesItsData"},
 	{"cancellation gives back", "cancel", []string{"return cancelled"}, workflow + "TestCancel"},
 	{"what has begun is resolved although the workflow is cancelled", "detached", []string{""}, workflow + "TestCancel"},
