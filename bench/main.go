@@ -56,6 +56,7 @@ func main() {
 type benchSettings struct {
 	bench.Options
 	program  string
+	base     string
 	rows     []string
 	json     string
 	markdown string
@@ -99,6 +100,7 @@ Scenarios:` + list.String(),
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	flags := cmd.Flags()
 	flags.StringVar(&b.program, "earmark", "", "the earmark to measure (default: the one beside this program, or else on PATH)")
+	flags.StringVar(&b.base, "base", "", "an earlier build of earmark that takes turns with it in the scenarios paths and durations")
 	flags.StringSliceVar(&b.Scenarios, "scenario", defaults, "which scenarios to run")
 	flags.IntVar(&b.Rounds, "rounds", bench.DefaultRounds, "how many rounds each way runs")
 	flags.DurationVar(&b.Duration, "duration", bench.DefaultDuration, "how long a way runs in a round")
@@ -163,6 +165,11 @@ func (b *benchSettings) run(cmd *cobra.Command) (err error) {
 	if b.Program, err = findEarmark(b.program); err != nil {
 		return err
 	}
+	if b.base != "" {
+		if b.Base, err = findEarmark(b.base); err != nil {
+			return err
+		}
+	}
 	b.Version, b.Progress, b.Dial = version, cmd.ErrOrStderr(), b.dial
 	// Files are opened first: a run is long, and a wrong name is not to lose it.
 	files, err := openFiles(b.json, b.markdown, b.plot)
@@ -198,7 +205,7 @@ func findEarmark(named string) (string, error) {
 	if named != "" {
 		path, err := exec.LookPath(named)
 		if err != nil {
-			return "", usageError{fmt.Errorf("--earmark: %w", err)}
+			return "", usageError{fmt.Errorf("--earmark and --base name a program: %w", err)}
 		}
 		return filepath.Abs(path)
 	}

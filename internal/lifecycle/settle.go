@@ -56,7 +56,7 @@ func (c *Coordinator) settle(ctx context.Context, s settlement) (earmark.Result,
 	defer cancel()
 	result, err := within(ctx, ledgerTimeout, s.apply)
 	if err == nil && result.Outcome != earmark.OutcomeUnknown { // mutation: ledger-first
-		c.notify(ctx, s, result)
+		c.notify(ctx, s, result) // mutation: notify
 		return result, false, nil
 	}
 	// Postgres is away, or it does not have the row while a workflow for it may be open:
@@ -87,7 +87,7 @@ func (c *Coordinator) notify(ctx context.Context, s settlement, result earmark.R
 	switch result.Outcome {
 	case earmark.OutcomeApplied, earmark.OutcomeSame:
 	case earmark.OutcomeOverageRejected: // changes what happens at the end of the lease, and is not to be applied again
-		s.name, s.message = workflows.SignalRefresh, nil
+		s.name, s.message = workflows.SignalRefresh, nil // mutation: refused-is-not-sent
 	default: // nothing has changed
 		return
 	}
@@ -104,7 +104,7 @@ func (c *Coordinator) notify(ctx context.Context, s settlement, result earmark.R
 			err = c.Client.SignalWorkflow(ctx, workflowID, "", s.name, s.message)
 		}
 		c.notifications.Add(-1)
-		if err == nil || isNotFound(err) { // mutation: notify-settled-now
+		if err == nil || isNotFound(err) {
 			return
 		}
 		c.Logger.WarnContext(ctx, "A workflow could not be notified that its reservation is settled; the reconciler will.", "workflow_id", workflowID, "error", err)

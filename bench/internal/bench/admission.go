@@ -31,7 +31,7 @@ func (r *run) admission(ctx context.Context) error {
 	}
 	start := floor.ways(main)[0]
 	stepped := &way{key: "bare_step", title: "bare start, and its first local activity", on: main, admit: floor.startAndStep, settle: floor.update}
-	ours := main.byUpdate("earmark", "earmark", scopeOf)
+	ours := main.byHTTP("earmark", "earmark", scopeOf)
 	f := &r.report.figures
 
 	if err := r.rounds(ctx, []*way{start, stepped, ours}, func(w *way) error {
@@ -159,7 +159,7 @@ func (r *run) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ours := main.byUpdate("earmark", "earmark", scopeOf)
+	ours := main.byHTTP("earmark", "earmark", scopeOf)
 	ways := []*way{floor.ways(main)[0], ours}
 	saturation, err := r.saturation(ctx, ours)
 	if err != nil {

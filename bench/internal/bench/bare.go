@@ -25,6 +25,8 @@ const (
 	bareQueue   = "bench-bare"
 	bareType    = "Bare"
 	indexedType = "BareIndexed"
+	instantType = "BareInstant"
+	windowType  = "BareWindow"
 	bareMessage = "complete"
 	// pollers of the bench's own workers, as many as Earmark's has.
 	pollers      = 16
@@ -39,6 +41,42 @@ type bare struct {
 	// stepped is closed for a workflow whose first step ran, where somebody waits.
 	stepped sync.Map
 	open    atomic.Int64 // started, and not yet completed
+	// windows has, by workflow id, a channel that is closed when that workflow's first task is to end.
+	windows sync.Map
+}
+
+// instantWorkflow ends in its first task, and does nothing else: the least that a durable
+// workflow costs.
+func (b *bare) instantWorkflow(ctx workflow.Context, _ earmark.ReservationRequest) error {
+	if !workflow.IsReplaying(ctx) {
+		b.open.Add(-1)
+	}
+	return nil
+}
+
+// windowWorkflow does in its first task what a reservation's does within its settle window.
+func (b *bare) windowWorkflow(ctx workflow.Context, _ earmark.ReservationRequest) error {
+	id := workflow.GetInfo(ctx).WorkflowExecution.ID
+	ctx = workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{StartToCloseTimeout: momentPerTry})
+	if err := workflow.ExecuteLocalActivity(ctx, b.firstStep, id).Get(ctx, nil); err != nil {
+		return err
+	}
+	return workflow.ExecuteLocalActivity(ctx, b.awaitStep, id).Get(ctx, nil)
+}
+
+func (b *bare) awaitStep(ctx context.Context, id string) error {
+	end, found := b.windows.Load(id)
+	if !found { // a second run of the task
+		return nil
+	}
+	defer b.open.Add(-1)
+	defer b.windows.Delete(id)
+	select {
+	case <-end.(chan struct{}):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // workflow does in Temporal what a reservation does there, and nothing else.
@@ -95,6 +133,9 @@ func startBare(c client.Client) (*bare, error) {
 	b := &bare{client: c, worker: worker.New(c, bareQueue, worker.Options{MaxConcurrentWorkflowTaskPollers: pollers})}
 	b.worker.RegisterWorkflowWithOptions(b.workflow, workflow.RegisterOptions{Name: bareType})
 	b.worker.RegisterWorkflowWithOptions(b.indexedWorkflow, workflow.RegisterOptions{Name: indexedType})
+	b.worker.RegisterWorkflowWithOptions(b.instantWorkflow, workflow.RegisterOptions{Name: instantType})
+	b.worker.RegisterWorkflowWithOptions(b.windowWorkflow, workflow.RegisterOptions{Name: windowType})
+	b.worker.RegisterActivity(b.awaitStep)
 	b.worker.RegisterActivity(b.firstStep)
 	b.worker.RegisterActivity(b.lastStep)
 	return b, b.worker.Start()
@@ -102,14 +143,33 @@ func startBare(c client.Client) (*bare, error) {
 
 // start starts a bare workflow eagerly: its first task runs in this process.
 func (b *bare) start(ctx context.Context, n int64) (id string, err error) {
-	return b.startAs(ctx, fmt.Sprint("bare-", n), n)
+	return b.startAs(ctx, bareType, fmt.Sprint("bare-", n), n)
 }
 
-func (b *bare) startAs(ctx context.Context, id string, n int64) (string, error) {
+func (b *bare) startInstant(ctx context.Context, n int64) (id string, err error) {
+	return b.startAs(ctx, instantType, fmt.Sprint("instant-", n), n)
+}
+
+func (b *bare) startWindow(ctx context.Context, n int64) (id string, err error) {
+	id = fmt.Sprint("window-", n)
+	b.windows.Store(id, make(chan struct{}))
+	return b.startAs(ctx, windowType, id, n)
+}
+
+// endWindow ends the first task, which may not have come to wait yet.
+func (b *bare) endWindow(_ context.Context, id string) error {
+	if end, found := b.windows.Load(id); found {
+		close(end.(chan struct{}))
+	}
+	return nil
+}
+
+func (b *bare) startAs(ctx context.Context, workflowType, id string, n int64) (string, error) {
 	options := client.StartWorkflowOptions{ID: id, TaskQueue: bareQueue, EnableEagerStart: true}
-	_, err := b.client.ExecuteWorkflow(ctx, options, bareType, request(scopeOf(n), unitAmount))
-	if err == nil {
-		b.open.Add(1)
+	b.open.Add(1)
+	_, err := b.client.ExecuteWorkflow(ctx, options, workflowType, request(scopeOf(n), unitAmount))
+	if err != nil {
+		b.open.Add(-1)
 	}
 	return id, err
 }
@@ -120,8 +180,9 @@ func (b *bare) startIndexed(ctx context.Context, n int64) (id string, err error)
 	a := admission(n)
 	options := workflowstore.StartOptions(a, time.Now().Add(a.Request.TTL()), false)
 	options.ID, options.TaskQueue, options.EnableEagerStart = a.WorkflowID, bareQueue, true
-	if _, err = b.client.ExecuteWorkflow(ctx, options, indexedType, workflows.ReservationInput{Admission: a}); err == nil {
-		b.open.Add(1)
+	b.open.Add(1)
+	if _, err = b.client.ExecuteWorkflow(ctx, options, indexedType, workflows.ReservationInput{Admission: a}); err != nil {
+		b.open.Add(-1)
 	}
 	return options.ID, err
 }
@@ -131,7 +192,7 @@ func (b *bare) startIndexed(ctx context.Context, n int64) (id string, err error)
 func (b *bare) startAndStep(ctx context.Context, n int64) (string, error) {
 	id, ran := fmt.Sprint("stepped-", n), make(chan struct{})
 	b.stepped.Store(id, ran)
-	if _, err := b.startAs(ctx, id, n); err != nil {
+	if _, err := b.startAs(ctx, bareType, id, n); err != nil {
 		return id, err
 	}
 	limit := time.NewTimer(stepLimit)
@@ -169,10 +230,13 @@ func update(ctx context.Context, c client.Client, workflowID, name string, paylo
 
 func (b *bare) ways(on *deployment) []*way {
 	same := func(id string) string { return id }
+	nothing := func(context.Context, string) error { return nil }
 	return []*way{
 		{key: "bare_update", title: "bare workflow, ended by update", on: on, admit: b.start, settle: b.update, workflowID: same},
 		{key: "bare_signal", title: "bare workflow, ended by signal", on: on, admit: b.start, settle: b.signal, drained: b.drained, workflowID: same},
 		{key: "bare_indexed", title: "the same by update, with input, search attributes, summary", on: on, admit: b.startIndexed, settle: b.update, workflowID: same},
+		{key: "bare_instant", title: "bare workflow that starts and ends at once", on: on, admit: b.startInstant, settle: nothing, drained: b.drained, workflowID: same},
+		{key: "bare_window", title: "bare workflow, two local activities, one task", on: on, admit: b.startWindow, settle: b.endWindow, drained: b.drained, workflowID: same},
 	}
 }
 

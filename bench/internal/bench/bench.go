@@ -47,8 +47,10 @@ type Options struct {
 	// Rows are the settled reservations of the scenario growth, one deployment each.
 	Rows []int64
 
-	// Program is the earmark that is measured.
+	// Program is the earmark that is measured. Base, where it is not empty, is an earlier build of it,
+	// which takes turns with it on the same services.
 	Program string
+	Base    string
 	Version string
 	// Dir is where the data go; the system's temporary directory when empty.
 	Dir string
@@ -84,19 +86,22 @@ type scenario struct {
 	deployments []string
 	// long is left out unless it is named.
 	long bool
+	// beside says that an earlier build takes its turns, where one is named.
+	beside bool
 }
 
 func scenarios() []scenario {
 	return []scenario{
-		{"paths", "lifecycles by every path, beside the floors and the textbook", (*run).paths, []string{mainName, separateName}, false},
-		{"admission", "latency of an admission: alone, at half of saturation, at 10 a second", (*run).admission, []string{mainName}, false},
-		{"sweep", "latency against offered load, open loop", (*run).sweep, []string{mainName}, false},
-		{"strategies", "ways to keep a limit in Postgres, hot and spread, near and far", (*run).strategies, []string{ledgerName}, false},
-		{"costs", "CPU of a denial, memory of a hold, allocations, bytes on disk", (*run).costs, []string{mainName}, false},
-		{"holds", "admissions beside very many open holds", (*run).holds, []string{emptyName, holdsName}, false},
-		{"concurrency", "1 to 1,000 clients at once", (*run).concurrency, []string{mainName}, false},
-		{"growth", "lifecycles on top of very many settled rows", (*run).growth, nil, true},
-		{"pooler", "lifecycles through PgBouncer, which has to be installed", (*run).pooler, []string{emptyName, pooledName}, true},
+		{"paths", "lifecycles by every path, beside the floors and the textbook", (*run).paths, []string{mainName, separateName}, false, true},
+		{"admission", "latency of an admission: alone, at half of saturation, at 10 a second", (*run).admission, []string{mainName}, false, false},
+		{"sweep", "latency against offered load, open loop", (*run).sweep, []string{mainName}, false, false},
+		{"strategies", "ways to keep a limit in Postgres, hot and spread, near and far", (*run).strategies, []string{ledgerName}, false, false},
+		{"costs", "CPU of a denial, memory of a hold, allocations, bytes on disk", (*run).costs, []string{mainName}, false, false},
+		{"holds", "admissions beside very many open holds", (*run).holds, []string{emptyName, holdsName}, false, false},
+		{"concurrency", "1 to 1,000 clients at once", (*run).concurrency, []string{mainName}, false, false},
+		{"durations", "lifecycles whose holds last 0, 1, 5 and 30 s", (*run).durations, []string{mainName}, true, true},
+		{"growth", "lifecycles on top of very many settled rows", (*run).growth, nil, true, false},
+		{"pooler", "lifecycles through PgBouncer, which has to be installed", (*run).pooler, []string{emptyName, pooledName}, true, false},
 	}
 }
 
@@ -108,6 +113,7 @@ const (
 	emptyName    = "empty"
 	holdsName    = "holds"
 	pooledName   = "pooled"
+	baseName     = "base" // an earlier build
 )
 
 // ScenarioNames lists the scenarios, with what they are about; long ones run only
@@ -169,6 +175,9 @@ func (r *run) deployAll(ctx context.Context, chosen []scenario) error {
 	var names []string
 	for _, s := range chosen {
 		names = append(names, s.deployments...)
+		if s.beside && r.Base != "" {
+			names = append(names, baseName)
+		}
 		if s.name == growthScenario {
 			names = append(names, growthNames(r.Rows)...)
 		}

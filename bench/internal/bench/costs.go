@@ -68,8 +68,8 @@ func (r *run) costs(ctx context.Context) error {
 // denials compares a no with a yes. The yeses are given back, which is not measured.
 func (r *run) denials(ctx context.Context, main *deployment) error {
 	f := &r.report.figures
-	yes := main.byUpdate("admissions", "admissions", scopeOf)
-	no := main.byUpdate("denials", "denials", nil)
+	yes := main.byHTTP("admissions", "admissions", scopeOf)
+	no := main.byHTTP("denials", "denials", nil)
 	no.admit = func(ctx context.Context, _ int64) (string, error) {
 		_, err := main.api.Reserve(ctx, "", request(fullScope, unitAmount))
 		if client.IsDenied(err) {
@@ -129,7 +129,7 @@ func releaseAll(ctx context.Context, d *deployment, admitted chan string) error 
 // allocations reads the Go runtime's counters around lifecycles.
 func (r *run) allocations(ctx context.Context, main *deployment) error {
 	f := &r.report.figures
-	lifecycles := main.byUpdate("allocations", "lifecycles", scopeOf)
+	lifecycles := main.byHTTP("allocations", "lifecycles", scopeOf)
 	for range min(costRounds, r.Rounds) {
 		before, err := runtimeCounters(ctx, main.url)
 		if err != nil {

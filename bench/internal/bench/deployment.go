@@ -87,11 +87,18 @@ func (d *deployment) temporalFlags() []string {
 
 // command is an earmark with the settings of this deployment and no others.
 func (d *deployment) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, d.services.options.Program, append(args, "--database-url", d.databaseURL)...)
+	cmd := exec.CommandContext(ctx, d.program(), append(args, "--database-url", d.databaseURL)...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "EARMARK_") || d.services.temporal != nil && strings.HasPrefix(v, "TEMPORAL_")
 	})
 	return cmd
+}
+
+func (d *deployment) program() string {
+	if d.name == baseName {
+		return d.services.options.Base
+	}
+	return d.services.options.Program
 }
 
 func (d *deployment) run(ctx context.Context, limit time.Duration, args ...string) (output string, err error) {
@@ -118,7 +125,10 @@ func (d *deployment) audit(ctx context.Context) (time.Duration, error) {
 // serve starts `earmark serve`, and with separate a worker in a process of its own,
 // and waits until a reservation goes through.
 func (d *deployment) serve(ctx context.Context, separate bool) error {
-	args := append([]string{"serve", "--addr", "127.0.0.1:0", "--drain-delay", "0s", "--log-format", "json"}, d.temporalFlags()...)
+	args := append([]string{"serve", "--addr", "127.0.0.1:0", "--log-format", "json"}, d.temporalFlags()...)
+	if d.name != baseName { // an earlier build may not know the flag
+		args = append(args, "--drain-delay", "0s")
+	}
 	if d.services.options.Quick { // also on a machine that is busy with other tests
 		args = append(args, "--admission-deadline", "10s")
 	}

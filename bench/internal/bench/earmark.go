@@ -25,7 +25,7 @@ func (d *deployment) reserve(scope func(n int64) string) func(context.Context, i
 
 var errAccepted = errors.New("the commit was only accepted: the ledger did not answer")
 
-// commit settles over HTTP, which is an update of the workflow.
+// commit settles over HTTP.
 func (d *deployment) commit(ctx context.Context, id string) error {
 	settled, err := d.api.Commit(ctx, id, earmark.Amounts{unit: unitUsage})
 	if err == nil && settled.Accepted {
@@ -40,7 +40,7 @@ func (d *deployment) signalCommit(ctx context.Context, id string) error {
 	return d.temporal.SignalWorkflow(ctx, workflows.ReservationWorkflowID(id), "", workflows.MessageCommit, message)
 }
 
-func (d *deployment) byUpdate(key, title string, scope func(n int64) string) *way {
+func (d *deployment) byHTTP(key, title string, scope func(n int64) string) *way {
 	return &way{key: key, title: title, on: d, admit: d.reserve(scope), settle: d.commit, workflowID: workflows.ReservationWorkflowID}
 }
 

@@ -52,7 +52,7 @@ func (r *run) growth(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ways = append(ways, d.byUpdate(name, earmark.FormatAmount(rows)+" settled rows", scopeOf))
+		ways = append(ways, d.byHTTP(name, earmark.FormatAmount(rows)+" settled rows", scopeOf))
 	}
 	if err := r.rounds(ctx, ways, func(w *way) error {
 		b, err := r.closed(ctx, w, r.Clients, r.Duration)

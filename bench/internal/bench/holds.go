@@ -37,7 +37,7 @@ func (r *run) holds(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ways = append(ways, d.byUpdate(name, name, scopeOf))
+		ways = append(ways, d.byHTTP(name, name, scopeOf))
 	}
 	f := &r.report.figures
 	if err := r.rounds(ctx, ways, func(w *way) error {
@@ -72,7 +72,7 @@ func (r *run) concurrency(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ways := []*way{floor.ways(main)[0], main.byUpdate("earmark", "earmark", scopeOf)}
+	ways := []*way{floor.ways(main)[0], main.byHTTP("earmark", "earmark", scopeOf)}
 	table := Table{Title: "Lifecycles by clients at once", Columns: []string{"clients", "way", "lifecycles/s", "admission p50, ms", "p99, ms", "not admitted", "CPU of the servers, ms"}}
 	f := &r.report.figures
 	most := []int{1, 10, 100, 1000}

@@ -54,9 +54,15 @@ type block struct {
 	took      time.Duration
 	admission []time.Duration // of those that were admitted, sorted
 	used      meter
+	steady    float64 // lifecycles a second where it is not done / took
 }
 
-func (b *block) perSecond() float64 { return float64(b.done) / b.took.Seconds() }
+func (b *block) perSecond() float64 {
+	if b.steady > 0 {
+		return b.steady
+	}
+	return float64(b.done) / b.took.Seconds()
+}
 
 // each divides a sum by the lifecycles of the block.
 func (b *block) each(sum float64) float64 { return sum / float64(b.done) }

@@ -40,7 +40,7 @@ func (r *run) pooler(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ways = append(ways, d.byUpdate(name, name, scopeOf))
+		ways = append(ways, d.byHTTP(name, name, scopeOf))
 	}
 	if err := r.rounds(ctx, ways, func(w *way) error {
 		b, err := r.closed(ctx, w, r.Clients, r.Duration)
