@@ -106,8 +106,9 @@ func TestChecksAreClaimedOldestFirst(t *testing.T) {
 	}
 	b.commit(b.held(admission("by its workflow", tokens(1), "acme")), tokens(1))
 	told := b.held(admission("past its workflow", tokens(1), "acme"))
-	told.Actor = earmark.ActorAPI
 	b.commit(told, tokens(1))
+	require.NoError(t, b.MarkUnnotified(ctx(), told.Tenant, told.ID))
+	require.NoError(t, b.MarkUnnotified(ctx(), earmark.DefaultTenant, want[0]), "one that is open is looked at as such")
 	want = append(want, told.ID)
 
 	none, err := b.ClaimChecks(ctx(), time.Hour, 10)

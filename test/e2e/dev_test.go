@@ -80,7 +80,7 @@ func checkDev(t *testing.T, credential *syscall.Credential) {
 	require.False(t, settled.Late)
 	d.requireBalance(budget, 0, 100)
 	journal := d.entries(held.ID)
-	require.Equal(t, earmark.ActorWorkflow.String(), journal[len(journal)-1].Actor, "its workflow has survived, too")
+	require.Equal(t, earmark.ActorAPI.String(), journal[len(journal)-1].Actor)
 
 	// kill -9 leaves nothing behind either, and nothing is lost.
 	children := d.children()

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
@@ -39,6 +41,16 @@ func (b *bundle) describe(id string) *client.WorkflowExecutionDescription {
 func (b *bundle) awaitClosed(id string, status enumspb.WorkflowExecutionStatus) {
 	b.t.Helper()
 	stack.Eventually(b.t, moment, "the workflow of "+id+" to be "+status.String(), func() bool { return b.describe(id).Status == status })
+}
+
+// awaitGuarded polls until the reservation's workflow has set the lease's timer: its settle window is over.
+func (b *bundle) awaitGuarded(id string) {
+	b.t.Helper()
+	stack.Eventually(b.t, moment, "the timer of "+id, func() bool {
+		return slices.ContainsFunc(b.history(id), func(event *historypb.HistoryEvent) bool {
+			return event.GetEventType() == enumspb.EVENT_TYPE_TIMER_STARTED
+		})
+	})
 }
 
 // found counts the workflows that a query of the visibility store finds.
@@ -249,6 +261,7 @@ func TestLostWorkflowIsAdopted(t *testing.T) {
 		for _, then := range []string{"commit", "expire"} {
 			reservation := b.hold(how+then, tokens("acme", 100, 300))
 			held = append(held, reservation)
+			b.awaitGuarded(reservation.ID)
 			require.NoError(t, loseWorkflow(b, reservation.WorkflowID), how)
 			stack.Eventually(t, moment, how, func() bool { return b.gone(reservation.WorkflowID) })
 		}
@@ -291,6 +304,7 @@ func TestResetWorkflow(t *testing.T) {
 	open, settled := b.hold("open", tokens("acme", 100, 300)), b.hold("settled", tokens("acme", 100, 300))
 	b.commit(settled.ID, 30).status(t, http.StatusOK)
 	b.awaitClosed(settled.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	b.awaitGuarded(open.ID)
 	reset(open)
 	reset(settled)
 	b.awaitClosed(settled.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)

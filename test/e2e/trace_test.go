@@ -95,7 +95,7 @@ func (c *traces) of(traceID string) map[string]*tracepb.Span {
 // layer: HTTP, the calls to Temporal, workflow, activity, SQL.
 var layers = []string{
 	"POST /v1/reservations", "StartWorkflow:Reservation", "RunWorkflow:Reservation", "StartActivity:Reserve", "RunActivity:Reserve", "earmark.reserve",
-	"POST /v1/reservations/:id/commit", "UpdateWorkflow:commit", "HandleUpdate:commit", "StartActivity:Commit", "RunActivity:Commit", "earmark.commit",
+	"POST /v1/reservations/:id/commit", "earmark.commit", "StartActivity:AwaitSettlement", "RunActivity:AwaitSettlement",
 }
 
 // requireWhole waits until a trace has all its layers, and checks that its spans hang

@@ -26,8 +26,8 @@ var (
 )
 
 func afterAdmission(change string) stack.Edit {
-	const end = "\tr.arm(ctx) // mutation: order-of-events\n"
-	return stack.Edit{File: "workflows/settle.go", Old: end, New: end + change}
+	const end = "\t\tr.arm(ctx) // mutation: order-of-events\n"
+	return stack.Edit{File: "workflows/reservation.go", Old: end, New: end + change}
 }
 
 // history returns the events of a reservation's workflow.
