@@ -8,7 +8,6 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/activities"
@@ -58,15 +57,19 @@ func (c *Coordinator) Admit(ctx context.Context, admission earmark.Admission) (e
 // enter takes a place among the admissions under way, and waits for one up to timeout.
 // When it fails, nothing has begun.
 func (c *Coordinator) enter(ctx context.Context, timeout time.Duration) (leave func(), err error) {
-	c.initSlots.Do(func() { c.slots = semaphore.NewWeighted(maxAdmissions) })
+	c.init()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if c.slots.Acquire(ctx, 1) != nil {
-		busy := earmark.Errorf(earmark.CodeUnavailable, "%d admissions are under way, and none ended in time; nothing was reserved", maxAdmissions)
+	weight := int64(1)
+	if c.unnotified.Load() > maxUnnotified/2 {
+		weight = maxAdmissions / maxNotifying
+	}
+	if c.admissions.Acquire(ctx, weight) != nil {
+		busy := earmark.Errorf(earmark.CodeUnavailable, "%d admissions are under way, and none ended in time; nothing was reserved", maxAdmissions/weight)
 		busy.RetryAfter = retryPause
 		return nil, busy
 	}
-	return func() { c.slots.Release(1) }, nil
+	return func() { c.admissions.Release(weight) }, nil
 }
 
 func (c *Coordinator) attempt(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {

@@ -49,21 +49,33 @@ type Coordinator struct {
 	Unindexed bool
 	Logger    *slog.Logger
 
-	initSlots sync.Once
-	slots     *semaphore.Weighted // one for each admission under way
+	once        sync.Once
+	admissions  *semaphore.Weighted // under way
+	notifying   *semaphore.Weighted // under way
+	unnotified  atomic.Int64        // workflows that wait to be notified, or are being notified
+	notifiers   sync.WaitGroup      // one for each settlement, after its caller has the answer
+	stopping    context.Context     // done when notifications are not to be waited for any more
+	stopWaiting context.CancelFunc
 	// startsWork says that the last start of a workflow succeeded.
-	startsWork    atomic.Bool
-	notifying     sync.WaitGroup // of workflows, after the callers have their answer
-	notifications atomic.Int64   // how many signals that are
-	polls         polls          // of the task queue, by any worker
+	startsWork atomic.Bool
+	polls      polls // of the task queue, by any worker
 }
 
 // Close ends the settle windows and waits until the workflows of all settlements were
-// notified, which takes a few seconds at most. Call it after the last settlement, and
-// before the worker stops.
+// notified; after closeTimeout it leaves the rest to the reconciler. Call it after the last
+// settlement, and before the worker stops.
 func (c *Coordinator) Close() {
 	c.Handoff.CloseWindows()
-	c.notifying.Wait()
+	c.init()
+	defer time.AfterFunc(closeTimeout, c.stopWaiting).Stop()
+	c.notifiers.Wait()
+}
+
+func (c *Coordinator) init() {
+	c.once.Do(func() {
+		c.admissions, c.notifying = semaphore.NewWeighted(maxAdmissions), semaphore.NewWeighted(maxNotifying)
+		c.stopping, c.stopWaiting = context.WithCancel(context.Background())
+	})
 }
 
 func (c *Coordinator) workflows() *workflowstore.Store {

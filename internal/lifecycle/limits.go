@@ -21,8 +21,7 @@ const (
 	// before it queries the workflow, whose first task may run in another one.
 	handoffTimeout = 100 * time.Millisecond
 	// maxAdmissions bounds the admissions under way in this process. More would not be
-	// decided sooner, and would hold up the settlements, which have no bound: at 30 ms
-	// each this is 1,000 a second.
+	// decided sooner, and would hold up the settlements: at 30 ms each this is 1,000 a second.
 	maxAdmissions = 32
 	// maxAttempts bounds the attempts at one admission that meet a workflow whose
 	// deadline, of an earlier call, is over.
@@ -41,9 +40,15 @@ const (
 	ledgerTimeout = 1500 * time.Millisecond
 	// settleTimeout bounds a whole settlement, which continues when its caller leaves.
 	settleTimeout = 5 * time.Second
-	// maxNotifications bounds the workflows that are being notified of a settlement. Past it
-	// the reconciler notifies them.
-	maxNotifications = 1024
-	// notifyTimeout is short: the workflow's timer or the reconciler finds out as well.
-	notifyTimeout = 2 * time.Second
+	// maxNotifying bounds the workflows that are being notified of a settlement at once. It is small, so that
+	// many settlements in a moment hardly delay the admissions.
+	maxNotifying = 8
+	// maxUnnotified bounds those that wait for it. From half of that on only as many admissions are under
+	// way as notifications, so that they do not fall further behind; past it the reconciler notifies.
+	maxUnnotified = 1024
+	// notifyTimeout bounds a notification with the wait for its turn, and signalTimeout without.
+	notifyTimeout = 30 * time.Second
+	signalTimeout = 5 * time.Second
+	// closeTimeout is how long a process that stops still notifies workflows.
+	closeTimeout = 5 * time.Second
 )

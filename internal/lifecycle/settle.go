@@ -11,7 +11,7 @@ import (
 	"github.com/earmark-dev/earmark/workflows"
 )
 
-var errBacklog = errors.New("too many workflows are being notified")
+var errBacklog = errors.New("too many workflows wait to be notified")
 
 // settlement is a commit or a release: a call of the ledger, and the message that tells
 // the workflow.
@@ -92,26 +92,38 @@ func (c *Coordinator) notify(ctx context.Context, s settlement, result earmark.R
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
-	c.notifying.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, notifyTimeout)
-		defer cancel()
+	c.notifiers.Go(func() {
 		if c.Handoff.DeliverSettlement(ctx, handoff.Settlement{Transition: s.Transition, Result: result}) {
 			return
 		}
-		workflowID := workflows.ReservationWorkflowID(s.ID)
-		err := errBacklog
-		if c.notifications.Add(1) <= maxNotifications {
-			err = c.Client.SignalWorkflow(ctx, workflowID, "", s.name, s.message)
-		}
-		c.notifications.Add(-1)
+		err := c.signal(ctx, s)
 		if err == nil || isNotFound(err) {
 			return
 		}
-		c.Logger.WarnContext(ctx, "A workflow could not be notified that its reservation is settled; the reconciler will.", "workflow_id", workflowID, "error", err)
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), ledgerTimeout)
-		defer cancel()
-		if err := c.Ledger.MarkUnnotified(ctx, s.Tenant, s.ID); err != nil {
-			c.Logger.WarnContext(ctx, "The ledger does not know that a workflow is to be notified; its timer finds out.", "workflow_id", workflowID, "error", err)
+		c.Logger.WarnContext(ctx, "A workflow could not be notified that its reservation is settled; the reconciler will.", "reservation_id", s.ID, "error", err)
+		if _, err := within(ctx, ledgerTimeout, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, c.Ledger.MarkUnnotified(ctx, s.Tenant, s.ID)
+		}); err != nil {
+			c.Logger.WarnContext(ctx, "The ledger does not know that a workflow is to be notified; its timer finds out.", "reservation_id", s.ID, "error", err)
 		}
 	})
+}
+
+// signal sends the settlement to the workflow, when it is its turn.
+func (c *Coordinator) signal(ctx context.Context, s settlement) error {
+	defer c.unnotified.Add(-1)
+	if c.unnotified.Add(1) > maxUnnotified {
+		return errBacklog
+	}
+	c.init()
+	ctx, cancel := context.WithTimeout(ctx, notifyTimeout)
+	defer cancel()
+	defer context.AfterFunc(c.stopping, cancel)()
+	if err := c.notifying.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer c.notifying.Release(1)
+	ctx, cancelSignal := context.WithTimeout(ctx, signalTimeout)
+	defer cancelSignal()
+	return c.Client.SignalWorkflow(ctx, workflows.ReservationWorkflowID(s.ID), "", s.name, s.message)
 }
