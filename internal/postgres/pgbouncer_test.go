@@ -91,12 +91,7 @@ max_client_conn = 100
 // withMode adds the setting that docs/design.md names.
 func withMode(t *testing.T, databaseURL string) string {
 	t.Helper()
-	parsed, err := url.Parse(databaseURL)
-	require.NoError(t, err)
-	query := parsed.Query()
-	query.Set("default_query_exec_mode", "cache_describe")
-	parsed.RawQuery = query.Encode()
-	return parsed.String()
+	return withParameter(t, databaseURL, "default_query_exec_mode", "cache_describe")
 }
 
 func opened(t *testing.T, databaseURL string) *pgxpool.Pool {
@@ -171,6 +166,33 @@ func TestPoolerNeedsItsSetting(t *testing.T) {
 	})
 	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
 	require.ErrorContains(t, err, "default_query_exec_mode=cache_describe")
+}
+
+// TestDescribeExecMixesUpCallersBehindAPooler shows why that mode is refused: callers who share a session run and read each
+// other's statements.
+func TestDescribeExecMixesUpCallersBehindAPooler(t *testing.T) {
+	through, _ := pooled(t)
+	refused := withParameter(t, through, "default_query_exec_mode", "describe_exec")
+	_, err := postgres.Open(ctx(), refused)
+	require.ErrorContains(t, err, "default_query_exec_mode in the database URL is describe_exec")
+
+	pool, err := postgres.Open(ctx(), through, func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec })
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	var called atomic.Int64
+	err = inParallel(5000, func() error {
+		n := called.Add(1) % 7
+		var answer int64
+		if err := pool.QueryRow(ctx(), fmt.Sprintf("SELECT %d", n)).Scan(&answer); err != nil {
+			return err
+		}
+		if answer != n {
+			return fmt.Errorf("asked for %d, got %d", n, answer)
+		}
+		return nil
+	})
+	t.Log(err)
+	require.Error(t, err)
 }
 
 func TestMigrationsRefuseAPooler(t *testing.T) {

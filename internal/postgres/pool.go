@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/earmark-dev/earmark"
@@ -26,6 +27,9 @@ func Open(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Confi
 		// pgx's message can hold the connection string with its password cut out.
 		return nil, earmark.Errorf(earmark.CodeInvalidRequest, "the database URL is not usable: %w", err)
 	}
+	if err := checkExecMode(config.ConnConfig); err != nil {
+		return nil, err
+	}
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = connectTimeout
 	}
@@ -43,4 +47,32 @@ func Open(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Confi
 		return nil, fmt.Errorf("open the database pool: %w", err)
 	}
 	return pool, nil
+}
+
+// checkExecMode refuses the ways to send a statement that the ledger's calls do not work with. Arguments of exec and
+// simple_protocol go without the types that Postgres knows, so that none of the ledger's JSON arrives. describe_exec
+// asks for a statement's types in one transaction and runs it in the next, between which a transaction pooler changes
+// the session: the statement of another caller may run.
+func checkExecMode(config *pgx.ConnConfig) error {
+	switch config.DefaultQueryExecMode {
+	case pgx.QueryExecModeCacheStatement:
+		if config.StatementCacheCapacity == 0 {
+			return earmark.Errorf(earmark.CodeInvalidRequest, "statement_cache_capacity in the database URL is 0, with which no statement runs; leave it out, or set default_query_exec_mode=cache_describe to prepare nothing")
+		}
+	case pgx.QueryExecModeCacheDescribe:
+	default:
+		return earmark.Errorf(earmark.CodeInvalidRequest, "default_query_exec_mode in the database URL is %s, which Earmark does not work with; "+
+			"leave it out, or set cache_describe to go through a transaction pooler such as PgBouncer", urlWords[config.DefaultQueryExecMode])
+	}
+	if config.DescriptionCacheCapacity == 0 {
+		return earmark.Errorf(earmark.CodeInvalidRequest, "description_cache_capacity in the database URL is 0, with which lists do not run; leave it out")
+	}
+	return nil
+}
+
+// urlWords are a connection string's words for the modes that checkExecMode refuses.
+var urlWords = map[pgx.QueryExecMode]string{
+	pgx.QueryExecModeDescribeExec:   "describe_exec",
+	pgx.QueryExecModeExec:           "exec",
+	pgx.QueryExecModeSimpleProtocol: "simple_protocol",
 }
