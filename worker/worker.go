@@ -38,6 +38,7 @@ type Ledger interface {
 	activities.Ledger
 	activities.CheckLedger
 	SweepLedger
+	ReadyLedger
 }
 
 // Options say what a worker works with.
@@ -54,6 +55,7 @@ type Options struct {
 // Worker is one worker process' part of the work.
 type Worker struct {
 	client  client.Client
+	ledger  ReadyLedger
 	build   func() worker.Worker
 	sweeper *Sweeper
 	logger  *slog.Logger
@@ -76,7 +78,7 @@ func New(c client.Client, options Options) *Worker {
 		Register(w, reservations, reconciler)
 		return w
 	}
-	return &Worker{client: c, build: build, logger: options.Logger, sweeper: &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger}}
+	return &Worker{client: c, ledger: options.Ledger, build: build, logger: options.Logger, sweeper: &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger}}
 }
 
 // Register registers every workflow and activity, by the names of the contract.
@@ -87,9 +89,13 @@ func Register(registry worker.Registry, reservations *activities.Reservations, r
 	registry.RegisterActivity(reconciler)
 }
 
-// Run works until ctx is done, and then lets what runs finish. It waits for a
-// Temporal that does not answer yet; the sweeper does not depend on it.
+// Run works until ctx is done, and then lets what runs finish. Until the ledger is ready it takes no tasks, which
+// other workers on the queue may be able to do. It waits for a Temporal that does not answer yet; the sweeper does
+// not depend on it.
 func (w *Worker) Run(ctx context.Context) error {
+	if !AwaitLedger(ctx, w.ledger, w.logger) {
+		return nil
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.sweeper.Run(ctx) }) // mutation: sweeper
 	group.Go(func() error { w.keepWorking(ctx); return nil })

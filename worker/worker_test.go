@@ -4,11 +4,14 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -16,6 +19,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/worker"
 	"go.uber.org/goleak"
 
 	"github.com/earmark-dev/earmark"
@@ -39,6 +43,14 @@ type ledger struct {
 	model  *model.Ledger
 	checks []earmark.Check
 	marks  []string
+	ready  func() error // nil for always
+}
+
+func (l *ledger) Ready(context.Context) error {
+	if l.ready == nil {
+		return nil
+	}
+	return l.ready()
 }
 
 func newLedger(t *testing.T) *ledger {
@@ -137,6 +149,11 @@ func run(t *testing.T, c client.Client, l Ledger) (stop func()) {
 func runLogged(t *testing.T, c client.Client, l Ledger) (stop func(), warnings <-chan string) {
 	logged := make(chan string, 100)
 	w := New(c, Options{Ledger: l, Logger: slog.New(logChannel{slog.DiscardHandler, logged}), Grace: DefaultGrace, Handoff: &handoff.Exchange{}})
+	return runWorker(t, w), logged
+}
+
+// runWorker runs w and returns what stops it.
+func runWorker(t *testing.T, w *Worker) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
@@ -150,7 +167,7 @@ func runLogged(t *testing.T, c client.Client, l Ledger) (stop func(), warnings <
 		}
 	})
 	t.Cleanup(stop)
-	return stop, logged
+	return stop
 }
 
 // logChannel is a slog.Handler that sends the message of each warning to a channel, as
@@ -222,6 +239,75 @@ func TestRunWaitsForTemporal(t *testing.T) {
 	require.Eventually(t, func() bool { return scheduled(t, c) == nil }, patience, 50*time.Millisecond, "there is no schedule")
 	stop()
 }
+
+// A worker whose database is not migrated would fail every task; it leaves them to others, says why, and begins once it is.
+func TestRunTakesNoTasksUntilTheLedgerIsReady(t *testing.T) {
+	c := lazyClient(t, stack.TemporalAddress())
+	l := newLedger(t)
+	var migrated atomic.Bool
+	asked := make(chan struct{}, 100)
+	l.ready = func() error {
+		asked <- struct{}{}
+		if migrated.Load() {
+			return nil
+		}
+		return errors.New("the database's schema is at version 0")
+	}
+	logged := make(chan string, 100)
+	w := New(c, Options{Ledger: l, Logger: slog.New(logChannel{slog.DiscardHandler, logged}), Grace: DefaultGrace})
+	var builds atomic.Int64
+	build := w.build
+	w.build = func() worker.Worker {
+		builds.Add(1)
+		return build()
+	}
+	stop := runWorker(t, w)
+	awaitWarning(t, logged, ledgerWords)
+	<-asked
+	<-asked // looked twice, so that whatever begins beside has begun
+	require.Zero(t, builds.Load())
+	require.Error(t, scheduled(t, c))
+	require.Empty(t, logged, "said once")
+
+	migrated.Store(true)
+	lifecycle(t, c)
+	require.EqualValues(t, 1, builds.Load())
+	require.Eventually(t, func() bool { return scheduled(t, c) == nil }, patience, 50*time.Millisecond)
+	require.NoError(t, c.ScheduleClient().GetHandle(t.Context(), workflows.ReconcileScheduleID).Delete(t.Context()))
+	stop()
+}
+
+// AwaitLedger says at once what is missing, and again when that changes; one that does not answer counts as missing.
+func TestAwaitLedger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := []error{errors.New("refused"), errors.New("refused"), errors.New("version 0"), nil}
+		logged := make(chan string, 10)
+		began := time.Now()
+		l := &ledger{ready: func() error {
+			err := answers[0]
+			answers = answers[1:]
+			return err
+		}}
+		require.True(t, AwaitLedger(t.Context(), l, slog.New(logChannel{slog.DiscardHandler, logged})))
+		require.Equal(t, 3*retryPause, time.Since(began))
+		require.Len(t, logged, 2)
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.False(t, AwaitLedger(ctx, hangs{}, slog.New(logChannel{slog.DiscardHandler, logged})))
+		require.Len(t, logged, 3)
+	})
+}
+
+// hangs never answers.
+type hangs struct{}
+
+func (hangs) Ready(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+const ledgerWords = "The ledger is not ready: calls fail and no worker of this process takes tasks until it is."
 
 func TestRunStopsWhileItWaitsForTemporal(t *testing.T) {
 	c := lazyClient(t, net.JoinHostPort("127.0.0.1", freePort(t)))

@@ -87,6 +87,8 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	if !s.WithoutWorker {
 		w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Handoff: coordinator.Handoff, Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
 		group.Go(func() error { return w.Run(workerCtx) })
+	} else {
+		group.Go(func() error { worker.AwaitLedger(groupCtx, p.metrics.Ledger, logger); return nil })
 	}
 	server := api.Server(s.Addr, handler)
 	group.Go(func() error {

@@ -239,6 +239,10 @@ func TestStartsBeforeItsServices(t *testing.T) {
 	s.Temporal.Stop()
 	s.Postgres.Stop()
 	server := s.Serve()
+	listens := time.Now()
+	server.AwaitLog("The ledger is not ready") // whoever starts it sees why nothing works
+	require.Less(t, time.Since(listens), 10*time.Second)
+	require.Contains(t, server.Log(), "Postgres did not answer")
 	b := &bundle{Stack: s, api: api{t, server.URL}, server: server}
 	p := b.do("GET", "/readyz", "").problem(t, http.StatusServiceUnavailable, earmark.CodeUnavailable)
 	require.Equal(t, "down", p.Checks["postgres"].Status)

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/stack"
+	"github.com/earmark-dev/earmark/workflows"
 )
 
 // While no worker runs, no check is green: /readyz, `earmark health` and the 503 say what to start.
@@ -43,6 +45,54 @@ func TestChecksSayThatNoWorkerPolls(t *testing.T) {
 		return b.do("GET", "/readyz", "").code == http.StatusServiceUnavailable
 	})
 	b.do("GET", "/readyz", "").requireNoWorker(t, nobody)
+}
+
+// A worker that was started before `earmark migrate up` would fail every task that it takes from those that can do
+// it. It takes none, names the command, and begins once the schema is there.
+func TestWorkersWaitForTheSchema(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{Unmigrated: true})
+	for _, process := range []*stack.Process{s.Worker(), s.Serve().Process, s.Serve("--without-worker").Process} {
+		process.AwaitLog("The ledger is not ready")
+		require.Contains(t, process.Log(), "schema is at version 0")
+		require.Contains(t, process.Log(), "run `earmark migrate up`")
+		require.NotContains(t, process.Log(), "Started Worker")
+	}
+	queue, err := s.Client().DescribeTaskQueue(t.Context(), workflows.TaskQueue, enumspb.TASK_QUEUE_TYPE_WORKFLOW)
+	require.NoError(t, err)
+	require.Empty(t, queue.GetPollers())
+
+	worker := s.Worker()
+	s.MustRun("migrate", "up")
+	worker.AwaitLog("Started Worker")
+	server := s.Serve().Ready()
+	b := &bundle{Stack: s, api: api{t, server.URL}, server: server}
+	budget := b.budget("acme", "tokens", 10)
+	b.commit(b.hold("one", tokens("acme", 10, 60)).ID, 7).status(t, http.StatusOK)
+	b.requireBalance(budget, 0, 7)
+}
+
+// The first fault of a drill: all workers are gone, and a caller meets it. Within 10 s of that, everything that an
+// operator looks at names the cause.
+func TestNoWorkerIsNamedWithinTenSeconds(t *testing.T) {
+	t.Parallel()
+	const limit = 10 * time.Second
+	b := setup(t, stack.Options{AdmissionDeadline: 2 * time.Second}, "--without-worker")
+	worker := b.Worker()
+	b.budget("acme", "tokens", 1000)
+	stack.Eventually(t, moment, "/readyz", func() bool { return b.do("GET", "/readyz", "").code == http.StatusOK })
+	b.hold("before", tokens("acme", 100, 60))
+	worker.Kill()
+
+	b.do("POST", "/v1/reservations", tokens("acme", 100, 60), "Idempotency-Key", "met").problem(t, http.StatusServiceUnavailable, earmark.CodeAdmissionUnknown)
+	met := time.Now()
+	stack.Eventually(t, limit, "`earmark health` to name the cause", func() bool {
+		health := b.Run("health", "--url", b.base)
+		return health.Code == 1 && strings.Contains(health.Stderr, "worker: no worker polls the task queue earmark") &&
+			strings.Contains(health.Stderr, "start `earmark worker`")
+	})
+	b.do("GET", "/readyz", "").requireNoWorker(t, "no worker polls the task queue earmark") // what the status page shows
+	require.Less(t, time.Since(met), limit)
 }
 
 func (x exchange) requireNoWorker(t *testing.T, nobody string) {

@@ -1,0 +1,45 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/earmark-dev/earmark/internal/ctxtime"
+)
+
+// readyTimeout bounds one look at the ledger.
+const readyTimeout = 5 * time.Second
+
+// ReadyLedger says whether Postgres answers and is migrated as this program needs it.
+type ReadyLedger interface {
+	Ready(ctx context.Context) error
+}
+
+// AwaitLedger returns true once the ledger is ready, and false if ctx ends before. It logs at once what is
+// missing, and again whenever that changes.
+func AwaitLedger(ctx context.Context, ledger ReadyLedger, logger *slog.Logger) bool {
+	last := ""
+	for {
+		err := look(ctx, ledger)
+		switch {
+		case ctx.Err() != nil:
+			return false
+		case err == nil && last != "":
+			logger.InfoContext(ctx, "The ledger is ready.")
+			return true
+		case err == nil:
+			return true
+		case err.Error() != last:
+			last = err.Error()
+			logger.WarnContext(ctx, "The ledger is not ready: calls fail and no worker of this process takes tasks until it is.", "error", err)
+		}
+		ctxtime.Sleep(ctx, retryPause)
+	}
+}
+
+func look(ctx context.Context, ledger ReadyLedger) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return ledger.Ready(ctx)
+}
