@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -60,4 +62,30 @@ func TestStatusPageShowsScopesAsTheCommandLineDoes(t *testing.T) {
 	for i, scope := range scopes {
 		require.Equal(t, earmark.DisplayScope(scope), shown[i], scope)
 	}
+}
+
+// TestStatusPageShowsTextAsTheCommandLineDoes compares the page's rule for text of others with earmark.VisibleText, on
+// every character that there is.
+func TestStatusPageShowsTextAsTheCommandLineDoes(t *testing.T) {
+	t.Parallel()
+	const script = `
+		import { visibleText } from "./status/words.js";
+		const replaced = [];
+		for (let code = 0; code <= 0x10ffff; code++) {
+			if (code < 0xd800 || code > 0xdfff) if (visibleText(String.fromCodePoint(code)) !== String.fromCodePoint(code)) replaced.push(code);
+		}
+		console.log(JSON.stringify([replaced, visibleText("a\u202eb\u009bc\n日本語 é 😀")]));`
+	output, err := exec.CommandContext(t.Context(), "node", "--no-warnings", "--input-type=module", "--eval", script).CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	var replaced []rune
+	var shown string
+	require.NoError(t, json.Unmarshal(output, &[]any{&replaced, &shown}))
+	require.Equal(t, "a\ufffdb\ufffdc\ufffd日本語 é 😀", shown)
+	var want []rune
+	for char := range rune(unicode.MaxRune + 1) {
+		if utf8.ValidRune(char) && earmark.VisibleText(string(char)) != string(char) {
+			want = append(want, char)
+		}
+	}
+	require.Equal(t, want, replaced)
 }

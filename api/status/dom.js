@@ -1,20 +1,23 @@
-// Building the page. Scopes, reasons and metadata come from callers, so every text goes in as text; nothing here takes
-// HTML. What is on the page already is changed in place, so that focus, selection and scrolling survive a refresh.
+// Building the page. Scopes, reasons and metadata come from callers, so every text goes in as text, and passes
+// through visibleText; nothing here takes HTML. What is on the page already is changed in place, so that focus, selection and scrolling survive a refresh.
+
+import { visibleText } from "./words.js";
 
 export const find = (selector, within = document) => within.querySelector(selector);
 
 export function make(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name === "text") node.textContent = value;
-    else node.setAttribute(name, value);
+    if (name === "text") node.textContent = visibleText(value);
+    else node.setAttribute(name, visibleText(value));
   }
   node.append(...children);
   return node;
 }
 
 export function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  const shown = visibleText(text);
+  if (node.textContent !== shown) node.textContent = shown;
 }
 
 // sync makes the children of parent those of items, in their order. create is called once for a key.

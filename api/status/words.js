@@ -1,4 +1,7 @@
-// Numbers and times as people read them.
+// Texts, numbers and times as people read them.
+
+// visibleText replaces what could steer the screen of whoever reads the text, as earmark.VisibleText does.
+export const visibleText = (text) => text.replace(/[\p{Cc}\p{Bidi_Control}]/gu, "\ufffd");
 
 const numbers = new Intl.NumberFormat("en-US");
 

@@ -191,24 +191,22 @@ func metadataText(metadata earmark.Metadata) string {
 	return strings.Join(words, ", ")
 }
 
-// escape makes text of others plain in Markdown, on one line: a punctuation mark
-// might be markup, HTML, a link or the end of a table's cell. Those that cannot be
+// lines are what separates the lines and columns of an error's text.
+var lines = strings.NewReplacer("\r", "", "\n", " ", "\t", " ")
+
+// escape makes text of others plain in Markdown, on one line and visible: a punctuation
+// mark might be markup, HTML, a link or the end of a table's cell. Those that cannot be
 // stay as they are: Temporal UI would show their backslashes.
 func escape(text string, maxBytes int) string {
 	if len(text) > maxBytes {
 		text = strings.ToValidUTF8(text[:maxBytes], "") + "…"
 	}
 	var escaped strings.Builder
-	for _, char := range text {
-		switch {
-		case char < ' ', char == 0x7f:
-			escaped.WriteByte(' ')
-		case strings.ContainsRune("!#$&()*+-.:<>[\\]^_`{|}~", char):
+	for _, char := range earmark.VisibleText(lines.Replace(text)) {
+		if strings.ContainsRune("!#$&()*+-.:<>[\\]^_`{|}~", char) {
 			escaped.WriteByte('\\')
-			escaped.WriteRune(char)
-		default:
-			escaped.WriteRune(char)
 		}
+		escaped.WriteRune(char)
 	}
 	return escaped.String()
 }

@@ -61,7 +61,7 @@ func TestDetailsEscapeMetadata(t *testing.T) {
 	request := c.Request
 	request.Metadata = earmark.Metadata{"a|b": "```\n# <script>alert(1)</script> ![x](y) &lt; | | \x1b[31m", "long": strings.Repeat("x", earmark.MaxMetadataBytes), "more": strings.Repeat("y", earmark.MaxMetadataBytes)}
 	details := Details(c.ID, request)
-	require.Contains(t, details, "| metadata | a\\|b=\\`\\`\\` \\# \\<script\\>alert\\(1\\)\\</script\\> \\!\\[x\\]\\(y\\) \\&lt; \\| \\|  \\[31m, long=xxx")
+	require.Contains(t, details, "| metadata | a\\|b=\\`\\`\\` \\# \\<script\\>alert\\(1\\)\\</script\\> \\!\\[x\\]\\(y\\) \\&lt; \\| \\| \ufffd\\[31m, long=xxx")
 	require.Contains(t, details, ", … |\n")
 	require.Less(t, len(details), 3*maxMetadataShown)
 	require.Contains(t, details, "| lease | 5m from admission")
@@ -79,4 +79,15 @@ func TestSpans(t *testing.T) {
 	for text, d := range map[string]time.Duration{"5m": 5 * time.Minute, "1h": time.Hour, "1h5m": 65 * time.Minute, "20s": 20 * time.Second, "1m5s": 65 * time.Second, "168h": earmark.MaxTTL, "0s": 0, "1h0m5s": time.Hour + 5*time.Second} {
 		require.Equal(t, text, span(d))
 	}
+}
+
+// Metadata, reasons and errors hold what their writers like. What steers a screen is shown as what it is, as on the
+// command line and on the status page.
+func TestDetailsShowWhatSteersAScreen(t *testing.T) {
+	t.Parallel()
+	request := earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: earmark.Amounts{"tokens": 1}}
+	request.Metadata = earmark.Metadata{"job": "a\u202eb\u009bc\x1bd\u2066e\u0085f 日本語"}
+	require.Contains(t, Details("rsv_x", request), "job=a\ufffdb\ufffdc\ufffdd\ufffde\ufffdf 日本語")
+	card := Card{ID: "rsv_x", Request: request, Failing: "commit", Failure: "two\r\n\tlines \u202e\x1b"}
+	require.Contains(t, card.Markdown(time.Unix(0, 0)), "two  lines \ufffd\ufffd")
 }
