@@ -118,21 +118,22 @@ func (c *Coordinator) admitLocal(ctx context.Context, admission earmark.Admissio
 	if c.startsWork.Load() {
 		s.speculation = c.Handoff.Speculate(ctx, c.Ledger.Reserve, admission)
 	}
-	run, fresh, err := c.startEagerly(ctx, admission, c.Handoff.OpenWindow(admission.ID, c.SettleWindow))
+	window := c.Handoff.OpenWindow(admission.ID, c.SettleWindow)
+	run, fresh, err := c.startEagerly(ctx, admission, window)
 	if err == nil || !callerLeft(ctx) {
 		c.startsWork.Store(err == nil)
 	}
-	if err != nil || !fresh { // an open workflow answers this call in its next task
-		c.Handoff.CloseWindow(admission.ID) // mutation: retry-ends-window
+	if window && (err != nil || !fresh) {
+		c.Handoff.CloseWindow(admission.ID)
 	}
 	if err != nil {
 		return earmark.Result{}, err
 	}
-	if s.speculation != nil && fresh {
-		s.speculative = s.speculation.Done()
+	if s.speculation != nil {
+		s.speculative, s.fresh = s.speculation.Done(), fresh
 	}
 	result, err := c.decision(ctx, admission, run, s)
-	if err == nil && result.Reservation == nil {
+	if window && err == nil && result.Reservation == nil {
 		c.Handoff.CloseWindow(admission.ID)
 	}
 	if err != nil || s.speculation == nil {
@@ -153,6 +154,7 @@ type sources struct {
 	local       <-chan earmark.Result // the workflow's activity in this process
 	speculation *handoff.Speculation
 	speculative <-chan struct{} // closed when the speculation has its result
+	fresh       bool            // the workflow was started for this very attempt
 	remote      <-chan reply    // Temporal
 }
 
@@ -172,7 +174,7 @@ func (c *Coordinator) decision(ctx context.Context, admission earmark.Admission,
 		case result = <-s.local:
 		case <-s.speculative:
 			s.speculative = nil
-			if result, err = s.speculation.Result(); err != nil {
+			if result, err = s.speculation.Result(); err != nil || !s.fresh && !stood(result) { // mutation: retry-by-ledger
 				continue // the workflow asks the ledger itself
 			}
 		case <-slow.C:
@@ -199,6 +201,13 @@ func (c *Coordinator) decision(ctx context.Context, admission earmark.Admission,
 // the workflow has closed with it.
 func isFinal(result earmark.Result) bool {
 	return result.Reservation != nil || result.Outcome == earmark.OutcomeMismatch // mutation: durable-no
+}
+
+// stood reports whether the ledger has found a reservation under the id, which an earlier call made. That
+// is the answer, since a workflow is open. If that one is about to close with the denial of another call, the
+// reservation is without a workflow until the call that made it, or else the reconciler, starts one.
+func stood(result earmark.Result) bool {
+	return result.Outcome == earmark.OutcomeSame || result.Outcome == earmark.OutcomeMismatch
 }
 
 // reconcileResults compares a workflow's decision with the speculation's. A no of

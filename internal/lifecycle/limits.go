@@ -7,8 +7,8 @@ const DefaultDeadline = 2 * time.Second
 
 // Limits of the settle window, which begins with the start of the workflow.
 const (
-	// DefaultSettleWindow suits short requests. It is below DefaultDeadline: a retry of the
-	// admission in another process is answered when the window is over.
+	// DefaultSettleWindow suits short requests. It is below DefaultDeadline: a call that asks the
+	// workflow for its decision is answered when the window is over.
 	DefaultSettleWindow = 1500 * time.Millisecond
 	// MaxSettleWindow is well below 80 % of a workflow task's time-out, past which the SDK
 	// begins a new task.

@@ -307,16 +307,26 @@ func TestCoordinatorWindowOfATaskThatRunsAgain(t *testing.T) {
 	require.False(t, s.signalled(a, workflows.MessageCommit), "the first run has taken it")
 }
 
-// Whoever asks for the same admission again is answered by the open workflow's next task, and so
-// the window ends.
-func TestCoordinatorRetryEndsTheWindow(t *testing.T) {
+// Whoever asks for the same admission again within the window is answered by the ledger: the workflow
+// would answer in its next task.
+func TestCoordinatorRetryInTheWindow(t *testing.T) {
 	t.Parallel()
 	s := windowed(t)
+	s.admitted(admissionOf(1)) // now it reserves speculatively
 	a := admissionOf(100)
 	s.admitted(a)
 	s.coordinator.Deadline = lifecycle.MaxSettleWindow / 2 // were it to wait for the window's end, it would be too late
 	s.admitted(a)
-	s.isOpen(a)
+	another := a
+	another.Request.Amounts = earmark.Amounts{"tokens": 1}
+	another.RequestHash = another.Request.Hash()
+	result, err := s.admit(another)
+	require.NoError(t, err)
+	require.Equal(t, earmark.OutcomeMismatch, result.Outcome)
+	_, _, err = s.coordinator.Commit(s.ctx, settlementOf(a), usage)
+	require.NoError(t, err)
+	require.Equal(t, earmark.StateCommitted, s.ending(a).State)
+	require.False(t, s.signalled(a, workflows.MessageCommit), "its window is open all the while")
 }
 
 // A denial has nothing to wait for.

@@ -112,7 +112,7 @@ var mechanisms = []mechanism{
 	{"a missing row is no 404 while Temporal is away", "unknown-is-unavailable", []string{"case false:"}, "internal/lifecycle TestCoordinatorRowUnknownWhileTemporalIsAway"},
 	{"what a workflow's start carries stays within Temporal's limits", "scopes-indexed", []string{"if false {"}, whole + "TestLongestRequestIsAdmitted"},
 	{"a refused usage is not sent to the workflow", "refused-is-not-sent", []string{""}, "internal/lifecycle TestCoordinatorRefusesAnAttempt"},
-	{"a retry of the admission ends the settle window", "retry-ends-window", []string{""}, "internal/lifecycle TestCoordinatorRetryEndsTheWindow"},
+	{"a retry of the admission does not wait for the settle window", "retry-by-ledger", []string{"if result, err = s.speculation.Result(); err != nil || !s.fresh {"}, "internal/lifecycle TestCoordinatorRetryInTheWindow"},
 	{"settle windows are bounded", "bounded-windows", []string{"if _, found := x.windows[id]; found || x.closed {"}, "internal/handoff TestWindowsAreBounded"},
 	{"a change of the order of events is noticed", "order-of-events", []string{"r.arm(ctx)\nr.index(ctx, \"held\")"}, workflow + "TestReplay"},
 }
