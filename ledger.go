@@ -125,6 +125,7 @@ type ReservationFilter struct {
 
 // StuckIDs are the reservations that Temporal reports as stuck, by reason.
 type StuckIDs struct {
+	Paused            []string // ids
 	TaskFailing       []string // ids
 	SettlementFailing []string // ids
 	Unguarded         []string // ids of open reservations without an open workflow

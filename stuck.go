@@ -10,6 +10,8 @@ type StuckReason string
 // The reasons. Where several apply, the first in this order is told: a cause
 // comes before what it causes.
 const (
+	// StuckPaused: somebody paused the workflow, so that nothing of it runs. Temporal alone knows.
+	StuckPaused StuckReason = "paused"
 	// StuckTaskFailing: the workflow's code or its worker fails, so that nothing of
 	// it runs. Temporal alone knows.
 	StuckTaskFailing StuckReason = "task_failing"
@@ -25,7 +27,7 @@ const (
 )
 
 // StuckReasons lists every reason, in the order in which they are told.
-var StuckReasons = []StuckReason{StuckTaskFailing, StuckSettlementFailing, StuckOrphan, StuckReview, StuckOverdue}
+var StuckReasons = []StuckReason{StuckPaused, StuckTaskFailing, StuckSettlementFailing, StuckOrphan, StuckReview, StuckOverdue}
 
 // StuckOverdueAfter is how long past its expiry a held reservation counts as on
 // its way: its workflow's timer and one call of the ledger take that long.
@@ -34,6 +36,8 @@ const StuckOverdueAfter = 5 * time.Second
 // Description says what the reason means, in one clause.
 func (r StuckReason) Description() string {
 	switch r {
+	case StuckPaused:
+		return "the workflow is paused, so it does not run"
 	case StuckTaskFailing:
 		return "the workflow's task fails, so nothing of it runs"
 	case StuckSettlementFailing:
@@ -52,11 +56,11 @@ func (r StuckReason) Description() string {
 type Stuck struct {
 	Reason StuckReason `json:"reason"`
 	// Since is when it began, null where that is not known: the expiry of what is
-	// overdue or in review, the last look that found no workflow for an orphan, and
+	// overdue or in review, the last look that found no workflow for an orphan, the pause, and
 	// when the call or the task was begun that keeps failing.
 	Since      *time.Time `json:"since"`
 	AgeSeconds int64      `json:"age_seconds"` // since then; 0 where that is not known
-	Detail     string     `json:"detail"`      // the last error, or what was refused; empty where there is none
+	Detail     string     `json:"detail"`      // the last error, what was refused, or who paused it and why; empty where there is none
 	Remedy     string     `json:"remedy"`      // the command to paste
 }
 
@@ -68,6 +72,8 @@ const ReasonFlag = " --reason <why>"
 // itself. It is safe whatever the cause: usage that turns up later is still charged.
 func Remedy(r *Reservation, reason StuckReason) string {
 	switch {
+	case reason == StuckPaused:
+		return "temporal workflow unpause --workflow-id " + r.WorkflowID + ReasonFlag
 	case r.Lost:
 		return "earmark budget create SCOPE UNIT LIMIT"
 	case !r.Open():
@@ -88,7 +94,7 @@ func Remedy(r *Reservation, reason StuckReason) string {
 type StuckPage struct {
 	Page[Reservation]
 	// Incomplete says what could not be looked at, and is empty when all was. The
-	// ledger's reasons are always there; Temporal's two may be missing.
+	// ledger's reasons are always there; Temporal's three may be missing.
 	Incomplete string `json:"incomplete,omitempty"`
 	// Searches find the same in Temporal UI.
 	Searches []Search `json:"searches"`

@@ -30,6 +30,9 @@ const restoredReason = "restored from the workflow's result"
 // adoptedReason is what the journal says of a workflow that the reconciler starts.
 const adoptedReason = "the reservation had no open workflow"
 
+// unpauseReason is what Temporal shows of a workflow that the reconciler unpauses.
+const unpauseReason = "the reservation is settled, so its workflow has to end"
+
 // CheckLedger is what the reconciler needs of the ledger.
 type CheckLedger interface {
 	ClaimChecks(ctx context.Context, leastAge time.Duration, limit int) ([]earmark.Check, error)
@@ -54,6 +57,8 @@ type WorkflowStore interface {
 	Result(ctx context.Context, workflowID string) (Snapshot, error)
 	// Refresh makes an open workflow read the ledger.
 	Refresh(ctx context.Context, workflowID string) error
+	// Unpause lets a paused workflow run on.
+	Unpause(ctx context.Context, namespace, workflowID, reason string) error
 	// Adopt starts a workflow that guards a reservation which exists already.
 	Adopt(ctx context.Context, check earmark.Check) error
 }
@@ -171,14 +176,26 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 		}
 		return r.adopt(ctx, check, report)
 	case guarded: // settled past its workflow
-		report.Refreshed++
-		if err := r.Workflows.Refresh(ctx, check.WorkflowID); err != nil && !errors.As(err, &notFound) { // mutation: notify-settled
-			return err
-		}
-		return nil // the next look finds out whether it has closed
+		return r.notify(ctx, check, status, report)
 	default:
 		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, true)
 	}
+}
+
+// notify tells an open workflow that its reservation is settled, so that it ends. Nothing is left that a pause could
+// protect, and usage that waits in the workflow has to be charged: a paused one is unpaused. The next look finds out whether it
+// has closed.
+func (r *Reconciler) notify(ctx context.Context, check earmark.Check, status enumspb.WorkflowExecutionStatus, report *ReconcileReport) error {
+	report.Refreshed++
+	err := r.Workflows.Refresh(ctx, check.WorkflowID)                     // mutation: notify-settled
+	if err == nil && status == enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED { // mutation: unpause-settled
+		err = r.Workflows.Unpause(ctx, activity.GetInfo(ctx).Namespace, check.WorkflowID, unpauseReason)
+	}
+	var notFound *serviceerror.NotFound
+	if errors.As(err, &notFound) {
+		return nil
+	}
+	return err
 }
 
 // adopt starts a new workflow for an open reservation that has none. The journal comes first (R4): a workflow

@@ -25,6 +25,7 @@ type world struct {
 	claims  int
 	marks   []string
 	nudged  []string
+	resumed []string // unpaused
 	adopted []string
 	entries []string // of adoptions
 	settled bool     // before the reconciler can adopt
@@ -109,6 +110,11 @@ func (w *world) Refresh(_ context.Context, workflowID string) error {
 	return w.faults["refresh"]
 }
 
+func (w *world) Unpause(_ context.Context, _, workflowID, _ string) error {
+	w.resumed = append(w.resumed, workflowID)
+	return w.faults["unpause"]
+}
+
 func (w *world) Adopt(_ context.Context, check earmark.Check) error {
 	w.adopted = append(w.adopted, check.ID)
 	return w.faults["adopt"]
@@ -134,6 +140,7 @@ func check(id string, state earmark.State) earmark.Check {
 
 const (
 	running    = enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+	paused     = enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED
 	terminated = enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED
 )
 
@@ -148,11 +155,12 @@ func TestReconcile(t *testing.T) {
 	}{
 		"held and guarded":     {earmark.StateHeld, running, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=false"}},
 		"review and guarded":   {earmark.StateReview, running, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=false"}},
-		"held and paused":      {earmark.StateHeld, enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=false"}},
+		"held and paused":      {earmark.StateHeld, paused, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=false"}},
 		"held, a newer status": {earmark.StateHeld, newer, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=false"}},
 		"held and terminated":  {earmark.StateHeld, terminated, ReconcileReport{Checked: 1, Orphans: 1, Adopted: 1}, []string{"acme/a orphan=true refreshed=false", "acme/a orphan=false refreshed=false"}},
 		"review and missing":   {earmark.StateReview, 0, ReconcileReport{Checked: 1, Orphans: 1, Adopted: 1}, []string{"acme/a orphan=true refreshed=false", "acme/a orphan=false refreshed=false"}},
 		"settled and open":     {earmark.StateCommitted, running, ReconcileReport{Checked: 1, Refreshed: 1}, nil},
+		"settled and paused":   {earmark.StateExpired, paused, ReconcileReport{Checked: 1, Refreshed: 1}, nil},
 		"settled and closed":   {earmark.StateExpired, terminated, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=true"}},
 		"settled and missing":  {earmark.StateReleased, 0, ReconcileReport{Checked: 1}, []string{"acme/a orphan=false refreshed=true"}},
 	} {
@@ -169,6 +177,7 @@ func TestReconcile(t *testing.T) {
 			require.Len(t, w.adopted, c.report.Adopted)
 			require.Len(t, w.entries, c.report.Adopted)
 			require.Len(t, w.nudged, c.report.Refreshed)
+			require.Equal(t, name == "settled and paused", len(w.resumed) == 1, "a pause of what is open is left alone")
 			require.Equal(t, 2, w.claims, "it asks until none is due")
 		})
 	}

@@ -105,7 +105,7 @@ func (l *lookout) search(ctx context.Context) finding {
 	switch {
 	case err != nil:
 		l.log.WarnContext(ctx, "Temporal did not report which workflows are stuck.", "error", err)
-		found.incomplete = "Temporal did not answer, so what only Temporal knows is not looked at: settlement_failing and task_failing"
+		found.incomplete = "Temporal did not answer, so what only Temporal knows is not looked at: paused, task_failing and settlement_failing"
 	case stuck.Incomplete != "":
 		found.incomplete = stuck.Incomplete
 	}
@@ -123,6 +123,8 @@ func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) err
 	var reported earmark.StuckIDs
 	for id, workflow := range found.workflows {
 		switch workflow.Reason {
+		case earmark.StuckPaused:
+			reported.Paused = append(reported.Paused, id)
 		case earmark.StuckTaskFailing:
 			reported.TaskFailing = append(reported.TaskFailing, id)
 		case earmark.StuckOrphan:

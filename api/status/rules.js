@@ -1,7 +1,7 @@
 // What the list of stuck reservations goes by: its order and its commands.
 
 // Causes come before what they cause, and what is broken before what waits for a decision.
-export const order = ["task_failing", "settlement_failing", "orphan", "overdue", "review"];
+export const order = ["paused", "task_failing", "settlement_failing", "orphan", "overdue", "review"];
 
 const since = ({ stuck }) => (stuck.since ? Date.parse(stuck.since) : Infinity);
 
@@ -16,7 +16,7 @@ const why = " --reason <why>";
 const used = "<used>";
 
 // withServer names the server in front of what is to be filled in.
-const withServer = (line, urlFlag) => (line.includes(" --reason ") ? line.replace(" --reason ", `${urlFlag} --reason `) : line + urlFlag);
+const withServer = (line, urlFlag) => !line.startsWith("earmark ") ? line : (line.includes(" --reason ") ? line.replace(" --reason ", `${urlFlag} --reason `) : line + urlFlag);
 
 // bulk is the command for all that are stuck for a reason, where they are several. It shows them, and gives them back
 // with --yes.
@@ -35,7 +35,7 @@ function common(scopes) {
 
 // commands are what the server says helps, and where that gives everything back, the other way.
 export function commands(r, urlFlag) {
-  const lines = [[labels.find(([verb]) => r.stuck.remedy.startsWith(`earmark ${verb} `))?.[1] ?? "What helps", r.stuck.remedy]];
+  const lines = [[labels.find(([verb]) => r.stuck.remedy.startsWith(verb + " "))?.[1] ?? "What helps", r.stuck.remedy]];
   if (r.stuck.remedy.startsWith("earmark release ")) {
     const usage = Object.keys(r.amounts).sort().map((unit) => `${unit}=${used}`).join(" ");
     lines.push(["Or charge what was used", `earmark commit ${r.id} ${usage}${why}`]);
@@ -44,6 +44,7 @@ export function commands(r, urlFlag) {
 }
 
 const labels = [
-  ["release", "Give it back"], ["commit", "Charge what was used"], ["adopt", "Give it a workflow"],
-  ["show", "It is settled; look at it"], ["budget create", "It has no budget; make one"],
+  ["earmark release", "Give it back"], ["earmark commit", "Charge what was used"], ["earmark adopt", "Give it a workflow"],
+  ["earmark show", "It is settled; look at it"], ["earmark budget create", "It has no budget; make one"],
+  ["temporal workflow unpause", "Let its workflow run, with Temporal's command line"],
 ];

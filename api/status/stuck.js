@@ -9,6 +9,7 @@ const cardsShown = 10;
 
 // What each reason means. In which order they come is in rules.js.
 const reasons = {
+  paused: ["paused", "Somebody paused its workflow in Temporal, so nothing of it runs. Commits and releases go past it."],
   task_failing: ["task failing", "The workflow's task fails, so nothing of it runs. Its code or its worker is at fault."],
   settlement_failing: ["settlement failing", "The workflow cannot settle it, and keeps trying."],
   orphan: ["orphan", "No open workflow guards it. The reconciler adopts it within minutes, where a worker runs."],

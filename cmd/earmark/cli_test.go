@@ -504,7 +504,7 @@ func TestWrongUse(t *testing.T) {
 		"adopt":                                                     "ID is missing",
 		"commit " + reservation + " --usage 1":                      "has no unit",
 		"commit " + reservation + " tokens=1 --usage tokens=1":      "one argument too many",
-		"stuck --reason bored":                                      "use one of task_failing, settlement_failing, orphan, review, overdue",
+		"stuck --reason bored":                                      "use one of paused, task_failing, settlement_failing, orphan, review, overdue",
 		"drain --reason x":                                          "--scope is missing",
 		"drain --scope acme":                                        "--reason is missing",
 		"drain --scope acme --reason x --state committed":           "use one of held, review",

@@ -30,7 +30,7 @@ func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.Reservation
 	}
 	limit := pageSize(f.Limit)
 	rows, err := l.pool.Query(ctx, stuckSQL, tenant, f.Scope, string(f.StuckReason), earmark.StuckOverdueAfter.Milliseconds(),
-		orNone(reported.TaskFailing), orNone(reported.SettlementFailing), createdAt, lastID, limit+1, orNone(reported.Unguarded))
+		orNone(reported.TaskFailing), orNone(reported.SettlementFailing), createdAt, lastID, limit+1, orNone(reported.Unguarded), orNone(reported.Paused))
 	if err != nil {
 		return none, fault(err)
 	}

@@ -48,7 +48,11 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 	settled := hold("settled past its failing workflow", "acme")
 	b.commit(settled, tokens(3))
 
-	reported := earmark.StuckIDs{TaskFailing: []string{task.ID, settled.ID}, SettlementFailing: []string{settling.ID, earmark.NewReservationID()}, Unguarded: []string{gone.ID, goneSettled.ID}}
+	paused := hold("paused", "acme")
+	pausedSettled := hold("settled past its paused workflow", "acme")
+	b.commit(pausedSettled, tokens(3))
+
+	reported := earmark.StuckIDs{Paused: []string{paused.ID, pausedSettled.ID}, TaskFailing: []string{task.ID, settled.ID}, SettlementFailing: []string{settling.ID, earmark.NewReservationID()}, Unguarded: []string{gone.ID, goneSettled.ID}}
 	list := func(f earmark.ReservationFilter, reported earmark.StuckIDs) (found []string) {
 		for {
 			page, err := b.Stuck(ctx(), earmark.DefaultTenant, f, reported)
@@ -67,13 +71,14 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 		}
 	}
 	all := []string{
+		"settled past its paused workflow: paused", "paused: paused",
 		"settled past its failing workflow: task_failing", "task failing: task_failing", "settlement failing: settlement_failing",
 		"orphan in review: orphan", "orphan: orphan", "review: review", "overdue: overdue", "workflow gone: orphan",
 	}
 	require.Equal(t, all, list(earmark.ReservationFilter{}, reported))
 	require.Equal(t, all, list(earmark.ReservationFilter{Limit: 2}, reported))
-	require.Equal(t, all[4:5], list(earmark.ReservationFilter{Scope: "acmecorp"}, reported))
-	require.Equal(t, []string{all[3], all[4], all[7]}, list(earmark.ReservationFilter{StuckReason: earmark.StuckOrphan, Limit: 1}, reported))
+	require.Equal(t, all[6:7], list(earmark.ReservationFilter{Scope: "acmecorp"}, reported))
+	require.Equal(t, []string{all[5], all[6], all[9]}, list(earmark.ReservationFilter{StuckReason: earmark.StuckOrphan, Limit: 1}, reported))
 	require.Equal(t, []string{"task failing: overdue", "orphan in review: orphan", "orphan: orphan", "review: review", "overdue: overdue"},
 		list(earmark.ReservationFilter{}, earmark.StuckIDs{}), "what Postgres knows alone")
 	foreign, err := b.Stuck(ctx(), "other", earmark.ReservationFilter{}, reported)

@@ -86,6 +86,21 @@ func (s *Store) Refresh(ctx context.Context, workflowID string) error {
 	return s.Client.SignalWorkflow(ctx, workflowID, "", workflows.SignalRefresh, nil)
 }
 
+// unpauseIdentity is whom Temporal UI names.
+const unpauseIdentity = "earmark-reconciler"
+
+// Unpause lets a paused workflow run on; one that runs is left alone.
+func (s *Store) Unpause(ctx context.Context, namespace, workflowID, reason string) error {
+	_, err := s.Client.WorkflowService().UnpauseWorkflowExecution(ctx, &workflowservice.UnpauseWorkflowExecutionRequest{
+		Namespace: namespace, WorkflowId: workflowID, Identity: unpauseIdentity, Reason: reason,
+	})
+	var notPaused *serviceerror.FailedPrecondition
+	if errors.As(err, &notPaused) {
+		return nil
+	}
+	return err
+}
+
 // Adopt starts a workflow for a reservation that exists; one that is open already
 // is as good.
 func (s *Store) Adopt(ctx context.Context, check earmark.Check) error {

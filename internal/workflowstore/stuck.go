@@ -14,6 +14,7 @@ import (
 	failurepb "go.temporal.io/api/failure/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
@@ -39,12 +40,13 @@ const (
 )
 
 // The searches for stuck workflows. Temporal before 1.31 has no attribute for tasks that
-// fail; there the workflow is described.
+// fail; there the workflow is described. Temporal before 1.30 cannot pause a workflow.
 const (
 	openReservations   = "WorkflowType = '" + workflows.ReservationType + "' AND ExecutionStatus = 'Running'"
 	settlementFailing  = openReservations + " AND EarmarkState = '" + workflows.StateAttributeSettling + "'"
 	inReview           = openReservations + " AND EarmarkState = '" + workflows.StateAttributeReview + "'"
 	taskFailing        = openReservations + " AND TemporalReportedProblems IS NOT NULL"
+	pausedWorkflows    = "WorkflowType = '" + workflows.ReservationType + "' AND ExecutionStatus = 'Paused'"
 	overdueReservation = openReservations + " AND EarmarkState IS NULL AND EarmarkExpiresAt < '%s'" // not moved by an extension
 )
 
@@ -53,7 +55,7 @@ type StuckWorkflow struct {
 	WorkflowID string
 	Reason     earmark.StuckReason
 	Since      *time.Time // nil where it is not known
-	Detail     string     // the last error
+	Detail     string     // the last error, or who paused it and why
 }
 
 // Findings are the stuck workflows that one call of Find found.
@@ -69,7 +71,8 @@ type StuckFinder struct {
 	Namespace string
 	Unindexed bool // the namespace has no search attributes of ours
 
-	unreported atomic.Bool // Temporal does not report tasks that fail
+	unreported  atomic.Bool // Temporal does not report tasks that fail
+	neverPaused atomic.Bool // Temporal does not know the status
 }
 
 // Find describes the workflows that the searches return, and suspects, which are
@@ -80,22 +83,29 @@ func (f *StuckFinder) Find(ctx context.Context, suspects []string) (Findings, er
 	if err != nil {
 		return Findings{}, err
 	}
-	reported, moreReported, err := f.reported(ctx)
+	reported, moreReported, err := f.listIfKnown(ctx, taskFailing, &f.unreported)
+	if err != nil {
+		return Findings{}, err
+	}
+	paused, morePaused, err := f.listIfKnown(ctx, pausedWorkflows, &f.neverPaused)
 	if err != nil {
 		return Findings{}, err
 	}
 	var findings Findings
-	if moreSettling || moreReported {
+	if moreSettling || moreReported || morePaused {
 		findings.Incomplete = fmt.Sprintf("Temporal reports more than %d stuck workflows; the rest of them is not listed", maxListed)
 	}
-	known := make(map[string]earmark.StuckReason, len(settling)+len(reported))
+	known := make(map[string]earmark.StuckReason, len(settling)+len(reported)+len(paused))
 	for _, id := range settling {
 		known[id] = earmark.StuckSettlementFailing
 	}
 	for _, id := range reported {
 		known[id] = earmark.StuckTaskFailing
 	}
-	ids := slices.Concat(reported, settling, suspects)
+	for _, id := range paused {
+		known[id] = earmark.StuckPaused
+	}
+	ids := slices.Concat(paused, reported, settling, suspects)
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
 	slices.SortStableFunc(ids, func(a, b string) int { return rank(known[a]) - rank(known[b]) })
@@ -133,21 +143,23 @@ func (f *StuckFinder) Find(ctx context.Context, suspects []string) (Findings, er
 // rank puts those first of which something is known.
 func rank(reason earmark.StuckReason) int {
 	switch reason {
-	case earmark.StuckTaskFailing:
+	case earmark.StuckPaused:
 		return 0
-	case earmark.StuckSettlementFailing:
+	case earmark.StuckTaskFailing:
 		return 1
-	default:
+	case earmark.StuckSettlementFailing:
 		return 2
+	default:
+		return 3
 	}
 }
 
-// reported lists workflows whose tasks fail, where Temporal reports them.
-func (f *StuckFinder) reported(ctx context.Context) (ids []string, more bool, err error) {
-	ids, more, err = f.list(ctx, taskFailing, f.unreported.Load())
-	var unknown *serviceerror.InvalidArgument
-	if errors.As(err, &unknown) {
-		f.unreported.Store(true)
+// listIfKnown is list for a query that older servers refuse; unknown remembers that this one does.
+func (f *StuckFinder) listIfKnown(ctx context.Context, query string, unknown *atomic.Bool) (ids []string, more bool, err error) {
+	ids, more, err = f.list(ctx, query, unknown.Load())
+	var refused *serviceerror.InvalidArgument
+	if errors.As(err, &refused) {
+		unknown.Store(true)
 		return nil, false, nil
 	}
 	return ids, more, err
@@ -191,6 +203,10 @@ func (f *StuckFinder) look(ctx context.Context, workflowID string, listed bool) 
 			return nil, nil
 		}
 		return &StuckWorkflow{WorkflowID: workflowID, Reason: earmark.StuckOrphan}, nil
+	}
+	if description.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED {
+		pause := description.GetWorkflowExtendedInfo().GetPauseInfo()
+		return &StuckWorkflow{WorkflowID: workflowID, Reason: earmark.StuckPaused, Since: timeOf(pause.GetPausedTime()), Detail: pausedText(pause)}, nil
 	}
 	if task := description.GetPendingWorkflowTask(); task.GetAttempt() > 1 {
 		stuck := &StuckWorkflow{WorkflowID: workflowID, Reason: earmark.StuckTaskFailing, Since: timeOf(task.GetOriginalScheduledTime())}
@@ -292,10 +308,25 @@ func (f *StuckFinder) Searches(now time.Time) []earmark.Search {
 		{Title: "in review", Query: inReview},
 		{Title: "settlement keeps failing", Query: settlementFailing},
 	}
+	if !f.neverPaused.Load() {
+		searches = append(searches, earmark.Search{Title: "paused", Query: pausedWorkflows})
+	}
 	if !f.unreported.Load() {
 		searches = append(searches, earmark.Search{Title: "task failing", Query: taskFailing})
 	}
 	return searches
+}
+
+// pausedText says who paused a workflow and why.
+func pausedText(pause *workflowpb.WorkflowExecutionPauseInfo) string {
+	text := "paused"
+	if by := pause.GetIdentity(); by != "" {
+		text += " by " + by
+	}
+	if why := pause.GetReason(); why != "" {
+		text += ": " + why
+	}
+	return inOneLine(text)
 }
 
 // failureText is the failure's message and its causes', cut to what fits a line.
@@ -308,7 +339,12 @@ func failureText(failure *failurepb.Failure) string {
 			messages = append(messages, m)
 		}
 	}
-	text := strings.Join(strings.Fields(strings.Join(messages, ": ")), " ")
+	return inOneLine(strings.Join(messages, ": "))
+}
+
+// inOneLine is the text without its line breaks, cut to maxDetailBytes.
+func inOneLine(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
 	if len(text) > maxDetailBytes {
 		text = strings.ToValidUTF8(text[:maxDetailBytes], "") + "…"
 	}

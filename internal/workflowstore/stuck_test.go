@@ -3,16 +3,21 @@ package workflowstore_test
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
@@ -66,4 +71,73 @@ func TestStuckFinderReadsAllPages(t *testing.T) {
 			}
 		})
 	}
+}
+
+// server is a Temporal with workflows; an old one refuses searches with a status that it does not know.
+type server struct {
+	client.Client
+	old      bool
+	searches []string
+	status   map[string]*workflowservice.DescribeWorkflowExecutionResponse
+}
+
+func (s *server) ListWorkflow(_ context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	answer := &workflowservice.ListWorkflowExecutionsResponse{}
+	if !strings.Contains(request.GetQuery(), "'Paused'") {
+		return answer, nil
+	}
+	s.searches = append(s.searches, request.GetQuery())
+	if s.old {
+		return nil, serviceerror.NewInvalidArgument("invalid query: invalid ExecutionStatus value 'Paused'")
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.status)) {
+		answer.Executions = append(answer.Executions, &workflowpb.WorkflowExecutionInfo{Execution: &commonpb.WorkflowExecution{WorkflowId: id}})
+	}
+	return answer, nil
+}
+
+func (s *server) DescribeWorkflowExecution(_ context.Context, workflowID, _ string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	return s.status[workflowID], nil
+}
+
+// Somebody paused a workflow: the list says who, when and why, as long as it is paused.
+func TestStuckFinderFindsPausedWorkflows(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	described := func(status enumspb.WorkflowExecutionStatus, pause *workflowpb.WorkflowExecutionPauseInfo) *workflowservice.DescribeWorkflowExecutionResponse {
+		return &workflowservice.DescribeWorkflowExecutionResponse{
+			WorkflowExecutionInfo: &workflowpb.WorkflowExecutionInfo{Status: status}, WorkflowExtendedInfo: &workflowpb.WorkflowExecutionExtendedInfo{PauseInfo: pause},
+		}
+	}
+	temporal := &server{status: map[string]*workflowservice.DescribeWorkflowExecutionResponse{
+		"reservation-a": described(enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED, &workflowpb.WorkflowExecutionPauseInfo{Identity: "alice", Reason: "the bill\nis wrong", PausedTime: timestamppb.New(at)}),
+		"reservation-b": described(enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED, nil),
+		"reservation-c": described(enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, nil), // unpaused, and visibility lags behind
+	}}
+	f := &workflowstore.StuckFinder{Client: temporal}
+	findings, err := f.Find(t.Context(), []string{"reservation-b"})
+	require.NoError(t, err)
+	require.Equal(t, []workflowstore.StuckWorkflow{
+		{WorkflowID: "reservation-a", Reason: earmark.StuckPaused, Since: &at, Detail: "paused by alice: the bill is wrong"},
+		{WorkflowID: "reservation-b", Reason: earmark.StuckPaused, Detail: "paused"},
+	}, findings.Workflows)
+	require.Contains(t, titles(f), "paused")
+
+	// A server that cannot pause refuses the search. It is asked once.
+	old := &server{old: true}
+	f = &workflowstore.StuckFinder{Client: old}
+	for range 2 {
+		findings, err = f.Find(t.Context(), nil)
+		require.NoError(t, err)
+		require.Empty(t, findings)
+	}
+	require.Len(t, old.searches, 1)
+	require.NotContains(t, titles(f), "paused")
+}
+
+func titles(f *workflowstore.StuckFinder) (titles []string) {
+	for _, search := range f.Searches(time.Now()) {
+		titles = append(titles, search.Title)
+	}
+	return titles
 }

@@ -1,17 +1,18 @@
 -- What earmark.StuckReason defines, as far as the ledger knows it. $2 scope, $3 reason,
 -- $4 how far past its expiry in milliseconds, $5 and $6 ids of which Temporal says that their
 -- task or their settlement fails, $7 and $8 the last row of the page before, $9 rows, $10 ids
--- of which Temporal says that no open workflow guards them, if they are still open.
+-- of which Temporal says that no open workflow guards them, if they are still open, $11 ids
+-- of which Temporal says that their workflow is paused.
 -- Each branch has an index that holds little besides what is stuck.
 WITH found AS (
     SELECT id FROM earmark.reservations WHERE state = 'held' AND expires_at < (SELECT clock_timestamp()) - $4 * interval '1 millisecond'
     UNION SELECT id FROM earmark.reservations WHERE state = 'review'
     UNION SELECT id FROM earmark.reservations WHERE orphan
-    UNION SELECT unnest($5::text[]) UNION SELECT unnest($6::text[])
+    UNION SELECT unnest($5::text[]) UNION SELECT unnest($6::text[]) UNION SELECT unnest($11::text[])
     UNION SELECT id FROM earmark.reservations WHERE id = ANY ($10::text[]) AND state IN ('held', 'review')
       AND created_at < clock_timestamp() - $4 * interval '1 millisecond' -- a workflow may start after its row
 ), stuck AS (
-    SELECT r.*, CASE WHEN r.id = ANY ($5) THEN 'task_failing' WHEN r.id = ANY ($6) THEN 'settlement_failing'
+    SELECT r.*, CASE WHEN r.id = ANY ($11) THEN 'paused' WHEN r.id = ANY ($5) THEN 'task_failing' WHEN r.id = ANY ($6) THEN 'settlement_failing'
                      WHEN r.orphan OR r.id = ANY ($10) THEN 'orphan' WHEN r.state = 'review' THEN 'review' ELSE 'overdue' END AS stuck_reason
     FROM found JOIN earmark.reservations r USING (id)
     WHERE r.tenant = $1
