@@ -157,7 +157,9 @@ check-workflows: bin/workflowcheck
 	bin/workflowcheck ./workflows/...
 
 .PHONY: check-modules
-check-modules: # tidy, and the product has none of the tests' tools
+check-modules: # tidy, no newer Go than a dependency needs, and none of the tests' tools in the product
+	@needed=$$($(GO) list -deps -f '{{with .Module}}{{if not .Main}}{{.GoVersion}}{{end}}{{end}}' ./... | sort -V | tail -1); \
+	if [[ $$($(GO) list -m -f '{{.GoVersion}}') != "$$needed" ]]; then echo "go.mod asks for another Go than its dependencies, which need $$needed"; exit 1; fi
 	@tools=$$($(GO) list -deps ./cmd/earmark ./client/... | grep -E 'toxiproxy|zerolog|chromedp|compose-go|porcupine|goleak|rapid' || true); \
 	if [[ -n $$tools ]]; then printf 'the product depends on tools of the tests:\n%s\n' "$$tools"; exit 1; fi
 	$(GO) mod tidy -diff
