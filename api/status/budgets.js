@@ -106,7 +106,7 @@ function unitWords({ unit, window, enforcement, soft_ceiling: ceiling }) {
 }
 
 function endWords({ window, balance: { window_end: end } }) {
-  if (window.period === "lifetime") return "never ends";
+  if (window.period === "lifetime") return "";
   return `ends in ${span((new Date(end) - Date.now()) / 1000)}, ${day(end, window.timezone)}`;
 }
 
