@@ -64,15 +64,16 @@ func (p *process) close(ctx context.Context) {
 	p.traces.Shutdown(ctx, p.logger)
 }
 
-// serveMetrics answers /metrics and /healthz until ctx is done, for a process that
+// serveMetrics answers /metrics, /healthz and /readyz until ctx is done, for a process that
 // has no other port.
-func (p *process) serveMetrics(ctx context.Context, addr string) error {
+func (p *process) serveMetrics(ctx context.Context, addr string, ready map[string]func(context.Context) error) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("the metrics cannot be shown on %s (choose another with --metrics-addr): %w", addr, err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", p.metrics.Handler())
+	mux.Handle("GET /readyz", api.ReadyHandler(ready))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]string{"status": "ok", "version": version, "commit": commit})

@@ -86,7 +86,7 @@ func (s *settings) apiFlags(flags *pflag.FlagSet) {
 }
 
 func (s *settings) metricsFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&s.MetricsAddr, "metrics-addr", "", "address to show /metrics and /healthz on, such as 127.0.0.1:9464; none when empty (env EARMARK_METRICS_ADDR)")
+	flags.StringVar(&s.MetricsAddr, "metrics-addr", "", "address to show /metrics, /healthz and /readyz on, such as 127.0.0.1:9464; none when empty (env EARMARK_METRICS_ADDR)")
 	flags.BoolVar(&s.AllowNetwork, "allow-unauthenticated-network-access", false,
 		"show the metrics on an address that is not loopback: whoever can reach it can read them (env EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS)")
 }
@@ -169,7 +169,7 @@ func checkAddr(flag, addr string, allowNetwork bool) error {
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return usageError{fmt.Errorf("%s is %q, which others can reach, and calls are not authenticated: listen on a loopback address such as 127.0.0.1:8080, or pass --allow-unauthenticated-network-access where a private network protects it", flag, addr)}
+	return usageError{fmt.Errorf("%s is %q, which others can reach, and calls are not authenticated: listen on a loopback address such as 127.0.0.1:8080, or pass --allow-unauthenticated-network-access (EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS=true) where a private network protects it", flag, addr)}
 }
 
 func (s *settings) logger() *slog.Logger {

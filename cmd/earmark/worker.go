@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/earmark-dev/earmark/internal/lifecycle"
 	"github.com/earmark-dev/earmark/worker"
 )
 
@@ -41,7 +44,9 @@ func runWorker(cmd *cobra.Command, s *settings) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.Run(ctx) })
 	if s.MetricsAddr != "" {
-		group.Go(func() error { return p.serveMetrics(ctx, s.MetricsAddr) })
+		temporal := &lifecycle.Coordinator{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
+		ready := map[string]func(context.Context) error{"postgres": p.metrics.Ledger.Ready, "temporal": temporal.Ready}
+		group.Go(func() error { return p.serveMetrics(ctx, s.MetricsAddr, ready) })
 	}
 	return group.Wait()
 }

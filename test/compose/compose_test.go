@@ -158,7 +158,7 @@ func TestMonitoringFindsItsWay(t *testing.T) {
 	}
 	_, port, _ := strings.Cut(*project.Services["worker"].Environment["EARMARK_METRICS_ADDR"], ":")
 	require.Contains(t, read("deploy/prometheus/prometheus.yml"), "targets: [serve:8080, worker:"+port+"]")
-	require.Contains(t, strings.Join(project.Services["worker"].HealthCheck.Test, " "), "127.0.0.1:"+port+"/healthz")
+	require.Contains(t, strings.Join(project.Services["worker"].HealthCheck.Test, " "), "health --url http://127.0.0.1:"+port)
 	require.Contains(t, read("deploy/grafana/provisioning/datasources/prometheus.yml"), "url: http://prometheus:9090")
 	mounts := map[string]string{}
 	for _, volume := range project.Services["grafana"].Volumes {
@@ -211,10 +211,12 @@ func TestDockerfileIsPinnedAndUnprivileged(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile(root + "/Dockerfile")
 	require.NoError(t, err)
-	for _, from := range regexp.MustCompile(`(?m)^FROM (\S+)`).FindAllStringSubmatch(string(content), -1) {
-		if from[1] != "scratch" {
+	stages := map[string]bool{"scratch": true}
+	for _, from := range regexp.MustCompile(`(?m)^FROM (\S+)(?: AS (\S+))?$`).FindAllStringSubmatch(string(content), -1) {
+		if !stages[from[1]] {
 			require.Regexp(t, pinned, from[1])
 		}
+		stages[from[2]] = true
 	}
 	require.Regexp(t, `(?m)^USER [1-9]\d*:[1-9]\d*$`, string(content))
 }

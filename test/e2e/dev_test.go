@@ -127,9 +127,47 @@ func (d *dev) requirePrivate(root bool) {
 	require.NotZero(d.t, audited.Code)
 	require.Contains(d.t, audited.Stderr, "password")
 
+	d.requireClosedTo(strangerID, address)
+
 	healthy := stack.RunCommand(d.t, cleanEnv(), stack.Binary(d.t), "health", "--url", d.base)
 	require.Zero(d.t, healthy.Code, healthy.Stderr)
 	require.Regexp(d.t, `temporal: its database has \d+ MB`, healthy.Stdout)
+}
+
+// strangerID is a user and group that owns nothing here.
+const strangerID = 65533
+
+// requireClosedTo tries, as another account of the machine, to read the data and to enter the database with the address
+// that `earmark dev` prints. Only root can become somebody else; the modes above are checked for everybody.
+func (d *dev) requireClosedTo(id uint32, address string) {
+	d.t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	run := func(program string, args ...string) (output string, err error) {
+		cmd := exec.Command(program, args...)
+		cmd.Dir, cmd.Env = "/", append(cleanEnv(), "HOME=/nonexistent")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+		text, err := cmd.CombinedOutput()
+		return string(text), err
+	}
+	for _, file := range []string{"earmark.lock", "postgres/pgpass", "postgres/postgres.log", "postgres/data/PG_VERSION", "temporal/temporal.db", "temporal/temporal.log"} {
+		path := filepath.Join(d.dataDir(), file)
+		require.FileExists(d.t, path)
+		output, err := run("cat", path)
+		require.Error(d.t, err, "%s was read", path)
+		require.Contains(d.t, output, "Permission denied")
+	}
+	output, err := run("ls", d.dataDir())
+	require.Error(d.t, err, "the directory was listed")
+	require.Contains(d.t, output, "Permission denied")
+
+	binary := filepath.Join(d.process.Dir, "earmark")
+	output, err = run(binary, "--version") // it can run the program
+	require.NoError(d.t, err, output)
+	output, err = run(binary, "audit", "--database-url", address)
+	require.Error(d.t, err, "entered the database")
+	require.Contains(d.t, output, "password")
 }
 
 // Temporal's database may go at any time: the ledger stands, and usage is charged.

@@ -216,3 +216,44 @@ func TestMetricsAddrIsLoopbackOrMeantSo(t *testing.T) {
 		require.Contains(t, result.Stderr, says)
 	}
 }
+
+// What compose and an exec probe ask of a worker: the same question as of a server.
+func TestHealthOfAWorker(t *testing.T) {
+	t.Parallel()
+	b := setup(t, stack.Options{OwnPostgres: true})
+	addr := "127.0.0.1:" + strconv.Itoa(stack.FreePorts(t, 1)[0])
+	b.Worker("--metrics-addr", addr).AwaitLog("Started Worker")
+	stack.Eventually(t, moment, "a healthy worker", func() bool {
+		return b.Run("health", "--url", "http://"+addr).Stdout == "ready: postgres, temporal answer\n"
+	})
+	b.Postgres.Stop()
+	down := b.Run("health", "--url", "http://"+addr)
+	require.Equal(t, 1, down.Code)
+	require.Contains(t, down.Stderr, "\n  postgres: ")
+	b.Postgres.Start()
+}
+
+// The image listens where others can reach it, and so refuses to start until somebody allows that.
+func TestTheImageServesNoNetworkByItself(t *testing.T) {
+	t.Parallel()
+	dockerfile, err := os.ReadFile(filepath.Join("..", "..", "Dockerfile"))
+	require.NoError(t, err)
+	variables := regexp.MustCompile(`(?m)^ENV (EARMARK_\S+)$`).FindAllStringSubmatch(string(dockerfile), -1)
+	require.NotEmpty(t, variables)
+	require.Contains(t, string(dockerfile), `CMD ["serve"]`)
+	s := stack.New(t, stack.Options{})
+	env := s.Env()
+	for _, variable := range variables {
+		env = append(env, variable[1])
+	}
+	refused := stack.RunCommand(t, env, stack.Binary(t), "serve")
+	require.Equal(t, 2, refused.Code, refused.Stderr)
+	require.Contains(t, refused.Stderr, `--addr is "0.0.0.0:8080", which others can reach`)
+	require.Contains(t, refused.Stderr, "EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS=true")
+
+	port := strconv.Itoa(stack.FreePorts(t, 1)[0])
+	allowed := stack.NewProcess(t, "image", append(env, "EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS=true", "EARMARK_ADDR=0.0.0.0:"+port), stack.Binary(t), "serve")
+	allowed.Start()
+	allowed.AwaitLog("The HTTP API listens.")
+	stack.Eventually(t, moment, "the server", func() bool { return s.Run("health", "--url", "http://127.0.0.1:"+port).Code == 0 })
+}
