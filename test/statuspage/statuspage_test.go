@@ -247,6 +247,26 @@ func TestBrowserPostgresAway(t *testing.T) {
 	}
 }
 
+// Whoever opens the page while no worker runs reads the cause and the remedy within 10 s, beside what the page shows
+// otherwise.
+func TestBrowserNoWorker(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve("--without-worker").Ready()
+	_, err := newClient(t, server).CreateBudget(context.Background(), limited("acme", 1_000))
+	require.NoError(t, err)
+	v := open(t, server.URL)
+	opened := time.Now()
+	v.await(`document.querySelector("#trouble").innerText.startsWith("Worker is down: no worker polls the task queue earmark")`)
+	require.Less(t, time.Since(opened), 10*time.Second)
+	require.Contains(t, v.text("#trouble"), "start `earmark worker`")
+	require.Equal(t, []string{"Postgres up", "Temporal up", "Worker down"}, strings.Split(v.text("#health"), "\n"))
+	v.await(`document.querySelector("#budgets-count").innerText === "1"`)
+
+	s.Worker()
+	v.await(`document.querySelector("#trouble").hidden && document.querySelector("#health").innerText.includes("Worker up")`)
+}
+
 // Any reservation is shown with its journal, settled ones too: from the list, by its id, and by a link.
 func TestBrowserReservations(t *testing.T) {
 	t.Parallel()
