@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	updatepb "go.temporal.io/api/update/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
@@ -22,6 +24,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/activities"
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 	"github.com/earmark-dev/earmark/internal/devstack/devstacktest"
 	"github.com/earmark-dev/earmark/internal/handoff"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
@@ -129,12 +132,14 @@ type side struct {
 // beside is a guard in one process with its worker; apart is one whose worker runs
 // elsewhere. They admit by different ways.
 func beside(t *testing.T) *side {
+	t.Helper()
 	s := apart(t)
 	s.coordinator.Handoff = &handoff.Exchange{}
 	return s
 }
 
 func apart(t *testing.T) *side {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	s := &side{T: t, ctx: ctx, rows: &rows{Ledger: model.New(time.Now)}}
@@ -516,6 +521,7 @@ func TestCoordinatorSecondAttempt(t *testing.T) {
 		_, err := s.admit(a)
 		require.Equal(s, earmark.CodeAdmissionUnknown, earmark.ErrorCode(err))
 		s.coordinator.Deadline = patience
+		met := s.meeting(a)
 		var group errgroup.Group
 		group.Go(func() error {
 			result, err := s.admit(a)
@@ -524,11 +530,39 @@ func TestCoordinatorSecondAttempt(t *testing.T) {
 			}
 			return err
 		})
-		time.Sleep(200 * time.Millisecond)
+		select {
+		case <-met:
+		case <-s.ctx.Done():
+			require.FailNow(s, "the second attempt has not met the workflow of the first")
+		}
 		s.work()
 		require.NoError(s, group.Wait())
 		require.Equal(s, earmark.StateHeld, s.row(a).State)
 	})
+}
+
+// meeting returns a channel that is closed once the next call of admit has reached the admission's open workflow:
+// by a start that attaches to it, or by an update that Temporal has for it.
+func (s *side) meeting(a earmark.Admission) <-chan struct{} {
+	met := make(chan struct{})
+	update := &updatepb.UpdateRef{WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: a.WorkflowID}, UpdateId: "second attempt"}
+	var once sync.Once // a further attempt is another update
+	s.coordinator.Client = &proxy{Client: s.client, start: closeWhenStarted(met), firstUpdate: func(options *client.UpdateWorkflowOptions) {
+		once.Do(func() {
+			options.UpdateID = update.UpdateId
+			go func() {
+				for ctxtime.Sleep(s.ctx, time.Millisecond) {
+					_, err := s.client.WorkflowService().PollWorkflowExecutionUpdate(s.ctx, &workflowservice.PollWorkflowExecutionUpdateRequest{
+						Namespace: s.coordinator.Namespace, UpdateRef: update})
+					if err == nil {
+						close(met)
+						return
+					}
+				}
+			}()
+		})
+	}}
+	return met
 }
 
 // Many at once with one key are one reservation, and each is told so.

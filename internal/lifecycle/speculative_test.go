@@ -26,6 +26,8 @@ type proxy struct {
 	start  func(client.WorkflowRun, error) (client.WorkflowRun, error)
 	refuse error        // instead of a start
 	signal func() error // before every signal
+	// firstUpdate may change the options of an update-with-start.
+	firstUpdate func(*client.UpdateWorkflowOptions)
 }
 
 func (p *proxy) SignalWorkflow(ctx context.Context, workflowID, runID, name string, payload any) error {
@@ -51,6 +53,25 @@ func (p *proxy) ExecuteWorkflow(ctx context.Context, options client.StartWorkflo
 	return run, err
 }
 
+func (p *proxy) UpdateWithStartWorkflow(ctx context.Context, options client.UpdateWithStartWorkflowOptions) (client.WorkflowUpdateHandle, error) {
+	if p.firstUpdate != nil {
+		p.firstUpdate(&options.UpdateOptions)
+	}
+	return p.Client.UpdateWithStartWorkflow(ctx, options)
+}
+
+// closeWhenStarted makes a proxy's start that closes met once Temporal has started the workflow,
+// or has answered with the one that is open.
+func closeWhenStarted(met chan<- struct{}) func(client.WorkflowRun, error) (client.WorkflowRun, error) {
+	closeMet := sync.OnceFunc(func() { close(met) })
+	return func(run client.WorkflowRun, err error) (client.WorkflowRun, error) {
+		if err == nil {
+			closeMet()
+		}
+		return run, err
+	}
+}
+
 func (p *proxy) set(change func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -67,6 +88,7 @@ type ahead struct {
 }
 
 func reservingAhead(t *testing.T) *ahead {
+	t.Helper()
 	a := &ahead{side: beside(t)}
 	a.proxy = &proxy{Client: a.client}
 	a.coordinator.Client = a.proxy
@@ -214,6 +236,10 @@ func TestCoordinatorMeetsAWorkflowThatCloses(t *testing.T) {
 			return
 		}
 		once.Do(func() { // the earlier call was too late, and its workflow has not closed yet
+			reserved, met := make(chan struct{}), make(chan struct{})
+			closeReserved := sync.OnceFunc(func() { close(reserved) })
+			a.side.here.after = func(string) { closeReserved() }
+			a.proxy.set(func() { a.proxy.start = closeWhenStarted(met) })
 			go func() {
 				result, err := a.admit(one)
 				if err == nil && result.Reservation == nil {
@@ -221,8 +247,15 @@ func TestCoordinatorMeetsAWorkflowThatCloses(t *testing.T) {
 				}
 				answered <- err
 			}()
-			time.Sleep(200 * time.Millisecond) // it has reserved and met the workflow
-			require.Empty(t, answered)
+			for _, event := range []<-chan struct{}{reserved, met} {
+				select {
+				case <-event:
+				case <-a.ctx.Done():
+				}
+			}
+			if len(answered) > 0 {
+				t.Error("answered before the earlier workflow has closed")
+			}
 		})
 	}
 	a.work()
