@@ -2,6 +2,7 @@ package earmark
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -118,11 +119,11 @@ func decodeSegment(segment string) (id string, ok bool) {
 		if len(encoded) < i+3 {
 			return "", false
 		}
-		high, low := strings.IndexByte(upperHex, encoded[i+1]), strings.IndexByte(upperHex, encoded[i+2])
-		if high < 0 || low < 0 {
+		char, err := strconv.ParseUint(encoded[i+1:i+3], 16, 8)
+		if err != nil {
 			return "", false
 		}
-		decoded = append(decoded, byte(high<<4|low))
+		decoded = append(decoded, byte(char))
 		i += 2
 	}
 	id = string(decoded)

@@ -152,8 +152,7 @@ func (r *Reservations) Charge(ctx context.Context, charge earmark.Charge) (Snaps
 	if err != nil {
 		return Snapshot{}, err
 	}
-	switch result.Outcome {
-	case earmark.OutcomeNoBudget, earmark.OutcomeUnitNotBudgeted:
+	if result.Outcome == earmark.OutcomeNoBudget || result.Outcome == earmark.OutcomeUnitNotBudgeted {
 		return Snapshot{}, earmark.Errorf(earmark.CodeNoBudget, "the usage of %s cannot be charged: no budget covers %q any more; create one, and this is tried again", charge.ID, result.Subject)
 	}
 	return snapshotOf(result), nil

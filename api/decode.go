@@ -149,6 +149,7 @@ func (d decoder) value(path string, token json.Token, target reflect.Value) erro
 		if number, ok := token.(json.Number); ok {
 			return integer(path, number, target)
 		}
+	default: // no field of the API has another kind
 	}
 	return earmark.Invalidf(path, "is %s; %s is needed", kindOf(token), wanted(target.Type()))
 }
@@ -287,6 +288,7 @@ func wanted(t reflect.Type) string {
 		return "a text"
 	case reflect.Int64:
 		return "a whole number"
+	default: // a struct or a map
+		return "an object"
 	}
-	return "an object"
 }

@@ -75,9 +75,9 @@ func TestOverviewIsNotKeptForLong(t *testing.T) {
 		}
 		require.EqualValues(t, 7, held())
 		f.overview.Held = 1
-		time.Sleep(overviewKept - 1)
+		time.Sleep(overviewKept - 1) //nolint:forbidigo // fake time
 		require.EqualValues(t, 7, held())
-		time.Sleep(time.Nanosecond)
+		time.Sleep(time.Nanosecond) //nolint:forbidigo // fake time
 		require.EqualValues(t, 1, held())
 	})
 }

@@ -170,8 +170,10 @@ func retryAfter(e *earmark.Error) time.Duration {
 		if e.Retryable {
 			return retryBudgetExceeded
 		}
+		return 0
+	default:
+		return 0
 	}
-	return 0
 }
 
 // wholeSeconds rounds up: a caller who waits for it has waited long enough.

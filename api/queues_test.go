@@ -91,7 +91,7 @@ func TestFloodsAreRefusedEarly(t *testing.T) {
 				b.do("POST", settlePath("commit"), `{"usage":{"tokens":1}}`).status(http.StatusOK)
 				require.Zero(t, time.Since(begun), "nobody else waits")
 
-				time.Sleep(maxQueueWait)
+				time.Sleep(maxQueueWait) //nolint:forbidigo // fake time
 				synctest.Wait()
 				flood.mu.Lock()
 				require.Equal(t, map[int]int{http.StatusServiceUnavailable: many - kind.atOnce}, flood.answers)
@@ -117,7 +117,7 @@ func TestOverviewIsAskedOnce(t *testing.T) {
 		flood := b.flood(100, "GET", "/v1/overview", "")
 		synctest.Wait()
 		require.Equal(t, 1, f.count("Overview"))
-		time.Sleep(handlerTimeout)
+		time.Sleep(handlerTimeout) //nolint:forbidigo // fake time
 		synctest.Wait()
 		flood.mu.Lock()
 		require.Equal(t, map[int]int{http.StatusServiceUnavailable: 100}, flood.answers, "no caller waits past its own time")

@@ -95,6 +95,7 @@ func replayable(reservation *earmark.Reservation) error {
 	case earmark.StateExpired, earmark.StateReview:
 		return conflictError(earmark.CodeReservationExpired, reservation,
 			"the reservation of this key has expired; use a new key for a new request")
+	case earmark.StateCommitted, earmark.StateReleased:
 	}
 	return conflictError(earmark.CodeAlreadySettled, reservation,
 		"the reservation of this key is %s; use a new key for a new request", reservation.State)
@@ -116,8 +117,9 @@ func refused(id string, result earmark.Result) error {
 		err := earmark.Errorf(earmark.CodeAdmissionUnknown, "there was no decision in time; the same key is safe to retry")
 		err.ReservationID = id
 		return err
+	default:
+		return notBudgeted(result)
 	}
-	return notBudgeted(result)
 }
 
 // notBudgeted turns the outcomes that a reservation, a decision and a usage share
@@ -141,8 +143,9 @@ func notBudgeted(result earmark.Result) error {
 		return overflow("amounts", result.Subject)
 	case earmark.OutcomeInvalid: // a worker of another release is stricter
 		return earmark.Invalidf("", "%s", result.Subject)
+	default:
+		return unexpected(result)
 	}
-	return unexpected(result)
 }
 
 func denied(decision *earmark.Decision) error {

@@ -222,7 +222,7 @@ func TestReserveOutcomes(t *testing.T) {
 		{"not an outcome of it", earmark.Result{Outcome: earmark.OutcomeNotDue}, 500, earmark.CodeInternal, ""},
 	} {
 		check := func(t *testing.T, f *fake, calls ...string) {
-			t.Parallel()
+			t.Helper()
 			p := setup(t, f).do("POST", "/v1/reservations", reserveBody, "Idempotency-Key", testKey).problem(test.status, test.code)
 			require.Equal(t, test.field, p.Field)
 			require.Equal(t, calls, f.names())
@@ -232,9 +232,11 @@ func TestReserveOutcomes(t *testing.T) {
 			}
 		}
 		t.Run("preflight "+test.name, func(t *testing.T) {
+			t.Parallel()
 			check(t, &fake{preflight: preflight(test.result)}, "Preflight")
 		})
 		t.Run("workflow "+test.name, func(t *testing.T) {
+			t.Parallel()
 			check(t, &fake{preflight: fits(), result: test.result}, "Preflight", "Admit")
 		})
 	}

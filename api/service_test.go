@@ -216,7 +216,7 @@ func TestReadyIsAskedOnce(t *testing.T) {
 		var asked atomic.Int64
 		slow := func(context.Context) error {
 			asked.Add(1)
-			time.Sleep(readyTimeout / 2)
+			time.Sleep(readyTimeout / 2) //nolint:forbidigo // fake time
 			return nil
 		}
 		flood := setup(t, &fake{postgresReady: slow}).flood(100, "GET", "/readyz", "")

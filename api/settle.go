@@ -143,8 +143,9 @@ func notSettled(id string, result earmark.Result) error {
 		return unitsMismatch(result)
 	case earmark.OutcomeOverflow:
 		return overflow("usage", result.Subject)
+	default:
+		return unexpected(result)
 	}
-	return unexpected(result)
 }
 
 func conflict(reservation *earmark.Reservation) error {

@@ -79,7 +79,7 @@ func TestPastedCommandsDoNothing(t *testing.T) {
 	program := "#!/bin/sh\necho \"$@\" >> ran\n"
 	for _, shell := range []string{"sh", "bash"} {
 		dir := t.TempDir()
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "earmark"), []byte(program), 0o755)) //nolint:gosec // a program
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "earmark"), []byte(program), 0o755))
 		paste := func(line string) error {
 			cmd := exec.CommandContext(t.Context(), shell)
 			cmd.Dir, cmd.Env, cmd.Stdin = dir, []string{"PATH=" + dir + ":/usr/bin:/bin"}, strings.NewReader(line+"\n")

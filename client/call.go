@@ -136,7 +136,7 @@ func away(got answer, err error) bool {
 func pauseAfter(attempt int, got answer) time.Duration {
 	const mostDoublings = 10 // well past longestPause, and far from overflow
 	pause := min(firstPause<<min(attempt-1, mostDoublings), longestPause)
-	pause -= rand.N(pause/2 + 1)
+	pause -= rand.N(pause/2 + 1) //nolint:gosec // jitter is no secret
 	return pause + min(got.retryAfter(), longestRetryAfter)
 }
 

@@ -89,8 +89,6 @@ const (
 	held        = `{"id":"rsv_1","state":"held"}`
 )
 
-func ctxOf(t *testing.T) context.Context { return t.Context() }
-
 // Every call goes out as the document describes it, and there is a method for
 // every call in the document.
 func TestEveryCall(t *testing.T) {
@@ -101,7 +99,7 @@ func TestEveryCall(t *testing.T) {
 	var none *int64
 	ten := earmark.Amounts{"tokens": 10}
 	reservation := earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: ten}
-	called := map[string]bool{}
+	var called sync.Map // by operation id
 	alice := By{Operator: "alice", Reason: "why"}
 	for _, test := range []struct {
 		name   string
@@ -171,12 +169,13 @@ func TestEveryCall(t *testing.T) {
 			`{"status":"ready","checks":{"postgres":{"status":"up","detail":""}}}`, sent{method: "GET", path: "/readyz"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			b := setup(t, says(http.StatusOK, test.answer))
-			value, err := test.call(ctxOf(t), b.client)
+			value, err := test.call(t.Context(), b.client)
 			require.NoError(t, err)
 			require.Len(t, b.sent, 1)
 			got := b.sent[0]
-			called[checkRequest(t, router, got)] = true
+			called.Store(checkRequest(t, router, got), true)
 			require.Equal(t, "earmark-go-client", got.header.Get("User-Agent"))
 			require.Equal(t, test.want.body != "", got.header.Get("Content-Type") == "application/json")
 			got.header = nil
@@ -188,13 +187,16 @@ func TestEveryCall(t *testing.T) {
 			}
 		})
 	}
-	for path, item := range doc.Paths.Map() {
-		for _, operation := range item.Operations() {
-			if path != "/metrics" && path != "/openapi.yaml" { // for Prometheus, and for people
-				require.True(t, called[operation.OperationID], "no method calls %s", operation.OperationID)
+	t.Cleanup(func() { // once all calls are made
+		for path, item := range doc.Paths.Map() {
+			for _, operation := range item.Operations() {
+				if path != "/metrics" && path != "/openapi.yaml" { // for Prometheus, and for people
+					_, ok := called.Load(operation.OperationID)
+					require.True(t, ok, "no method calls %s", operation.OperationID)
+				}
 			}
 		}
-	}
+	})
 }
 
 func contract(t *testing.T) (*openapi3.T, routers.Router) {
@@ -224,11 +226,11 @@ func TestReserveKeys(t *testing.T) {
 	t.Parallel()
 	b := setup(t, says(http.StatusCreated, held))
 	for range 2 {
-		r, err := b.client.Reserve(ctxOf(t), "", earmark.ReservationRequest{})
+		r, err := b.client.Reserve(t.Context(), "", earmark.ReservationRequest{})
 		require.NoError(t, err)
 		require.Equal(t, earmark.StateHeld, r.State)
 	}
-	_, err := b.client.Reserve(ctxOf(t), "mine", earmark.ReservationRequest{})
+	_, err := b.client.Reserve(t.Context(), "mine", earmark.ReservationRequest{})
 	require.NoError(t, err)
 	keys := []string{}
 	for _, s := range b.sent {
@@ -239,8 +241,11 @@ func TestReserveKeys(t *testing.T) {
 	require.Equal(t, "mine", keys[2])
 
 	for _, call := range []func() error{
-		func() error { _, err := b.client.Reserve(ctxOf(t), "a\nb", earmark.ReservationRequest{}); return err },
-		func() error { _, err := b.client.ChargeUsage(ctxOf(t), "", earmark.UsageRequest{}); return err },
+		func() error {
+			_, err := b.client.Reserve(t.Context(), "a\nb", earmark.ReservationRequest{})
+			return err
+		},
+		func() error { _, err := b.client.ChargeUsage(t.Context(), "", earmark.UsageRequest{}); return err },
 	} {
 		var e *earmark.Error
 		require.ErrorAs(t, call(), &e)
@@ -253,10 +258,10 @@ func TestReserveKeys(t *testing.T) {
 func TestAccepted(t *testing.T) {
 	t.Parallel()
 	b := setup(t, says(http.StatusAccepted, `{"id":"rsv_1","accepted":true}`))
-	committed, err := b.client.Commit(ctxOf(t), "rsv_1", earmark.Amounts{"tokens": 1})
+	committed, err := b.client.Commit(t.Context(), "rsv_1", earmark.Amounts{"tokens": 1})
 	require.NoError(t, err)
 	require.Equal(t, Settled{Accepted: true}, committed)
-	released, err := b.client.Release(ctxOf(t), "rsv_1", "")
+	released, err := b.client.Release(t.Context(), "rsv_1", "")
 	require.NoError(t, err)
 	require.Equal(t, Settled{Accepted: true}, released)
 }
@@ -265,7 +270,7 @@ func TestProblemsComeBackWhole(t *testing.T) {
 	t.Parallel()
 	b := setup(t, says(http.StatusPaymentRequired, `{"type":"x","title":"T","status":402,"detail":"does not fit","code":"budget_exceeded",
 		"violations":[{"budget_id":"bud_1","unit":"tokens","limit":5}],"retryable":true,"new_field":1}`, "Retry-After", "3"))
-	_, err := b.client.Reserve(ctxOf(t), "", earmark.ReservationRequest{})
+	_, err := b.client.Reserve(t.Context(), "", earmark.ReservationRequest{})
 	var e *earmark.Error
 	require.ErrorAs(t, err, &e)
 	require.True(t, IsDenied(err))
@@ -276,14 +281,14 @@ func TestProblemsComeBackWhole(t *testing.T) {
 	require.Len(t, b.sent, 1, "a denial is an answer")
 
 	b = setup(t, says(http.StatusConflict, `{"detail":"settled","code":"already_settled","reservation":`+held+`,"reservation_id":"rsv_1"}`))
-	_, err = b.client.Commit(ctxOf(t), "rsv_1", nil)
+	_, err = b.client.Commit(t.Context(), "rsv_1", nil)
 	require.ErrorAs(t, err, &e)
 	require.Equal(t, earmark.StateHeld, e.Reservation.State)
 	require.Equal(t, "rsv_1", e.ReservationID)
 	require.False(t, IsDenied(err))
 
 	b = setup(t, says(http.StatusBadRequest, `{"title":"T","detail":"scopes[0]: is empty","code":"invalid_request","field":"scopes[0]"}`))
-	_, err = b.client.Decide(ctxOf(t), earmark.ReservationRequest{})
+	_, err = b.client.Decide(t.Context(), earmark.ReservationRequest{})
 	require.ErrorAs(t, err, &e)
 	require.Equal(t, "scopes[0]", e.Field)
 	require.Equal(t, "is empty", e.Message)
@@ -299,12 +304,12 @@ func TestForeignAnswers(t *testing.T) {
 	} {
 		for _, body := range []string{"<html>nginx</html>", `{"error":"no code"}`, ""} {
 			b := setup(t, says(status, body))
-			_, err := b.client.CreateBudget(ctxOf(t), earmark.BudgetRequest{})
+			_, err := b.client.CreateBudget(t.Context(), earmark.BudgetRequest{})
 			require.Equal(t, code, earmark.ErrorCode(err), "%d %q", status, body)
 		}
 	}
 	b := setup(t, says(http.StatusOK, "<html>a login page</html>"))
-	_, err := b.client.Budget(ctxOf(t), "x")
+	_, err := b.client.Budget(t.Context(), "x")
 	require.Equal(t, earmark.CodeInternal, earmark.ErrorCode(err))
 	require.Len(t, b.sent, 1)
 }
@@ -313,13 +318,13 @@ func TestReadyTellsWhatIsAway(t *testing.T) {
 	t.Parallel()
 	b := setup(t, says(http.StatusServiceUnavailable, `{"detail":"postgres: refused","code":"unavailable",
 		"checks":{"postgres":{"status":"down","detail":"refused"},"temporal":{"status":"up","detail":""}}}`))
-	checks, err := b.client.Ready(ctxOf(t))
+	checks, err := b.client.Ready(t.Context())
 	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
 	require.Equal(t, map[string]Check{"postgres": {"down", "refused"}, "temporal": {"up", ""}}, checks)
 	require.Len(t, b.sent, 1)
 
 	b = setup(t, says(http.StatusOK, "rubbish"))
-	_, err = b.client.Ready(ctxOf(t))
+	_, err = b.client.Ready(t.Context())
 	require.Equal(t, earmark.CodeInternal, earmark.ErrorCode(err))
 }
 
@@ -381,7 +386,7 @@ func TestWhatIsRepeated(t *testing.T) {
 			if name == "Entries" || name == "Reservations" || name == "Budgets" {
 				b = setup(t, breaks, says(http.StatusBadGateway, ""), says(http.StatusGatewayTimeout, ""), says(http.StatusOK, `{"data":[]}`))
 			}
-			require.NoError(t, call(ctxOf(t), b.client))
+			require.NoError(t, call(t.Context(), b.client))
 			require.GreaterOrEqual(t, len(b.sent), 4) // net/http may repeat a broken one by itself
 			for _, s := range b.sent {
 				require.Equal(t, b.sent[0].body, s.body)
@@ -393,7 +398,7 @@ func TestWhatIsRepeated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, says(http.StatusServiceUnavailable, unavailable))
-			require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(call(ctxOf(t), b.client)))
+			require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(call(t.Context(), b.client)))
 			require.Len(t, b.sent, 1)
 		})
 	}
@@ -407,7 +412,7 @@ func TestWhatIsWorthRepeating(t *testing.T) {
 		410: "reservation_expired", 422: "idempotency_mismatch", 429: "", 500: "internal",
 	} {
 		b := setup(t, says(status, `{"code":"`+code+`","detail":"d"}`, "Retry-After", "1"))
-		_, err := b.client.Commit(ctxOf(t), "r", earmark.Amounts{"tokens": 1})
+		_, err := b.client.Commit(t.Context(), "r", earmark.Amounts{"tokens": 1})
 		require.Error(t, err)
 		require.Len(t, b.sent, 1, status)
 	}
@@ -418,7 +423,7 @@ func TestAdmissionUnknownIsRepeatedWithTheSameKey(t *testing.T) {
 	b := setup(t,
 		says(http.StatusServiceUnavailable, `{"code":"admission_unknown","detail":"no decision","reservation_id":"rsv_1"}`, "Retry-After", "1"),
 		says(http.StatusCreated, held, "Idempotency-Hit", "true"))
-	r, err := b.client.Reserve(ctxOf(t), "", earmark.ReservationRequest{Scopes: []string{"acme"}})
+	r, err := b.client.Reserve(t.Context(), "", earmark.ReservationRequest{Scopes: []string{"acme"}})
 	require.NoError(t, err)
 	require.Equal(t, "rsv_1", r.ID)
 	require.Len(t, b.sent, 2)
@@ -444,11 +449,11 @@ func TestReplayed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, err := setup(t, test.answers...).client.Reserve(ctxOf(t), test.key, earmark.ReservationRequest{})
+			r, err := setup(t, test.answers...).client.Reserve(t.Context(), test.key, earmark.ReservationRequest{})
 			require.NoError(t, err)
 			require.Equal(t, test.replayed, r.Replayed)
 			if test.key != "" {
-				r, err = setup(t, test.answers...).client.ChargeUsage(ctxOf(t), test.key, earmark.UsageRequest{})
+				r, err = setup(t, test.answers...).client.ChargeUsage(t.Context(), test.key, earmark.UsageRequest{})
 				require.NoError(t, err)
 				require.Equal(t, test.replayed, r.Replayed)
 			}
@@ -459,7 +464,7 @@ func TestReplayed(t *testing.T) {
 func TestAttemptsAreBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t, says(http.StatusServiceUnavailable, unavailable, "Retry-After", "3600"))
-	_, err := b.client.Reservation(ctxOf(t), "r")
+	_, err := b.client.Reservation(t.Context(), "r")
 	var e *earmark.Error
 	require.ErrorAs(t, err, &e)
 	require.Equal(t, earmark.CodeUnavailable, e.Code)
@@ -472,7 +477,7 @@ func TestAttemptsAreBounded(t *testing.T) {
 	}
 
 	WithMaxAttempts(1)(b.client)
-	_, err = b.client.Reservation(ctxOf(t), "r")
+	_, err = b.client.Reservation(t.Context(), "r")
 	require.Error(t, err)
 	require.Len(t, b.sent, defaultMaxAttempts+1)
 }
@@ -481,7 +486,7 @@ func TestContextBoundsTheWhole(t *testing.T) {
 	t.Parallel()
 	b := setup(t, says(http.StatusServiceUnavailable, unavailable, "Retry-After", "2"))
 	b.client.pause = sleep
-	ctx, cancel := context.WithTimeout(ctxOf(t), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	started := time.Now()
 	_, err := b.client.Reservation(ctx, "r")
@@ -489,7 +494,7 @@ func TestContextBoundsTheWhole(t *testing.T) {
 	require.Less(t, time.Since(started), 500*time.Millisecond, "a pause past the deadline is not begun")
 	require.Len(t, b.sent, 1)
 
-	cancelled, cancelNow := context.WithCancel(ctxOf(t))
+	cancelled, cancelNow := context.WithCancel(t.Context())
 	b = setup(t, func(_ http.ResponseWriter, r *http.Request) { cancelNow(); <-r.Context().Done() })
 	_, err = b.client.Reservation(cancelled, "r")
 	require.ErrorIs(t, err, context.Canceled)
@@ -504,7 +509,7 @@ func TestNoServer(t *testing.T) {
 	require.NoError(t, err)
 	pauses := 0
 	c.pause = func(context.Context, time.Duration) error { pauses++; return nil }
-	_, err = c.Reserve(ctxOf(t), "", earmark.ReservationRequest{})
+	_, err = c.Reserve(t.Context(), "", earmark.ReservationRequest{})
 	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
 	require.Equal(t, defaultMaxAttempts-1, pauses)
 }
@@ -517,7 +522,7 @@ func TestAnswersAreBounded(t *testing.T) {
 			_, _ = w.Write(chunk)
 		}
 	})
-	_, err := b.client.Budget(ctxOf(t), "b")
+	_, err := b.client.Budget(t.Context(), "b")
 	require.ErrorContains(t, err, "over")
 	require.Len(t, b.sent, 1)
 }
@@ -578,7 +583,7 @@ func TestUnencodableRequest(t *testing.T) {
 	t.Parallel()
 	c, err := New("http://x")
 	require.NoError(t, err)
-	_, err = c.exchange(ctxOf(t), call{method: http.MethodPost, path: "/", body: func() {}}, nil)
+	_, err = c.exchange(t.Context(), call{method: http.MethodPost, path: "/", body: func() {}}, nil)
 	require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err))
 	var unsupported *json.UnsupportedTypeError
 	require.ErrorAs(t, err, &unsupported)

@@ -141,7 +141,7 @@ func TestDoSettlesByWhatWorkReturns(t *testing.T) {
 					require.Contains(t, err.Error(), "is left to its expiry policy (release): what was used is not known")
 					require.Contains(t, s.log.String(), "reservation not settled")
 					require.Nil(t, settled.Reservation)
-					time.Sleep(time.Minute + time.Second)
+					time.Sleep(time.Minute + time.Second) //nolint:forbidigo // fake time
 					require.Equal(t, earmark.StateExpired, s.only(t).State, "nobody extends it any more")
 				}
 			})
@@ -183,7 +183,7 @@ func TestPanicPassesThrough(t *testing.T) {
 		})
 		require.Equal(t, []string{"reserve"}, s.earmark.Verbs())
 		require.ErrorIs(t, s.unsettled[0], ErrUsageUnknown)
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) //nolint:forbidigo // fake time
 		require.Equal(t, []string{"reserve"}, s.earmark.Verbs(), "nobody extends it any more")
 		require.Equal(t, earmark.StateExpired, s.only(t).State)
 	})
@@ -214,7 +214,7 @@ func TestSettlesAfterTheCallerIsGone(t *testing.T) {
 		defer cancel()
 		_, err := s.client.Do(ctx, "", requestFor(30), func(ctx context.Context, _ *earmark.Reservation) (earmark.Amounts, error) {
 			<-ctx.Done()
-			time.Sleep(5 * time.Minute) // the lease is kept for work that winds down
+			time.Sleep(5 * time.Minute) //nolint:forbidigo // fake time: the lease is kept for work that winds down
 			return earmark.Amounts{"tokens": 40}, ctx.Err()
 		})
 		require.ErrorIs(t, err, context.DeadlineExceeded)

@@ -24,7 +24,7 @@ func extendAfter(ttl time.Duration) time.Duration { return ttl - ttl/3 }
 
 func extendPause(ttl time.Duration) time.Duration {
 	pause := min(max(ttl/15, shortestExtendPause), longestExtendPause)
-	return pause - rand.N(pause/4+1)
+	return pause - rand.N(pause/4+1) //nolint:gosec // jitter is no secret
 }
 
 func extendLimit(ttl time.Duration) time.Duration {
@@ -96,6 +96,7 @@ func isOver(err error) bool {
 	switch earmark.ErrorCode(err) {
 	case earmark.CodeAlreadySettled, earmark.CodeReservationExpired:
 		return true
+	default:
+		return false
 	}
-	return false
 }

@@ -15,7 +15,7 @@ import (
 
 func sleeping(d time.Duration) work {
 	return func(context.Context, *earmark.Reservation) (earmark.Amounts, error) {
-		time.Sleep(d)
+		time.Sleep(d) //nolint:forbidigo // fake time
 		return earmark.Amounts{"tokens": 40}, nil
 	}
 }
@@ -146,7 +146,7 @@ func TestLostLease(t *testing.T) {
 		inBubble(t, 1000, func(t *testing.T, s *stage) {
 			_, err := s.client.Do(t.Context(), "", requestFor(2), func(ctx context.Context, r *earmark.Reservation) (earmark.Amounts, error) {
 				_, err := s.client.Release(ctx, r.ID, "")
-				time.Sleep(time.Minute)
+				time.Sleep(time.Minute) //nolint:forbidigo // fake time
 				return hundred, err
 			})
 			requireReleasedElsewhere(t, s, err)

@@ -67,8 +67,9 @@ func (e *UnsettledError) Refused() bool {
 	switch earmark.ErrorCode(e.Err) {
 	case earmark.CodeUnavailable, earmark.CodeAdmissionUnknown, earmark.CodeInternal:
 		return false
+	default:
+		return true
 	}
-	return true
 }
 
 // Error names the reservation, the attempted transition, and the failure.

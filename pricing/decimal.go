@@ -54,7 +54,7 @@ func ParseDecimal(text string) (Decimal, error) {
 			return Decimal{}, fmt.Errorf("%s is not a decimal number, 0 or more", shorten(text))
 		}
 	}
-	if len(digits) > maxDigits || scale > maxScale {
+	if len(digits) > maxDigits || scale < 0 || scale > maxScale {
 		return Decimal{}, fmt.Errorf("%s has more than %d digits or %d decimal places", shorten(text), maxDigits, maxScale)
 	}
 	n, err := strconv.ParseUint(digits, 10, 64)

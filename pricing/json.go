@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 )
 
 // node is a JSON value whose numbers are text, whose members keep their order, and where no member is there twice.
@@ -124,8 +125,8 @@ func (n node) decimal() (Decimal, error) {
 // integer reads a number without a fraction.
 func (n node) integer() (int64, bool) {
 	d, err := n.decimal()
-	if err != nil || d.scale != 0 {
+	if err != nil || d.scale != 0 || d.digits > math.MaxInt64 {
 		return 0, false
 	}
-	return int64(d.digits), true // of at most 18 digits
+	return int64(d.digits), true
 }

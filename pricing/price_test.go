@@ -46,10 +46,10 @@ func tokens(input, output int64) usage.Usage {
 	return usage.Usage{Input: usage.Input{Tokens: input}, Output: usage.Output{Tokens: output}, Counts: usage.Counts{Requests: 1}}
 }
 
-func newTable(t testing.TB, entries ...pricing.Entry) *pricing.Table {
-	t.Helper()
+func newTable(tb testing.TB, entries ...pricing.Entry) *pricing.Table {
+	tb.Helper()
 	table, err := pricing.NewTable(entries...)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return table
 }
 

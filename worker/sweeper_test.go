@@ -40,6 +40,7 @@ func (s *sweeps) Sweep(ctx context.Context, grace time.Duration, most int) ([]st
 // sweep runs a sweeper for that long, in time that is skipped, and tells how long
 // after its start it swept.
 func sweep(t *testing.T, s *sweeps, long time.Duration) []time.Duration {
+	t.Helper()
 	var after []time.Duration
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), long)

@@ -54,6 +54,7 @@ func (l *ledger) Ready(context.Context) error {
 }
 
 func newLedger(t *testing.T) *ledger {
+	t.Helper()
 	l := &ledger{model: model.New(time.Now)}
 	limit := int64(1000)
 	_, err := l.model.CreateBudget(t.Context(), "acme", earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit}.WithDefaults())
@@ -133,6 +134,7 @@ func (l *ledger) marked() []string {
 }
 
 func lazyClient(t *testing.T, address string) client.Client {
+	t.Helper()
 	c, err := client.NewLazyClient(client.Options{HostPort: address, Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
@@ -141,12 +143,14 @@ func lazyClient(t *testing.T, address string) client.Client {
 
 // run runs a worker and returns what stops it.
 func run(t *testing.T, c client.Client, l Ledger) (stop func()) {
+	t.Helper()
 	stop, _ = runLogged(t, c, l)
 	return stop
 }
 
 // runLogged is run with a channel that receives the worker's warnings.
 func runLogged(t *testing.T, c client.Client, l Ledger) (stop func(), warnings <-chan string) {
+	t.Helper()
 	logged := make(chan string, 100)
 	w := New(c, Options{Ledger: l, Logger: slog.New(logChannel{slog.DiscardHandler, logged}), Grace: DefaultGrace, Handoff: &handoff.Exchange{}})
 	return runWorker(t, w), logged
@@ -362,12 +366,14 @@ func TestScheduleReconciles(t *testing.T) {
 }
 
 func scheduled(t *testing.T, c client.Client) error {
+	t.Helper()
 	_, err := c.WorkflowService().DescribeSchedule(t.Context(), &workflowservice.DescribeScheduleRequest{
 		Namespace: client.DefaultNamespace, ScheduleId: workflows.ReconcileScheduleID})
 	return err
 }
 
 func freePort(t *testing.T) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, listener.Close()) }()
@@ -377,6 +383,7 @@ func freePort(t *testing.T) string {
 }
 
 func number(t *testing.T, port string) int {
+	t.Helper()
 	n, err := net.LookupPort("tcp", port)
 	require.NoError(t, err)
 	return n

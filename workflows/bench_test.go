@@ -29,6 +29,7 @@ type bench struct {
 }
 
 func setup(t *testing.T) *bench {
+	t.Helper()
 	t.Parallel()
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.DiscardHandler)))
@@ -130,13 +131,13 @@ func (b *bench) update(name string, payload any) *reply {
 }
 
 // is checks the answer of an update.
-func (r *reply) is(t testing.TB, outcome earmark.Outcome, state earmark.State) {
-	t.Helper()
-	require.NoError(t, r.rejected)
-	require.True(t, r.answered, "the update has no answer")
-	require.NoError(t, r.err)
-	require.Equal(t, outcome, r.standing.Outcome)
-	require.Equal(t, state, r.standing.State)
+func (r *reply) is(tb testing.TB, outcome earmark.Outcome, state earmark.State) {
+	tb.Helper()
+	require.NoError(tb, r.rejected)
+	require.True(tb, r.answered, "the update has no answer")
+	require.NoError(tb, r.err)
+	require.Equal(tb, outcome, r.standing.Outcome)
+	require.Equal(tb, state, r.standing.State)
 }
 
 func used(tokens int64) workflows.CommitMessage {

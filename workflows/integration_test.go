@@ -95,6 +95,7 @@ func TestNoAdmissionAfterAPublishedNo(t *testing.T) {
 
 // The same, and the no stands: it is decided twice and published once.
 func TestDenialWithASignalInItsLastTask(t *testing.T) {
+	t.Parallel()
 	for name, send := range map[string]func(*rig){
 		workflows.MessageCommit:  func(r *rig) { r.signal(workflows.MessageCommit, used(70)) },
 		workflows.MessageRelease: func(r *rig) { r.signal(workflows.MessageRelease, nil) },
@@ -126,6 +127,7 @@ func TestDenialWithASignalInItsLastTask(t *testing.T) {
 
 // Messages wait in Temporal for a worker, and are applied in the right order.
 func TestMessagesBeforeTheWorker(t *testing.T) {
+	t.Parallel()
 	t.Run("commit and release", func(t *testing.T) {
 		r := onTemporal(t)
 		r.start()
@@ -158,6 +160,7 @@ func TestMessagesBeforeTheWorker(t *testing.T) {
 // A timer runs in Temporal while no worker does. What else came meanwhile is in the
 // same task with it, and a completion goes first.
 func TestWorkerIsAwayWhenTheLeaseEnds(t *testing.T) {
+	t.Parallel()
 	t.Run("and nothing else happens", func(t *testing.T) {
 		r := onTemporal(t)
 		r.admission.Request.TTLSeconds = 1

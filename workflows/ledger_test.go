@@ -44,6 +44,7 @@ type fakeLedger struct {
 }
 
 func newLedger(t *testing.T, clock func() time.Time) *fakeLedger {
+	t.Helper()
 	limit := int64(testLimit)
 	l := &fakeLedger{t: t, clock: clock, reasons: map[string]string{},
 		budget: earmark.BudgetRequest{Scope: testTenant, Unit: testUnit, Limit: &limit}.WithDefaults()}

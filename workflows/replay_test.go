@@ -30,10 +30,11 @@ func TestReplay(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(recordingsDir, "*.json"))
 	require.NoError(t, err)
 	require.Len(t, files, len(recordings), "run `make replay-fixtures` for a new one")
-	replayer := worker.NewWorkflowReplayer()
-	replayer.RegisterWorkflowWithOptions(workflows.Reservation, workflow.RegisterOptions{Name: workflows.ReservationType})
 	for _, name := range recordings {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			replayer := worker.NewWorkflowReplayer()
+			replayer.RegisterWorkflowWithOptions(workflows.Reservation, workflow.RegisterOptions{Name: workflows.ReservationType})
 			err := replayer.ReplayWorkflowHistoryFromJSONFile(log.NewStructuredLogger(slog.New(slog.DiscardHandler)), recordingFile(name))
 			require.NoError(t, err, "the workflow would not go on from a history of before: guard the change with workflow.GetVersion")
 		})

@@ -40,6 +40,7 @@ func TestCommitBySignal(t *testing.T) {
 }
 
 func TestRelease(t *testing.T) {
+	t.Parallel()
 	for _, by := range []string{"update", "signal"} {
 		t.Run(by, func(t *testing.T) {
 			b := setup(t)
@@ -59,6 +60,7 @@ func TestRelease(t *testing.T) {
 }
 
 func TestExpiry(t *testing.T) {
+	t.Parallel()
 	t.Run("release", func(t *testing.T) {
 		b := setup(t)
 		require.Equal(t, lease, b.ends(earmark.OutcomeApplied, earmark.StateExpired))
@@ -93,6 +95,7 @@ func TestExpiry(t *testing.T) {
 // The timer is not touched by an extension: it fires early, hears how long the
 // lease runs on, and is set again.
 func TestExtend(t *testing.T) {
+	t.Parallel()
 	extend := func(b *bench, ttl time.Duration) {
 		b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Extend(b.Context(), b.settlement(), ttl) })
 	}
@@ -141,7 +144,9 @@ func TestCommitBeatsTheTimer(t *testing.T) {
 // A commit comes before a release of the same task, whichever way and order they
 // arrive in: the other way round usage would be refused.
 func TestCommitBeatsRelease(t *testing.T) {
+	t.Parallel()
 	check := func(t *testing.T, send func(b *bench)) {
+		t.Helper()
 		b := setup(t)
 		b.at(10*time.Second, func() { send(b) })
 		b.ends(earmark.OutcomeConflict, earmark.StateCommitted)
@@ -177,6 +182,7 @@ func TestCommitBeatsRelease(t *testing.T) {
 
 // What arrives before the first task is known to the reserve.
 func TestMessagesBeforeTheFirstTask(t *testing.T) {
+	t.Parallel()
 	t.Run("release", func(t *testing.T) {
 		b := setup(t)
 		b.at(0, func() { b.signalQuietly(workflows.MessageRelease, workflows.ReleaseMessage{}) })
@@ -204,7 +210,9 @@ func TestMessagesBeforeTheFirstTask(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	canceled := func(t *testing.T, b *bench) {
+		t.Helper()
 		_, err := b.run()
 		require.True(t, temporal.IsCanceledError(err), "it closed with %v", err)
 		require.Equal(t, earmark.StateExpired, b.ledger.row(b.input.Admission.ID).State, "usage may still turn up")
@@ -263,6 +271,7 @@ func TestCancel(t *testing.T) {
 }
 
 func TestNotAdmitted(t *testing.T) {
+	t.Parallel()
 	for outcome, change := range map[earmark.Outcome]func(*earmark.Admission){
 		earmark.OutcomeDenied:          func(a *earmark.Admission) { a.Request.Amounts = earmark.Amounts{testUnit: testLimit + 1} },
 		earmark.OutcomeNoBudget:        func(a *earmark.Admission) { a.Request.Scopes = []string{"acmecorp"} },
@@ -351,6 +360,7 @@ func TestCommitOfALostReservation(t *testing.T) {
 // R4: the journal says who charged a lost row and why, as it does for any other; and
 // the workflow's result says it, for a restore.
 func TestCommitOfALostReservationNamesItsActor(t *testing.T) {
+	t.Parallel()
 	const lost = "the reservation was lost by Postgres"
 	for name, c := range map[string]struct {
 		message workflows.CommitMessage
@@ -380,6 +390,7 @@ func TestCommitOfALostReservationNamesItsActor(t *testing.T) {
 // The result says what was charged and for which row, so that it can be charged
 // again should Postgres lose it. What was not charged for sure it leaves out.
 func TestEndingTellsTheUsage(t *testing.T) {
+	t.Parallel()
 	spent := used(70).Usage
 	for name, c := range map[string]struct {
 		play  func(b *bench)
@@ -421,6 +432,7 @@ func commitPast(b *bench, usage earmark.Amounts) {
 }
 
 func TestLostReservation(t *testing.T) {
+	t.Parallel()
 	t.Run("at its expiry", func(t *testing.T) {
 		b := setup(t)
 		b.at(10*time.Second, b.ledger.lose)
@@ -525,6 +537,7 @@ func TestOverageRejected(t *testing.T) {
 // A local activity for a moment, then a regular one that never gives up; after 30 s
 // the search attribute says so, and stops saying so.
 func TestPostgresIsAway(t *testing.T) {
+	t.Parallel()
 	t.Run("at the commit", func(t *testing.T) {
 		b := setup(t)
 		var answer *reply
@@ -584,6 +597,7 @@ func TestPostgresIsAway(t *testing.T) {
 
 // No payload whatsoever fails the workflow.
 func TestMalformedSignals(t *testing.T) {
+	t.Parallel()
 	raw := func(encoding, data string) converter.RawValue {
 		return converter.NewRawValue(&commonpb.Payload{Metadata: map[string][]byte{"encoding": []byte(encoding)}, Data: []byte(data)})
 	}
@@ -705,6 +719,7 @@ func TestQuery(t *testing.T) {
 }
 
 func TestAdopt(t *testing.T) {
+	t.Parallel()
 	t.Run("held, then committed", func(t *testing.T) {
 		b := setup(t)
 		b.exists()
@@ -756,6 +771,7 @@ func TestAdopt(t *testing.T) {
 }
 
 func TestRefresh(t *testing.T) {
+	t.Parallel()
 	t.Run("nothing has changed", func(t *testing.T) {
 		b := setup(t)
 		b.at(10*time.Second, func() { b.signal(workflows.SignalRefresh, nil) })

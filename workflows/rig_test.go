@@ -47,13 +47,18 @@ type rig struct {
 }
 
 func onTemporal(t *testing.T) *rig {
+	t.Helper()
 	t.Parallel()
 	return newRig(t)
 }
 
-func newRig(t *testing.T) *rig { return newRigOn(t, stack.TemporalAddress()) }
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	return newRigOn(t, stack.TemporalAddress())
+}
 
 func newRigOn(t *testing.T, address string) *rig {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	c, err := client.Dial(client.Options{HostPort: address, Identity: identity,

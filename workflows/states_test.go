@@ -14,6 +14,7 @@ import (
 // workflow is open in. A message that leaves the workflow open is followed by the
 // caller's release.
 func TestReservationStates(t *testing.T) {
+	t.Parallel()
 	const held, review = earmark.StateHeld, earmark.StateReview
 	const committed, released, expired = earmark.StateCommitted, earmark.StateReleased, earmark.StateExpired
 	byOperator := workflows.ReleaseMessage{Operator: "alice", Reason: "stuck"}
@@ -91,6 +92,7 @@ func TestReservationStates(t *testing.T) {
 
 // The first transition decides whether there is a reservation at all.
 func TestReservationFirstState(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		change  func(*bench)
 		outcome earmark.Outcome
@@ -114,6 +116,7 @@ func TestReservationFirstState(t *testing.T) {
 // A client other than the API starts a workflow whose input breaks a rule: that is an
 // answer, with the field, and the ledger is not asked.
 func TestReservationRefusesAnInvalidInput(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		change  func(*earmark.Admission)
 		subject string

@@ -36,6 +36,7 @@ type bundle struct {
 }
 
 func setup(t *testing.T) *bundle {
+	t.Helper()
 	t.Parallel()
 	b := &bundle{t: t, earmark: &fake.Earmark{Limit: 1000}, signals: mocks.NewClient(t), guarded: true, onExpiry: earmark.OnExpiryRelease}
 	return b
@@ -124,6 +125,7 @@ func TestNothingSentGivesBack(t *testing.T) {
 }
 
 func TestUnknownUsageIsLeftToTheExpiry(t *testing.T) {
+	t.Parallel()
 	for name, count := range map[string]func(*client.Meter){
 		"nothing counted":        func(*client.Meter) {},
 		"zero and then an error": func(m *client.Meter) { m.Set(tokens(0)) },
@@ -141,6 +143,7 @@ func TestUnknownUsageIsLeftToTheExpiry(t *testing.T) {
 }
 
 func TestDenialDoesNotRunTheActivity(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		limit int64

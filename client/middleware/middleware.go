@@ -125,11 +125,12 @@ func fault(err error) error {
 	case earmark.CodeBudgetExceeded, earmark.CodeAdmissionUnknown, earmark.CodeUnavailable,
 		earmark.CodeAlreadySettled, earmark.CodeReservationExpired, earmark.CodeIdempotencyMismatch:
 		return err
+	default:
+		if errors.Is(err, client.ErrKeyInUse) {
+			return err
+		}
+		return &misaskedError{err}
 	}
-	if errors.Is(err, client.ErrKeyInUse) {
-		return err
-	}
-	return &misaskedError{err}
 }
 
 // misaskedError is an error of Earmark's that is this service's own fault.

@@ -109,6 +109,7 @@ func (s *stage) only(t *testing.T) earmark.Reservation {
 }
 
 func never(t *testing.T) http.HandlerFunc {
+	t.Helper()
 	return func(http.ResponseWriter, *http.Request) { t.Error("the handler ran") }
 }
 

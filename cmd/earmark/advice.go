@@ -73,8 +73,9 @@ func exitCodes(e *earmark.Error) int {
 		return exitNotFound
 	case earmark.CodeUnavailable, earmark.CodeAdmissionUnknown:
 		return exitUnknown
+	default:
+		return exitFailed
 	}
-	return exitFailed
 }
 
 // headline is the error in one line. What the advice below it says better is left out.
@@ -90,6 +91,7 @@ func (s *session) headline(e *earmark.Error) string {
 	case earmark.CodeIdempotencyMismatch, earmark.CodeAlreadySettled, earmark.CodeOverageRejected:
 		what, _, _ := strings.Cut(inFlagWords(e), "; ")
 		return what
+	default:
 	}
 	return inFlagWords(e)
 }
@@ -152,6 +154,7 @@ func (s *session) advise(p *sheet, e *earmark.Error) {
 		p.line("was started with: earmark serve --allowed-hosts NAME")
 	case earmark.CodeMethodNotAllowed, earmark.CodeUnsupportedMediaType, earmark.CodePayloadTooLarge:
 		p.line("Is %s the address of an Earmark of this version (%s)?", s.url, version)
+	case earmark.CodeInvalidRequest: // the headline names the flag
 	}
 }
 

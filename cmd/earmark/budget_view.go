@@ -79,6 +79,7 @@ func limitWords(b *earmark.Budget) string {
 		return words
 	case earmark.PeriodHour:
 		return words + " an hour"
+	case earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth:
 	}
 	return words + " a " + string(b.Window.Period)
 }

@@ -41,7 +41,7 @@ func main() {
 type usageError struct{ error }
 
 func run(ctx context.Context, args []string) int {
-	root := newRoot()
+	root := newRoot() //nolint:contextcheck // a command gets its context when it runs
 	return execute(ctx, root, args)
 }
 

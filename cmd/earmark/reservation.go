@@ -141,6 +141,7 @@ func outcomeWords(r *earmark.Reservation) string {
 		return r.Amounts.String() + on + " given back"
 	case earmark.StateExpired:
 		return r.Amounts.String() + on + " given back; usage that turns up is still charged"
+	case earmark.StateReview:
 	}
 	return r.Amounts.String() + on + " stays set aside for an operator"
 }

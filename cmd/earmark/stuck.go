@@ -136,6 +136,7 @@ func styleOfStuck(reason earmark.StuckReason) style {
 		return magenta
 	case earmark.StuckOrphan, earmark.StuckOverdue:
 		return yellow
+	case earmark.StuckTaskFailing, earmark.StuckSettlementFailing:
 	}
 	return red
 }

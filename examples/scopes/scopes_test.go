@@ -93,6 +93,7 @@ func TestAllLanguagesAgree(t *testing.T) {
 // inputs are ids as they are seen, and others by chance, and segments that look
 // encoded.
 func inputs(t *testing.T) given {
+	t.Helper()
 	const byChance = 500
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

@@ -211,8 +211,8 @@ func writePrivate(path, content string) error {
 
 // command runs one of the Postgres programs as the user that owns the data.
 func (s *postgresStart) command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, program), args...)
-	cmd.Dir = s.Dir // the current one may be closed to that user
+	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, program), args...) //nolint:gosec // the Postgres that was found, or that the user named
+	cmd.Dir = s.Dir                                                         // the current one may be closed to that user
 	// Nothing from the environment: PGDATA, PGPORT and the rest would speak against the arguments.
 	cmd.Env = []string{"PATH=" + s.bin + ":" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.owner.credential}

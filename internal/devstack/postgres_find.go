@@ -84,7 +84,7 @@ func hasPostgres(bin string) bool {
 // postgresVersion asks the server for its major version; "" if it does not say.
 func postgresVersion(bin string) string {
 	// postgres (PostgreSQL) 17.5 (Debian 17.5-1)
-	output, err := exec.Command(filepath.Join(bin, "postgres"), "--version").Output()
+	output, err := exec.Command(filepath.Join(bin, "postgres"), "--version").Output() //nolint:gosec // the Postgres that was found, or that the user named
 	if err != nil {
 		return ""
 	}
@@ -146,7 +146,8 @@ func unpackPostgres(dir, repository string) error {
 	if err != nil {
 		return err
 	}
-	config := embeddedpostgres.DefaultConfig().Version(downloadVersion).Port(uint32(port)).
+	config := embeddedpostgres.DefaultConfig().Version(downloadVersion).
+		Port(uint32(port)). //nolint:gosec // the system gave the port
 		BinariesPath(dir).CachePath(scratch).RuntimePath(filepath.Join(scratch, "run")).Logger(io.Discard)
 	if repository != "" {
 		config = config.BinaryRepositoryURL(repository)

@@ -57,7 +57,7 @@ func processID(line string) int {
 // not one. The file must not simply go: by its other lines Postgres finds out whether processes of the dead
 // server still use the data.
 func disown(path, rest string) error {
-	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"+rest), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"+rest), privateFileMode); err != nil { //nolint:gosec // a pid file in the data directory
 		return fmt.Errorf("take over the pid file of a dead Postgres: %w", err)
 	}
 	return nil
@@ -72,11 +72,11 @@ func runsPostgres(pid int, dataDir string) bool {
 	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err == nil {
 		return cwd == dataDir // where a server always is
 	}
-	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil { //nolint:gosec // of a number
 		// pid (name) state …
 		_, state, _ := strings.Cut(string(stat), ") ")
 		return strings.Contains(string(stat), "(postgres)") && !strings.HasPrefix(state, "Z")
 	}
-	out, err := exec.Command("ps", "-o", "stat=,comm=", "-p", strconv.Itoa(pid)).Output()
+	out, err := exec.Command("ps", "-o", "stat=,comm=", "-p", strconv.Itoa(pid)).Output() //nolint:gosec // of a number
 	return err == nil && strings.Contains(string(out), "postgres") && !strings.HasPrefix(strings.TrimSpace(string(out)), "Z")
 }

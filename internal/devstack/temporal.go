@@ -86,7 +86,7 @@ func StartTemporal(ctx context.Context, opts TemporalOptions) (*Temporal, error)
 	}
 
 	// The server makes its database with the permissions that the umask leaves. The shell is gone after exec.
-	cmd := exec.Command("/bin/sh", append([]string{"-c", `umask 077 && exec "$0" "$@"`, binary}, temporalArgs(opts)...)...)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `umask 077 && exec "$0" "$@"`, binary}, temporalArgs(opts)...)...) //nolint:gosec // the Temporal that was found
 	cmd.Dir = opts.Dir
 	// Its settings are the arguments: a TEMPORAL_ADDRESS that is meant for clients has no say here.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TEMPORAL_") })

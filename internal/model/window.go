@@ -22,6 +22,7 @@ func Bounds(w earmark.Window, at time.Time) (start time.Time, end *time.Time) {
 	case earmark.PeriodHour:
 		start, finish := hour(local)
 		return start, &finish
+	case earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth:
 	}
 	start = firstInstant(firstDay(w.Period, local, 0), zone)
 	for n := 1; ; n++ {

@@ -288,6 +288,7 @@ func TestCursorsOfOtherListsAreRefused(t *testing.T) {
 	b := setup(t)
 	for i, cursor := range []string{"x", "!", "MjAyNA", "MjAyNC0wMS0wMVQwMDowMDowMFogAA", "MjAyNC0wMS0wMVQwMDowMDowMFog_w"} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
 			_, err := b.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{Cursor: cursor})
 			requireRefused(t, earmark.CodeInvalidRequest, "cursor", err)
 			_, err = b.Reservations(ctx(), earmark.DefaultTenant, earmark.ReservationFilter{Cursor: cursor})

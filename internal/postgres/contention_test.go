@@ -42,7 +42,7 @@ func TestContentionMakesNoErrors(t *testing.T) {
 				if err := disturb(random); err != nil {
 					return err
 				}
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) //nolint:forbidigo // the pace of the disturbance
 			}
 			return nil
 		})
@@ -105,8 +105,9 @@ func (c *contention) request(random *rand.Rand, key string) error {
 	case earmark.OutcomeApplied:
 		c.admitted.Add(1)
 		return c.settle(random, earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, amounts)
+	default:
+		return fmt.Errorf("reserve: %s", result.Outcome)
 	}
-	return fmt.Errorf("reserve: %s", result.Outcome)
 }
 
 func (c *contention) settle(random *rand.Rand, s earmark.Transition, reserved earmark.Amounts) (err error) {
@@ -138,7 +139,7 @@ func (c *contention) settle(random *rand.Rand, s earmark.Transition, reserved ea
 func (c *contention) sweepSome(random *rand.Rand) error {
 	ids, err := c.Sweep(ctx(), time.Second, 1+random.IntN(20))
 	c.swept.Add(int64(len(ids)))
-	time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond) // leave some to the admissions
+	time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond) //nolint:forbidigo // leaves some to the admissions
 	return err
 }
 
@@ -153,7 +154,7 @@ func (c *contention) auditOnce(*rand.Rand) error {
 	if mismatches := report.Mismatches(); len(mismatches) > 0 {
 		return fmt.Errorf("audit: %v", mismatches)
 	}
-	time.Sleep(20 * time.Millisecond)
+	time.Sleep(20 * time.Millisecond) //nolint:forbidigo // the pace of the disturbance
 	return err
 }
 

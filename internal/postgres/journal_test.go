@@ -115,6 +115,7 @@ func TestOnlyReadCommittedCallersAreServed(t *testing.T) {
 
 // TestAuditFindsWhatIsBroken breaks each rule by hand, past everything that guards it.
 func TestAuditFindsWhatIsBroken(t *testing.T) {
+	t.Parallel()
 	const unguarded = "ALTER TABLE earmark.entries DISABLE TRIGGER entries_append_only, DISABLE TRIGGER entries_pruned; "
 	for _, test := range []struct{ name, rule, sql string }{
 		{"admitted past the limit", "R1", `ALTER TABLE earmark.entries DROP CONSTRAINT entries_admission_check;

@@ -27,6 +27,7 @@ type road struct {
 func number(n int) *earmark.Result { return &earmark.Result{RemainingMS: int64(n)} }
 
 func newRoad(t *testing.T, together func([]int) ([]*earmark.Result, error)) *road {
+	t.Helper()
 	t.Parallel()
 	r := &road{T: t, proceed: make(chan struct{}), batches: make(chan []int, 100), alone: make(chan int, 100)}
 	r.lanes.alone = func(_ context.Context, n int) (earmark.Result, error) {

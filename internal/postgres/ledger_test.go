@@ -293,6 +293,7 @@ func TestGivenBackByAnOperatorStillChargesLateUsage(t *testing.T) {
 }
 
 func TestExpiryPolicies(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		policy              earmark.OnExpiry
 		state               earmark.State

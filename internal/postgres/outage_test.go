@@ -62,7 +62,7 @@ func TestRestartUnderLoad(t *testing.T) {
 		})
 	}
 	wait := func(more int64) {
-		for target := done.Load() + more; done.Load() < target; time.Sleep(time.Millisecond) {
+		for target := done.Load() + more; done.Load() < target; time.Sleep(time.Millisecond) { //nolint:forbidigo // polls
 			require.NoError(t, t.Context().Err())
 		}
 	}
@@ -106,7 +106,7 @@ func untilAvailable(outages *atomic.Int64, call func() error) error {
 			return err
 		}
 		outages.Add(1)
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // between two attempts
 	}
 }
 
@@ -138,7 +138,7 @@ func TestKilledBackendsLeaveNothingHalfDone(t *testing.T) {
 			WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' AND random() < 0.5`
 		_, err := killer.Exec(ctx(), kill)
 		require.NoError(t, err)
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // between two kills, so that some calls pass
 	}
 	require.NoError(t, group.Wait())
 	require.Positive(t, outages.Load(), "no call was hit")

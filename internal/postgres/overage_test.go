@@ -68,6 +68,7 @@ func TestRefusedAttemptStaysRefused(t *testing.T) {
 // In review a workflow has no timer. If its process dies with the settlement, nobody
 // but the reconciler tells the next one.
 func TestSettledOutOfReviewIsLookedAt(t *testing.T) {
+	t.Parallel()
 	for name, settle := range map[string]func(*bundle, earmark.Transition) earmark.Result{
 		"commit":  func(b *bundle, s earmark.Transition) earmark.Result { return b.commit(s, tokens(1)) },
 		"release": func(b *bundle, s earmark.Transition) earmark.Result { return b.release(s) },

@@ -189,6 +189,7 @@ func checkpointOf(committed string) string {
 
 // TestAuditFindsAWrongCheckpoint puts one in, past what guards the journal.
 func TestAuditFindsAWrongCheckpoint(t *testing.T) {
+	t.Parallel()
 	for rule, change := range map[string]string{"R3": "committed_delta = committed_delta + 1", "R4": "committed_after = committed_after + 1"} {
 		t.Run(rule, func(t *testing.T) {
 			b := unaudited(t)

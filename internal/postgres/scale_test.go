@@ -94,7 +94,7 @@ func TestMassExpiryDoesNotStarveAdmissions(t *testing.T) {
 		if len(ids) < batch {
 			break
 		}
-		time.Sleep(breath)
+		time.Sleep(breath) //nolint:forbidigo // the pause between two rounds of the sweeper
 	}
 	elapsed := time.Since(began)
 	done()

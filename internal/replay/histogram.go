@@ -44,7 +44,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 // bucketOf gives values under 2*subBuckets a bucket each; from there each power of
 // two is cut into subBuckets.
 func bucketOf(micros int64) int {
-	shift := max(0, bits.Len64(uint64(micros))-subBits-1)
+	shift := max(0, bits.Len64(uint64(micros))-subBits-1) //nolint:gosec // a measured duration is 0 or more
 	return min(buckets-1, shift*subBuckets+int(micros>>shift))
 }
 

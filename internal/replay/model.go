@@ -18,7 +18,7 @@ const (
 // seed gives the same time to the same row.
 func modelTime(row Row, seed uint64) time.Duration {
 	busy := PrefillTime + time.Duration(row.GeneratedTokens)*TokenTime
-	random := rand.New(rand.NewPCG(seed, uint64(row.Number)))
+	random := rand.New(rand.NewPCG(seed, uint64(row.Number))) //nolint:gosec // the same seed makes the same times
 	return time.Duration(float64(busy) * (1 + Jitter*(2*random.Float64()-1)))
 }
 

@@ -134,7 +134,7 @@ func persist(ctx context.Context, call func(ctx context.Context) error) (attempt
 		if !unanswered(err) {
 			return attempts, err
 		}
-		wait := pause + rand.N(pause/2)
+		wait := pause + rand.N(pause/2) //nolint:gosec // jitter is no secret
 		var answer *earmark.Error
 		if errors.As(err, &answer) {
 			wait += answer.RetryAfter
@@ -151,8 +151,9 @@ func unanswered(err error) bool {
 	switch earmark.ErrorCode(err) {
 	case earmark.CodeAdmissionUnknown, earmark.CodeUnavailable, earmark.CodeInternal:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // reservedBefore is the reservation that an earlier attempt made and that is over
@@ -165,8 +166,9 @@ func reservedBefore(err error) *earmark.Reservation {
 	switch answer.Code {
 	case earmark.CodeAlreadySettled, earmark.CodeReservationExpired:
 		return answer.Reservation
+	default:
+		return nil
 	}
-	return nil
 }
 
 // idOf is the id of the reservation that a key may have made.

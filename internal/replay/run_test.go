@@ -126,7 +126,7 @@ func TestASlowServerDoesNotSlowTheArrivals(t *testing.T) {
 			trace = append(trace, [3]int{i, 10, 10})
 		}
 		server := &replaytest.Server{BeforeReserve: func(string, int) *earmark.Error {
-			time.Sleep(20 * time.Second)
+			time.Sleep(20 * time.Second) //nolint:forbidigo // fake time
 			return nil
 		}}
 		o := options(writeTrace(t, trace...))
@@ -152,7 +152,7 @@ func TestArrivalsPastTheBoundAreDelayedAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const late = 30
 		server := &replaytest.Server{BeforeReserve: func(string, int) *earmark.Error {
-			time.Sleep(3 * time.Second)
+			time.Sleep(3 * time.Second) //nolint:forbidigo // fake time
 			return nil
 		}}
 		var trace [][3]int
@@ -356,7 +356,7 @@ func TestAnInterruptSettlesWhatIsInFlight(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		began := time.Now()
 		server := &replaytest.Server{BeforeReserve: func(string, int) *earmark.Error {
-			time.Sleep(2 * time.Second)
+			time.Sleep(2 * time.Second) //nolint:forbidigo // fake time
 			return nil
 		}}
 		path := writeTrace(t, [3]int{0, 100, 9000}, [3]int{10, 100, 10}, [3]int{20, 100, 10}, [3]int{30, 100, 10})

@@ -47,10 +47,10 @@ func (p *Postgres) Backup() (restore func()) {
 }
 
 // copyFiles copies a directory with the owners and the modes of all that is in it.
-func copyFiles(t testing.TB, from, to string) {
-	t.Helper()
+func copyFiles(tb testing.TB, from, to string) {
+	tb.Helper()
 	output, err := exec.Command("cp", "-a", from, to).CombinedOutput()
-	require.NoError(t, err, "%s", output)
+	require.NoError(tb, err, "%s", output)
 }
 
 // Forget stops the server and starts it with nothing: no history, no schedule, no

@@ -36,11 +36,11 @@ type once[T any] struct {
 	err   error
 }
 
-func (o *once[T]) get(t testing.TB, make func() (T, error)) T {
-	t.Helper()
-	require.NotEmpty(t, shared.dir, "TestMain has to run the tests through stack.Main")
+func (o *once[T]) get(tb testing.TB, make func() (T, error)) T {
+	tb.Helper()
+	require.NotEmpty(tb, shared.dir, "TestMain has to run the tests through stack.Main")
 	o.Do(func() { o.value, o.err = make() })
-	require.NoError(t, o.err)
+	require.NoError(tb, o.err)
 	return o.value
 }
 
@@ -85,20 +85,20 @@ func stopShared() error {
 	return errors.Join(append(errs, os.RemoveAll(shared.dir))...)
 }
 
-func sharedPostgres(t testing.TB) *Postgres {
-	t.Helper()
-	return shared.postgres.get(t, func() (*Postgres, error) { return startPostgres(filepath.Join(shared.dir, "postgres"), true) })
+func sharedPostgres(tb testing.TB) *Postgres {
+	tb.Helper()
+	return shared.postgres.get(tb, func() (*Postgres, error) { return startPostgres(filepath.Join(shared.dir, "postgres"), true) })
 }
 
-func sharedTemporal(t testing.TB) *Temporal {
-	t.Helper()
-	return shared.temporal.get(t, func() (*Temporal, error) { return startTemporal(filepath.Join(shared.dir, "temporal"), true) })
+func sharedTemporal(tb testing.TB) *Temporal {
+	tb.Helper()
+	return shared.temporal.get(tb, func() (*Temporal, error) { return startTemporal(filepath.Join(shared.dir, "temporal"), true) })
 }
 
 // Binary is the path of the earmark binary, built from the working tree.
-func Binary(t testing.TB) string {
-	t.Helper()
-	return shared.binary.get(t, func() (string, error) {
+func Binary(tb testing.TB) string {
+	tb.Helper()
+	return shared.binary.get(tb, func() (string, error) {
 		binary := filepath.Join(shared.dir, "earmark")
 		root, err := ModuleRoot()
 		if err != nil {

@@ -45,11 +45,11 @@ func isFree(port int) bool {
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // FreePorts picks ports that nobody listens on.
-func FreePorts(t testing.TB, n int) []int {
-	t.Helper()
+func FreePorts(tb testing.TB, n int) []int {
+	tb.Helper()
 	var ports []int
 	for len(ports) < n {
-		require.NoError(t, onFreePort(func(port int) error {
+		require.NoError(tb, onFreePort(func(port int) error {
 			if !slices.Contains(ports, port) {
 				ports = append(ports, port)
 			}

@@ -46,17 +46,17 @@ type Process struct {
 }
 
 // NewProcess prepares a program that runs on no stack, to be started by its Start.
-func NewProcess(t testing.TB, name string, env []string, program string, args ...string) *Process {
-	t.Helper()
-	return newProcess(t, name, filepath.Join(openDir(t), name+".log"), env, program, args)
+func NewProcess(tb testing.TB, name string, env []string, program string, args ...string) *Process {
+	tb.Helper()
+	return newProcess(tb, name, filepath.Join(openDir(tb), name+".log"), env, program, args)
 }
 
-func newProcess(t testing.TB, name, logPath string, env []string, program string, args []string) *Process {
-	t.Helper()
-	p := &Process{t: t, name: name, logPath: logPath, env: env, program: program, args: args}
-	t.Cleanup(func() {
+func newProcess(tb testing.TB, name, logPath string, env []string, program string, args []string) *Process {
+	tb.Helper()
+	p := &Process{t: tb, name: name, logPath: logPath, env: env, program: program, args: args}
+	tb.Cleanup(func() {
 		p.Kill()
-		showLog(t, name, logPath)
+		showLog(tb, name, logPath)
 	})
 	return p
 }
@@ -193,15 +193,15 @@ func (p *Process) AwaitLog(text string) {
 	for !strings.Contains(p.Log(), text) {
 		require.True(p.t, p.Alive(), "%s has ended; its log:\n%s", p.name, p.Log())
 		require.True(p.t, time.Now().Before(deadline), "%s did not write %q; its log:\n%s", p.name, text, p.Log())
-		time.Sleep(pollInterval)
+		time.Sleep(pollInterval) //nolint:forbidigo // polls
 	}
 }
 
 // awaitStill waits until processes that were sent SIGSTOP stand still: it reaches their
 // threads one by one, which on a busy machine takes long enough for one more answer. One
 // that has ended is as good.
-func awaitStill(t testing.TB, pids ...int) {
-	t.Helper()
+func awaitStill(tb testing.TB, pids ...int) {
+	tb.Helper()
 	var ids []string
 	for _, pid := range pids {
 		ids = append(ids, strconv.Itoa(pid))
@@ -211,7 +211,7 @@ func awaitStill(t testing.TB, pids ...int) {
 		args = append(args, "-L") // a line for each thread
 	}
 	runs := func(state string) bool { return !strings.HasPrefix(state, "T") && !strings.HasPrefix(state, "Z") }
-	Eventually(t, stopLimit, "processes to stand still", func() bool {
+	Eventually(tb, stopLimit, "processes to stand still", func() bool {
 		output, _ := exec.Command("ps", args...).Output() // fails where all have ended
 		return !slices.ContainsFunc(strings.Fields(string(output)), runs)
 	})

@@ -74,7 +74,7 @@ func (s *Server) awaitListening() error {
 			return errEnded(s.Log())
 		}
 		require.True(s.t, time.Now().Before(deadline), "the server does not listen; its log:\n%s", s.Log())
-		time.Sleep(pollInterval)
+		time.Sleep(pollInterval) //nolint:forbidigo // polls
 	}
 	return nil
 }

@@ -48,13 +48,13 @@ func startPostgres(dir string, fast bool) (*Postgres, error) {
 	return p, err
 }
 
-func newPostgres(t testing.TB, dir string, fast bool) *Postgres {
-	t.Helper()
+func newPostgres(tb testing.TB, dir string, fast bool) *Postgres {
+	tb.Helper()
 	p, err := startPostgres(dir, fast)
-	require.NoError(t, err)
-	p.t = t
-	t.Cleanup(p.Stop)
-	t.Cleanup(func() { showLog(t, "postgres", filepath.Join(dir, "postgres.log")) })
+	require.NoError(tb, err)
+	p.t = tb
+	tb.Cleanup(p.Stop)
+	tb.Cleanup(func() { showLog(tb, "postgres", filepath.Join(dir, "postgres.log")) })
 	return p
 }
 
@@ -111,11 +111,11 @@ func (p *Postgres) requireOwn() {
 	}
 }
 
-func (p *Postgres) createDatabase(t testing.TB, name string) string {
-	t.Helper()
-	require.NoError(t, execute(context.Background(), p.url, "CREATE DATABASE "+name))
+func (p *Postgres) createDatabase(tb testing.TB, name string) string {
+	tb.Helper()
+	require.NoError(tb, execute(context.Background(), p.url, "CREATE DATABASE "+name))
 	created, err := databaseURL(p.url, name)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return created
 }
 
@@ -140,13 +140,13 @@ func startTemporal(dir string, inMemory bool) (*Temporal, error) {
 	return s, err
 }
 
-func newTemporal(t testing.TB, dir string) *Temporal {
-	t.Helper()
+func newTemporal(tb testing.TB, dir string) *Temporal {
+	tb.Helper()
 	s, err := startTemporal(dir, false)
-	require.NoError(t, err)
-	s.t = t
-	t.Cleanup(s.Stop)
-	t.Cleanup(func() { showLog(t, "temporal", filepath.Join(dir, "temporal.log")) })
+	require.NoError(tb, err)
+	s.t = tb
+	tb.Cleanup(s.Stop)
+	tb.Cleanup(func() { showLog(tb, "temporal", filepath.Join(dir, "temporal.log")) })
 	return s
 }
 
@@ -194,18 +194,18 @@ func (s *Temporal) requireOwn() {
 
 // createNamespace registers a namespace and waits until every part of the server
 // knows it.
-func (s *Temporal) createNamespace(t testing.TB, name string) {
-	t.Helper()
+func (s *Temporal) createNamespace(tb testing.TB, name string) {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), readyLimit)
 	defer cancel()
 	c, err := client.NewLazyClient(client.Options{HostPort: s.address, Namespace: name, Logger: quiet})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	defer c.Close()
 	_, err = c.WorkflowService().RegisterNamespace(ctx, &workflowservice.RegisterNamespaceRequest{
 		Namespace: name, WorkflowExecutionRetentionPeriod: durationpb.New(retention),
 	})
-	require.NoError(t, err)
-	Eventually(t, readyLimit, "namespace "+name, func() bool {
+	require.NoError(tb, err)
+	Eventually(tb, readyLimit, "namespace "+name, func() bool {
 		_, err := c.DescribeWorkflowExecution(ctx, "none", "")
 		var unknownNamespace *serviceerror.NamespaceNotFound
 		var notFound *serviceerror.NotFound
@@ -214,15 +214,16 @@ func (s *Temporal) createNamespace(t testing.TB, name string) {
 }
 
 // showLog shows the end of a log when the test has failed.
-func showLog(t testing.TB, name, path string) {
-	if !t.Failed() {
+func showLog(tb testing.TB, name, path string) {
+	tb.Helper()
+	if !tb.Failed() {
 		return
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		t.Logf("the log of %s: %v", name, err)
+		tb.Logf("the log of %s: %v", name, err)
 		return
 	}
 	omitted := max(0, len(content)-logTailBytes)
-	t.Logf("the log of %s, %d bytes left out:\n%s", name, omitted, content[omitted:])
+	tb.Logf("the log of %s, %d bytes left out:\n%s", name, omitted, content[omitted:])
 }

@@ -103,36 +103,36 @@ type Stack struct {
 var stacks atomic.Int64
 
 // New makes a stack that lives as long as the test.
-func New(t testing.TB, options Options) *Stack {
-	t.Helper()
+func New(tb testing.TB, options Options) *Stack {
+	tb.Helper()
 	if options.Grace == 0 {
 		options.Grace = DefaultGrace
 	}
 	if options.AdmissionDeadline == 0 {
 		options.AdmissionDeadline = DefaultAdmissionDeadline
 	}
-	s := &Stack{t: t, options: options, binary: Binary(t), dir: openDir(t)}
+	s := &Stack{t: tb, options: options, binary: Binary(tb), dir: openDir(tb)}
 	if options.OwnPostgres {
-		s.Postgres = newPostgres(t, filepath.Join(s.dir, "postgres"), !options.Durable)
+		s.Postgres = newPostgres(tb, filepath.Join(s.dir, "postgres"), !options.Durable)
 	} else {
-		s.Postgres = sharedPostgres(t)
+		s.Postgres = sharedPostgres(tb)
 	}
 	if options.OwnTemporal {
-		s.Temporal = newTemporal(t, filepath.Join(s.dir, "temporal"))
+		s.Temporal = newTemporal(tb, filepath.Join(s.dir, "temporal"))
 	} else {
-		s.Temporal = sharedTemporal(t)
+		s.Temporal = sharedTemporal(tb)
 	}
 	name := fmt.Sprintf("earmark_%d", stacks.Add(1))
-	s.DatabaseURL = s.Postgres.createDatabase(t, name)
+	s.DatabaseURL = s.Postgres.createDatabase(tb, name)
 	s.Namespace = client.DefaultNamespace
 	if !options.OwnTemporal {
 		s.Namespace = strings.ReplaceAll(name, "_", "-")
-		s.Temporal.createNamespace(t, s.Namespace)
+		s.Temporal.createNamespace(tb, s.Namespace)
 	}
 	if !options.Unmigrated {
 		s.MustRun("migrate", "up")
 	}
-	t.Cleanup(s.end)
+	tb.Cleanup(s.end)
 	return s
 }
 
@@ -230,17 +230,17 @@ func (s *Stack) MustRun(args ...string) string {
 }
 
 // RunCommand runs any program to its end.
-func RunCommand(t testing.TB, env []string, program string, args ...string) Result {
-	t.Helper()
+func RunCommand(tb testing.TB, env []string, program string, args ...string) Result {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
 	defer cancel()
 	var stdout, stderr strings.Builder
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, &stdout, &stderr
 	err := cmd.Run()
-	require.NoError(t, ctx.Err(), "%s %s did not end:\n%s%s", program, strings.Join(args, " "), &stdout, &stderr)
+	require.NoError(tb, ctx.Err(), "%s %s did not end:\n%s%s", program, strings.Join(args, " "), &stdout, &stderr)
 	if cmd.ProcessState == nil {
-		require.NoError(t, err)
+		require.NoError(tb, err)
 	}
 	return Result{Code: cmd.ProcessState.ExitCode(), Stdout: stdout.String(), Stderr: stderr.String()}
 }
@@ -278,25 +278,25 @@ func (s *Stack) Client() client.Client {
 }
 
 // Eventually polls until check is true. what says what was waited for.
-func Eventually(t testing.TB, limit time.Duration, what string, check func() bool) {
-	t.Helper()
+func Eventually(tb testing.TB, limit time.Duration, what string, check func() bool) {
+	tb.Helper()
 	deadline := time.Now().Add(limit)
 	for !check() {
 		if time.Now().After(deadline) {
-			require.FailNow(t, "waited in vain", "%s, for %s", what, limit)
+			require.FailNow(tb, "waited in vain", "%s, for %s", what, limit)
 		}
-		time.Sleep(pollInterval)
+		time.Sleep(pollInterval) //nolint:forbidigo // polls
 	}
 }
 
 // openDir is a temporary directory that other users may enter, which that of
 // t.TempDir is not: as root, Postgres runs as another user.
-func openDir(t testing.TB) string {
-	t.Helper()
+func openDir(tb testing.TB) string {
+	tb.Helper()
 	dir, err := os.MkdirTemp("", "earmark-stack-")
-	require.NoError(t, err)
-	require.NoError(t, os.Chmod(dir, 0o755))
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	require.NoError(tb, err)
+	require.NoError(tb, os.Chmod(dir, 0o755))
+	tb.Cleanup(func() { require.NoError(tb, os.RemoveAll(dir)) })
 	return dir
 }
 

@@ -22,11 +22,11 @@ type Edit struct {
 
 // Overlay writes what `go build -overlay` takes to build with the edits, and returns
 // its path.
-func Overlay(t testing.TB, edits ...Edit) string {
-	t.Helper()
+func Overlay(tb testing.TB, edits ...Edit) string {
+	tb.Helper()
 	root, err := ModuleRoot()
-	require.NoError(t, err)
-	dir := openDir(t)
+	require.NoError(tb, err)
+	dir := openDir(tb)
 	replace := map[string]string{}
 	for i, edit := range edits {
 		file := edit.File
@@ -40,32 +40,32 @@ func Overlay(t testing.TB, edits ...Edit) string {
 				from = earlier
 			}
 			text, err := os.ReadFile(from)
-			require.NoError(t, err)
-			require.Equal(t, 1, strings.Count(string(text), edit.Old), "%s does not hold this once:\n%s", edit.File, edit.Old)
+			require.NoError(tb, err)
+			require.Equal(tb, 1, strings.Count(string(text), edit.Old), "%s does not hold this once:\n%s", edit.File, edit.Old)
 			edited = strings.Replace(string(text), edit.Old, edit.New, 1)
 		}
 		replace[file] = filepath.Join(dir, string(rune('a'+i))+"-"+filepath.Base(file))
-		require.NoError(t, os.WriteFile(replace[file], []byte(edited), 0o644))
+		require.NoError(tb, os.WriteFile(replace[file], []byte(edited), 0o644))
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	path := filepath.Join(dir, "overlay.json")
-	require.NoError(t, os.WriteFile(path, overlay, 0o644))
+	require.NoError(tb, os.WriteFile(path, overlay, 0o644))
 	return path
 }
 
 // Variant builds the earmark binary with edits, for tests of what another build of
 // it would do, and returns its path.
-func Variant(t testing.TB, edits ...Edit) string {
-	t.Helper()
+func Variant(tb testing.TB, edits ...Edit) string {
+	tb.Helper()
 	root, err := ModuleRoot()
-	require.NoError(t, err)
-	overlay := Overlay(t, edits...)
+	require.NoError(tb, err)
+	overlay := Overlay(tb, edits...)
 	binary := filepath.Join(filepath.Dir(overlay), "earmark")
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-overlay", overlay, "-o", binary, "./cmd/earmark")
 	cmd.Dir = root
 	output, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", output)
+	require.NoError(tb, err, "%s", output)
 	return binary
 }
 

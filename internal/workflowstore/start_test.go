@@ -70,6 +70,7 @@ func TestLongestRequestIsWithinTemporalsLimits(t *testing.T) {
 
 // payloadBytes is the size that Temporal counts: of the payload and what describes its encoding.
 func payloadBytes(t *testing.T, value any) int {
+	t.Helper()
 	payload, err := converter.GetDefaultDataConverter().ToPayload(value)
 	require.NoError(t, err)
 	return payload.Size()

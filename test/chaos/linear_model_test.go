@@ -44,6 +44,7 @@ func (s standing) move(key string, to hold) standing {
 		next.reserved += to.amount
 	case earmark.StateCommitted:
 		next.committed += to.usage
+	default: // counts no more
 	}
 	next.holds[key] = to
 	return next

@@ -89,7 +89,7 @@ func TestCommitRacesReleaseRacesExpiry(t *testing.T) {
 	type answers struct{ commit, release exchange }
 	raced := together(reservations, func(i int) answers {
 		reservation := decoded[earmark.Reservation](t, held[i].status(t, http.StatusCreated))
-		time.Sleep(time.Until(reservation.ExpiresAt.Add(jitter[i])))
+		time.Sleep(time.Until(reservation.ExpiresAt.Add(jitter[i]))) //nolint:forbidigo // to meet the end of the lease
 		both := together(2, func(verb int) exchange {
 			target := "/v1/reservations/" + reservation.ID
 			if verb == 0 {

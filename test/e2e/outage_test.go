@@ -16,7 +16,7 @@ import (
 
 // unready asks /readyz until it does not say ready: its answers stand for half a second.
 func (b *bundle) unready() (x exchange) {
-	for end := time.Now().Add(moment); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(moment); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { //nolint:forbidigo // polls
 		if x = b.try("GET", "/readyz", ""); x.code != http.StatusOK {
 			break
 		}

@@ -108,7 +108,7 @@ func (c *traces) requireWhole(t *testing.T, traceID, callersSpan string) {
 		return !slices.ContainsFunc(layers, func(name string) bool { return spans[name] == nil })
 	}
 	for end := time.Now().Add(moment); !complete() && time.Now().Before(end); {
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) //nolint:forbidigo // polls
 	}
 	require.Subset(t, slices.Collect(maps.Keys(spans)), layers, "the trace is not whole")
 	c.mu.Lock()

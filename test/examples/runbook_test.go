@@ -167,7 +167,7 @@ func TestRunbook(t *testing.T) {
 		got := b.run(t, line)
 		// What has to show up or to go away takes its time.
 		for line == "earmark stuck" && !as(shown, got) && time.Since(begun) < patience {
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(200 * time.Millisecond) //nolint:forbidigo // polls
 			got = b.run(t, line)
 		}
 		require.True(t, as(shown, got), "%s answers\n%s", line, got)

@@ -133,7 +133,7 @@ func (v *visit) await(expression string) {
 		if time.Now().After(deadline) {
 			require.FailNow(v.t, "waited in vain", "%s\nthe page says:\n%s", expression, v.text("body"))
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) //nolint:forbidigo // polls
 	}
 }
 

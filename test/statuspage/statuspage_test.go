@@ -342,9 +342,9 @@ func TestBrowserHiddenTabRests(t *testing.T) {
 		v.run(chromedp.Evaluate(fmt.Sprintf(`Object.defineProperty(document, "hidden", { value: %t, configurable: true }); document.dispatchEvent(new Event("visibilitychange"))`, hidden), nil))
 	}
 	hide(true)
-	time.Sleep(time.Second) // what was asked already is answered
+	time.Sleep(time.Second) //nolint:forbidigo // what was asked already is answered
 	before := ask[int](v, asked)
-	time.Sleep(7 * time.Second) // longer than the time between two refreshes
+	time.Sleep(7 * time.Second) //nolint:forbidigo // nothing may happen for longer than the time between two refreshes
 	require.Equal(t, before, ask[int](v, asked))
 	hide(false)
 	v.await(fmt.Sprintf("%s > %d", asked, before))

@@ -294,6 +294,7 @@ func release(w http.ResponseWriter, held *earmark.Reservation) {
 	case earmark.StateCommitted:
 		write(w, http.StatusConflict, problem{Code: earmark.CodeAlreadySettled, Detail: "the reservation is committed", Reservation: held})
 		return
+	case earmark.StateReleased, earmark.StateExpired, earmark.StateReview:
 	}
 	write(w, http.StatusOK, held)
 }

@@ -28,26 +28,26 @@ var (
 
 // URL clones the template on the server at serverURL and returns the clone's
 // connection string. The clone is dropped with the test.
-func URL(t testing.TB, serverURL string) string {
-	t.Helper()
+func URL(tb testing.TB, serverURL string) string {
+	tb.Helper()
 	ctx := context.Background()
 	makeTemplate.Do(func() { errTemplate = migrateTemplate(ctx, serverURL) })
-	require.NoError(t, errTemplate)
+	require.NoError(tb, errTemplate)
 
 	name := fmt.Sprintf("earmark_test_%d", databases.Add(1))
-	execute(t, serverURL, "CREATE DATABASE "+name+" TEMPLATE "+template)
-	t.Cleanup(func() { execute(t, serverURL, "DROP DATABASE "+name+" WITH (FORCE)") })
+	execute(tb, serverURL, "CREATE DATABASE "+name+" TEMPLATE "+template)
+	tb.Cleanup(func() { execute(tb, serverURL, "DROP DATABASE "+name+" WITH (FORCE)") })
 	clone, err := databaseURL(serverURL, name)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return clone
 }
 
 // Pool is URL with a pool on it, closed with the test.
-func Pool(t testing.TB, serverURL string) *pgxpool.Pool {
-	t.Helper()
-	pool, err := postgres.Open(context.Background(), URL(t, serverURL))
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
+func Pool(tb testing.TB, serverURL string) *pgxpool.Pool {
+	tb.Helper()
+	pool, err := postgres.Open(context.Background(), URL(tb, serverURL))
+	require.NoError(tb, err)
+	tb.Cleanup(pool.Close)
 	return pool
 }
 
@@ -73,16 +73,16 @@ func migrateTemplate(ctx context.Context, serverURL string) error {
 	return err
 }
 
-func execute(t testing.TB, serverURL, sql string) {
-	t.Helper()
+func execute(tb testing.TB, serverURL, sql string) {
+	tb.Helper()
 	cloning.Lock()
 	defer cloning.Unlock()
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, serverURL)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, conn.Close(ctx)) }()
+	require.NoError(tb, err)
+	defer func() { require.NoError(tb, conn.Close(ctx)) }()
 	_, err = conn.Exec(ctx, sql)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 }
 
 func databaseURL(serverURL, database string) (string, error) {

@@ -265,8 +265,9 @@ func statusOf(err *earmark.Error) int {
 		return http.StatusInternalServerError
 	case earmark.CodeNoBudget:
 		return http.StatusNotFound
+	default:
+		return http.StatusConflict
 	}
-	return http.StatusConflict
 }
 
 func fail(w http.ResponseWriter, status int, err *earmark.Error) {
