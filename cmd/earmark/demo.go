@@ -16,7 +16,6 @@ import (
 	"github.com/earmark-dev/earmark/client"
 	"github.com/earmark-dev/earmark/internal/demo"
 	"github.com/earmark-dev/earmark/internal/devstack"
-	"github.com/earmark-dev/earmark/internal/postgres"
 )
 
 // devDatabaseURL is the database of `make dev`.
@@ -90,9 +89,9 @@ func (s *demoSettings) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	pool, err := postgres.Open(ctx, s.DatabaseURL)
+	pool, err := openPool(ctx, s.DatabaseURL)
 	if err != nil {
-		return usageError{fmt.Errorf("--database-url: %w", err)}
+		return err
 	}
 	defer pool.Close()
 	if err := reach(ctx, api, s.url); err != nil {

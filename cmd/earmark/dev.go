@@ -229,7 +229,7 @@ func watch(ctx context.Context, name string, child interface {
 }
 
 func (d *devSettings) migrate(ctx context.Context, out io.Writer) error {
-	pool, err := postgres.Open(ctx, d.DatabaseURL)
+	pool, err := openPool(ctx, d.DatabaseURL)
 	if err != nil {
 		return err
 	}

@@ -156,7 +156,7 @@ func withDatabase(s *settings, f func(context.Context, *cobra.Command, *pgxpool.
 		if err := s.loadWithDatabase(cmd); err != nil {
 			return err
 		}
-		pool, err := postgres.Open(cmd.Context(), s.DatabaseURL)
+		pool, err := openPool(cmd.Context(), s.DatabaseURL)
 		if err != nil {
 			return err
 		}

@@ -40,7 +40,7 @@ func (s *settings) open(ctx context.Context, logger *slog.Logger, works bool) (p
 	if p.traces, err = tracing.FromEnv(ctx, version, logger); err != nil {
 		return p, usageError{err}
 	}
-	if p.pool, err = postgres.Open(ctx, s.DatabaseURL, p.traces.Pool); err != nil {
+	if p.pool, err = openPool(ctx, s.DatabaseURL, p.traces.Pool); err != nil {
 		return p, err
 	}
 	if p.metrics, err = metrics.New(metrics.Options{Version: version, Commit: commit, Pool: p.pool, Works: works}); err != nil {
@@ -51,6 +51,15 @@ func (s *settings) open(ctx context.Context, logger *slog.Logger, works bool) (p
 		return p.traces.Observe(options)
 	})
 	return p, err
+}
+
+// openPool makes a pool without a connection. A database URL that cannot work is the caller's error.
+func openPool(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Config)) (*pgxpool.Pool, error) {
+	pool, err := postgres.Open(ctx, databaseURL, adjust...)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return pool, nil
 }
 
 // close ends the connections and sends the last traces.

@@ -27,8 +27,8 @@ import (
 // browserLimit bounds a test's whole visit; moment, what should be seen soon: the
 // page asks every 5 seconds.
 const (
-	browserLimit = 2 * time.Minute
-	moment       = 20 * time.Second
+	browserLimit = 4 * time.Minute
+	moment       = 45 * time.Second
 )
 
 func TestMain(m *testing.M) { os.Exit(stack.Main(m)) }
