@@ -56,7 +56,7 @@ func TestSchemaIsTheSnapshot(t *testing.T) {
 var releasedCalls = []string{
 	"SELECT earmark.preflight(p_id => $1::text, p_tenant => $2::text, p_hash => $3::text, p_scopes => $4::text[], p_amounts => $5::jsonb, p_any_scope => $6::boolean)",
 	"SELECT earmark.decide(p_tenant => $1::text, p_scopes => $2::text[], p_amounts => $3::jsonb, p_any_scope => $4::boolean)",
-	"SELECT earmark.reserve(p_id => $1::text, p_tenant => $2::text, p_hash => $3::text, p_scopes => $4::text[], p_amounts => $5::jsonb, p_ttl_ms => $6::bigint, p_on_expiry => $7::text, p_metadata => $8::jsonb, p_workflow_id => $9::text, p_admit_by => $10::timestamptz, p_released => $11::boolean, p_actor => $12::text, p_any_scope => $13::boolean)",
+	"SELECT earmark.reserve(p_id => $1::text, p_tenant => $2::text, p_hash => $3::text, p_scopes => $4::text[], p_amounts => $5::jsonb, p_ttl_ms => $6::bigint, p_on_expiry => $7::text, p_metadata => $8::jsonb, p_workflow_id => $9::text, p_admit_by => $10::timestamptz, p_released => $11::boolean, p_actor => $12::text, p_any_scope => $13::boolean, p_at => $14::timestamptz)",
 	"SELECT earmark.reserve_batch(p_tenant => $1::text, p_calls => $2::jsonb, p_actor => $3::text)",
 	"SELECT earmark.commit(p_tenant => $1::text, p_id => $2::text, p_usage => $3::jsonb, p_actor => $4::text, p_reason => $5::text, p_attempt => $6::text)",
 	"SELECT earmark.refuse_overflow(p_tenant => $1::text, p_id => $2::text, p_usage => $3::jsonb, p_actor => $4::text)",

@@ -250,3 +250,37 @@ func TestTimesAreInUTCWhateverTheServersTimeZone(t *testing.T) {
 	require.Equal(t, "2024-03-08T12:00:00Z", extended.CreatedAt.Format(time.RFC3339))
 	require.Equal(t, "2024-03-15T12:00:00Z", extended.ExpiresAt.Format(time.RFC3339))
 }
+
+// An admission that waits for a lock past the end of its window is counted where its moment is.
+func TestReservationIsMadeInItsWindow(t *testing.T) {
+	t.Parallel()
+	pool := timedPool(t)
+	b := &bundle{Ledger: postgres.New(pool), t: t, pool: pool}
+	start := time.Date(2026, 3, 4, 10, 0, 0, 0, time.UTC)
+	end := start.Add(time.Hour)
+	setClock(t, pool, end.Add(-time.Second))
+	b.budget("acme", "tokens", 100, func(r *earmark.BudgetRequest) { r.Window = earmark.Window{Period: earmark.PeriodHour} })
+	b.held(admission("first", tokens(1), "acme"))
+	for what, reserved := range map[string]func() *earmark.Reservation{
+		"reserve": func() *earmark.Reservation { return b.reserve(admission("second", tokens(1), "acme")).Reservation },
+		"charge": func() *earmark.Reservation {
+			result, err := b.Charge(ctx(), earmark.Charge{ID: "third", Tenant: earmark.DefaultTenant, RequestHash: "third", Actor: earmark.ActorAPI,
+				Request: earmark.UsageRequest{Scopes: []string{"acme"}, Amounts: tokens(1)}})
+			require.NoError(t, err)
+			return result.Reservation
+		},
+	} {
+		setClock(t, pool, end.Add(-time.Second))
+		var made *earmark.Reservation
+		waited := b.duringTx("SELECT FROM earmark.windows FOR UPDATE", nil, func() { made = reserved() }, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx(), "UPDATE test.clock SET at = $1", end.Add(time.Second))
+			return err
+		})
+		require.True(t, waited, what)
+		require.Equal(t, start, made.Budgets[0].WindowStart.UTC(), what)
+		require.Equal(t, end.Add(-time.Second), made.CreatedAt.UTC(), what)
+	}
+	report, err := b.Audit(ctx())
+	require.NoError(t, err)
+	require.Empty(t, report.Mismatches())
+}

@@ -10,18 +10,19 @@ DECLARE
     r         earmark.reservations;
     v_affected earmark.affected_budget[];
     v_answer  jsonb;
+    v_now     timestamptz := clock_timestamp(); -- one moment, however long the locks take
 BEGIN
     v_answer := earmark.existing_result(p_id, p_tenant, p_hash);
     IF v_answer IS NOT NULL THEN
         RETURN v_answer;
     END IF;
-    v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), p_at);
+    v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), coalesce(p_at, v_now));
     v_answer := coalesce(earmark.existing_result(p_id, p_tenant, p_hash), earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, true));
     IF v_answer IS NOT NULL THEN
         RETURN v_answer;
     END IF;
-    INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, usage, on_expiry, metadata, settled_at, reason)
-    VALUES (p_id, p_tenant, 'committed', p_hash, p_scopes, p_amounts, p_amounts, 'release', p_metadata, clock_timestamp(), p_reason)
+    INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, usage, on_expiry, metadata, created_at, settled_at, reason)
+    VALUES (p_id, p_tenant, 'committed', p_hash, p_scopes, p_amounts, p_amounts, 'release', p_metadata, v_now, clock_timestamp(), p_reason)
     ON CONFLICT DO NOTHING RETURNING * INTO r;
     IF NOT FOUND THEN
         RETURN earmark.existing_result(p_id, p_tenant, p_hash);

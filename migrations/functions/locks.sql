@@ -24,16 +24,15 @@ BEGIN
     RETURN r;
 END $$;
 
--- Locks the budgets that cover p_scopes in p_units, then their windows at p_at
--- (null: now), each in the order of its key, makes the windows that are missing,
--- and returns both as they stand under the locks.
-CREATE OR REPLACE FUNCTION earmark.lock_affected(p_tenant text, p_scopes text[], p_units text[], p_at timestamptz) RETURNS earmark.affected_budget[]
+-- Locks the budgets that cover p_scopes in p_units, then their windows at p_at, each in
+-- the order of its key, makes the windows that are missing, and returns both as they stand
+-- under the locks. p_pairs, if it is given, are the pairs 'scope unit' among them that some call needs.
+CREATE OR REPLACE FUNCTION earmark.lock_affected(p_tenant text, p_scopes text[], p_units text[], p_at timestamptz, p_pairs text[] DEFAULT NULL) RETURNS earmark.affected_budget[]
 LANGUAGE plpgsql AS $$
 DECLARE
     v_paths     text[] := earmark.scope_paths(p_scopes);
     v_budgets   earmark.budgets[];
     b           earmark.budgets;
-    v_at        timestamptz;
     v_bounds    record;
     v_start     timestamptz;
     v_end       timestamptz;
@@ -45,13 +44,13 @@ BEGIN
     v_budgets := ARRAY ( -- a row that had to be waited for is read as it is by then
         SELECT x FROM earmark.budgets x
         WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (v_paths) AND x.unit = ANY (p_units)
+          AND (p_pairs IS NULL OR x.scope || ' ' || x.unit = ANY (p_pairs)) -- mutation: own-pairs
         ORDER BY x.id FOR NO KEY UPDATE); -- mutation: budgets-locked
-    v_at := coalesce(p_at, clock_timestamp());
     FOREACH b IN ARRAY v_budgets LOOP
         v_start := 'epoch';
         v_end := NULL;
         IF b.period <> 'lifetime' THEN
-            v_bounds := earmark.window_bounds(b.period, b.timezone, v_at); -- a third faster than SELECT … INTO
+            v_bounds := earmark.window_bounds(b.period, b.timezone, p_at); -- a third faster than SELECT … INTO
             v_start := v_bounds.window_start;
             v_end := v_bounds.window_end;
         END IF;

@@ -15,7 +15,7 @@ BEGIN
                           CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END,
                           w.window_start, w.window_end, coalesce(s.reserved, 0), coalesce(s.committed, 0))::earmark.affected_budget ORDER BY b.id)
     INTO v_affected
-    FROM earmark.budgets b CROSS JOIN LATERAL earmark.window_bounds(b.period, b.timezone, clock_timestamp()) w
+    FROM earmark.budgets b CROSS JOIN LATERAL earmark.window_bounds(b.period, b.timezone, v_now) w
          LEFT JOIN earmark.windows s ON s.budget_id = b.id AND s.window_start = w.window_start
     WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (earmark.scope_paths(p_scopes))
       AND b.unit = ANY (earmark.units(p_amounts));

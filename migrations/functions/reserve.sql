@@ -63,9 +63,11 @@ BEGIN
         'retryable', v_retryable, 'retry_at', CASE WHEN NOT v_retryable AND NOT v_hopeless THEN v_retry_at END));
 END $$;
 
--- Sets p_amounts aside on every budget that covers one of p_scopes, or on none (R1, R2).
+-- Sets p_amounts aside on every budget that covers one of p_scopes, or on none (R1, R2). One moment selects the
+-- windows and is when the reservation was made, however long the locks take: p_at, or by default the call's start.
 CREATE OR REPLACE FUNCTION earmark.reserve(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_ttl_ms bigint, p_on_expiry text,
-    p_metadata jsonb, p_workflow_id text, p_admit_by timestamptz, p_released boolean, p_actor text, p_any_scope boolean DEFAULT false) RETURNS jsonb
+    p_metadata jsonb, p_workflow_id text, p_admit_by timestamptz, p_released boolean, p_actor text, p_any_scope boolean DEFAULT false,
+    p_at timestamptz DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     t            earmark.affected_budget;
@@ -76,6 +78,7 @@ DECLARE
     v_missing    jsonb := p_amounts;
     v_fits       boolean := true;
     v_over_limit boolean := false;
+    v_at         timestamptz := coalesce(p_at, clock_timestamp());
 BEGIN
     IF p_released THEN -- mutation: released-first
         -- A row stays, so that an attempt still under way cannot reserve after this.
@@ -90,7 +93,7 @@ BEGIN
         RETURN earmark.result('released', r);
     END IF;
 
-    v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), NULL);
+    v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), v_at);
     -- An earlier attempt with this id may have been admitted before or meanwhile.
     v_answer := earmark.existing_result(p_id, p_tenant, p_hash);
     IF v_answer IS NOT NULL THEN
@@ -124,8 +127,8 @@ BEGIN
         END IF;
     END IF;
 
-    INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, on_expiry, metadata, workflow_id, expires_at, over_limit)
-    VALUES (p_id, p_tenant, 'held', p_hash, p_scopes, p_amounts, p_on_expiry, p_metadata, p_workflow_id,
+    INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, on_expiry, metadata, workflow_id, created_at, expires_at, over_limit)
+    VALUES (p_id, p_tenant, 'held', p_hash, p_scopes, p_amounts, p_on_expiry, p_metadata, p_workflow_id, v_at, -- mutation: one-moment
             clock_timestamp() + p_ttl_ms * interval '1 millisecond', v_over_limit)
     ON CONFLICT DO NOTHING RETURNING * INTO r;
     IF NOT FOUND THEN -- the same id for other budgets, at the same moment
@@ -147,16 +150,25 @@ DECLARE
     c        record;
     v_scopes text[] := '{}';
     v_units  text[] := '{}';
+    v_pairs  text[];
+    v_at     timestamptz := clock_timestamp();
 BEGIN
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (scopes text[], amounts jsonb, released boolean) WHERE NOT released LOOP
         v_scopes := v_scopes || c.scopes;
         v_units := v_units || earmark.units(c.amounts);
     END LOOP;
-    PERFORM earmark.lock_affected(p_tenant, v_scopes, v_units, NULL);
+    IF v_scopes <> '{}' THEN
+        v_pairs := ARRAY (
+            SELECT DISTINCT path || ' ' || unit
+            FROM jsonb_to_recordset(p_calls) AS x (scopes text[], amounts jsonb, released boolean),
+                 unnest(earmark.scope_paths(x.scopes)) AS path, jsonb_object_keys(x.amounts) AS unit
+            WHERE NOT x.released);
+        PERFORM earmark.lock_affected(p_tenant, v_scopes, v_units, v_at, v_pairs);
+    END IF;
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (id text, hash text, scopes text[], amounts jsonb, ttl_ms bigint, on_expiry text,
                                                              metadata jsonb, workflow_id text, admit_by timestamptz, released boolean,
                                                              any_scope boolean) LOOP
         RETURN NEXT earmark.reserve(c.id, p_tenant, c.hash, c.scopes, c.amounts, c.ttl_ms, c.on_expiry, c.metadata, c.workflow_id,
-            c.admit_by, c.released, p_actor, coalesce(c.any_scope, false));
+            c.admit_by, c.released, p_actor, coalesce(c.any_scope, false), v_at);
     END LOOP;
 END $$;

@@ -1,4 +1,5 @@
--- R7: every entry of a reservation is in the window that it was made in
+-- R7: every entry of a reservation is in the window that it was made in, which holds the moment when that was.
+-- A charge has no lease, and its caller may name another moment.
 SELECT count(*), count(*) FILTER (WHERE bad), coalesce((array_agg(what) FILTER (WHERE bad))[1:10], '{}')
 FROM (
     SELECT s.window_start IS DISTINCT FROM e.window_start AS bad,
@@ -6,4 +7,10 @@ FROM (
     FROM earmark.entries e
          LEFT JOIN earmark.reservation_budgets s ON s.reservation_id = e.reservation_id AND s.budget_id = e.budget_id
     WHERE e.reservation_id IS NOT NULL AND e.window_start IS NOT NULL
+    UNION ALL
+    SELECT r.created_at < w.window_start OR r.created_at >= w.window_end,
+           format('reservation %s was made at %s, and its window of %s starts at %s', r.id, r.created_at, w.budget_id, w.window_start)
+    FROM earmark.reservation_budgets s JOIN earmark.reservations r ON r.id = s.reservation_id
+         JOIN earmark.windows w ON w.budget_id = s.budget_id AND w.window_start = s.window_start
+    WHERE r.expires_at IS NOT NULL
 ) AS checks
