@@ -20,17 +20,18 @@ import (
 // safe for concurrent use. They answer with outcomes; an error means that the
 // result is not known (code unavailable) or that the input was refused.
 type Ledger struct {
-	pool         *pgxpool.Pool
-	reservations lanes[earmark.Admission]
-	commits      lanes[commitCall]
-	recent       recent
+	pool     *pgxpool.Pool
+	reserves coalescer[earmark.Admission]
+	commits  coalescer[commitCall]
+	holds    recent[hold]     // the reservations that were made here and not committed, by id
+	budgeted recent[struct{}] // the uppermost budgets that admissions met, by budgetKey
 }
 
 // New makes a ledger on a pool whose database is migrated.
 func New(pool *pgxpool.Pool) *Ledger {
 	l := &Ledger{pool: pool}
-	l.reservations = lanes[earmark.Admission]{alone: l.reserveAlone, together: l.reserveTogether}
-	l.commits = lanes[commitCall]{alone: l.commitAlone, together: l.commitTogether}
+	l.reserves = coalescer[earmark.Admission]{name: "earmark.reserve_batch", single: l.reserveSingle, batch: l.reserveBatch}
+	l.commits = coalescer[commitCall]{name: "earmark.commit_batch", single: l.commitSingle, batch: l.commitBatch}
 	return l
 }
 
@@ -76,23 +77,27 @@ func (l *Ledger) Decide(ctx context.Context, tenant string, request earmark.Rese
 // or on none (R1, R2). Outcomes: applied, same, denied, no_budget,
 // unit_not_budgeted, mismatch, too_late, released, overflow.
 func (l *Ledger) Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
-	lane := laneOf(a)
-	result, err := l.reservations.do(ctx, lane, a)
-	if err == nil && result.Outcome == earmark.OutcomeApplied {
-		l.recent.add(a.ID, hold{lane: lane, amounts: a.Request.Amounts})
+	key := l.batchKey(a)
+	result, err := l.reserves.do(ctx, key, a)
+	if err != nil {
+		return result, err
 	}
-	return result, err
+	key = l.learn(a.Tenant, key, result)
+	if result.Outcome == earmark.OutcomeApplied {
+		l.holds.add(a.ID, hold{batchKey: key, amounts: a.Request.Amounts})
+	}
+	return result, nil
 }
 
 // Commit charges usage and gives back the rest. Outcomes: applied, same,
 // conflict, overage_rejected, units_mismatch, overflow, unknown.
 func (l *Ledger) Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
 	call := commitCall{s, usage}
-	held, known := l.recent.take(s.ID)
+	held, known := l.holds.take(s.ID)
 	if !known || !held.covers(usage) {
-		return l.commitAlone(ctx, call)
+		return l.commitSingle(ctx, call)
 	}
-	return l.commits.do(ctx, held.lane, call)
+	return l.commits.do(ctx, held.batchKey, call)
 }
 
 // Release is the caller's own: nothing was spent, and that is final. Outcomes:

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
-	"sync"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,14 +20,7 @@ const (
 	commitBatchSQL    = "SELECT earmark.commit_batch(p_calls => @calls)"
 )
 
-// laneOf names what admissions are likely to meet on: the budget at the top of their
-// scopes.
-func laneOf(a earmark.Admission) string {
-	top, _, _ := strings.Cut(a.Request.Scopes[0], "/")
-	return a.Tenant + "/" + top
-}
-
-func (l *Ledger) reserveAlone(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
+func (l *Ledger) reserveSingle(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
 	return l.transition(ctx, reserveSQL, pgx.NamedArgs{
 		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts,
 		"ttl_ms": a.Request.TTL().Milliseconds(), "on_expiry": string(a.Request.OnExpiry), "metadata": metadata(a.Request.Metadata),
@@ -51,7 +42,7 @@ type reserveCall struct {
 	AnyScope   bool             `json:"any_scope"`
 }
 
-func (l *Ledger) reserveTogether(ctx context.Context, admissions []earmark.Admission) ([]*earmark.Result, error) {
+func (l *Ledger) reserveBatch(ctx context.Context, admissions []earmark.Admission) ([]*earmark.Result, error) {
 	calls := make([]reserveCall, len(admissions))
 	for i, a := range admissions {
 		calls[i] = reserveCall{ID: a.ID, Hash: a.RequestHash, Scopes: a.Request.Scopes, Amounts: a.Request.Amounts,
@@ -67,7 +58,7 @@ type commitCall struct {
 	usage      earmark.Amounts
 }
 
-func (l *Ledger) commitAlone(ctx context.Context, c commitCall) (earmark.Result, error) {
+func (l *Ledger) commitSingle(ctx context.Context, c commitCall) (earmark.Result, error) {
 	s := c.settlement
 	args := byName(s)
 	args["usage"], args["attempt"] = c.usage, s.Attempt
@@ -79,7 +70,7 @@ func (l *Ledger) commitAlone(ctx context.Context, c commitCall) (earmark.Result,
 	return result, err
 }
 
-func (l *Ledger) commitTogether(ctx context.Context, commits []commitCall) ([]*earmark.Result, error) {
+func (l *Ledger) commitBatch(ctx context.Context, commits []commitCall) ([]*earmark.Result, error) {
 	type call struct {
 		earmark.Transition
 		Usage  earmark.Amounts `json:"usage"`
@@ -111,51 +102,4 @@ func (l *Ledger) transitions(ctx context.Context, sql string, args ...any) ([]*e
 		return result, nil
 	})
 	return results, fault(err)
-}
-
-// hold is what is known in this process of a reservation that it made.
-type hold struct {
-	lane    string
-	amounts earmark.Amounts
-}
-
-// covers reports whether usage is in the reserved units, and not more.
-func (h hold) covers(usage earmark.Amounts) bool {
-	for unit, used := range usage {
-		if reserved, found := h.amounts[unit]; !found || used > reserved {
-			return false
-		}
-	}
-	return len(usage) == len(h.amounts)
-}
-
-// mostRecent bounds the reservations that are remembered, twice over.
-const mostRecent = 20_000
-
-// recent remembers the last reservations that were made here and not committed, for
-// their commits to find their lane. To have forgotten one does no harm.
-type recent struct {
-	mu         sync.Mutex
-	young, old map[string]hold
-}
-
-func (r *recent) add(id string, h hold) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.young == nil || len(r.young) >= mostRecent {
-		r.young, r.old = make(map[string]hold), r.young
-	}
-	r.young[id] = h
-}
-
-func (r *recent) take(id string) (hold, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	h, found := r.young[id]
-	if !found {
-		h, found = r.old[id]
-	}
-	delete(r.young, id)
-	delete(r.old, id)
-	return h, found
 }

@@ -124,3 +124,25 @@ func TestCommitTogetherWaitsForNoReservation(t *testing.T) {
 	require.NoError(t, tx.Rollback(ctx()))
 	b.requireBalance(budget.ID, 10, 5)
 }
+
+// A batch locks what its calls need, and not each scope in each unit.
+func TestBatchMakesNoWindowThatNobodyAskedFor(t *testing.T) {
+	b := setup(t)
+	for _, scope := range []string{"acme/a", "acme/b"} {
+		b.budget(scope, "tokens", 100)
+		b.budget(scope, "requests", 100)
+	}
+	call := func(id, scope string, amounts earmark.Amounts) map[string]any {
+		return map[string]any{"id": id, "hash": id, "scopes": []string{scope}, "amounts": amounts, "ttl_ms": 60_000, "on_expiry": "release",
+			"metadata": map[string]any{}, "workflow_id": id, "admit_by": nil, "released": false}
+	}
+	calls := []map[string]any{call("a", "acme/a", tokens(1)), call("b", "acme/b", earmark.Amounts{"requests": 1})}
+	for _, result := range b.together("SELECT earmark.reserve_batch('default', $1, 'workflow')", calls) {
+		require.Equal(t, earmark.OutcomeApplied, result.Outcome)
+	}
+	rows, err := b.pool.Query(ctx(), "SELECT scope || ' ' || unit FROM earmark.windows w JOIN earmark.budgets b ON b.id = w.budget_id ORDER BY 1")
+	require.NoError(t, err)
+	windows, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.Equal(t, []string{"acme/a tokens", "acme/b requests"}, windows)
+}
