@@ -116,7 +116,7 @@ func TestMigrateWithoutASuperuser(t *testing.T) {
 	admin := emptyPool(t)
 	config := admin.Config().ConnConfig
 	role := config.Database + "_owner"
-	_, err := admin.Exec(ctx(), "CREATE ROLE "+role+" LOGIN")
+	_, err := admin.Exec(ctx(), "CREATE ROLE "+role+" ROLE "+config.User)
 	require.NoError(t, err)
 	_, err = admin.Exec(ctx(), "ALTER DATABASE "+config.Database+" OWNER TO "+role)
 	require.NoError(t, err)
@@ -124,7 +124,8 @@ func TestMigrateWithoutASuperuser(t *testing.T) {
 	require.NoError(t, err)
 	address, err := url.Parse(stack.PostgresURL())
 	require.NoError(t, err)
-	address.User, address.Path = url.User(role), "/"+config.Database
+	address.User, address.Path = url.UserPassword(config.User, config.Password), "/"+config.Database
+	address.RawQuery = url.Values{"role": {role}}.Encode() // which may do what that role may, and no more
 	pool, err := postgres.Open(ctx(), address.String())
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)

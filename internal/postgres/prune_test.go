@@ -105,11 +105,13 @@ func TestPruneKeepsWhatMayStillBeAskedFor(t *testing.T) {
 	monthly := b.held(admission("monthly", tokens(1), "monthly", "acme"))
 	b.commit(monthly, tokens(1))
 	aged("in a window that runs", monthly, 400)
+	_, err := b.pool.Exec(ctx(), "UPDATE earmark.reservations SET created_at = clock_timestamp() WHERE id = $1", monthly.ID) // as its window is
+	require.NoError(t, err)
 	unaware := b.held(admission("unaware", tokens(1), "acme"))
 	unaware.Actor = earmark.OperatorActor("test")
 	b.release(unaware)
 	aged("its workflow may not know", unaware, 400)
-	_, err := b.pool.Exec(ctx(), "UPDATE earmark.reservations SET refresh_due = true WHERE id = $1", unaware.ID)
+	_, err = b.pool.Exec(ctx(), "UPDATE earmark.reservations SET refresh_due = true WHERE id = $1", unaware.ID)
 	require.NoError(t, err)
 	late := b.held(admission("late", tokens(1), "acme"))
 	b.due(late.ID)
@@ -124,7 +126,7 @@ func TestPruneKeepsWhatMayStillBeAskedFor(t *testing.T) {
 	require.Equal(t, earmark.OutcomeSame, b.reserve(admission("young", tokens(1), "acme")).Outcome, "its key answers")
 
 	for _, keep := range []time.Duration{0, postgres.LeastKept - time.Second} {
-		_, err := b.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.OperatorActor("test")})
+		_, err = b.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.OperatorActor("test")})
 		require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err))
 	}
 	_, err = b.pool.Exec(ctx(), "SELECT earmark.prune('default', 2591999000, '-infinity', '', 10, false, 'operator')")
