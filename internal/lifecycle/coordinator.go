@@ -49,13 +49,12 @@ type Coordinator struct {
 	Unindexed bool
 	Logger    *slog.Logger
 
-	once        sync.Once
-	admissions  *semaphore.Weighted // under way
-	notifying   *semaphore.Weighted // under way
-	unnotified  atomic.Int64        // workflows that wait to be notified, or are being notified
-	notifiers   sync.WaitGroup      // one for each settlement, after its caller has the answer
-	stopping    context.Context     // done when notifications are not to be waited for any more
-	stopWaiting context.CancelFunc
+	once       sync.Once
+	admissions *semaphore.Weighted // under way
+	notifying  *semaphore.Weighted // under way
+	unnotified atomic.Int64        // workflows that wait to be notified, or are being notified
+	notifiers  sync.WaitGroup      // one for each settlement, after its caller has the answer
+	stopping   chan struct{}       // closed when notifications are not to be waited for any more
 	// startsWork says that the last start of a workflow succeeded.
 	startsWork atomic.Bool
 	polls      polls // of the task queue, by any worker
@@ -67,14 +66,14 @@ type Coordinator struct {
 func (c *Coordinator) Close() {
 	c.Handoff.CloseWindows()
 	c.init()
-	defer time.AfterFunc(closeTimeout, c.stopWaiting).Stop()
+	defer time.AfterFunc(closeTimeout, func() { close(c.stopping) }).Stop()
 	c.notifiers.Wait()
 }
 
 func (c *Coordinator) init() {
 	c.once.Do(func() {
 		c.admissions, c.notifying = semaphore.NewWeighted(maxAdmissions), semaphore.NewWeighted(maxNotifying)
-		c.stopping, c.stopWaiting = context.WithCancel(context.Background())
+		c.stopping = make(chan struct{})
 	})
 }
 

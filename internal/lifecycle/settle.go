@@ -118,7 +118,13 @@ func (c *Coordinator) signal(ctx context.Context, s settlement) error {
 	c.init()
 	ctx, cancel := context.WithTimeout(ctx, notifyTimeout)
 	defer cancel()
-	defer context.AfterFunc(c.stopping, cancel)()
+	go func() {
+		select {
+		case <-c.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	if err := c.notifying.Acquire(ctx, 1); err != nil {
 		return err
 	}

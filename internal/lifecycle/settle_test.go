@@ -189,7 +189,8 @@ func TestCoordinatorMarksWhomItCannotNotify(t *testing.T) {
 	a, gone := admissionOf(100), admissionOf(100)
 	s.admitted(a)
 	s.admitted(gone)
-	fault := error(serviceerror.NewUnavailable("the connection broke"))
+	var fault error
+	fault = serviceerror.NewUnavailable("the connection broke")
 	s.coordinator.Client = &proxy{Client: s.client, signal: func() error { return fault }}
 	_, _, err := s.coordinator.Commit(s.ctx, settlementOf(a), usage)
 	require.NoError(t, err)
@@ -233,6 +234,7 @@ func TestCoordinatorRefusesAnAttempt(t *testing.T) {
 
 // windowed is a coordinator with a settle window beside its worker.
 func windowed(t *testing.T) *side {
+	t.Helper()
 	s := beside(t)
 	s.coordinator.SettleWindow = lifecycle.MaxSettleWindow
 	s.work()

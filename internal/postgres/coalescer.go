@@ -152,13 +152,16 @@ func (c *coalescer[C]) sendBatch(batch []*queued[C]) ([]*earmark.Result, error) 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), batchTimeout)
 	defer cancel()
 	ctx, span := startSpan(ctx, c.name)
-	defer span.End()
-	calls := []C{batch[0].call}
+	spans, calls := []trace.Span{span}, []C{batch[0].call}
 	for _, q := range batch[1:] {
 		_, linked := startSpan(q.ctx, c.name, trace.WithLinks(trace.LinkFromContext(ctx)))
-		defer linked.End()
-		calls = append(calls, q.call)
+		spans, calls = append(spans, linked), append(calls, q.call)
 	}
+	defer func() {
+		for _, span := range spans {
+			span.End()
+		}
+	}()
 	return c.batch(ctx, calls)
 }
 

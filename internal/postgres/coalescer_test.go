@@ -32,6 +32,7 @@ type env struct {
 func number(n int) *earmark.Result { return &earmark.Result{RemainingMS: int64(n)} }
 
 func newEnv(t *testing.T, together func([]int) ([]*earmark.Result, error)) *env {
+	t.Helper()
 	t.Parallel()
 	r := &env{T: t, proceed: make(chan struct{}), batches: make(chan []int, 100), alone: make(chan int, 100)}
 	r.calls.single = func(_ context.Context, n int) (earmark.Result, error) {
