@@ -64,32 +64,6 @@ type Stuck struct {
 	Remedy     string     `json:"remedy"`      // the command to paste
 }
 
-// ReasonFlag ends a command that is shown to be pasted. A shell refuses the line until somebody
-// has put a reason in the place of <why>, so that pasted unchanged it does nothing.
-const ReasonFlag = " --reason <why>"
-
-// Remedy is the command that settles a stuck reservation, or lets it settle
-// itself. It is safe whatever the cause: usage that turns up later is still charged.
-func Remedy(r *Reservation, reason StuckReason) string {
-	switch {
-	case reason == StuckPaused:
-		return "temporal workflow unpause --workflow-id " + r.WorkflowID + ReasonFlag
-	case r.Lost:
-		return "earmark budget create SCOPE UNIT LIMIT"
-	case !r.Open():
-		return "earmark show " + r.ID // settled past its workflow: nothing is set aside
-	case reason == StuckOrphan:
-		return "earmark adopt " + r.ID + ReasonFlag
-	case len(r.RejectedUsage) > 0:
-		usage := ""
-		for _, unit := range r.RejectedUsage.Units() {
-			usage += " " + unit + "=" + FormatAmount(r.RejectedUsage[unit])
-		}
-		return "earmark commit " + r.ID + usage + ReasonFlag
-	}
-	return "earmark release " + r.ID + ReasonFlag
-}
-
 // StuckPage is a page of stuck reservations.
 type StuckPage struct {
 	Page[Reservation]

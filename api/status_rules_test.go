@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/workflows/card"
 )
 
 // runScript runs an ES module in Node, which may import the status page's own, and returns its lines.
@@ -53,7 +54,7 @@ func TestPastedCommandsDoNothing(t *testing.T) {
 		if change != nil {
 			change(&r)
 		}
-		r.Stuck = &earmark.Stuck{Reason: reason, Remedy: earmark.Remedy(&r, reason)}
+		r.Stuck = &earmark.Stuck{Reason: reason, Remedy: card.Remedy(&r, reason)}
 		return r
 	}
 	stuck := []earmark.Reservation{

@@ -18,6 +18,7 @@ import (
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
+	"github.com/earmark-dev/earmark/workflows/card"
 )
 
 const (
@@ -171,7 +172,7 @@ func explain(r *earmark.Reservation, workflow workflowstore.StuckWorkflow) {
 	if len(r.RejectedUsage) > 0 && r.Stuck.Detail == "" {
 		r.Stuck.Detail = "a budget refused the usage " + r.RejectedUsage.String() + ", which is more than was reserved"
 	}
-	r.Stuck.Remedy = earmark.Remedy(r, r.Stuck.Reason)
+	r.Stuck.Remedy = card.Remedy(r, r.Stuck.Reason)
 }
 
 // lost are the reservations whose settlement fails and that Postgres does not know

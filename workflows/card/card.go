@@ -43,7 +43,7 @@ func Details(id string, request earmark.ReservationRequest) string {
 	table.row("then", string(request.OnExpiry))
 	table.row("metadata", metadataText(request.Metadata))
 	return table.String() + "\nWhere it stands, and what settles it in the caller's place, whatever its workflow does:\n\n" +
-		commands("show "+id, commitCommand(id, request), releaseCommand(id))
+		block("show "+id, commitCommand(id, request.Amounts, used), releaseCommand(id))
 }
 
 // Card is the current state of a reservation's workflow.
@@ -131,19 +131,22 @@ func (c Card) waitingText() string {
 	return ""
 }
 
+// used stands where somebody has to put what was used.
+func used(string) string { return "<used>" }
+
 // nextSteps say what to do.
 func (c Card) nextSteps() string {
 	id := c.ID
 	switch {
 	case c.Failing != "":
 		return "It is tried until the ledger answers; *Pending Activities* has the latest error. This settles it past the workflow, and is safe:\n\n" +
-			commands(releaseCommand(id))
+			block(releaseCommand(id))
 	case c.Snapshot.State == earmark.StateHeld:
 		return "Nothing has to be done: the caller settles it, or the lease runs out.\n"
 	case c.Snapshot.State == earmark.StateReview:
-		return "Charge what was used, or give it back:\n\n" + commands(commitCommand(id, c.Request), releaseCommand(id))
+		return "Charge what was used, or give it back:\n\n" + block(commitCommand(id, c.Request.Amounts, used), releaseCommand(id))
 	case c.Snapshot.State != "":
-		return "Nothing has to be done. What happened is in the journal:\n\n" + commands("entries --reservation "+id)
+		return "Nothing has to be done. What happened is in the journal:\n\n" + block("entries --reservation "+id)
 	}
 	return "Nothing has to be done.\n"
 }
@@ -159,20 +162,6 @@ func (t *table) row(label, value string) {
 }
 
 func (t *table) String() string { return "| | |\n| --- | --- |\n" + t.rows.String() }
-
-func commitCommand(id string, request earmark.ReservationRequest) string {
-	usage := ""
-	for _, unit := range request.Amounts.Units() {
-		usage += " " + unit + "=<used>"
-	}
-	return "commit " + id + usage + earmark.ReasonFlag
-}
-
-func releaseCommand(id string) string { return "release " + id + earmark.ReasonFlag }
-
-func commands(commands ...string) string {
-	return "```\nearmark " + strings.Join(commands, "\nearmark ") + "\n```\n"
-}
 
 // code shows text that cannot hold Markdown, such as scopes.
 func code(words ...string) string { return "`" + strings.Join(words, "`, `") + "`" }
