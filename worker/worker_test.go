@@ -158,6 +158,7 @@ func runLogged(t *testing.T, c client.Client, l Ledger) (stop func(), warnings <
 
 // runWorker runs w and returns what stops it.
 func runWorker(t *testing.T, w *Worker) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()

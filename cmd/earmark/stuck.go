@@ -134,7 +134,7 @@ func styleOfStuck(reason earmark.StuckReason) style {
 	switch reason {
 	case earmark.StuckReview:
 		return magenta
-	case earmark.StuckOrphan, earmark.StuckOverdue:
+	case earmark.StuckOrphan, earmark.StuckOverdue, earmark.StuckPaused:
 		return yellow
 	case earmark.StuckTaskFailing, earmark.StuckSettlementFailing:
 	}

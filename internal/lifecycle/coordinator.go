@@ -49,12 +49,13 @@ type Coordinator struct {
 	Unindexed bool
 	Logger    *slog.Logger
 
-	once       sync.Once
-	admissions *semaphore.Weighted // under way
-	notifying  *semaphore.Weighted // under way
-	unnotified atomic.Int64        // workflows that wait to be notified, or are being notified
-	notifiers  sync.WaitGroup      // one for each settlement, after its caller has the answer
-	stopping   chan struct{}       // closed when notifications are not to be waited for any more
+	once        sync.Once
+	admissions  *semaphore.Weighted // under way
+	notifying   *semaphore.Weighted // under way
+	unnotified  atomic.Int64        // workflows that wait to be notified, or are being notified
+	notifiers   sync.WaitGroup      // one for each settlement, after its caller has the answer
+	stopping    chan struct{}       // closed when notifications are not to be waited for any more
+	stopWaiting func()
 	// startsWork says that the last start of a workflow succeeded.
 	startsWork atomic.Bool
 	polls      polls // of the task queue, by any worker
@@ -66,7 +67,7 @@ type Coordinator struct {
 func (c *Coordinator) Close() {
 	c.Handoff.CloseWindows()
 	c.init()
-	defer time.AfterFunc(closeTimeout, func() { close(c.stopping) }).Stop()
+	defer time.AfterFunc(closeTimeout, c.stopWaiting).Stop()
 	c.notifiers.Wait()
 }
 
@@ -74,6 +75,7 @@ func (c *Coordinator) init() {
 	c.once.Do(func() {
 		c.admissions, c.notifying = semaphore.NewWeighted(maxAdmissions), semaphore.NewWeighted(maxNotifying)
 		c.stopping = make(chan struct{})
+		c.stopWaiting = sync.OnceFunc(func() { close(c.stopping) })
 	})
 }
 

@@ -89,6 +89,14 @@ func (v *view) Release(ctx context.Context, s earmark.Transition) (earmark.Resul
 	return v.do(ctx, "release", func() (earmark.Result, error) { return v.Ledger.Release(ctx, s) })
 }
 
+func (v *view) GiveBack(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
+	return v.do(ctx, "give back", func() (earmark.Result, error) { return v.Ledger.GiveBack(ctx, s) })
+}
+
+func (v *view) Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
+	return v.do(ctx, "expire", func() (earmark.Result, error) { return v.Ledger.Expire(ctx, s) })
+}
+
 func (v *view) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
 	return v.do(ctx, "charge", func() (earmark.Result, error) { return v.Ledger.Charge(ctx, c) })
 }

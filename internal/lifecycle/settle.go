@@ -116,20 +116,21 @@ func (c *Coordinator) signal(ctx context.Context, s settlement) error {
 		return errBacklog
 	}
 	c.init()
-	ctx, cancel := context.WithTimeout(ctx, notifyTimeout)
+	turn, cancel := context.WithTimeout(ctx, notifyTimeout)
 	defer cancel()
 	go func() {
 		select {
 		case <-c.stopping:
 			cancel()
-		case <-ctx.Done():
+		case <-turn.Done():
 		}
 	}()
-	if err := c.notifying.Acquire(ctx, 1); err != nil {
+	if err := c.notifying.Acquire(turn, 1); err != nil {
 		return err
 	}
 	defer c.notifying.Release(1)
-	ctx, cancelSignal := context.WithTimeout(ctx, signalTimeout)
-	defer cancelSignal()
-	return c.Client.SignalWorkflow(ctx, workflows.ReservationWorkflowID(s.ID), "", s.name, s.message)
+	_, err := within(turn, signalTimeout, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, c.Client.SignalWorkflow(ctx, workflows.ReservationWorkflowID(s.ID), "", s.name, s.message)
+	})
+	return err
 }
