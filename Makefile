@@ -96,6 +96,14 @@ mutations: $(TEMPORAL) ## take each mechanism of docs/guarantees.md out and see 
 test-clocks: $(TEMPORAL) ## test processes whose clocks are wrong; builds the standard library anew
 	@$(GO) test -C test -count 1 -timeout 20m -tags slow -run '^TestClocksOfProcessesApart$$' ./e2e
 
+bin/temporal-next/temporal: tools/temporal-next/go.mod tools/temporal-next/go.sum tools/temporal-next/main.go
+	@tools/progress.sh 'building a newer Temporal once, about 5 minutes' \
+	  $(GO) build -C tools/temporal-next $(BUILD_FLAGS) -ldflags '-s -w' -o ../../$@ .
+
+.PHONY: test-paused
+test-paused: bin/temporal-next/temporal ## test workflows that somebody paused, on a Temporal that can; builds one
+	@PATH="$(CURDIR)/bin/temporal-next:$$PATH" $(GO) test -C test -count 1 -timeout 10m -tags paused -run '^TestPausedWorkflow$$' -v ./e2e
+
 CASES ?= 1000000
 
 .PHONY: compare-prices

@@ -39,6 +39,9 @@ type CheckLedger interface {
 	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
 	// MarkGuarded takes the mark of an orphan from those that have it.
 	MarkGuarded(ctx context.Context, ids []string) error
+	// MarkPaused makes those of ids that are settled due for a look: their workflow was
+	// notified, and cannot run.
+	MarkPaused(ctx context.Context, ids []string) error
 	// Adopt writes down who starts a new workflow for an open reservation, and why.
 	Adopt(ctx context.Context, s earmark.Transition) (earmark.Result, error)
 	Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error)
@@ -57,6 +60,8 @@ type WorkflowStore interface {
 	Result(ctx context.Context, workflowID string) (Snapshot, error)
 	// Refresh makes an open workflow read the ledger.
 	Refresh(ctx context.Context, workflowID string) error
+	// Paused lists the reservations whose workflow is paused.
+	Paused(ctx context.Context) ([]string, error)
 	// Unpause lets a paused workflow run on.
 	Unpause(ctx context.Context, namespace, workflowID, reason string) error
 	// Adopt starts a workflow that guards a reservation which exists already.
@@ -87,6 +92,9 @@ type ReconcileReport struct {
 // longest ago first, until none is due or its time is over.
 func (r *Reconciler) Reconcile(ctx context.Context) (ReconcileReport, error) {
 	var report ReconcileReport
+	if err := r.markPaused(ctx); err != nil { // mutation: look-for-paused
+		return report, err
+	}
 	limiter, lists := rate.NewLimiter(describesPerSecond, 1), rate.NewLimiter(listsPerSecond, 1)
 	leastAge := r.LeastAge
 	if leastAge == 0 {
@@ -115,6 +123,16 @@ func (r *Reconciler) Reconcile(ctx context.Context) (ReconcileReport, error) {
 		}
 	}
 	return report, nil
+}
+
+// markPaused looks for paused workflows, of which the ledger knows nothing.
+func (r *Reconciler) markPaused(ctx context.Context) error {
+	ids, err := r.Workflows.Paused(ctx)
+	if err != nil {
+		r.Logger.WarnContext(ctx, "Temporal does not list paused workflows.", "error", err)
+		return nil
+	}
+	return r.Ledger.MarkPaused(ctx, ids)
 }
 
 // suspects leaves out, with one call for all, the open reservations that Temporal

@@ -26,6 +26,8 @@ type world struct {
 	marks   []string
 	nudged  []string
 	resumed []string // unpaused
+	paused  []string // reservation ids, as visibility has them
+	due     []string // marked for they are paused
 	adopted []string
 	entries []string // of adoptions
 	settled bool     // before the reconciler can adopt
@@ -110,6 +112,13 @@ func (w *world) Refresh(_ context.Context, workflowID string) error {
 	return w.faults["refresh"]
 }
 
+func (w *world) Paused(context.Context) ([]string, error) { return w.paused, w.faults["paused"] }
+
+func (w *world) MarkPaused(_ context.Context, ids []string) error {
+	w.due = append(w.due, ids...)
+	return w.faults["mark paused"]
+}
+
 func (w *world) Unpause(_ context.Context, _, workflowID, _ string) error {
 	w.resumed = append(w.resumed, workflowID)
 	return w.faults["unpause"]
@@ -181,6 +190,19 @@ func TestReconcile(t *testing.T) {
 			require.Equal(t, 2, w.claims, "it asks until none is due")
 		})
 	}
+}
+
+// A settlement whose signal waits in a paused workflow is not due for a look, so paused workflows are looked for.
+func TestReconcileLooksForPausedWorkflows(t *testing.T) {
+	t.Parallel()
+	w := &world{paused: []string{"a", "b"}}
+	_, err := w.reconcile(t)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a", "b"}, w.due)
+
+	w = &world{faults: map[string]error{"paused": errors.New("away")}}
+	_, err = w.reconcile(t)
+	require.NoError(t, err, "the rest of the run does not depend on it")
 }
 
 // R4: an adoption is in the journal before its workflow starts, with who and why.

@@ -17,6 +17,8 @@ var (
 	checkSQL string
 	//go:embed sql/mark_checked.sql
 	markCheckedSQL string
+	//go:embed sql/mark_paused.sql
+	markPausedSQL string
 	//go:embed sql/mark_unnotified.sql
 	markUnnotifiedSQL string
 	//go:embed sql/mark_guarded.sql
@@ -68,6 +70,15 @@ func (l *Ledger) MarkGuarded(ctx context.Context, ids []string) error {
 		return nil
 	}
 	_, err := l.pool.Exec(ctx, markGuardedSQL, ids)
+	return fault(err)
+}
+
+// MarkPaused makes those of ids that are settled due for a look.
+func (l *Ledger) MarkPaused(ctx context.Context, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	_, err := l.pool.Exec(ctx, markPausedSQL, ids)
 	return fault(err)
 }
 

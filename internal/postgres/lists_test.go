@@ -95,6 +95,24 @@ func TestPagesHaveALimit(t *testing.T) {
 	require.Len(t, page.Data, 1)
 }
 
+// A settled reservation whose workflow is paused is due, so that the reconciler unpauses it.
+func TestSettledPastAPausedWorkflowIsDue(t *testing.T) {
+	b := setup(t)
+	b.budget("acme", "tokens", 1000)
+	settled, other := b.held(admission("paused", tokens(1), "acme")), b.held(admission("runs", tokens(1), "acme"))
+	b.commit(settled, tokens(1))
+	b.commit(other, tokens(1))
+	require.NoError(t, b.MarkPaused(ctx(), nil))
+	due, err := b.ClaimChecks(ctx(), 0, 10)
+	require.NoError(t, err)
+	require.Empty(t, due)
+	require.NoError(t, b.MarkPaused(ctx(), []string{settled.ID, earmark.NewReservationID()}))
+	due, err = b.ClaimChecks(ctx(), 0, 10)
+	require.NoError(t, err)
+	require.Len(t, due, 1)
+	require.Equal(t, settled.ID, due[0].ID)
+}
+
 // TestChecksAreClaimedOldestFirst follows the reconciler: it claims open
 // reservations, and settled ones whose workflow may not know it, each once in a while.
 func TestChecksAreClaimedOldestFirst(t *testing.T) {

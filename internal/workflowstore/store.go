@@ -86,6 +86,19 @@ func (s *Store) Refresh(ctx context.Context, workflowID string) error {
 	return s.Client.SignalWorkflow(ctx, workflowID, "", workflows.SignalRefresh, nil)
 }
 
+// Paused lists the reservations whose workflow is paused; none where Temporal cannot pause.
+func (s *Store) Paused(ctx context.Context) ([]string, error) {
+	ids, _, err := listIDs(ctx, s.Client, pausedWorkflows)
+	var refused *serviceerror.InvalidArgument
+	if errors.As(err, &refused) {
+		return nil, nil
+	}
+	for i, id := range ids {
+		ids[i] = workflows.ReservationOf(id)
+	}
+	return ids, err
+}
+
 // unpauseIdentity is whom Temporal UI names.
 const unpauseIdentity = "earmark-reconciler"
 

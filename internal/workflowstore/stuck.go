@@ -165,15 +165,19 @@ func (f *StuckFinder) listIfKnown(ctx context.Context, query string, unknown *at
 	return ids, more, err
 }
 
-// list returns the ids of the workflows that a query finds, page by page up to
-// maxListed, and whether there are more.
 func (f *StuckFinder) list(ctx context.Context, query string, skip bool) (ids []string, more bool, err error) {
 	if skip {
 		return nil, false, nil
 	}
-	request := &workflowservice.ListWorkflowExecutionsRequest{Namespace: f.Namespace, PageSize: listedPerPage, Query: query}
+	return listIDs(ctx, f.Client, query)
+}
+
+// listIDs returns the ids of the workflows that a query finds, page by page up to
+// maxListed, and whether there are more.
+func listIDs(ctx context.Context, c client.Client, query string) (ids []string, more bool, err error) {
+	request := &workflowservice.ListWorkflowExecutionsRequest{PageSize: listedPerPage, Query: query}
 	for {
-		answer, err := f.Client.ListWorkflow(ctx, request)
+		answer, err := c.ListWorkflow(ctx, request)
 		if err != nil {
 			return nil, false, err
 		}

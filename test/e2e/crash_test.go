@@ -10,8 +10,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/stack"
@@ -233,28 +231,6 @@ func TestTemporalLosesItsData(t *testing.T) {
 	stack.Eventually(t, 2*moment, "an admission", func() bool {
 		return b.do("POST", "/v1/reservations", tokens("acme", 100, 60), "Idempotency-Key", "after").code == http.StatusCreated
 	})
-}
-
-// A paused workflow stays open and does nothing. Its reservation settles and expires
-// past it. A server that cannot pause says so.
-func TestPausedWorkflow(t *testing.T) {
-	t.Parallel()
-	b := setup(t, stack.Options{Grace: time.Second})
-	budget := b.budget("acme", "tokens", 1000)
-	settled, expiring := b.hold("settled", tokens("acme", 100, 300)), b.hold("expiring", tokens("acme", 100, 3))
-	for _, held := range []earmark.Reservation{settled, expiring} {
-		_, err := b.Client().WorkflowService().PauseWorkflowExecution(t.Context(), &workflowservice.PauseWorkflowExecutionRequest{
-			Namespace: b.Namespace, WorkflowId: held.WorkflowID, Reason: "a test", RequestId: held.ID,
-		})
-		var unimplemented *serviceerror.Unimplemented
-		t.Logf("pausing: %v", err)
-		if err != nil {
-			require.ErrorAs(t, err, &unimplemented)
-		}
-	}
-	b.commit(settled.ID, 60).status(t, http.StatusOK)
-	b.awaitState(expiring.ID, earmark.StateExpired, moment)
-	b.requireBalance(budget, 0, 60)
 }
 
 // An answer that is lost on its way is given again.
