@@ -16,8 +16,8 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// world is a ledger with reservations to look for and a Temporal with workflows.
-type world struct {
+// env is a ledger with reservations to look for and a Temporal with workflows.
+type env struct {
 	checks   []earmark.Check
 	statuses map[string]enumspb.WorkflowExecutionStatus // by workflow id; none is not found
 	faults   map[string]error                           // by call: claim, status, refresh, adopt, mark
@@ -41,7 +41,7 @@ type world struct {
 	committed earmark.Outcome // of every commit; none is not to be committed
 }
 
-func (w *world) ClaimChecks(_ context.Context, leastAge time.Duration, limit int) ([]earmark.Check, error) {
+func (w *env) ClaimChecks(_ context.Context, leastAge time.Duration, limit int) ([]earmark.Check, error) {
 	w.claims++
 	if leastAge != time.Minute {
 		return nil, fmt.Errorf("the least age is %s", leastAge)
@@ -55,17 +55,17 @@ func (w *world) ClaimChecks(_ context.Context, leastAge time.Duration, limit int
 	return claimed, nil
 }
 
-func (w *world) MarkChecked(_ context.Context, tenant, id string, orphan, refreshed bool) error {
+func (w *env) MarkChecked(_ context.Context, tenant, id string, orphan, refreshed bool) error {
 	w.marks = append(w.marks, fmt.Sprintf("%s/%s orphan=%t refreshed=%t", tenant, id, orphan, refreshed))
 	return w.faults["mark"]
 }
 
-func (w *world) MarkGuarded(_ context.Context, ids []string) error {
+func (w *env) MarkGuarded(_ context.Context, ids []string) error {
 	w.guarded = append(w.guarded, ids...)
 	return w.faults["mark"]
 }
 
-func (w *world) Open(_ context.Context, workflowIDs []string) (map[string]bool, error) {
+func (w *env) Open(_ context.Context, workflowIDs []string) (map[string]bool, error) {
 	w.lists++
 	open := map[string]bool{}
 	for _, id := range workflowIDs {
@@ -77,7 +77,7 @@ func (w *world) Open(_ context.Context, workflowIDs []string) (map[string]bool, 
 }
 
 // The ledger's and the workflow store's Adopt have one name, so the ledger is a type of its own.
-type worldLedger struct{ *world }
+type worldLedger struct{ *env }
 
 func (w worldLedger) Adopt(_ context.Context, s earmark.Transition) (earmark.Result, error) {
 	if w.settled {
@@ -87,16 +87,16 @@ func (w worldLedger) Adopt(_ context.Context, s earmark.Transition) (earmark.Res
 	return earmark.Result{Outcome: earmark.OutcomeApplied}, w.faults["entry"]
 }
 
-func (w *world) Commit(_ context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
+func (w *env) Commit(_ context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
 	w.commits = append(w.commits, fmt.Sprintf("%s/%s %s by the %s: %s", s.Tenant, s.ID, usage, s.Actor, s.Reason))
 	return earmark.Result{Outcome: w.committed}, w.faults["commit"]
 }
 
-func (w *world) Result(_ context.Context, workflowID string) (Snapshot, error) {
+func (w *env) Result(_ context.Context, workflowID string) (Snapshot, error) {
 	return w.endings[workflowID], w.faults["result"]
 }
 
-func (w *world) Status(_ context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error) {
+func (w *env) Status(_ context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error) {
 	if err := w.faults["status"]; err != nil {
 		return 0, err
 	}
@@ -107,29 +107,29 @@ func (w *world) Status(_ context.Context, workflowID string) (enumspb.WorkflowEx
 	return status, nil
 }
 
-func (w *world) Refresh(_ context.Context, workflowID string) error {
+func (w *env) Refresh(_ context.Context, workflowID string) error {
 	w.nudged = append(w.nudged, workflowID)
 	return w.faults["refresh"]
 }
 
-func (w *world) Paused(context.Context) ([]string, error) { return w.paused, w.faults["paused"] }
+func (w *env) Paused(context.Context) ([]string, error) { return w.paused, w.faults["paused"] }
 
-func (w *world) MarkPaused(_ context.Context, ids []string) error {
+func (w *env) MarkPaused(_ context.Context, ids []string) error {
 	w.due = append(w.due, ids...)
 	return w.faults["mark paused"]
 }
 
-func (w *world) Unpause(_ context.Context, _, workflowID, _ string) error {
+func (w *env) Unpause(_ context.Context, _, workflowID, _ string) error {
 	w.resumed = append(w.resumed, workflowID)
 	return w.faults["unpause"]
 }
 
-func (w *world) Adopt(_ context.Context, check earmark.Check) error {
+func (w *env) Adopt(_ context.Context, check earmark.Check) error {
 	w.adopted = append(w.adopted, check.ID)
 	return w.faults["adopt"]
 }
 
-func (w *world) reconcile(t *testing.T) (ReconcileReport, error) {
+func (w *env) reconcile(t *testing.T) (ReconcileReport, error) {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestActivityEnvironment()
@@ -175,7 +175,7 @@ func TestReconcile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := &world{checks: []earmark.Check{check("a", c.state)}}
+			w := &env{checks: []earmark.Check{check("a", c.state)}}
 			if c.status != 0 {
 				w.statuses = map[string]enumspb.WorkflowExecutionStatus{"reservation-a": c.status}
 			}
@@ -195,12 +195,12 @@ func TestReconcile(t *testing.T) {
 // A settlement whose signal waits in a paused workflow is not due for a look, so paused workflows are looked for.
 func TestReconcileLooksForPausedWorkflows(t *testing.T) {
 	t.Parallel()
-	w := &world{paused: []string{"a", "b"}}
+	w := &env{paused: []string{"a", "b"}}
 	_, err := w.reconcile(t)
 	require.NoError(t, err)
 	require.Equal(t, []string{"a", "b"}, w.due)
 
-	w = &world{faults: map[string]error{"paused": errors.New("away")}}
+	w = &env{faults: map[string]error{"paused": errors.New("away")}}
 	_, err = w.reconcile(t)
 	require.NoError(t, err, "the rest of the run does not depend on it")
 }
@@ -208,18 +208,18 @@ func TestReconcileLooksForPausedWorkflows(t *testing.T) {
 // R4: an adoption is in the journal before its workflow starts, with who and why.
 func TestReconcileWritesAnAdoptionDown(t *testing.T) {
 	t.Parallel()
-	w := &world{checks: []earmark.Check{check("a", earmark.StateHeld)}}
+	w := &env{checks: []earmark.Check{check("a", earmark.StateHeld)}}
 	_, err := w.reconcile(t)
 	require.NoError(t, err)
 	require.Equal(t, []string{"acme/a by the reconciler: the reservation had no open workflow"}, w.entries)
 	require.Equal(t, []string{"a"}, w.adopted)
 
-	w = &world{checks: []earmark.Check{check("a", earmark.StateHeld)}, faults: map[string]error{"entry": errors.New("away")}}
+	w = &env{checks: []earmark.Check{check("a", earmark.StateHeld)}, faults: map[string]error{"entry": errors.New("away")}}
 	_, err = w.reconcile(t)
 	require.ErrorContains(t, err, "away")
 	require.Empty(t, w.adopted)
 
-	w = &world{checks: []earmark.Check{check("a", earmark.StateHeld)}, settled: true}
+	w = &env{checks: []earmark.Check{check("a", earmark.StateHeld)}, settled: true}
 	report, err := w.reconcile(t)
 	require.NoError(t, err)
 	require.Equal(t, ReconcileReport{Checked: 1, Orphans: 1}, report)
@@ -266,7 +266,7 @@ func TestReconcileRestores(t *testing.T) {
 			t.Parallel()
 			claimed := check("a", c.state)
 			claimed.CreatedAt, claimed.Request.OnExpiry = at, c.onExpiry
-			w := &world{checks: []earmark.Check{claimed}, committed: c.outcome,
+			w := &env{checks: []earmark.Check{claimed}, committed: c.outcome,
 				statuses: map[string]enumspb.WorkflowExecutionStatus{claimed.WorkflowID: c.status}, endings: map[string]Snapshot{claimed.WorkflowID: c.ending}}
 			report, err := w.reconcile(t)
 			require.NoError(t, err)
@@ -294,8 +294,8 @@ func TestReconcileLooksForWhatIsNotListed(t *testing.T) {
 		c.ExpiresAt = time.Now().Add(lease)
 		return c
 	}
-	world := func() *world {
-		w := &world{listed: map[string]bool{}, statuses: map[string]enumspb.WorkflowExecutionStatus{}}
+	newEnv := func() *env {
+		w := &env{listed: map[string]bool{}, statuses: map[string]enumspb.WorkflowExecutionStatus{}}
 		for n := range 2 * describesPerSecond { // that many Describes would take two seconds
 			c := leased(fmt.Sprint(n), earmark.StateHeld, time.Hour)
 			w.checks, w.listed[c.WorkflowID] = append(w.checks, c), true
@@ -306,7 +306,7 @@ func TestReconcileLooksForWhatIsNotListed(t *testing.T) {
 		w.statuses["reservation-overdue"], w.listed["reservation-overdue"] = terminated, true // as the list has not heard
 		return w
 	}
-	w := world()
+	w := newEnv()
 	begun := time.Now()
 	report, err := w.reconcile(t)
 	require.NoError(t, err)
@@ -316,7 +316,7 @@ func TestReconcileLooksForWhatIsNotListed(t *testing.T) {
 	require.Len(t, w.guarded, 2*describesPerSecond)
 	require.Equal(t, 1, w.lists)
 
-	w = world()
+	w = newEnv()
 	w.checks, w.faults = w.checks[2*describesPerSecond-1:], map[string]error{"list": serviceerror.NewUnavailable("away")}
 	w.statuses["reservation-99"] = running
 	report, err = w.reconcile(t)
@@ -339,8 +339,8 @@ func TestClosedStatuses(t *testing.T) {
 func TestReconcileEndsWithAFault(t *testing.T) {
 	t.Parallel()
 	away := serviceerror.NewUnavailable("away")
-	setup := func(call string, fault error, state earmark.State, status enumspb.WorkflowExecutionStatus) *world {
-		w := &world{checks: []earmark.Check{check("a", state), check("b", state)}, faults: map[string]error{call: fault}}
+	setup := func(call string, fault error, state earmark.State, status enumspb.WorkflowExecutionStatus) *env {
+		w := &env{checks: []earmark.Check{check("a", state), check("b", state)}, faults: map[string]error{call: fault}}
 		if status != 0 {
 			w.statuses = map[string]enumspb.WorkflowExecutionStatus{"reservation-a": status, "reservation-b": status}
 		}
@@ -391,7 +391,7 @@ func TestReconcileEndsWithAFault(t *testing.T) {
 func TestReconcileIsSlow(t *testing.T) {
 	t.Parallel()
 	const checks = 31
-	w := &world{}
+	w := &env{}
 	for range checks {
 		w.checks = append(w.checks, check("a", earmark.StateCommitted))
 	}
@@ -406,7 +406,7 @@ func TestReconcileStopsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	w := &world{checks: []earmark.Check{check("a", earmark.StateHeld)}}
+	w := &env{checks: []earmark.Check{check("a", earmark.StateHeld)}}
 	r := &Reconciler{Ledger: worldLedger{w}, Workflows: w, Logger: slog.New(slog.DiscardHandler)}
 	_, err := r.Reconcile(ctx)
 	require.ErrorIs(t, err, context.Canceled)

@@ -32,8 +32,8 @@ var (
 	testTime          = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 )
 
-// bundle is what a test of a handler works with.
-type bundle struct {
+// env is what a test of a handler works with.
+type env struct {
 	t        *testing.T
 	fake     *fake
 	handler  http.Handler
@@ -41,9 +41,9 @@ type bundle struct {
 	log      *bytes.Buffer
 }
 
-func setup(t *testing.T, f *fake, adjust ...func(*Options)) *bundle {
+func setup(t *testing.T, f *fake, adjust ...func(*Options)) *env {
 	t.Helper()
-	b := &bundle{t: t, fake: f, registry: prometheus.NewRegistry(), log: &bytes.Buffer{}}
+	b := &env{t: t, fake: f, registry: prometheus.NewRegistry(), log: &bytes.Buffer{}}
 	options := Options{
 		Version: "v1.2.3", Commit: "0123456789ab",
 		Ledger: f, Coordinator: fakeCoordinator{f}, UIURL: uiURL, Registry: b.registry,
@@ -65,7 +65,7 @@ type exchange struct {
 
 // do sends a request and checks the exchange against openapi.yaml: the answer
 // always, the request where it was not blamed.
-func (b *bundle) do(method, target, body string, header ...string) exchange {
+func (b *env) do(method, target, body string, header ...string) exchange {
 	b.t.Helper()
 	request := newRequest(method, target, body, header...)
 	recorder := httptest.NewRecorder()

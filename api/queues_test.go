@@ -22,7 +22,7 @@ type flood struct {
 	done    sync.WaitGroup
 }
 
-func (b *bundle) flood(n int, method, target, body string, header ...string) *flood {
+func (b *env) flood(n int, method, target, body string, header ...string) *flood {
 	f := &flood{answers: map[int]int{}}
 	for range n {
 		f.done.Go(func() {

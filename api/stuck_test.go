@@ -46,7 +46,7 @@ func (f *fakeFinder) Searches(now time.Time) []earmark.Search {
 	return (&workflowstore.StuckFinder{}).Searches(now)
 }
 
-func setupFinder(t *testing.T, f *fake, finder *fakeFinder) *bundle {
+func setupFinder(t *testing.T, f *fake, finder *fakeFinder) *env {
 	t.Helper()
 	b := setup(t, f)
 	b.handler = New(Options{Ledger: f, Coordinator: fakeCoordinator{f}, StuckFinder: finder, UIURL: uiURL, Logger: slog.New(slog.DiscardHandler)})

@@ -26,8 +26,8 @@ type sent struct {
 	header                    http.Header
 }
 
-// bundle is a client, the server that it calls, and what happened between them.
-type bundle struct {
+// env is a client, the server that it calls, and what happened between them.
+type env struct {
 	client *Client
 	mu     sync.Mutex
 	sent   []sent
@@ -36,9 +36,9 @@ type bundle struct {
 
 // setup makes a server that gives the answers in their order, and the last one
 // from then on. The client's pauses take no time.
-func setup(t *testing.T, answers ...http.HandlerFunc) *bundle {
+func setup(t *testing.T, answers ...http.HandlerFunc) *env {
 	t.Helper()
-	b := &bundle{}
+	b := &env{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {

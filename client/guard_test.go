@@ -25,8 +25,8 @@ var (
 	errModel = errors.New("the model failed")
 )
 
-// stage is a fake Earmark without a network, its client, and what the client told.
-type stage struct {
+// bubbleEnv is a fake Earmark without a network, its client, and what the client told.
+type bubbleEnv struct {
 	earmark   *fake.Earmark
 	client    *Client
 	log       *bytes.Buffer
@@ -34,11 +34,11 @@ type stage struct {
 }
 
 // inBubble runs a test on a clock that moves when everything waits.
-func inBubble(t *testing.T, limit int64, test func(t *testing.T, s *stage)) {
+func inBubble(t *testing.T, limit int64, test func(t *testing.T, s *bubbleEnv)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &stage{earmark: &fake.Earmark{Limit: limit}, log: &bytes.Buffer{}}
+		s := &bubbleEnv{earmark: &fake.Earmark{Limit: limit}, log: &bytes.Buffer{}}
 		var err error
 		s.client, err = New("http://earmark.test",
 			WithHTTPClient(&http.Client{Transport: s.earmark}),
@@ -51,7 +51,7 @@ func inBubble(t *testing.T, limit int64, test func(t *testing.T, s *stage)) {
 
 // answers lets one verb's calls be answered in turn; nil is Earmark's own answer.
 // The last one goes on.
-func (s *stage) answers(verb string, answers ...http.HandlerFunc) {
+func (s *bubbleEnv) answers(verb string, answers ...http.HandlerFunc) {
 	before := s.earmark.Intercept
 	s.earmark.Intercept = func(called string, nth int) http.HandlerFunc {
 		switch {
@@ -64,7 +64,7 @@ func (s *stage) answers(verb string, answers ...http.HandlerFunc) {
 	}
 }
 
-func (s *stage) only(t *testing.T) earmark.Reservation {
+func (s *bubbleEnv) only(t *testing.T) earmark.Reservation {
 	t.Helper()
 	all := s.earmark.Reservations()
 	require.Len(t, all, 1)
@@ -82,7 +82,7 @@ func returning(usage earmark.Amounts, err error) work {
 }
 
 func TestDoCommits(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		settled, err := s.client.Do(t.Context(), "k", requestFor(0), func(ctx context.Context, r *earmark.Reservation) (earmark.Amounts, error) {
 			require.Equal(t, t.Context(), ctx)
 			require.Equal(t, earmark.StateHeld, r.State)
@@ -121,7 +121,7 @@ func TestDoSettlesByWhatWorkReturns(t *testing.T) {
 		"nothing was sent, zero usage":    {usage: zero, err: NothingSent(refused), verb: "release", is: []error{refused}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, 1000, func(t *testing.T, s *stage) {
+			inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 				settled, err := s.client.Do(t.Context(), "", requestFor(60), returning(test.usage, test.err))
 				verbs := []string{"reserve"}
 				if test.verb != "" {
@@ -162,7 +162,7 @@ func TestRefusedBeforeWorkRuns(t *testing.T) {
 		earmark.CodeNoBudget:         {answer: fake.Problem(404, earmark.CodeNoBudget, "no budget")},
 	} {
 		t.Run(string(code), func(t *testing.T) {
-			inBubble(t, test.limit, func(t *testing.T, s *stage) {
+			inBubble(t, test.limit, func(t *testing.T, s *bubbleEnv) {
 				s.answers("reserve", test.answer)
 				_, err := s.client.Do(t.Context(), "", requestFor(0), func(context.Context, *earmark.Reservation) (earmark.Amounts, error) {
 					t.Error("work ran")
@@ -177,7 +177,7 @@ func TestRefusedBeforeWorkRuns(t *testing.T) {
 }
 
 func TestPanicPassesThrough(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		require.PanicsWithValue(t, "boom", func() {
 			_, _ = s.client.Do(t.Context(), "", requestFor(60), func(context.Context, *earmark.Reservation) (earmark.Amounts, error) { panic("boom") })
 		})
@@ -190,7 +190,7 @@ func TestPanicPassesThrough(t *testing.T) {
 }
 
 func TestGoexit(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -208,7 +208,7 @@ func TestGoexit(t *testing.T) {
 // The caller is gone, in the middle of the work or before it is settled; what was
 // spent is charged all the same.
 func TestSettlesAfterTheCallerIsGone(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		s.answers("commit", fake.Unavailable(), fake.Hang, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		defer cancel()
@@ -226,7 +226,7 @@ func TestSettlesAfterTheCallerIsGone(t *testing.T) {
 }
 
 func TestReleaseAfterTheCallerIsGone(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		s.answers("release", fake.Unavailable(), nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		_, err := s.client.Do(ctx, "", requestFor(30), func(context.Context, *earmark.Reservation) (earmark.Amounts, error) {
@@ -248,7 +248,7 @@ func TestCommitIsRepeated(t *testing.T) {
 		"its answer was lost": func(e *fake.Earmark) []http.HandlerFunc { return []http.HandlerFunc{e.AnswerLost("commit"), nil} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, 1000, func(t *testing.T, s *stage) {
+			inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 				s.client.maxAttempts = 1 // settling has its own bound
 				s.answers("commit", answers(s.earmark)...)
 				settled, err := s.client.Do(t.Context(), "", requestFor(0), returning(earmark.Amounts{"tokens": 40}, nil))
@@ -274,7 +274,7 @@ func TestCommitUnknownToTheEnd(t *testing.T) {
 		"a login page": says(http.StatusOK, "<html>log in</html>"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, 1000, func(t *testing.T, s *stage) {
+			inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 				s.answers("commit", answer)
 				began := time.Now()
 				settled, err := s.client.Do(t.Context(), "", requestFor(0), returning(earmark.Amounts{"tokens": 40}, errModel))
@@ -300,7 +300,7 @@ func TestCommitUnknownToTheEnd(t *testing.T) {
 }
 
 func TestSettleLimit(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		WithSettleLimit(3 * time.Second)(s.client)
 		s.answers("commit", fake.Hang)
 		began := time.Now()
@@ -314,7 +314,7 @@ func TestCommitRefused(t *testing.T) {
 	t.Parallel()
 	over := earmark.Amounts{"tokens": 101}
 	t.Run("overage", func(t *testing.T) {
-		inBubble(t, 1000, func(t *testing.T, s *stage) {
+		inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 			s.earmark.RejectOverage = true
 			_, err := s.client.Do(t.Context(), "", requestFor(0), returning(over, nil))
 			requireRefused(t, s, err, earmark.CodeOverageRejected)
@@ -323,7 +323,7 @@ func TestCommitRefused(t *testing.T) {
 		})
 	})
 	t.Run("settled otherwise", func(t *testing.T) {
-		inBubble(t, 1000, func(t *testing.T, s *stage) {
+		inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 			_, err := s.client.Do(t.Context(), "", requestFor(0), func(ctx context.Context, r *earmark.Reservation) (earmark.Amounts, error) {
 				_, err := s.client.Commit(ctx, r.ID, earmark.Amounts{"tokens": 1})
 				return over, err
@@ -332,7 +332,7 @@ func TestCommitRefused(t *testing.T) {
 		})
 	})
 	t.Run("settled the same", func(t *testing.T) {
-		inBubble(t, 1000, func(t *testing.T, s *stage) {
+		inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 			settled, err := s.client.Do(t.Context(), "", requestFor(0), func(ctx context.Context, r *earmark.Reservation) (earmark.Amounts, error) {
 				_, err := s.client.Commit(ctx, r.ID, over)
 				return over, err
@@ -342,13 +342,13 @@ func TestCommitRefused(t *testing.T) {
 		})
 	})
 	t.Run("other units", func(t *testing.T) {
-		inBubble(t, 1000, func(t *testing.T, s *stage) {
+		inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 			_, err := s.client.Do(t.Context(), "", requestFor(0), returning(earmark.Amounts{"token": 5}, nil))
 			requireRefused(t, s, err, earmark.CodeInvalidRequest)
 		})
 	})
 	t.Run("not found", func(t *testing.T) {
-		inBubble(t, 1000, func(t *testing.T, s *stage) {
+		inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 			s.answers("commit", fake.Problem(http.StatusNotFound, earmark.CodeNotFound, "there is no such reservation"))
 			_, err := s.client.Do(t.Context(), "", requestFor(0), returning(over, nil))
 			requireRefused(t, s, err, earmark.CodeNotFound)
@@ -356,7 +356,7 @@ func TestCommitRefused(t *testing.T) {
 		})
 	})
 	t.Run("not found, says a proxy", func(t *testing.T) {
-		inBubble(t, 1000, func(t *testing.T, s *stage) {
+		inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 			proxy := func(w http.ResponseWriter, _ *http.Request) { http.NotFound(w, nil) }
 			s.answers("commit", slices.Concat(slices.Repeat([]http.HandlerFunc{proxy}, 2), []http.HandlerFunc{nil})...)
 			settled, err := s.client.Do(t.Context(), "", requestFor(0), returning(hundred, nil))
@@ -366,7 +366,7 @@ func TestCommitRefused(t *testing.T) {
 		})
 	})
 	t.Run("not found, says a proxy to the end", func(t *testing.T) {
-		inBubble(t, 1000, func(t *testing.T, s *stage) {
+		inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 			s.answers("commit", func(w http.ResponseWriter, _ *http.Request) { http.NotFound(w, nil) })
 			_, err := s.client.Do(t.Context(), "", requestFor(0), returning(hundred, nil))
 			require.ErrorContains(t, err, "it is not known whether 100 tokens were charged")
@@ -374,7 +374,7 @@ func TestCommitRefused(t *testing.T) {
 		})
 	})
 	t.Run("release", func(t *testing.T) {
-		inBubble(t, 1000, func(t *testing.T, s *stage) {
+		inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 			_, err := s.client.Do(t.Context(), "", requestFor(0), func(ctx context.Context, r *earmark.Reservation) (earmark.Amounts, error) {
 				_, err := s.client.Commit(ctx, r.ID, over)
 				return nil, NothingSent(err)
@@ -385,7 +385,7 @@ func TestCommitRefused(t *testing.T) {
 		})
 	})
 	t.Run("release unknown", func(t *testing.T) {
-		inBubble(t, 1000, func(t *testing.T, s *stage) {
+		inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 			s.answers("release", fake.Unavailable())
 			_, err := s.client.Do(t.Context(), "", requestFor(0), returning(nil, ErrNothingSent))
 			require.ErrorContains(t, err, "not known whether it was released")
@@ -396,7 +396,7 @@ func TestCommitRefused(t *testing.T) {
 
 // A guard has no default for who pays when the process dies after the call.
 func TestTheExpiryPolicyIsChosen(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		request := requestFor(0)
 		request.OnExpiry = ""
 		_, err := s.client.Do(t.Context(), "", request, func(context.Context, *earmark.Reservation) (earmark.Amounts, error) {
@@ -414,7 +414,7 @@ func TestTheExpiryPolicyIsChosen(t *testing.T) {
 	})
 }
 
-func requireRefused(t *testing.T, s *stage, err error, code earmark.Code) {
+func requireRefused(t *testing.T, s *bubbleEnv, err error, code earmark.Code) {
 	t.Helper()
 	var unsettled *UnsettledError
 	require.ErrorAs(t, err, &unsettled)
@@ -426,7 +426,7 @@ func requireRefused(t *testing.T, s *stage, err error, code earmark.Code) {
 }
 
 func TestAcceptedIsSuccess(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		s.answers("commit", says(http.StatusAccepted, `{"id":"rsv_1","accepted":true}`))
 		settled, err := s.client.Do(t.Context(), "", requestFor(0), returning(hundred, nil))
 		require.NoError(t, err)
@@ -436,7 +436,7 @@ func TestAcceptedIsSuccess(t *testing.T) {
 
 // A key runs once: a run beside it and a run after it do not begin.
 func TestKeyRunsOnce(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		_, err := s.client.Do(t.Context(), "k", requestFor(0), func(ctx context.Context, _ *earmark.Reservation) (earmark.Amounts, error) {
 			_, err := s.client.Do(ctx, "k", requestFor(0), returning(hundred, nil))
 			require.ErrorIs(t, err, ErrKeyInUse)
@@ -459,7 +459,7 @@ func TestLostAdmissionIsFound(t *testing.T) {
 	t.Parallel()
 	for _, key := range []string{"", "k"} {
 		t.Run("key "+key, func(t *testing.T) {
-			inBubble(t, 1000, func(t *testing.T, s *stage) {
+			inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 				s.answers("reserve", s.earmark.AnswerLost("reserve"), nil)
 				_, err := s.client.Do(t.Context(), key, requestFor(0), returning(hundred, nil))
 				require.NoError(t, err)
@@ -518,7 +518,7 @@ func TestStreamChargesWhatTheMeterSays(t *testing.T) {
 		"nothing sent, but counted": {func(_ context.CancelFunc, m *Meter) error { m.NothingSent(); m.Add(seven); return nil }, seven, earmark.StateCommitted},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, 1000, func(t *testing.T, s *stage) {
+			inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				func() {
@@ -540,7 +540,7 @@ func TestStreamChargesWhatTheMeterSays(t *testing.T) {
 // A unit that the stream did not get to is charged as zero: without it the rest
 // could not be charged.
 func TestStreamFillsTheReservedUnits(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		request := requestFor(0)
 		request.Amounts = earmark.Amounts{"tokens": 100, "searches": 3}
 		settled, err := s.client.DoStream(t.Context(), "", request, func(_ context.Context, _ *earmark.Reservation, m *Meter) error {
@@ -553,7 +553,7 @@ func TestStreamFillsTheReservedUnits(t *testing.T) {
 }
 
 func TestStreamPanicThatCannotBeSettledIsTold(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		s.answers("commit", fake.Unavailable())
 		require.PanicsWithValue(t, "boom", func() {
 			_, _ = s.client.DoStream(t.Context(), "", requestFor(0), func(_ context.Context, _ *earmark.Reservation, m *Meter) error {
@@ -568,7 +568,7 @@ func TestStreamPanicThatCannotBeSettledIsTold(t *testing.T) {
 }
 
 func TestStreamIsCountedConcurrently(t *testing.T) {
-	inBubble(t, 10_000, func(t *testing.T, s *stage) {
+	inBubble(t, 10_000, func(t *testing.T, s *bubbleEnv) {
 		settled, err := s.client.DoStream(t.Context(), "", requestFor(0), func(_ context.Context, _ *earmark.Reservation, m *Meter) error {
 			var group sync.WaitGroup
 			for range 50 {

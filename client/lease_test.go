@@ -21,7 +21,7 @@ func sleeping(d time.Duration) work {
 }
 
 // gaps are the times between the calls that began or extended the lease.
-func (s *stage) gaps() []time.Duration {
+func (s *bubbleEnv) gaps() []time.Duration {
 	var gaps []time.Duration
 	var last time.Time
 	for _, call := range s.earmark.Calls() {
@@ -37,7 +37,7 @@ func TestLeaseIsKept(t *testing.T) {
 	t.Parallel()
 	for _, ttl := range []time.Duration{time.Second, 2 * time.Second, time.Minute, 0, 7 * 24 * time.Hour} {
 		t.Run(ttl.String(), func(t *testing.T) {
-			inBubble(t, 1000, func(t *testing.T, s *stage) {
+			inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 				length := ttl
 				if ttl == 0 {
 					length = earmark.DefaultTTL
@@ -57,7 +57,7 @@ func TestLeaseIsKept(t *testing.T) {
 }
 
 func TestShortWorkExtendsNothing(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		_, err := s.client.Do(t.Context(), "", requestFor(3), sleeping(1900*time.Millisecond))
 		require.NoError(t, err)
 		require.Zero(t, s.earmark.Count("extend"))
@@ -67,7 +67,7 @@ func TestShortWorkExtendsNothing(t *testing.T) {
 // A lease began before the answer that tells of it, and the client knows only that
 // it did not begin before the call was sent.
 func TestSlowAnswersCount(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		s.earmark.Slow = map[string]time.Duration{"reserve": 1500 * time.Millisecond, "extend": 900 * time.Millisecond}
 		settled, err := s.client.Do(t.Context(), "", requestFor(2), sleeping(10*time.Second))
 		require.NoError(t, err)
@@ -89,7 +89,7 @@ func TestExtendIsRepeated(t *testing.T) {
 		"a proxy's": says(http.StatusNotFound, "no such route"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, 1000, func(t *testing.T, s *stage) {
+			inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 				s.answers("extend", slices.Repeat([]http.HandlerFunc{answer, nil}, 3)...)
 				settled, err := s.client.Do(t.Context(), "", requestFor(6), sleeping(time.Minute))
 				require.NoError(t, err)
@@ -103,7 +103,7 @@ func TestExtendIsRepeated(t *testing.T) {
 // Earmark is away for longer than the lease, and back: it may still hold the
 // reservation, and then it is extended.
 func TestExtendGoesOnPastTheLease(t *testing.T) {
-	inBubble(t, 1000, func(t *testing.T, s *stage) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 		back := time.Now().Add(10 * time.Minute)
 		s.earmark.Intercept = func(verb string, _ int) http.HandlerFunc {
 			switch {
@@ -127,7 +127,7 @@ func TestExtendGoesOnPastTheLease(t *testing.T) {
 func TestLostLease(t *testing.T) {
 	t.Parallel()
 	t.Run("expired", func(t *testing.T) {
-		inBubble(t, 1000, func(t *testing.T, s *stage) {
+		inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 			s.earmark.Intercept = func(verb string, nth int) http.HandlerFunc {
 				if verb == "extend" && nth < 30 {
 					return fake.Unavailable()
@@ -143,7 +143,7 @@ func TestLostLease(t *testing.T) {
 		})
 	})
 	t.Run("released by somebody else", func(t *testing.T) {
-		inBubble(t, 1000, func(t *testing.T, s *stage) {
+		inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
 			_, err := s.client.Do(t.Context(), "", requestFor(2), func(ctx context.Context, r *earmark.Reservation) (earmark.Amounts, error) {
 				_, err := s.client.Release(ctx, r.ID, "")
 				time.Sleep(time.Minute) //nolint:forbidigo // fake time
@@ -154,7 +154,7 @@ func TestLostLease(t *testing.T) {
 	})
 }
 
-func requireReleasedElsewhere(t *testing.T, s *stage, err error) {
+func requireReleasedElsewhere(t *testing.T, s *bubbleEnv, err error) {
 	t.Helper()
 	require.Equal(t, earmark.CodeAlreadySettled, earmark.ErrorCode(err))
 	require.Equal(t, 1, s.earmark.Count("extend"))

@@ -96,10 +96,10 @@ func TestNoAdmissionAfterAPublishedNo(t *testing.T) {
 // The same, and the no stands: it is decided twice and published once.
 func TestDenialWithASignalInItsLastTask(t *testing.T) {
 	t.Parallel()
-	for name, send := range map[string]func(*rig){
-		workflows.MessageCommit:  func(r *rig) { r.signal(workflows.MessageCommit, used(70)) },
-		workflows.MessageRelease: func(r *rig) { r.signal(workflows.MessageRelease, nil) },
-		workflows.SignalExtend:   func(r *rig) { r.signal(workflows.SignalExtend, workflows.ExtendMessage{TTLSeconds: 60}) },
+	for name, send := range map[string]func(*temporalEnv){
+		workflows.MessageCommit:  func(r *temporalEnv) { r.signal(workflows.MessageCommit, used(70)) },
+		workflows.MessageRelease: func(r *temporalEnv) { r.signal(workflows.MessageRelease, nil) },
+		workflows.SignalExtend:   func(r *temporalEnv) { r.signal(workflows.SignalExtend, workflows.ExtendMessage{TTLSeconds: 60}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := onTemporal(t)

@@ -35,34 +35,34 @@ import (
 // A history that exists is left alone: remove it first to record it anew, which
 // gives up the promise that workflows begun by the released code go on.
 func TestRecord(t *testing.T) {
-	plays := map[string]func(*rig){
-		"committed_by_update": func(r *rig) {
+	plays := map[string]func(*temporalEnv){
+		"committed_by_update": func(r *temporalEnv) {
 			r.begin()
 			r.update(workflows.MessageCommit, used(70))
 		},
-		"committed_by_signal": func(r *rig) {
+		"committed_by_signal": func(r *temporalEnv) {
 			r.begin()
 			r.signal(workflows.MessageCommit, used(70))
 		},
-		"released": func(r *rig) {
+		"released": func(r *temporalEnv) {
 			r.begin()
 			r.update(workflows.MessageRelease, workflows.ReleaseMessage{Reason: "the model was not called"})
 		},
-		"released_first": func(r *rig) {
+		"released_first": func(r *temporalEnv) {
 			r.start()
 			r.signal(workflows.MessageRelease, workflows.ReleaseMessage{})
 			r.work()
 		},
-		"expired": func(r *rig) {
+		"expired": func(r *temporalEnv) {
 			r.admission.Request.TTLSeconds = 1
 			r.begin()
 		},
-		"extended": func(r *rig) {
+		"extended": func(r *temporalEnv) {
 			r.admission.Request.TTLSeconds = 1
 			r.begin()
 			r.signal(workflows.SignalExtend, workflows.ExtendMessage{TTLSeconds: 2})
 		},
-		"review_committed": func(r *rig) {
+		"review_committed": func(r *temporalEnv) {
 			r.admission.Request.TTLSeconds = 1
 			r.admission.Request.OnExpiry = earmark.OnExpiryReview
 			r.begin()
@@ -72,33 +72,33 @@ func TestRecord(t *testing.T) {
 			r.eventually("inspect", 1)
 			r.update(workflows.MessageCommit, used(70))
 		},
-		"denied": func(r *rig) {
+		"denied": func(r *temporalEnv) {
 			r.admission.Request.Amounts = earmark.Amounts{testUnit: testLimit + 1}
 			r.begin()
 		},
-		"cancelled": func(r *rig) {
+		"cancelled": func(r *temporalEnv) {
 			r.begin()
 			require.NoError(r, r.client.CancelWorkflow(r.ctx, r.admission.WorkflowID, ""))
 		},
-		"adopted": func(r *rig) {
+		"adopted": func(r *temporalEnv) {
 			r.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Reserve(r.ctx, r.admission) })
 			r.adopt = true
 			r.begin()
 			r.update(workflows.MessageCommit, used(70))
 		},
-		"charged": func(r *rig) {
+		"charged": func(r *temporalEnv) {
 			r.begin()
 			r.ledger.lose()
 			r.update(workflows.MessageCommit, used(70))
 		},
-		"adopted_expired": func(r *rig) {
+		"adopted_expired": func(r *temporalEnv) {
 			r.admission.Request.TTLSeconds = 2
 			r.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Reserve(r.ctx, r.admission) })
 			r.adopt = true
 			r.work()
 			r.start()
 		},
-		"continued_as_new": func(r *rig) {
+		"continued_as_new": func(r *temporalEnv) {
 			r.begin()
 			r.run = r.runID()
 			for r.runID() == r.run {
@@ -107,19 +107,19 @@ func TestRecord(t *testing.T) {
 			}
 			r.signal(workflows.MessageRelease, nil)
 		},
-		"lost": func(r *rig) {
+		"lost": func(r *temporalEnv) {
 			r.admission.Request.TTLSeconds = 1
 			r.begin()
 			r.ledger.lose()
 		},
-		"malformed": func(r *rig) {
+		"malformed": func(r *temporalEnv) {
 			r.begin()
 			r.signal(workflows.MessageCommit, map[string]any{"usage": "much"})
 			r.signal(workflows.MessageCommit, workflows.CommitMessage{Usage: earmark.Amounts{"requests": 1}})
 			r.eventually("commit", 1)
 			r.update(workflows.MessageCommit, used(70))
 		},
-		"overage_rejected": func(r *rig) {
+		"overage_rejected": func(r *temporalEnv) {
 			r.ledger.budget.Overage = earmark.OverageReject
 			r.ledger.lose()
 			r.admission.Request.TTLSeconds = 2
@@ -129,7 +129,7 @@ func TestRecord(t *testing.T) {
 			r.taskEnds()
 			r.update(workflows.MessageCommit, used(150))
 		},
-		"reset": func(r *rig) {
+		"reset": func(r *temporalEnv) {
 			r.begin()
 			r.signal(workflows.SignalExtend, workflows.ExtendMessage{TTLSeconds: 600})
 			r.eventually("extend", 1)
@@ -142,7 +142,7 @@ func TestRecord(t *testing.T) {
 			require.Equal(r, response.GetRunId(), r.runID())
 			r.update(workflows.MessageCommit, used(70))
 		},
-		"review_released": func(r *rig) {
+		"review_released": func(r *temporalEnv) {
 			r.admission.Request.TTLSeconds = 1
 			r.admission.Request.OnExpiry = earmark.OnExpiryReview
 			r.begin()
@@ -150,31 +150,31 @@ func TestRecord(t *testing.T) {
 			r.taskEnds()
 			r.update(workflows.MessageRelease, workflows.ReleaseMessage{Reason: "looked at it"})
 		},
-		"settled_past": func(r *rig) {
+		"settled_past": func(r *temporalEnv) {
 			r.begin()
 			r.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
 				return m.Commit(r.ctx, earmark.Transition{ID: r.admission.ID, Tenant: testTenant, Actor: earmark.ActorAPI}, used(70).Usage)
 			})
 			r.signal(workflows.SignalRefresh, nil)
 		},
-		"settled_patiently": func(r *rig) { // for so long that the search attribute says so
+		"settled_patiently": func(r *temporalEnv) { // for so long that the search attribute says so
 			r.begin()
 			r.ledger.away("commit")
 			r.signal(workflows.MessageCommit, used(70))
 			require.Eventually(r, func() bool { return len(r.events(enumspb.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES)) > 0 }, time.Minute, time.Second)
 			r.ledger.back()
 		},
-		"too_late": func(r *rig) {
+		"too_late": func(r *temporalEnv) {
 			r.admission.AdmitBy = time.Now().Add(-time.Second)
 			r.begin()
 		},
-		"too_late_charged": func(r *rig) {
+		"too_late_charged": func(r *temporalEnv) {
 			r.admission.AdmitBy = time.Now().Add(-time.Second)
 			r.start()
 			r.signal(workflows.MessageCommit, used(70))
 			r.work()
 		},
-		"patient": func(r *rig) {
+		"patient": func(r *temporalEnv) {
 			r.ledger.away("reserve")
 			r.start()
 			r.work()
@@ -233,12 +233,12 @@ func address(t *testing.T, name string) string {
 }
 
 // begin starts the workflow next to a worker and waits for the first decision.
-func (r *rig) begin() {
+func (r *temporalEnv) begin() {
 	r.work()
 	r.startAndAsk()
 }
 
-func (r *rig) record(name string) {
+func (r *temporalEnv) record(name string) {
 	text, err := temporalproto.CustomJSONMarshalOptions{}.Marshal(&historypb.History{Events: r.history()})
 	require.NoError(r, err)
 	var history any
@@ -272,7 +272,7 @@ func scrub(value any) {
 }
 
 // taskEnds waits until the workflow has no task: Temporal has heard what the last one led to.
-func (r *rig) taskEnds() {
+func (r *temporalEnv) taskEnds() {
 	r.Helper()
 	require.Eventually(r, func() bool {
 		description, err := r.client.DescribeWorkflowExecution(r.ctx, r.admission.WorkflowID, "")

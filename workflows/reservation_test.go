@@ -96,7 +96,7 @@ func TestExpiry(t *testing.T) {
 // lease runs on, and is set again.
 func TestExtend(t *testing.T) {
 	t.Parallel()
-	extend := func(b *bench, ttl time.Duration) {
+	extend := func(b *env, ttl time.Duration) {
 		b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Extend(b.Context(), b.settlement(), ttl) })
 	}
 	t.Run("by signal", func(t *testing.T) {
@@ -145,7 +145,7 @@ func TestCommitBeatsTheTimer(t *testing.T) {
 // arrive in: the other way round usage would be refused.
 func TestCommitBeatsRelease(t *testing.T) {
 	t.Parallel()
-	check := func(t *testing.T, send func(b *bench)) {
+	check := func(t *testing.T, send func(b *env)) {
 		t.Helper()
 		b := setup(t)
 		b.at(10*time.Second, func() { send(b) })
@@ -154,13 +154,13 @@ func TestCommitBeatsRelease(t *testing.T) {
 		b.holds(0, 70)
 	}
 	t.Run("signals", func(t *testing.T) {
-		check(t, func(b *bench) {
+		check(t, func(b *env) {
 			b.signalQuietly(workflows.MessageRelease, workflows.ReleaseMessage{})
 			b.signal(workflows.MessageCommit, used(70))
 		})
 	})
 	t.Run("an update and a signal", func(t *testing.T) {
-		check(t, func(b *bench) {
+		check(t, func(b *env) {
 			b.signalQuietly(workflows.MessageCommit, used(70))
 			b.update(workflows.MessageRelease, workflows.ReleaseMessage{})
 		})
@@ -211,7 +211,7 @@ func TestMessagesBeforeTheFirstTask(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	t.Parallel()
-	canceled := func(t *testing.T, b *bench) {
+	canceled := func(t *testing.T, b *env) {
 		t.Helper()
 		_, err := b.run()
 		require.True(t, temporal.IsCanceledError(err), "it closed with %v", err)
@@ -393,23 +393,23 @@ func TestEndingTellsTheUsage(t *testing.T) {
 	t.Parallel()
 	spent := used(70).Usage
 	for name, c := range map[string]struct {
-		play  func(b *bench)
+		play  func(b *env)
 		usage earmark.Amounts
 	}{
-		"committed": {func(b *bench) { b.signal(workflows.MessageCommit, used(70)) }, spent},
-		"committed twice": {func(b *bench) {
+		"committed": {func(b *env) { b.signal(workflows.MessageCommit, used(70)) }, spent},
+		"committed twice": {func(b *env) {
 			b.signal(workflows.MessageCommit, used(70))
 			b.signal(workflows.MessageCommit, used(70))
 		}, spent},
-		"committed with others": {func(b *bench) {
+		"committed with others": {func(b *env) {
 			b.signal(workflows.MessageCommit, used(70))
 			b.signal(workflows.MessageCommit, used(80))
 		}, spent},
-		"committed past it":       {func(b *bench) { commitPast(b, spent); b.signal(workflows.SignalRefresh, nil) }, spent},
-		"charged after the loss":  {func(b *bench) { b.ledger.lose(); b.signal(workflows.MessageCommit, used(70)) }, spent},
-		"estimated":               {func(b *bench) {}, nil},
-		"released":                {func(b *bench) { b.signal(workflows.MessageRelease, nil) }, nil},
-		"lost, and nothing spent": {func(b *bench) { b.ledger.lose() }, nil},
+		"committed past it":       {func(b *env) { commitPast(b, spent); b.signal(workflows.SignalRefresh, nil) }, spent},
+		"charged after the loss":  {func(b *env) { b.ledger.lose(); b.signal(workflows.MessageCommit, used(70)) }, spent},
+		"estimated":               {func(b *env) {}, nil},
+		"released":                {func(b *env) { b.signal(workflows.MessageRelease, nil) }, nil},
+		"lost, and nothing spent": {func(b *env) { b.ledger.lose() }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := setup(t)
@@ -427,7 +427,7 @@ func TestEndingTellsTheUsage(t *testing.T) {
 	}
 }
 
-func commitPast(b *bench, usage earmark.Amounts) {
+func commitPast(b *env, usage earmark.Amounts) {
 	b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Commit(b.Context(), b.settlement(), usage) })
 }
 

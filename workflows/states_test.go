@@ -18,12 +18,12 @@ func TestReservationStates(t *testing.T) {
 	const held, review = earmark.StateHeld, earmark.StateReview
 	const committed, released, expired = earmark.StateCommitted, earmark.StateReleased, earmark.StateExpired
 	byOperator := workflows.ReleaseMessage{Operator: "alice", Reason: "stuck"}
-	cancel := func(b *bench) { b.env.CancelWorkflow() }
-	send := func(name string, payload any) func(*bench) {
-		return func(b *bench) { b.signal(name, payload) }
+	cancel := func(b *env) { b.env.CancelWorkflow() }
+	send := func(name string, payload any) func(*env) {
+		return func(b *env) { b.signal(name, payload) }
 	}
-	past := func(f func(b *bench, m *model.Ledger) (earmark.Result, error)) func(*bench) {
-		return func(b *bench) {
+	past := func(f func(b *env, m *model.Ledger) (earmark.Result, error)) func(*env) {
+		return func(b *env) {
 			b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return f(b, m) })
 			b.signal(workflows.SignalRefresh, nil)
 		}
@@ -31,7 +31,7 @@ func TestReservationStates(t *testing.T) {
 	for _, c := range []struct {
 		state   earmark.State
 		message string
-		send    func(*bench)
+		send    func(*env)
 		to      earmark.State
 	}{
 		{held, "commit", send(workflows.MessageCommit, used(70)), committed},
@@ -42,7 +42,7 @@ func TestReservationStates(t *testing.T) {
 		{held, "extend", send(workflows.SignalExtend, workflows.ExtendMessage{TTLSeconds: 3600}), held},
 		{held, "refresh", send(workflows.SignalRefresh, nil), held},
 		{held, "cancellation", cancel, expired},
-		{held, "settled past the workflow", past(func(b *bench, m *model.Ledger) (earmark.Result, error) {
+		{held, "settled past the workflow", past(func(b *env, m *model.Ledger) (earmark.Result, error) {
 			return m.Commit(b.Context(), b.settlement(), used(70).Usage)
 		}), committed},
 		{review, "commit", send(workflows.MessageCommit, used(70)), committed},
@@ -54,7 +54,7 @@ func TestReservationStates(t *testing.T) {
 		{review, "extend", send(workflows.SignalExtend, workflows.ExtendMessage{TTLSeconds: 3600}), review},
 		{review, "refresh", send(workflows.SignalRefresh, nil), review},
 		{review, "cancellation", cancel, expired},
-		{review, "settled past the workflow", past(func(b *bench, m *model.Ledger) (earmark.Result, error) {
+		{review, "settled past the workflow", past(func(b *env, m *model.Ledger) (earmark.Result, error) {
 			return m.Release(b.Context(), b.settlement())
 		}), released},
 	} {
@@ -94,16 +94,16 @@ func TestReservationStates(t *testing.T) {
 func TestReservationFirstState(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		change  func(*bench)
+		change  func(*env)
 		outcome earmark.Outcome
 		state   earmark.State
 	}{
-		"denied":            {func(b *bench) { b.input.Admission.Request.Amounts = earmark.Amounts{testUnit: testLimit + 1} }, earmark.OutcomeDenied, ""},
-		"released before":   {func(b *bench) { b.at(0, func() { b.signalQuietly(workflows.MessageRelease, nil) }) }, earmark.OutcomeSame, earmark.StateReleased},
-		"held, to its end":  {func(*bench) {}, earmark.OutcomeApplied, earmark.StateExpired},
-		"held, then commit": {func(b *bench) { b.input.Admission.Request.OnExpiry = earmark.OnExpiryCommit }, earmark.OutcomeApplied, earmark.StateCommitted},
-		"adopted":           {(*bench).exists, earmark.OutcomeApplied, earmark.StateExpired},
-		"resumed":           {func(b *bench) { b.exists(); b.input.Adopt, b.input.Resume = false, true }, earmark.OutcomeApplied, earmark.StateExpired},
+		"denied":            {func(b *env) { b.input.Admission.Request.Amounts = earmark.Amounts{testUnit: testLimit + 1} }, earmark.OutcomeDenied, ""},
+		"released before":   {func(b *env) { b.at(0, func() { b.signalQuietly(workflows.MessageRelease, nil) }) }, earmark.OutcomeSame, earmark.StateReleased},
+		"held, to its end":  {func(*env) {}, earmark.OutcomeApplied, earmark.StateExpired},
+		"held, then commit": {func(b *env) { b.input.Admission.Request.OnExpiry = earmark.OnExpiryCommit }, earmark.OutcomeApplied, earmark.StateCommitted},
+		"adopted":           {(*env).exists, earmark.OutcomeApplied, earmark.StateExpired},
+		"resumed":           {func(b *env) { b.exists(); b.input.Adopt, b.input.Resume = false, true }, earmark.OutcomeApplied, earmark.StateExpired},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := setup(t)

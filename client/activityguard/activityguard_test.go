@@ -25,8 +25,8 @@ import (
 
 var errModel = errors.New("the model failed")
 
-// bundle runs one activity under the guard, on a fake Earmark and a mocked Temporal.
-type bundle struct {
+// env runs one activity under the guard, on a fake Earmark and a mocked Temporal.
+type env struct {
 	t        *testing.T
 	earmark  *fake.Earmark
 	signals  *mocks.Client
@@ -35,14 +35,14 @@ type bundle struct {
 	onExpiry earmark.OnExpiry
 }
 
-func setup(t *testing.T) *bundle {
+func setup(t *testing.T) *env {
 	t.Helper()
 	t.Parallel()
-	b := &bundle{t: t, earmark: &fake.Earmark{Limit: 1000}, signals: mocks.NewClient(t), guarded: true, onExpiry: earmark.OnExpiryRelease}
+	b := &env{t: t, earmark: &fake.Earmark{Limit: 1000}, signals: mocks.NewClient(t), guarded: true, onExpiry: earmark.OnExpiryRelease}
 	return b
 }
 
-func (b *bundle) run(call func(ctx context.Context) error) error {
+func (b *env) run(call func(ctx context.Context) error) error {
 	b.t.Helper()
 	url, stop := b.earmark.Serve()
 	b.t.Cleanup(stop)
@@ -65,7 +65,7 @@ func (b *bundle) run(call func(ctx context.Context) error) error {
 }
 
 // expectSignal expects one signal to the reservation's workflow.
-func (b *bundle) expectSignal(name string, message any, answer error) {
+func (b *env) expectSignal(name string, message any, answer error) {
 	b.signals.On("SignalWorkflow", mock.Anything, mock.MatchedBy(func(id string) bool {
 		reservations := b.earmark.Reservations()
 		return len(reservations) == 1 && id == workflows.ReservationWorkflowID(reservations[0].ID)
@@ -181,7 +181,7 @@ func TestDenialDoesNotRunTheActivity(t *testing.T) {
 }
 
 // hold takes most of the budget.
-func (b *bundle) hold() {
+func (b *env) hold() {
 	url, stop := b.earmark.Serve()
 	defer stop()
 	earmarks, err := client.New(url)

@@ -25,8 +25,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// stage is a service behind the guard, on a port, and the fake Earmark it asks.
-type stage struct {
+// env is a service behind the guard, on a port, and the fake Earmark it asks.
+type env struct {
 	earmark *fake.Earmark
 	client  *client.Client
 	guarded http.Handler
@@ -36,9 +36,9 @@ type stage struct {
 	unsettled []*client.UnsettledError
 }
 
-func setup(t *testing.T, handler http.HandlerFunc, options ...middleware.Option) *stage {
+func setup(t *testing.T, handler http.HandlerFunc, options ...middleware.Option) *env {
 	t.Helper()
-	s := &stage{earmark: &fake.Earmark{Limit: 1000}}
+	s := &env{earmark: &fake.Earmark{Limit: 1000}}
 	earmarkURL, stop := s.earmark.Serve()
 	t.Cleanup(stop)
 	var err error
@@ -81,7 +81,7 @@ func ask(r *http.Request) (middleware.Ask, error) {
 	}, nil
 }
 
-func (s *stage) post(t *testing.T, body string, header ...string) *http.Response {
+func (s *env) post(t *testing.T, body string, header ...string) *http.Response {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url, strings.NewReader(body))
 	require.NoError(t, err)
@@ -101,7 +101,7 @@ func text(t *testing.T, response *http.Response) string {
 	return string(body)
 }
 
-func (s *stage) only(t *testing.T) earmark.Reservation {
+func (s *env) only(t *testing.T) earmark.Reservation {
 	t.Helper()
 	all := s.earmark.Reservations()
 	require.Len(t, all, 1)

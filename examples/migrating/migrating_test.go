@@ -28,18 +28,18 @@ const usedPerCall = 60
 
 func TestMain(m *testing.M) { os.Exit(stack.Main(m)) }
 
-// bundle is a backend with the table that it had before, on a real server.
-type bundle struct {
+// env is a backend with the table that it had before, on a real server.
+type env struct {
 	*Backend
 	t      *testing.T
 	server *stack.Server
 	log    bytes.Buffer
 }
 
-func setup(t *testing.T) *bundle {
+func setup(t *testing.T) *env {
 	t.Helper()
 	s := stack.New(t, stack.Options{})
-	b := &bundle{t: t, server: s.Serve().Ready()}
+	b := &env{t: t, server: s.Serve().Ready()}
 	api, err := client.New(b.server.URL)
 	require.NoError(t, err)
 	b.Backend = &Backend{
@@ -52,12 +52,12 @@ func setup(t *testing.T) *bundle {
 	return b
 }
 
-func (b *bundle) used(customer string) (tokens int64) {
+func (b *env) used(customer string) (tokens int64) {
 	require.NoError(b.t, b.DB.QueryRow(b.t.Context(), `SELECT used FROM usage WHERE customer = $1`, customer).Scan(&tokens))
 	return tokens
 }
 
-func (b *bundle) balance(customer string) earmark.Balance {
+func (b *env) balance(customer string) earmark.Balance {
 	page, err := b.Earmark.Budgets(b.t.Context(), earmark.BudgetFilter{Scope: customer})
 	require.NoError(b.t, err)
 	require.Len(b.t, page.Data, 1)
@@ -65,7 +65,7 @@ func (b *bundle) balance(customer string) earmark.Balance {
 }
 
 // requireEqual checks that both sides count the same for everybody.
-func (b *bundle) requireEqual() {
+func (b *env) requireEqual() {
 	b.t.Helper()
 	for _, customer := range []string{"acme", "umbrella", "overspent"} {
 		require.Equal(b.t, b.used(customer), b.balance(customer).Committed, customer)
@@ -139,7 +139,7 @@ func TestMigration(t *testing.T) {
 
 // switchOver lets callers of both kinds race, as while a switch is rolled out, and
 // then of the new kind alone.
-func (b *bundle) switchOver() {
+func (b *env) switchOver() {
 	ctx := b.t.Context()
 	var calls, denied atomic.Int64
 	var group sync.WaitGroup

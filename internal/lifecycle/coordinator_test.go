@@ -52,7 +52,7 @@ type rows struct {
 	unnotified []string // ids of reservations that the reconciler is left to look at
 }
 
-// view is one side's way to the rows; a test may stand in it.
+// view is one process's way to the rows; a test may stand in it.
 type view struct {
 	*rows
 	before func(ctx context.Context, verb string) error
@@ -124,9 +124,9 @@ func (v *view) MarkUnnotified(ctx context.Context, _, id string) error {
 	return err
 }
 
-// side is a guard on a real Temporal, in a namespace of its own, with a worker that
+// env is a guard on a real Temporal, in a namespace of its own, with a worker that
 // a test starts and stops.
-type side struct {
+type env struct {
 	*testing.T
 	ctx         context.Context
 	client      client.Client
@@ -139,18 +139,18 @@ type side struct {
 
 // beside is a guard in one process with its worker; apart is one whose worker runs
 // elsewhere. They admit by different ways.
-func beside(t *testing.T) *side {
+func beside(t *testing.T) *env {
 	t.Helper()
 	s := apart(t)
 	s.coordinator.Handoff = &handoff.Exchange{}
 	return s
 }
 
-func apart(t *testing.T) *side {
+func apart(t *testing.T) *env {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
-	s := &side{T: t, ctx: ctx, rows: &rows{Ledger: model.New(time.Now)}}
+	s := &env{T: t, ctx: ctx, rows: &rows{Ledger: model.New(time.Now)}}
 	most := int64(limit)
 	_, err := s.rows.CreateBudget(ctx, "acme", earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &most}.WithDefaults())
 	require.NoError(t, err)
@@ -175,7 +175,7 @@ func apart(t *testing.T) *side {
 }
 
 // work starts the worker and returns what stops it.
-func (s *side) work() (stop func()) {
+func (s *env) work() (stop func()) {
 	w := sdkworker.New(s.client, workflows.TaskQueue, sdkworker.Options{
 		StickyScheduleToStartTimeout: time.Second,
 		WorkerStopTimeout:            patience, // what runs ends before the test does
@@ -191,9 +191,9 @@ func (s *side) work() (stop func()) {
 }
 
 // both runs a test for a worker beside the guard, and apart from it.
-func both(t *testing.T, test func(*side)) {
+func both(t *testing.T, test func(*env)) {
 	t.Helper()
-	for name, setup := range map[string]func(*testing.T) *side{"beside": beside, "apart": apart} {
+	for name, setup := range map[string]func(*testing.T) *env{"beside": beside, "apart": apart} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(setup(t))
@@ -209,12 +209,12 @@ func admissionOf(tokens int64) earmark.Admission {
 }
 
 // admit asks at this moment.
-func (s *side) admit(a earmark.Admission) (earmark.Result, error) {
+func (s *env) admit(a earmark.Admission) (earmark.Result, error) {
 	a.AdmitBy = time.Now()
 	return s.coordinator.Admit(s.ctx, a)
 }
 
-func (s *side) admitted(a earmark.Admission) {
+func (s *env) admitted(a earmark.Admission) {
 	s.Helper()
 	result, err := s.admit(a)
 	require.NoError(s, err)
@@ -223,7 +223,7 @@ func (s *side) admitted(a earmark.Admission) {
 	require.Equal(s, a.ID, result.Reservation.ID)
 }
 
-func (s *side) row(a earmark.Admission) *earmark.Reservation {
+func (s *env) row(a earmark.Admission) *earmark.Reservation {
 	s.rows.mu.Lock()
 	defer s.rows.mu.Unlock()
 	reservation, err := s.rows.Reservation(s.ctx, a.Tenant, a.ID)
@@ -231,7 +231,7 @@ func (s *side) row(a earmark.Admission) *earmark.Reservation {
 	return reservation
 }
 
-func (s *side) ending(a earmark.Admission) workflows.WorkflowResult {
+func (s *env) ending(a earmark.Admission) workflows.WorkflowResult {
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
 	var ending workflows.WorkflowResult
@@ -240,7 +240,7 @@ func (s *side) ending(a earmark.Admission) workflows.WorkflowResult {
 }
 
 // signalled tells whether the workflow was sent a signal of that name.
-func (s *side) signalled(a earmark.Admission, name string) bool {
+func (s *env) signalled(a earmark.Admission, name string) bool {
 	history := s.client.GetWorkflowHistory(s.ctx, a.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for history.HasNext() {
 		event, err := history.Next()
@@ -252,7 +252,7 @@ func (s *side) signalled(a earmark.Admission, name string) bool {
 	return false
 }
 
-func (s *side) eventTypes(a earmark.Admission) (types []enumspb.EventType) {
+func (s *env) eventTypes(a earmark.Admission) (types []enumspb.EventType) {
 	s.Helper()
 	history := s.client.GetWorkflowHistory(s.ctx, a.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for history.HasNext() {
@@ -263,7 +263,7 @@ func (s *side) eventTypes(a earmark.Admission) (types []enumspb.EventType) {
 	return types
 }
 
-func (s *side) isOpen(a earmark.Admission) {
+func (s *env) isOpen(a earmark.Admission) {
 	s.Helper()
 	description, err := s.client.DescribeWorkflowExecution(s.ctx, a.WorkflowID, "")
 	require.NoError(s, err)
@@ -278,7 +278,7 @@ var usage = earmark.Amounts{"tokens": 70}
 
 func TestCoordinatorAdmitsAndSettles(t *testing.T) {
 	t.Parallel()
-	both(t, func(s *side) {
+	both(t, func(s *env) {
 		s.work()
 		one, two := admissionOf(100), admissionOf(200)
 		s.admitted(one)
@@ -324,7 +324,7 @@ func TestCoordinatorStartsEagerly(t *testing.T) {
 
 func TestCoordinatorDenies(t *testing.T) {
 	t.Parallel()
-	both(t, func(s *side) {
+	both(t, func(s *env) {
 		s.work()
 		a := admissionOf(limit + 1)
 		result, err := s.admit(a)
@@ -342,7 +342,7 @@ func TestCoordinatorDenies(t *testing.T) {
 
 func TestCoordinatorTellsMismatch(t *testing.T) {
 	t.Parallel()
-	both(t, func(s *side) {
+	both(t, func(s *env) {
 		s.work()
 		a := admissionOf(100)
 		s.admitted(a)
@@ -420,7 +420,7 @@ func TestCoordinatorWaitsForADurableNo(t *testing.T) {
 // reserved any more.
 func TestCoordinatorDeadline(t *testing.T) {
 	t.Parallel()
-	unknown := func(s *side, a earmark.Admission) {
+	unknown := func(s *env, a earmark.Admission) {
 		s.Helper()
 		begun := time.Now()
 		result, err := s.admit(a)
@@ -434,7 +434,7 @@ func TestCoordinatorDeadline(t *testing.T) {
 	}
 	t.Run("no worker runs", func(t *testing.T) {
 		t.Parallel()
-		both(t, func(s *side) {
+		both(t, func(s *env) {
 			s.coordinator.Deadline = 300 * time.Millisecond
 			a := admissionOf(100)
 			unknown(s, a)
@@ -445,7 +445,7 @@ func TestCoordinatorDeadline(t *testing.T) {
 	})
 	t.Run("Postgres hangs", func(t *testing.T) {
 		t.Parallel()
-		both(t, func(s *side) {
+		both(t, func(s *env) {
 			s.coordinator.Deadline = 500 * time.Millisecond
 			back := make(chan struct{})
 			s.there.before = func(ctx context.Context, _ string) error {
@@ -523,7 +523,7 @@ func TestCoordinatorIsBounded(t *testing.T) {
 // over, and then has one of its own.
 func TestCoordinatorSecondAttempt(t *testing.T) {
 	t.Parallel()
-	both(t, func(s *side) {
+	both(t, func(s *env) {
 		s.coordinator.Deadline = 200 * time.Millisecond
 		a := admissionOf(100)
 		_, err := s.admit(a)
@@ -551,7 +551,7 @@ func TestCoordinatorSecondAttempt(t *testing.T) {
 
 // meeting returns a channel that is closed once the next call of admit has reached the admission's open workflow:
 // by a start that attaches to it, or by an update that Temporal has for it.
-func (s *side) meeting(a earmark.Admission) <-chan struct{} {
+func (s *env) meeting(a earmark.Admission) <-chan struct{} {
 	met := make(chan struct{})
 	update := &updatepb.UpdateRef{WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: a.WorkflowID}, UpdateId: "second attempt"}
 	var once sync.Once // a further attempt is another update
@@ -576,7 +576,7 @@ func (s *side) meeting(a earmark.Admission) <-chan struct{} {
 // Many at once with one key are one reservation, and each is told so.
 func TestCoordinatorManyAtOnce(t *testing.T) {
 	t.Parallel()
-	both(t, func(s *side) {
+	both(t, func(s *env) {
 		s.work()
 		a := admissionOf(limit)
 		var group errgroup.Group

@@ -20,7 +20,7 @@ import (
 // With no worker the ledger settles all the same, and the workflow hears of it later.
 func TestCoordinatorSettlesWithoutAWorker(t *testing.T) {
 	t.Parallel()
-	both(t, func(s *side) {
+	both(t, func(s *env) {
 		stop := s.work()
 		a := admissionOf(100)
 		s.admitted(a)
@@ -154,7 +154,7 @@ func TestCoordinatorSettlesWhenItsCallerLeaves(t *testing.T) {
 // A settlement is one call of the ledger. Nothing waits for Temporal, which hears of it afterwards.
 func TestCoordinatorSettlesInTheLedger(t *testing.T) {
 	t.Parallel()
-	both(t, func(s *side) {
+	both(t, func(s *env) {
 		s.work()
 		one, two := admissionOf(100), admissionOf(100)
 		s.admitted(one)
@@ -207,7 +207,7 @@ func TestCoordinatorMarksWhomItCannotNotify(t *testing.T) {
 // the workflow, which would charge it in review; each further attempt is answered for itself.
 func TestCoordinatorRefusesAnAttempt(t *testing.T) {
 	t.Parallel()
-	both(t, func(s *side) {
+	both(t, func(s *env) {
 		s.coordinator.SettleWindow = lifecycle.MaxSettleWindow
 		s.work()
 		most := int64(limit)
@@ -233,7 +233,7 @@ func TestCoordinatorRefusesAnAttempt(t *testing.T) {
 }
 
 // windowed is a coordinator with a settle window beside its worker.
-func windowed(t *testing.T) *side {
+func windowed(t *testing.T) *env {
 	t.Helper()
 	s := beside(t)
 	s.coordinator.SettleWindow = lifecycle.MaxSettleWindow

@@ -78,18 +78,18 @@ func (p *proxy) set(change func()) {
 	change()
 }
 
-// ahead is a guard whose starts work, so that it reserves ahead of them, and the
+// speculativeEnv is a guard whose starts work, so that it reserves ahead of them, and the
 // counts of what it and its worker ask of the ledger from now on.
-type ahead struct {
-	*side
+type speculativeEnv struct {
+	*env
 	proxy       *proxy
 	here, there atomic.Int64
 	stop        func()
 }
 
-func reservingAhead(t *testing.T) *ahead {
+func reservingAhead(t *testing.T) *speculativeEnv {
 	t.Helper()
-	a := &ahead{side: beside(t)}
+	a := &speculativeEnv{env: beside(t)}
 	a.proxy = &proxy{Client: a.client}
 	a.coordinator.Client = a.proxy
 	a.stop = a.work()
@@ -102,7 +102,7 @@ func reservingAhead(t *testing.T) *ahead {
 			return nil
 		}
 	}
-	a.side.here.before, a.side.there.before = count(&a.here), count(&a.there)
+	a.env.here.before, a.env.there.before = count(&a.here), count(&a.there)
 	return a
 }
 
@@ -134,7 +134,7 @@ func TestCoordinatorReservesAhead(t *testing.T) {
 func TestCoordinatorReservesAheadInVain(t *testing.T) {
 	t.Parallel()
 	a := reservingAhead(t)
-	a.side.here.before = func(_ context.Context, verb string) error {
+	a.env.here.before = func(_ context.Context, verb string) error {
 		if verb == "reserve" {
 			return errAway
 		}
@@ -225,20 +225,20 @@ func TestCoordinatorMeetsAWorkflowThatCloses(t *testing.T) {
 	a := reservingAhead(t)
 	a.stop()
 	one := admissionOf(100)
-	elsewhere := &lifecycle.Coordinator{Client: a.client, Ledger: a.side.here, Unindexed: true, Logger: a.coordinator.Logger, Deadline: 100 * time.Millisecond}
+	elsewhere := &lifecycle.Coordinator{Client: a.client, Ledger: a.env.here, Unindexed: true, Logger: a.coordinator.Logger, Deadline: 100 * time.Millisecond}
 	_, err := elsewhere.Admit(a.ctx, one)
 	require.Equal(t, earmark.CodeAdmissionUnknown, earmark.ErrorCode(err))
 
 	answered := make(chan error, 1)
 	var once sync.Once
-	a.side.there.after = func(verb string) {
+	a.env.there.after = func(verb string) {
 		if verb != "reserve" {
 			return
 		}
 		once.Do(func() { // the earlier call was too late, and its workflow has not closed yet
 			reserved, met := make(chan struct{}), make(chan struct{})
 			closeReserved := sync.OnceFunc(func() { close(reserved) })
-			a.side.here.after = func(string) { closeReserved() }
+			a.env.here.after = func(string) { closeReserved() }
 			a.proxy.set(func() { a.proxy.start = closeWhenStarted(met) })
 			go func() {
 				result, err := a.admit(one)

@@ -16,7 +16,7 @@ import (
 
 // many asks for all at once while the budget's row is locked, so that all but the
 // first go together, and returns the outcomes.
-func (b *bundle) many(admissions []earmark.Admission) map[earmark.Outcome]int {
+func (b *env) many(admissions []earmark.Admission) map[earmark.Outcome]int {
 	b.t.Helper()
 	tx, err := b.pool.Begin(ctx())
 	require.NoError(b.t, err)
@@ -83,7 +83,7 @@ func TestTogetherWithWhatOverflows(t *testing.T) {
 	b.requireBalance(budget.ID, math.MaxInt64, 0)
 }
 
-func (b *bundle) together(sql string, args ...any) []*earmark.Result {
+func (b *env) together(sql string, args ...any) []*earmark.Result {
 	b.t.Helper()
 	rows, err := b.pool.Query(ctx(), sql, args...)
 	require.NoError(b.t, err)

@@ -10,11 +10,11 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-func (b *bundle) create(r earmark.BudgetRequest) (*earmark.Budget, error) {
+func (b *env) create(r earmark.BudgetRequest) (*earmark.Budget, error) {
 	return b.CreateBudget(ctx(), earmark.DefaultTenant, r.WithDefaults())
 }
 
-func (b *bundle) patch(id string, p earmark.BudgetPatch) (*earmark.Budget, error) {
+func (b *env) patch(id string, p earmark.BudgetPatch) (*earmark.Budget, error) {
 	return b.PatchBudget(ctx(), earmark.DefaultTenant, id, p)
 }
 

@@ -24,7 +24,7 @@ func TestContentionMakesNoErrors(t *testing.T) {
 	b := setup(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	c := &contention{bundle: b}
+	c := &contention{env: b}
 	for _, scope := range contendedScopes {
 		c.budgets = append(c.budgets, b.budget(scope, "tokens", 3000).ID)
 	}
@@ -77,7 +77,7 @@ func TestContentionMakesNoErrors(t *testing.T) {
 var contendedScopes = []string{"o", "o/a", "o/b", "o/a/u1", "o/b/u2", "p", "p/c"}
 
 type contention struct {
-	*bundle
+	*env
 	budgets                 []string
 	left                    sync.Map // of ids, which nobody settled
 	admitted, denied, swept atomic.Int64

@@ -15,14 +15,14 @@ import (
 
 // during runs sql in a transaction that stays open until call either is done or
 // waits for a lock, then commits it, and reports whether call waited.
-func (b *bundle) during(sql string, args []any, call func()) (waited bool) {
+func (b *env) during(sql string, args []any, call func()) (waited bool) {
 	b.t.Helper()
 	return b.duringTx(sql, args, call, func(pgx.Tx) error { return nil })
 }
 
 // duringTx is during with a last step in the transaction before it commits. call runs
 // on the test's goroutine, so that it may require; last runs on another one.
-func (b *bundle) duringTx(sql string, args []any, call func(), last func(pgx.Tx) error) (waited bool) {
+func (b *env) duringTx(sql string, args []any, call func(), last func(pgx.Tx) error) (waited bool) {
 	b.t.Helper()
 	tx := b.begin()
 	_, err := tx.Exec(ctx(), sql, args...)
@@ -47,7 +47,7 @@ const pollPause = 2 * time.Millisecond
 
 // someoneWaits returns true as soon as a session of the test's database waits for a lock,
 // and false when the context ends first.
-func (b *bundle) someoneWaits(ctx context.Context) (waits bool, err error) {
+func (b *env) someoneWaits(ctx context.Context) (waits bool, err error) {
 	const blocked = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
 	poll := time.NewTicker(pollPause)
 	defer poll.Stop()
@@ -65,7 +65,7 @@ func (b *bundle) someoneWaits(ctx context.Context) (waits bool, err error) {
 
 // begin opens a transaction that ends with the test, also where that fails: the
 // pool could not be closed over it.
-func (b *bundle) begin() pgx.Tx {
+func (b *env) begin() pgx.Tx {
 	b.t.Helper()
 	tx, err := b.pool.Begin(ctx())
 	require.NoError(b.t, err)

@@ -28,11 +28,11 @@ func requireSQLState(t *testing.T, want string, err error) {
 }
 
 // unaudited is setup for tests that break the rules on purpose.
-func unaudited(t *testing.T) *bundle {
+func unaudited(t *testing.T) *env {
 	t.Helper()
 	t.Parallel()
 	pool := postgrestest.Pool(t, stack.PostgresURL())
-	return &bundle{Ledger: postgres.New(pool), t: t, pool: pool}
+	return &env{Ledger: postgres.New(pool), t: t, pool: pool}
 }
 
 // TestEntriesAreAppendOnly tries as the table's owner, who is a superuser here.

@@ -22,19 +22,19 @@ var stack = devstacktest.New(devstacktest.Postgres)
 
 func TestMain(m *testing.M) { os.Exit(stack.Main(m).Run()) }
 
-// bundle is one test's ledger in a database of its own, with the calls that most
+// env is one test's ledger in a database of its own, with the calls that most
 // tests make. When the test ends, the ledger's rules are checked.
-type bundle struct {
+type env struct {
 	*postgres.Ledger
 	t    *testing.T
 	pool *pgxpool.Pool
 }
 
-func setup(t *testing.T) *bundle {
+func setup(t *testing.T) *env {
 	t.Helper()
 	t.Parallel()
 	pool := postgrestest.Pool(t, stack.PostgresURL())
-	b := &bundle{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
 	t.Cleanup(func() {
 		report, err := b.Audit(context.Background())
 		require.NoError(t, err)
@@ -45,7 +45,7 @@ func setup(t *testing.T) *bundle {
 
 func ctx() context.Context { return context.Background() }
 
-func (b *bundle) budget(scope, unit string, limit int64, change ...func(*earmark.BudgetRequest)) *earmark.Budget {
+func (b *env) budget(scope, unit string, limit int64, change ...func(*earmark.BudgetRequest)) *earmark.Budget {
 	b.t.Helper()
 	request := earmark.BudgetRequest{Scope: scope, Unit: unit, Limit: &limit}
 	for _, f := range change {
@@ -78,7 +78,7 @@ func atOnce(t *testing.T, calls ...func() (earmark.Result, error)) []earmark.Res
 
 func tokens(n int64) earmark.Amounts { return earmark.Amounts{"tokens": n} }
 
-func (b *bundle) reserve(a earmark.Admission) earmark.Result {
+func (b *env) reserve(a earmark.Admission) earmark.Result {
 	b.t.Helper()
 	result, err := b.Reserve(ctx(), a)
 	require.NoError(b.t, err)
@@ -86,20 +86,20 @@ func (b *bundle) reserve(a earmark.Admission) earmark.Result {
 }
 
 // held reserves, expects a yes, and returns the name to settle it by.
-func (b *bundle) held(a earmark.Admission) earmark.Transition {
+func (b *env) held(a earmark.Admission) earmark.Transition {
 	b.t.Helper()
 	require.Equal(b.t, earmark.OutcomeApplied, b.reserve(a).Outcome)
 	return earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}
 }
 
-func (b *bundle) commit(s earmark.Transition, usage earmark.Amounts) earmark.Result {
+func (b *env) commit(s earmark.Transition, usage earmark.Amounts) earmark.Result {
 	b.t.Helper()
 	result, err := b.Commit(ctx(), s, usage)
 	require.NoError(b.t, err)
 	return result
 }
 
-func (b *bundle) release(s earmark.Transition) earmark.Result {
+func (b *env) release(s earmark.Transition) earmark.Result {
 	b.t.Helper()
 	result, err := b.Release(ctx(), s)
 	require.NoError(b.t, err)
@@ -107,27 +107,27 @@ func (b *bundle) release(s earmark.Transition) earmark.Result {
 }
 
 // due moves a reservation's expiry into the past.
-func (b *bundle) due(id string) {
+func (b *env) due(id string) {
 	b.t.Helper()
 	_, err := b.pool.Exec(ctx(), "UPDATE earmark.reservations SET expires_at = clock_timestamp() - interval '1 minute' WHERE id = $1", id)
 	require.NoError(b.t, err)
 }
 
-func (b *bundle) expire(s earmark.Transition) earmark.Result {
+func (b *env) expire(s earmark.Transition) earmark.Result {
 	b.t.Helper()
 	result, err := b.Expire(ctx(), s)
 	require.NoError(b.t, err)
 	return result
 }
 
-func (b *bundle) requireBalance(budgetID string, reserved, committed int64) {
+func (b *env) requireBalance(budgetID string, reserved, committed int64) {
 	b.t.Helper()
 	budget, err := b.Budget(ctx(), earmark.DefaultTenant, budgetID)
 	require.NoError(b.t, err)
 	require.Equal(b.t, [2]int64{reserved, committed}, [2]int64{budget.Balance.Reserved, budget.Balance.Committed}, "reserved, committed of %s", budget.Scope)
 }
 
-func (b *bundle) entryKinds(reservationID string) []string {
+func (b *env) entryKinds(reservationID string) []string {
 	b.t.Helper()
 	page, err := b.Entries(ctx(), earmark.DefaultTenant, earmark.EntryFilter{ReservationID: reservationID})
 	require.NoError(b.t, err)

@@ -43,7 +43,7 @@ func TestRestartUnderLoad(t *testing.T) {
 	defer pool.Close()
 	_, err = postgres.Migrate(ctx(), pool)
 	require.NoError(t, err)
-	b := &bundle{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
 	budget := b.budget("acme", "tokens", 1_000_000)
 
 	const clients = 6
@@ -84,7 +84,7 @@ func TestRestartUnderLoad(t *testing.T) {
 }
 
 // oneRequest reserves 10 and uses 7. It may be called again with the same key.
-func (b *bundle) oneRequest(key string) error {
+func (b *env) oneRequest(key string) error {
 	a := admission(key, tokens(10), "acme")
 	if result, err := b.Reserve(ctx(), a); err != nil {
 		return err

@@ -69,9 +69,9 @@ func TestRefusedAttemptStaysRefused(t *testing.T) {
 // but the reconciler tells the next one.
 func TestSettledOutOfReviewIsLookedAt(t *testing.T) {
 	t.Parallel()
-	for name, settle := range map[string]func(*bundle, earmark.Transition) earmark.Result{
-		"commit":  func(b *bundle, s earmark.Transition) earmark.Result { return b.commit(s, tokens(1)) },
-		"release": func(b *bundle, s earmark.Transition) earmark.Result { return b.release(s) },
+	for name, settle := range map[string]func(*env, earmark.Transition) earmark.Result{
+		"commit":  func(b *env, s earmark.Transition) earmark.Result { return b.commit(s, tokens(1)) },
+		"release": func(b *env, s earmark.Transition) earmark.Result { return b.release(s) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := setup(t)

@@ -12,13 +12,13 @@ import (
 )
 
 // aged moves the making of a reservation into the past.
-func (b *bundle) aged(id string, age time.Duration) {
+func (b *env) aged(id string, age time.Duration) {
 	b.t.Helper()
 	_, err := b.pool.Exec(ctx(), "UPDATE earmark.reservations SET created_at = clock_timestamp() - $2::interval WHERE id = $1", id, age)
 	require.NoError(b.t, err)
 }
 
-func (b *bundle) overview(tenant string) earmark.Overview {
+func (b *env) overview(tenant string) earmark.Overview {
 	b.t.Helper()
 	overview, err := b.Overview(ctx(), tenant)
 	require.NoError(b.t, err)

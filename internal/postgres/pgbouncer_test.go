@@ -107,7 +107,7 @@ func opened(t *testing.T, databaseURL string) *pgxpool.Pool {
 func TestThroughATransactionPooler(t *testing.T) {
 	through, _ := pooled(t)
 	pool := opened(t, withMode(t, through))
-	b := &bundle{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
 	budget := b.budget("acme", "tokens", 1_000_000)
 	const lifecycles = 400
 	var done atomic.Int64
@@ -159,7 +159,7 @@ func TestThroughATransactionPooler(t *testing.T) {
 // TestPoolerNeedsItsSetting shows the words that tell what is missing.
 func TestPoolerNeedsItsSetting(t *testing.T) {
 	through, _ := pooled(t)
-	b := &bundle{Ledger: postgres.New(opened(t, through)), t: t}
+	b := &env{Ledger: postgres.New(opened(t, through)), t: t}
 	err := inParallel(200, func() error {
 		_, err := b.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{})
 		return err
@@ -210,7 +210,7 @@ func TestPoolerCosts(t *testing.T) {
 		pool *pgxpool.Pool
 		took []time.Duration
 	}{{name: "direct", pool: opened(t, direct)}, {name: "direct, as for a pooler", pool: opened(t, withMode(t, direct))}, {name: "pooled", pool: opened(t, withMode(t, through))}}
-	b := &bundle{Ledger: postgres.New(ways[0].pool), t: t, pool: ways[0].pool}
+	b := &env{Ledger: postgres.New(ways[0].pool), t: t, pool: ways[0].pool}
 	b.budget("acme", "tokens", 1_000_000)
 	const rounds, lifecycles = 15, 40
 	for round := range rounds {

@@ -16,21 +16,21 @@ import (
 
 // ages moves reservations into the past by so many days, with their windows where
 // those end.
-func (b *bundle) ages(days int, ids ...string) {
+func (b *env) ages(days int, ids ...string) {
 	b.t.Helper()
 	_, err := b.pool.Exec(ctx(), `UPDATE earmark.reservations SET created_at = created_at - $1 * interval '1 day', settled_at = settled_at - $1 * interval '1 day',
 		expires_at = expires_at - $1 * interval '1 day', refresh_due = false WHERE id = ANY ($2) OR cardinality($2) = 0`, days, append([]string{}, ids...))
 	require.NoError(b.t, err)
 }
 
-func (b *bundle) prune(keep time.Duration) postgres.PruneReport {
+func (b *env) prune(keep time.Duration) postgres.PruneReport {
 	b.t.Helper()
 	report, err := b.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.OperatorActor("test")})
 	require.NoError(b.t, err)
 	return report
 }
 
-func (b *bundle) exists(id string) bool {
+func (b *env) exists(id string) bool {
 	b.t.Helper()
 	r, err := b.Reservation(ctx(), earmark.DefaultTenant, id)
 	require.NoError(b.t, err)

@@ -25,7 +25,7 @@ type seeding struct {
 
 // seed writes straight into the tables, as fast as Postgres can: what a ledger
 // would have by then.
-func (b *bundle) seed(s seeding) {
+func (b *env) seed(s seeding) {
 	b.t.Helper()
 	_, err := b.pool.Exec(ctx(), fmt.Sprintf(`
 		SET session_replication_role = replica; -- without the checks of foreign keys
@@ -51,7 +51,7 @@ func (b *bundle) seed(s seeding) {
 
 // admitting makes admissions on a scope, one after the other and as often as it
 // can, until ctx is done, and returns how long each took.
-func (b *bundle) admitting(until context.Context, scope string) (took []time.Duration, err error) {
+func (b *env) admitting(until context.Context, scope string) (took []time.Duration, err error) {
 	for n := 0; until.Err() == nil; n++ {
 		began := time.Now()
 		result, err := b.Reserve(ctx(), admission(fmt.Sprintf("%s %d", scope, n), tokens(1), scope))

@@ -51,7 +51,7 @@ func TestClocksOfProcessesApart(t *testing.T) {
 			s.Setenv(skewVariable, seconds(c.worker))
 			worker := s.Worker()
 			worker.AwaitLog("Started Worker")
-			b := &bundle{Stack: s, api: api{t, server.URL}, server: server}
+			b := &env{Stack: s, api: api{t, server.URL}, server: server}
 
 			date, err := http.ParseTime(b.do("GET", "/healthz", "").header.Get("Date"))
 			require.NoError(t, err)

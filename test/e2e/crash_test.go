@@ -16,7 +16,7 @@ import (
 )
 
 // signal sends a signal to the workflow of a reservation, as any client may.
-func (b *bundle) signal(id, name string, payload any) {
+func (b *env) signal(id, name string, payload any) {
 	b.t.Helper()
 	require.NoError(b.t, b.Client().SignalWorkflow(b.t.Context(), "reservation-"+id, "", name, payload))
 }
@@ -24,7 +24,7 @@ func (b *bundle) signal(id, name string, payload any) {
 func usage(n int64) map[string]any { return map[string]any{"usage": map[string]any{"tokens": n}} }
 
 // posted counts the entries of a reservation that changed a balance, by kind.
-func (b *bundle) posted(id string) map[string]int {
+func (b *env) posted(id string) map[string]int {
 	b.t.Helper()
 	kinds := map[string]int{}
 	for _, entry := range b.entries(id) {
@@ -52,14 +52,14 @@ func TestWorkerKilledAfterTheCommit(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		ttlSeconds int64
-		act        func(b *bundle, id string)
+		act        func(b *env, id string)
 		kind       string
 		state      earmark.State
 		committed  int64
 	}{
-		"of a commit":  {300, func(b *bundle, id string) { b.signal(id, "commit", usage(70)) }, "commit", earmark.StateCommitted, 70},
-		"of a release": {300, func(b *bundle, id string) { b.signal(id, "release", map[string]any{"reason": "not called"}) }, "release", earmark.StateReleased, 0},
-		"of an expiry": {2, func(*bundle, string) {}, "expire", earmark.StateExpired, 0},
+		"of a commit":  {300, func(b *env, id string) { b.signal(id, "commit", usage(70)) }, "commit", earmark.StateCommitted, 70},
+		"of a release": {300, func(b *env, id string) { b.signal(id, "release", map[string]any{"reason": "not called"}) }, "release", earmark.StateReleased, 0},
+		"of an expiry": {2, func(*env, string) {}, "expire", earmark.StateExpired, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -119,9 +119,9 @@ func TestServerKilledAfterTheReserve(t *testing.T) {
 // is made again.
 func TestPostgresKilledMidTransition(t *testing.T) {
 	t.Parallel()
-	for kind, act := range map[string]func(b *bundle, id string){
-		"commit": func(b *bundle, id string) { b.signal(id, "commit", usage(70)) },
-		"expire": func(*bundle, string) {},
+	for kind, act := range map[string]func(b *env, id string){
+		"commit": func(b *env, id string) { b.signal(id, "commit", usage(70)) },
+		"expire": func(*env, string) {},
 	} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()

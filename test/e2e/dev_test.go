@@ -27,7 +27,7 @@ import (
 
 // dev is an `earmark dev` under test.
 type dev struct {
-	*bundle
+	*env
 	process *stack.Process
 	ports   []int
 }
@@ -229,7 +229,7 @@ func newDev(t *testing.T, credential *syscall.Credential, flags ...string) *dev 
 	copyInto(t, dir, temporalCLI(t)) // where a user who may not enter this directory finds it
 	d := &dev{ports: stack.FreePorts(t, 4)}
 	base := "127.0.0.1:" + strconv.Itoa(d.ports[0])
-	d.bundle = &bundle{api: api{t: t, base: "http://" + base}}
+	d.env = &env{api: api{t: t, base: "http://" + base}}
 	d.process = stack.NewProcess(t, "dev", append(cleanEnv(), "HOME="+dir), binary, append([]string{"dev", "--data-dir", filepath.Join(dir, "data"), "--addr", base,
 		"--postgres-port", strconv.Itoa(d.ports[1]), "--temporal-port", strconv.Itoa(d.ports[2]), "--ui-port", strconv.Itoa(d.ports[3])}, flags...)...)
 	d.process.Dir, d.process.Credential = dir, credential

@@ -24,19 +24,19 @@ const moment = 15 * time.Second
 
 func TestMain(m *testing.M) { os.Exit(stack.Main(m)) }
 
-// bundle is a stack with one server on it.
-type bundle struct {
+// env is a stack with one server on it.
+type env struct {
 	*stack.Stack
 	api
 	server *stack.Server
 }
 
 // setup starts a stack with one server that is ready.
-func setup(t *testing.T, options stack.Options, flags ...string) *bundle {
+func setup(t *testing.T, options stack.Options, flags ...string) *env {
 	t.Helper()
 	s := stack.New(t, options)
 	server := s.Serve(flags...).Ready()
-	return &bundle{Stack: s, api: api{t: t, base: server.URL}, server: server}
+	return &env{Stack: s, api: api{t: t, base: server.URL}, server: server}
 }
 
 // budget makes a budget with defaults and returns its id.

@@ -22,7 +22,7 @@ import (
 )
 
 // workerWithMetrics starts a worker that shows its metrics, and returns where.
-func (b *bundle) workerWithMetrics() string {
+func (b *env) workerWithMetrics() string {
 	b.t.Helper()
 	addr := "127.0.0.1:" + strconv.Itoa(stack.FreePorts(b.t, 1)[0])
 	b.Worker("--metrics-addr", addr).AwaitLog("Started Worker")
@@ -48,7 +48,7 @@ var (
 
 // lived makes every kind of metric appear: holds, settlements, overage, a late commit,
 // a denial.
-func (b *bundle) lived() {
+func (b *env) lived() {
 	b.t.Helper()
 	b.budget("acme", "tokens", 1000)
 	b.hold("open", tokens("acme", 100, 60))

@@ -17,13 +17,13 @@ import (
 	"github.com/earmark-dev/earmark/internal/stack"
 )
 
-func (b *bundle) lastEntry(id string) earmark.Entry {
+func (b *env) lastEntry(id string) earmark.Entry {
 	b.t.Helper()
 	journal := b.entries(id)
 	return journal[len(journal)-1]
 }
 
-func (b *bundle) stuck() earmark.StuckPage {
+func (b *env) stuck() earmark.StuckPage {
 	b.t.Helper()
 	return decoded[earmark.StuckPage](b.t, b.do("GET", "/v1/reservations?stuck=true", "").status(b.t, http.StatusOK))
 }

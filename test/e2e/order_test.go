@@ -135,7 +135,7 @@ func TestClocksApart(t *testing.T) {
 			s := stack.New(t, stack.Options{})
 			s.ShiftPostgres(time.Duration(minutes) * time.Minute)
 			server := s.Serve().Ready()
-			b := &bundle{Stack: s, api: api{t, server.URL}, server: server}
+			b := &env{Stack: s, api: api{t, server.URL}, server: server}
 			b.keepsTime(time.Duration(minutes) * time.Minute)
 		})
 	}
@@ -143,7 +143,7 @@ func TestClocksApart(t *testing.T) {
 
 // keepsTime checks that limits, leases and deadlines follow a Postgres whose clock is
 // that far ahead of the test's.
-func (b *bundle) keepsTime(ahead time.Duration) {
+func (b *env) keepsTime(ahead time.Duration) {
 	b.t.Helper()
 	t := b.t
 	x := b.do("POST", "/v1/budgets", `{"scope":"acme","unit":"tokens","limit":250,"window":{"period":"hour"}}`)

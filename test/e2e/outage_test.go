@@ -15,7 +15,7 @@ import (
 )
 
 // unready asks /readyz until it does not say ready: its answers stand for half a second.
-func (b *bundle) unready() (x exchange) {
+func (b *env) unready() (x exchange) {
 	for end := time.Now().Add(moment); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { //nolint:forbidigo // polls
 		if x = b.try("GET", "/readyz", ""); x.code != http.StatusOK {
 			break
@@ -25,7 +25,7 @@ func (b *bundle) unready() (x exchange) {
 }
 
 // requireAway checks that /readyz names what is away, and only that.
-func (b *bundle) requireAway(away string) {
+func (b *env) requireAway(away string) {
 	b.t.Helper()
 	var p problem
 	stack.Eventually(b.t, moment, away+" to be away", func() bool {
@@ -50,7 +50,7 @@ func (b *bundle) requireAway(away string) {
 }
 
 // requireUnavailable checks a 503 that tells when to try again.
-func (b *bundle) requireUnavailable(x exchange, codes ...earmark.Code) {
+func (b *env) requireUnavailable(x exchange, codes ...earmark.Code) {
 	b.t.Helper()
 	x.status(b.t, http.StatusServiceUnavailable)
 	require.Contains(b.t, codes, decoded[problem](b.t, x).Code)
@@ -243,7 +243,7 @@ func TestStartsBeforeItsServices(t *testing.T) {
 	server.AwaitLog("The ledger is not ready") // whoever starts it sees why nothing works
 	require.Less(t, time.Since(listens), 10*time.Second)
 	require.Contains(t, server.Log(), "Postgres did not answer")
-	b := &bundle{Stack: s, api: api{t, server.URL}, server: server}
+	b := &env{Stack: s, api: api{t, server.URL}, server: server}
 	p := b.do("GET", "/readyz", "").problem(t, http.StatusServiceUnavailable, earmark.CodeUnavailable)
 	require.Equal(t, "down", p.Checks["postgres"].Status)
 	require.Equal(t, "down", p.Checks["temporal"].Status)

@@ -30,7 +30,7 @@ import (
 const maxEvents = 14
 
 // describe describes the workflow of a reservation.
-func (b *bundle) describe(id string) *client.WorkflowExecutionDescription {
+func (b *env) describe(id string) *client.WorkflowExecutionDescription {
 	b.t.Helper()
 	description, err := b.Client().DescribeWorkflow(b.t.Context(), "reservation-"+id, "")
 	require.NoError(b.t, err)
@@ -38,13 +38,13 @@ func (b *bundle) describe(id string) *client.WorkflowExecutionDescription {
 }
 
 // awaitClosed polls until the workflow of a reservation has closed.
-func (b *bundle) awaitClosed(id string, status enumspb.WorkflowExecutionStatus) {
+func (b *env) awaitClosed(id string, status enumspb.WorkflowExecutionStatus) {
 	b.t.Helper()
 	stack.Eventually(b.t, moment, "the workflow of "+id+" to be "+status.String(), func() bool { return b.describe(id).Status == status })
 }
 
 // awaitGuarded polls until the reservation's workflow has set the lease's timer: its settle window is over.
-func (b *bundle) awaitGuarded(id string) {
+func (b *env) awaitGuarded(id string) {
 	b.t.Helper()
 	stack.Eventually(b.t, moment, "the timer of "+id, func() bool {
 		return slices.ContainsFunc(b.history(id), func(event *historypb.HistoryEvent) bool {
@@ -54,20 +54,20 @@ func (b *bundle) awaitGuarded(id string) {
 }
 
 // found counts the workflows that a query of the visibility store finds.
-func (b *bundle) found(query string) int64 {
+func (b *env) found(query string) int64 {
 	b.t.Helper()
 	response, err := b.Client().CountWorkflow(b.t.Context(), &workflowservice.CountWorkflowExecutionsRequest{Query: query})
 	require.NoError(b.t, err)
 	return response.GetCount()
 }
 
-func (b *bundle) awaitFound(count int64, query string) {
+func (b *env) awaitFound(count int64, query string) {
 	b.t.Helper()
 	stack.Eventually(b.t, moment, query, func() bool { return b.found(query) == count })
 }
 
 // reconcile runs the reconciler now, as if all reservations had been looked at long ago.
-func (b *bundle) reconcile() {
+func (b *env) reconcile() {
 	b.t.Helper()
 	b.Exec("UPDATE earmark.reservations SET checked_at = clock_timestamp() - interval '1 hour'")
 	stack.Eventually(b.t, moment, "the reconciler's schedule", func() bool {
@@ -210,11 +210,11 @@ func TestCancelledWorkflow(t *testing.T) {
 }
 
 // lose are the ways to lose a workflow whose reservation is held.
-var lose = map[string]func(*bundle, string) error{
-	"terminated": func(b *bundle, workflowID string) error {
+var lose = map[string]func(*env, string) error{
+	"terminated": func(b *env, workflowID string) error {
 		return b.Client().TerminateWorkflow(b.t.Context(), workflowID, "", "a test")
 	},
-	"deleted": func(b *bundle, workflowID string) error {
+	"deleted": func(b *env, workflowID string) error {
 		_, err := b.Client().WorkflowService().DeleteWorkflowExecution(b.t.Context(), &workflowservice.DeleteWorkflowExecutionRequest{
 			Namespace: b.Namespace, WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: workflowID},
 		})
@@ -223,7 +223,7 @@ var lose = map[string]func(*bundle, string) error{
 }
 
 // gone reports whether a workflow is closed or not there at all.
-func (b *bundle) gone(workflowID string) bool {
+func (b *env) gone(workflowID string) bool {
 	description, err := b.Client().DescribeWorkflow(b.t.Context(), workflowID, "")
 	return err != nil || description.Status != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }

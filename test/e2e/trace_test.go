@@ -48,13 +48,13 @@ func collect(t *testing.T) *traces {
 }
 
 // traced is setup with a server that sends its traces to url, soon.
-func traced(t *testing.T, url string, flags ...string) *bundle {
+func traced(t *testing.T, url string, flags ...string) *env {
 	t.Helper()
 	s := stack.New(t, stack.Options{})
 	s.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
 	s.Setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
 	server := s.Serve(flags...).Ready()
-	return &bundle{Stack: s, api: api{t: t, base: server.URL}, server: server}
+	return &env{Stack: s, api: api{t: t, base: server.URL}, server: server}
 }
 
 func (c *traces) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -171,7 +171,7 @@ func TestOneTraceAReservation(t *testing.T) {
 }
 
 // logLine finds the line of an answered call in the server's log.
-func (b *bundle) logLine(route, id string) map[string]any {
+func (b *env) logLine(route, id string) map[string]any {
 	b.t.Helper()
 	for line := range strings.Lines(b.server.Log()) {
 		var fields map[string]any

@@ -31,7 +31,7 @@ func afterAdmission(change string) stack.Edit {
 }
 
 // history returns the events of a reservation's workflow.
-func (b *bundle) history(id string) []*historypb.HistoryEvent {
+func (b *env) history(id string) []*historypb.HistoryEvent {
 	b.t.Helper()
 	var events []*historypb.HistoryEvent
 	iterator := b.Client().GetWorkflowHistory(b.t.Context(), "reservation-"+id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
@@ -44,7 +44,7 @@ func (b *bundle) history(id string) []*historypb.HistoryEvent {
 }
 
 // ranOn reports whether a process completed a task of the reservation's workflow.
-func (b *bundle) ranOn(id string, process *stack.Process) bool {
+func (b *env) ranOn(id string, process *stack.Process) bool {
 	b.t.Helper()
 	for _, event := range b.history(id) {
 		identity := event.GetWorkflowTaskCompletedEventAttributes().GetIdentity()
@@ -56,7 +56,7 @@ func (b *bundle) ranOn(id string, process *stack.Process) bool {
 }
 
 // failures counts the tasks of the reservation's workflow that failed for this cause.
-func (b *bundle) failures(id string, cause enumspb.WorkflowTaskFailedCause) int {
+func (b *env) failures(id string, cause enumspb.WorkflowTaskFailedCause) int {
 	b.t.Helper()
 	n := 0
 	for _, event := range b.history(id) {

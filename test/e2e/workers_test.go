@@ -66,7 +66,7 @@ func TestWorkersWaitForTheSchema(t *testing.T) {
 	s.MustRun("migrate", "up")
 	worker.AwaitLog("Started Worker")
 	server := s.Serve().Ready()
-	b := &bundle{Stack: s, api: api{t, server.URL}, server: server}
+	b := &env{Stack: s, api: api{t, server.URL}, server: server}
 	budget := b.budget("acme", "tokens", 10)
 	b.commit(b.hold("one", tokens("acme", 10, 60)).ID, 7).status(t, http.StatusOK)
 	b.requireBalance(budget, 0, 7)

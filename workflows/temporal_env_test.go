@@ -33,9 +33,9 @@ const (
 	patience = 10 * time.Second // with a busy machine
 )
 
-// rig runs Reservation workflows on a real Temporal, on a task queue of its own,
+// temporalEnv runs Reservation workflows on a real Temporal, on a task queue of its own,
 // with real workers and a ledger in memory.
-type rig struct {
+type temporalEnv struct {
 	*testing.T
 	ctx       context.Context
 	client    client.Client
@@ -46,18 +46,18 @@ type rig struct {
 	run       string // whose history is read; the latest when empty
 }
 
-func onTemporal(t *testing.T) *rig {
+func onTemporal(t *testing.T) *temporalEnv {
 	t.Helper()
 	t.Parallel()
 	return newRig(t)
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *temporalEnv {
 	t.Helper()
 	return newRigOn(t, stack.TemporalAddress())
 }
 
-func newRigOn(t *testing.T, address string) *rig {
+func newRigOn(t *testing.T, address string) *temporalEnv {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
@@ -65,13 +65,13 @@ func newRigOn(t *testing.T, address string) *rig {
 		Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
-	r := &rig{T: t, ctx: ctx, client: c, ledger: newLedger(t, time.Now), admission: admission()}
+	r := &temporalEnv{T: t, ctx: ctx, client: c, ledger: newLedger(t, time.Now), admission: admission()}
 	r.queue = "queue-of-" + r.admission.ID
 	return r
 }
 
 // work starts a worker and returns what stops it, which the end of the test does too.
-func (r *rig) work() (stop func()) {
+func (r *temporalEnv) work() (stop func()) {
 	w := worker.New(r.client, r.queue, worker.Options{StickyScheduleToStartTimeout: time.Second})
 	w.RegisterWorkflowWithOptions(workflows.Reservation, workflow.RegisterOptions{Name: workflows.ReservationType})
 	w.RegisterActivity(&activities.Reservations{Ledger: r.ledger})
@@ -80,17 +80,17 @@ func (r *rig) work() (stop func()) {
 	return w.Stop
 }
 
-func (r *rig) options() client.StartWorkflowOptions {
+func (r *temporalEnv) options() client.StartWorkflowOptions {
 	options := workflowstore.StartOptions(r.admission, time.Now().Add(r.admission.Request.TTL()), false)
 	options.TaskQueue = r.queue
 	return options
 }
 
-func (r *rig) input() workflows.ReservationInput {
+func (r *temporalEnv) input() workflows.ReservationInput {
 	return workflows.ReservationInput{Admission: r.admission, Adopt: r.adopt}
 }
 
-func (r *rig) start(change ...func(*client.StartWorkflowOptions)) client.WorkflowRun {
+func (r *temporalEnv) start(change ...func(*client.StartWorkflowOptions)) client.WorkflowRun {
 	options := r.options()
 	for _, f := range change {
 		f(&options)
@@ -105,7 +105,7 @@ func eagerly(options *client.StartWorkflowOptions) { options.EnableEagerStart = 
 // startAndAsk starts the workflow and waits for the decision in one call. A task
 // that fails takes the question with it: then it is asked again, as a caller who
 // was told "unknown" does.
-func (r *rig) startAndAsk() activities.Snapshot {
+func (r *temporalEnv) startAndAsk() activities.Snapshot {
 	for {
 		standing, err := r.tryToStartAndAsk()
 		var notReady *serviceerror.WorkflowNotReady
@@ -117,7 +117,7 @@ func (r *rig) startAndAsk() activities.Snapshot {
 	}
 }
 
-func (r *rig) tryToStartAndAsk() (standing activities.Snapshot, err error) {
+func (r *temporalEnv) tryToStartAndAsk() (standing activities.Snapshot, err error) {
 	handle, err := r.client.UpdateWithStartWorkflow(r.ctx, client.UpdateWithStartWorkflowOptions{
 		StartWorkflowOperation: r.client.NewWithStartWorkflowOperation(r.options(), workflows.ReservationType, r.input()),
 		UpdateOptions: client.UpdateWorkflowOptions{UpdateName: workflows.UpdateAdmission, WaitForStage: client.WorkflowUpdateStageCompleted,
@@ -129,17 +129,17 @@ func (r *rig) tryToStartAndAsk() (standing activities.Snapshot, err error) {
 	return standing, handle.Get(r.ctx, &standing)
 }
 
-func (r *rig) runID() string {
+func (r *temporalEnv) runID() string {
 	description, err := r.client.DescribeWorkflowExecution(r.ctx, r.admission.WorkflowID, "")
 	require.NoError(r, err)
 	return description.GetWorkflowExecutionInfo().GetExecution().GetRunId()
 }
 
-func (r *rig) signal(name string, payload any) {
+func (r *temporalEnv) signal(name string, payload any) {
 	require.NoError(r, r.client.SignalWorkflow(r.ctx, r.admission.WorkflowID, "", name, payload))
 }
 
-func (r *rig) update(name string, payload any) activities.Snapshot {
+func (r *temporalEnv) update(name string, payload any) activities.Snapshot {
 	handle, err := r.client.UpdateWorkflow(r.ctx, client.UpdateWorkflowOptions{
 		WorkflowID: r.admission.WorkflowID, UpdateName: name, Args: []any{payload}, WaitForStage: client.WorkflowUpdateStageCompleted})
 	require.NoError(r, err)
@@ -148,32 +148,32 @@ func (r *rig) update(name string, payload any) activities.Snapshot {
 	return standing
 }
 
-func (r *rig) ending() workflows.WorkflowResult {
+func (r *temporalEnv) ending() workflows.WorkflowResult {
 	var ending workflows.WorkflowResult
 	require.NoError(r, r.client.GetWorkflow(r.ctx, r.admission.WorkflowID, "").Get(r.ctx, &ending))
 	return ending
 }
 
-func (r *rig) ends(outcome earmark.Outcome, state earmark.State) {
+func (r *temporalEnv) ends(outcome earmark.Outcome, state earmark.State) {
 	r.Helper()
 	ending := r.ending()
 	require.Equal(r, outcome, ending.Outcome)
 	require.Equal(r, state, ending.State)
 }
 
-func (r *rig) holds(reserved, committed int64) {
+func (r *temporalEnv) holds(reserved, committed int64) {
 	r.Helper()
 	require.Equal(r, [2]int64{reserved, committed}, r.ledger.balance(), "reserved, committed")
 }
 
 // eventually waits until the ledger was called that often.
-func (r *rig) eventually(verb string, times int) {
+func (r *temporalEnv) eventually(verb string, times int) {
 	r.Helper()
 	require.Eventually(r, func() bool { return r.ledger.count(verb) >= times }, patience, 5*time.Millisecond, "%s was not called %d times", verb, times)
 }
 
 // history returns the events of one run.
-func (r *rig) history() []*historypb.HistoryEvent {
+func (r *temporalEnv) history() []*historypb.HistoryEvent {
 	var events []*historypb.HistoryEvent
 	iterator := r.client.GetWorkflowHistory(r.ctx, r.admission.WorkflowID, r.run, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for iterator.HasNext() {
@@ -184,7 +184,7 @@ func (r *rig) history() []*historypb.HistoryEvent {
 	return events
 }
 
-func (r *rig) events(kind enumspb.EventType) []*historypb.HistoryEvent {
+func (r *temporalEnv) events(kind enumspb.EventType) []*historypb.HistoryEvent {
 	var events []*historypb.HistoryEvent
 	for _, event := range r.history() {
 		if event.GetEventType() == kind {

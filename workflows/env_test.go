@@ -17,9 +17,9 @@ import (
 	"github.com/earmark-dev/earmark/workflows"
 )
 
-// bench runs one Reservation workflow in the SDK's test environment, which skips
+// env runs one Reservation workflow in the SDK's test environment, which skips
 // time, on the real activities and a ledger in memory.
-type bench struct {
+type env struct {
 	*testing.T
 	env     *testsuite.TestWorkflowEnvironment
 	ledger  *fakeLedger
@@ -28,12 +28,12 @@ type bench struct {
 	indexed []string // what the search attribute was set to, "" when it was cleared
 }
 
-func setup(t *testing.T) *bench {
+func setup(t *testing.T) *env {
 	t.Helper()
 	t.Parallel()
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.DiscardHandler)))
-	b := &bench{T: t, env: suite.NewTestWorkflowEnvironment(), start: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)}
+	b := &env{T: t, env: suite.NewTestWorkflowEnvironment(), start: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)}
 	b.env.SetStartTime(b.start)
 	b.ledger = newLedger(t, b.env.Now)
 	b.input = workflows.ReservationInput{Admission: admission()}
@@ -56,21 +56,21 @@ func admission() earmark.Admission {
 }
 
 // exists reserves behind the workflow's back, for one that adopts.
-func (b *bench) exists() {
+func (b *env) exists() {
 	_, err := b.ledger.model.Reserve(b.Context(), b.input.Admission)
 	require.NoError(b, err)
 	b.input.Adopt = true
 }
 
-func (b *bench) settlement() earmark.Transition {
+func (b *env) settlement() earmark.Transition {
 	return earmark.Transition{ID: b.input.Admission.ID, Tenant: testTenant, Actor: earmark.ActorAPI}
 }
 
 // at runs f that long after the workflow's start.
-func (b *bench) at(after time.Duration, f func()) { b.env.RegisterDelayedCallback(f, after) }
+func (b *env) at(after time.Duration, f func()) { b.env.RegisterDelayedCallback(f, after) }
 
 // run executes the workflow to its end.
-func (b *bench) run() (workflows.WorkflowResult, error) {
+func (b *env) run() (workflows.WorkflowResult, error) {
 	b.Helper()
 	b.env.ExecuteWorkflow(workflows.ReservationType, b.input)
 	require.True(b, b.env.IsWorkflowCompleted(), "the workflow is still open")
@@ -82,7 +82,7 @@ func (b *bench) run() (workflows.WorkflowResult, error) {
 }
 
 // ends runs the workflow, checks its result, and returns how long it was open.
-func (b *bench) ends(outcome earmark.Outcome, state earmark.State) time.Duration {
+func (b *env) ends(outcome earmark.Outcome, state earmark.State) time.Duration {
 	b.Helper()
 	ending, err := b.run()
 	require.NoError(b, err)
@@ -93,16 +93,16 @@ func (b *bench) ends(outcome earmark.Outcome, state earmark.State) time.Duration
 }
 
 // holds checks what the budget has reserved and committed.
-func (b *bench) holds(reserved, committed int64) {
+func (b *env) holds(reserved, committed int64) {
 	b.Helper()
 	require.Equal(b, [2]int64{reserved, committed}, b.ledger.balance(), "reserved, committed")
 }
 
-func (b *bench) signal(name string, payload any) { b.env.SignalWorkflow(name, payload) }
+func (b *env) signal(name string, payload any) { b.env.SignalWorkflow(name, payload) }
 
 // signalQuietly signals without a task of its own: the workflow finds the signal in
 // the task that the next event makes.
-func (b *bench) signalQuietly(name string, payload any) {
+func (b *env) signalQuietly(name string, payload any) {
 	b.env.SignalWorkflowSkippingWorkflowTask(name, payload)
 }
 
@@ -115,7 +115,7 @@ type reply struct {
 	answered bool
 }
 
-func (b *bench) update(name string, payload any) *reply {
+func (b *env) update(name string, payload any) *reply {
 	r := &reply{}
 	b.env.UpdateWorkflow(name, "", &testsuite.TestUpdateCallback{
 		OnAccept: func() { r.accepted = true },
