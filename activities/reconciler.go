@@ -187,8 +187,6 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 	case holds && guarded:
 		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, false)
 	case holds:
-		report.Orphans++
-		r.Logger.WarnContext(ctx, "A reservation has no open workflow; starting one.", "reservation_id", check.ID, "tenant", check.Tenant)
 		if err := r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, true, false); err != nil {
 			return err
 		}
@@ -223,7 +221,10 @@ func (r *Reconciler) adopt(ctx context.Context, check earmark.Check, report *Rec
 	if err != nil {
 		return err
 	}
-	if result.Outcome == earmark.OutcomeApplied { // otherwise it was settled or pruned meanwhile
+	// Between the claim and the look, a workflow may have settled its reservation and ended: that is no orphan.
+	if result.Outcome == earmark.OutcomeApplied { // mutation: orphan-is-open
+		report.Orphans++
+		r.Logger.WarnContext(ctx, "A reservation has no open workflow; starting one.", "reservation_id", check.ID, "tenant", check.Tenant)
 		if err := r.Workflows.Adopt(ctx, check); err != nil { // mutation: adopt-orphans
 			return err
 		}

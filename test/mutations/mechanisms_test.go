@@ -96,6 +96,7 @@ var mechanisms = []mechanism{
 	// No hold stays.
 	{"the sweeper runs in each worker process", "sweeper", []string{""}, whole + "TestLostWorkflowIsSwept"},
 	{"the reconciler gives orphans a workflow", "adopt-orphans", []string{"if err := ctx.Err(); err != nil {"}, whole + "TestLostWorkflowIsAdopted"},
+	{"a workflow that settled and ended leaves no orphan", "orphan-is-open", []string{"if result.Outcome != earmark.OutcomeUnknown {"}, "activities TestReconcileTakesNoEndedWorkflowForAnOrphan"},
 	{"an adoption is in the journal before its workflow starts", "adoption-entry", []string{"result, err := earmark.Result{Outcome: earmark.OutcomeApplied}, error(nil)"}, "activities TestReconcileWritesAnAdoptionDown"},
 	{"the API notifies the workflow of a settlement", "notify", []string{""}, "internal/lifecycle TestCoordinatorOutlivesItsWindow"},
 	{"what the API could not notify, the reconciler does", "notify-settled", []string{"err := ctx.Err()"}, whole + "TestTemporalAway"},
