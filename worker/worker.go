@@ -2,6 +2,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ const (
 	schedulePause    = time.Minute // between looks whether the schedule is still there
 	scheduleDeadline = 10 * time.Second
 	stickyTimeout    = 5 * time.Second
+	// cachedWorkflows is how many open workflows a process keeps in memory, each with its goroutines: some 43 kB. The
+	// worker reads any other from its history when something happens to it.
+	cachedWorkflows = 3_000
 )
 
 // Ledger is what a worker process needs of the ledger.
@@ -50,6 +54,8 @@ type Options struct {
 	Grace time.Duration
 	// Unindexed leaves the search attributes alone.
 	Unindexed bool
+
+	cached int // workflows; cachedWorkflows when zero
 }
 
 // Worker is one worker process' part of the work.
@@ -68,6 +74,7 @@ func New(c client.Client, options Options) *Worker {
 		Ledger: options.Ledger, Workflows: &workflowstore.Store{Client: c, Unindexed: options.Unindexed}, Logger: options.Logger,
 	}
 	build := func() worker.Worker {
+		worker.SetStickyWorkflowCacheSize(cmp.Or(options.cached, cachedWorkflows)) // mutation: cache-bounded
 		w := worker.New(c, workflows.TaskQueue, worker.Options{
 			WorkerStopTimeout:                       stopTimeout,
 			MaxConcurrentWorkflowTaskPollers:        workflowPollers,

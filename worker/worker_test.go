@@ -231,6 +231,68 @@ func lifecycle(t *testing.T, c client.Client) {
 	require.Equal(t, earmark.StateReleased, ending.State)
 }
 
+// cacheGauge records the most workflows that the SDK says it has cached.
+type cacheGauge struct {
+	client.MetricsHandler
+	name string
+	most *atomic.Int64
+}
+
+func (g cacheGauge) WithTags(map[string]string) client.MetricsHandler { return g }
+
+func (g cacheGauge) Gauge(name string) client.MetricsGauge {
+	g.name = name
+	return g
+}
+
+func (g cacheGauge) Update(value float64) {
+	if g.name != "temporal_sticky_cache_size" {
+		return
+	}
+	n := int64(value)
+	for most := g.most.Load(); n > most && !g.most.CompareAndSwap(most, n); most = g.most.Load() {
+	}
+}
+
+// Memory does not grow with the open holds: a worker keeps a bounded number of workflows, and goes on with any other from
+// its history.
+func TestCachedWorkflowsAreBounded(t *testing.T) {
+	const cached, open = 5, 25
+	gauge := cacheGauge{MetricsHandler: client.MetricsNopHandler, most: &atomic.Int64{}}
+	measured, err := client.NewLazyClient(client.Options{HostPort: stack.TemporalAddress(), MetricsHandler: gauge,
+		Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+	require.NoError(t, err)
+	t.Cleanup(measured.Close)
+	t.Cleanup(func() { worker.SetStickyWorkflowCacheSize(cachedWorkflows) })
+	stop := runWorker(t, New(measured, Options{Ledger: newLedger(t), Logger: slog.New(slog.DiscardHandler), Grace: DefaultGrace, cached: cached}))
+
+	c, runs, ids := lazyClient(t, stack.TemporalAddress()), [open]client.WorkflowRun{}, [open]string{}
+	for n := range open {
+		a := admission()
+		a.Request.Amounts = earmark.Amounts{"tokens": 1}
+		a.RequestHash, ids[n] = a.Request.Hash(), a.WorkflowID
+		runs[n], err = c.ExecuteWorkflow(t.Context(), workflowstore.StartOptions(a, time.Now(), true), workflows.ReservationType,
+			workflows.ReservationInput{Admission: a, Unindexed: true})
+		require.NoError(t, err)
+		update, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{WorkflowID: a.WorkflowID, UpdateName: workflows.UpdateAdmission,
+			Args: []any{workflows.AdmissionMessage{RequestHash: a.RequestHash}}, WaitForStage: client.WorkflowUpdateStageCompleted})
+		require.NoError(t, err)
+		require.NoError(t, update.Get(t.Context(), nil)) // it is admitted, and open
+	}
+	require.LessOrEqual(t, gauge.most.Load(), int64(cached+1), "the SDK counts before it evicts")
+	require.Positive(t, gauge.most.Load())
+
+	for n := range open {
+		require.NoError(t, c.SignalWorkflow(t.Context(), ids[n], "", workflows.MessageRelease, nil))
+		var ending workflows.WorkflowResult
+		require.NoError(t, runs[n].Get(t.Context(), &ending))
+		require.Equal(t, earmark.StateReleased, ending.State)
+	}
+	require.LessOrEqual(t, gauge.most.Load(), int64(cached+1))
+	require.NoError(t, c.ScheduleClient().GetHandle(t.Context(), workflows.ReconcileScheduleID).Delete(t.Context()))
+	stop()
+}
+
 // A worker may start before Temporal does, outlives its end, and stops all the same.
 func TestRunWaitsForTemporal(t *testing.T) {
 	port := freePort(t)

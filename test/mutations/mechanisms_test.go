@@ -101,6 +101,7 @@ var mechanisms = []mechanism{
 	{"the API notifies the workflow of a settlement", "notify", []string{""}, "internal/lifecycle TestCoordinatorOutlivesItsWindow"},
 	{"what the API could not notify, the reconciler does", "notify-settled", []string{"err := ctx.Err()"}, whole + "TestTemporalAway"},
 	{"who settles out of review has the workflow looked at", "refresh-after-review", []string{"refresh_due = r.refresh_due -- in review no timer looks again"}, database + "TestSettledOutOfReviewIsLookedAt"},
+	{"the workflows that a process keeps in memory are bounded", "cache-bounded", []string{"_ = cmp.Or(options.cached, cachedWorkflows)"}, "worker TestCachedWorkflowsAreBounded"},
 	{"the reconciler looks for paused workflows", "look-for-paused", []string{"if err := ctx.Err(); err != nil {"}, "activities TestReconcileLooksForPausedWorkflows"},
 	{"the reconciler unpauses a workflow whose reservation is settled", "unpause-settled", []string{"if false {"}, "activities TestReconcile"},
 	{"the reconciler's schedule is made by the workers", "schedule", []string{""}, whole + "TestTemporalLosesItsData"},

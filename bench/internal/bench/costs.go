@@ -18,8 +18,8 @@ import (
 
 const (
 	costRounds = 3
-	// openHolds are made to see what each costs in memory; well below the SDK's cache of
-	// 10,000 workflows.
+	// openHolds are made to see what each costs in memory; below the 3,000 workflows that a
+	// worker keeps.
 	openHolds      = 2000
 	quickOpenHolds = 50
 	releaseAtOnce  = 16
