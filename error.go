@@ -40,9 +40,11 @@ type Error struct {
 	Field   string
 
 	// RetryAfter says how long to wait before the same call may succeed; 0 where
-	// waiting does not help or the time is not known.
+	// waiting does not help or the time is not known. After a denial it is the time
+	// until RetryAt, which can be days.
 	RetryAfter time.Duration
-	// Violations, Retryable and RetryAt belong to CodeBudgetExceeded.
+	// Violations, Retryable and RetryAt belong to CodeBudgetExceeded and are those of a
+	// Decision.
 	Violations []Violation
 	Retryable  bool
 	RetryAt    *time.Time

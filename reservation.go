@@ -220,13 +220,25 @@ type Violation struct {
 	Requested int64  `json:"requested"`
 }
 
+// HoldsAlone reports whether the request would fit without the holds in flight.
+func (v Violation) HoldsAlone() bool { return v.Requested <= v.Limit-v.Committed }
+
 // Decision answers whether a request would be admitted now.
 type Decision struct {
 	Admitted   bool        `json:"admitted"`
 	Violations []Violation `json:"violations"`
-	// Retryable is true when only holds in flight stand in the way.
-	Retryable bool       `json:"retryable"`
-	RetryAt   *time.Time `json:"retry_at,omitempty"` // the window's end that would help, if one would
+	// Retryable is true when the request is denied and waiting can help.
+	Retryable bool `json:"retryable"`
+	// RetryAt says when to ask again at the latest, and is set whenever Retryable is true.
+	// By then, in each budget that the request does not fit into, the window has ended or,
+	// where holds alone stand in the way, the lease of the first. A hold that is settled
+	// makes room sooner; another request may take the room first.
+	RetryAt *time.Time `json:"retry_at,omitempty"`
+}
+
+// HoldsAlone reports whether the request would fit into every budget without the holds in flight.
+func (d Decision) HoldsAlone() bool {
+	return len(d.Violations) > 0 && !slices.ContainsFunc(d.Violations, func(v Violation) bool { return !v.HoldsAlone() })
 }
 
 // Entry is one line of the ledger's journal. Entries are append-only (rule R4).

@@ -49,12 +49,12 @@ func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result
 	if answer := l.unmet(a.Tenant, a.Request.Scopes, a.Request.Amounts, budgets, a.Request.AnyScope()); answer != nil {
 		return *answer, nil
 	}
-	if misfit(budgets, a.Request.Amounts) != nil {
+	if l.misfit(budgets, a.Request.Amounts) != nil {
 		for _, overdue := range l.inTheWay(budgets, mostInTheWay) {
 			l.applyExpiry(overdue, earmark.ActorWorkflow, "overdue, and in the way of an admission")
 		}
 	}
-	if answer := misfit(budgets, a.Request.Amounts); answer != nil {
+	if answer := l.misfit(budgets, a.Request.Amounts); answer != nil {
 		return *answer, nil
 	}
 	for _, b := range budgets {
@@ -106,7 +106,7 @@ func (l *Ledger) Decide(_ context.Context, tenant string, request earmark.Reserv
 	if answer := l.unmet(tenant, request.Scopes, request.Amounts, budgets, request.AnyScope()); answer != nil {
 		return *answer, nil
 	}
-	if misfit(budgets, request.Amounts) != nil {
+	if l.misfit(budgets, request.Amounts) != nil {
 		for _, r := range l.inTheWay(budgets, math.MaxInt) {
 			for _, share := range r.Budgets {
 				if i := slices.IndexFunc(budgets, func(b touched) bool { return b.is(share) }); i >= 0 {
@@ -115,7 +115,7 @@ func (l *Ledger) Decide(_ context.Context, tenant string, request earmark.Reserv
 			}
 		}
 	}
-	if answer := misfit(budgets, request.Amounts); answer != nil {
+	if answer := l.misfit(budgets, request.Amounts); answer != nil {
 		return *answer, nil
 	}
 	return earmark.Result{Outcome: earmark.OutcomeApplied}, nil
@@ -181,9 +181,9 @@ func (l *Ledger) unmet(tenant string, scopes []string, amounts earmark.Amounts, 
 }
 
 // misfit says where amounts do not fit: denied or overflow; nil when they fit.
-func misfit(budgets []touched, amounts earmark.Amounts) *earmark.Result {
+func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Result {
 	decision := earmark.Decision{Retryable: true}
-	windowsHelp := true
+	retryAt := l.now()
 	for _, b := range budgets {
 		s := *b.at(b.start)
 		s.reserved -= b.overdue
@@ -202,23 +202,44 @@ func misfit(budgets []touched, amounts earmark.Amounts) *earmark.Result {
 			BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, Limit: *ceiling, Reserved: s.reserved, Committed: s.committed,
 			Available: available, Requested: requested,
 		})
+		changeAt := b.end
 		if requested <= *ceiling-s.committed {
-			continue // only holds in flight stand in the way
+			changeAt = earliest(changeAt, l.firstLeaseEnd(b))
 		}
-		decision.Retryable = false
-		if b.end == nil || requested > *ceiling {
-			windowsHelp = false
-		} else if decision.RetryAt == nil || b.end.After(*decision.RetryAt) {
-			decision.RetryAt = b.end
+		if requested > *ceiling || changeAt == nil {
+			decision.Retryable = false
+		} else if changeAt.After(retryAt) {
+			retryAt = *changeAt
 		}
 	}
 	if len(decision.Violations) == 0 {
 		return nil
 	}
-	if !windowsHelp {
-		decision.RetryAt = nil
+	if decision.Retryable {
+		decision.RetryAt = &retryAt
 	}
 	return &earmark.Result{Outcome: earmark.OutcomeDenied, Decision: &decision}
+}
+
+// firstLeaseEnd is when the first lease of a hold on the budget ends; nil without a
+// hold. A hold that is overdue and gives its amount back is as good as expired.
+func (l *Ledger) firstLeaseEnd(b touched) (first *time.Time) {
+	for _, r := range l.reservations {
+		if r.State != earmark.StateHeld || r.OnExpiry == earmark.OnExpiryRelease && r.ExpiresAt.Before(l.now()) {
+			continue
+		}
+		if slices.ContainsFunc(r.Budgets, b.holds) {
+			first = earliest(first, r.ExpiresAt)
+		}
+	}
+	return first
+}
+
+func earliest(a, b *time.Time) *time.Time {
+	if a == nil || b != nil && b.Before(*a) {
+		return b
+	}
+	return a
 }
 
 // inTheWay returns up to limit overdue reservations that an admission to budgets
@@ -226,7 +247,7 @@ func misfit(budgets []touched, amounts earmark.Amounts) *earmark.Result {
 func (l *Ledger) inTheWay(budgets []touched, limit int) []*reservation {
 	return l.overdue(0, limit, func(r *reservation) bool {
 		return r.OnExpiry == earmark.OnExpiryRelease && slices.ContainsFunc(r.Budgets, func(share earmark.ReservationBudget) bool {
-			return slices.ContainsFunc(budgets, func(b touched) bool { return b.is(share) })
+			return slices.ContainsFunc(budgets, func(b touched) bool { return b.holds(share) })
 		})
 	})
 }
@@ -244,6 +265,11 @@ func (l *Ledger) overdue(grace time.Duration, limit int, want func(*reservation)
 		return cmp.Or(a.ExpiresAt.Compare(*b.ExpiresAt), strings.Compare(a.ID, b.ID))
 	})
 	return due[:min(limit, len(due))]
+}
+
+// holds reports whether the share takes some of the budget's window.
+func (b touched) holds(share earmark.ReservationBudget) bool {
+	return b.is(share) && share.Reserved > 0
 }
 
 func (b touched) is(share earmark.ReservationBudget) bool {

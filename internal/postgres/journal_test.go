@@ -124,6 +124,7 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 		{"only one budget changed", "R2", unguarded + "DELETE FROM earmark.entries WHERE id = (SELECT min(id) FROM earmark.entries WHERE kind = 'commit')"},
 		{"reserved on one budget too much", "R2", "UPDATE earmark.reservation_budgets SET reserved = reserved + 1 WHERE committed = 0"},
 		{"in the way, and not found", "R2", "UPDATE earmark.reservation_budgets SET overdue_at = NULL"},
+		{"free on expiry, and not found", "R2", "UPDATE earmark.reservation_budgets SET frees_on_expiry = false"},
 		{"balance does not match", "R3", "UPDATE earmark.windows SET reserved = reserved + 1"},
 		{"spent and not counted", "R3", "UPDATE earmark.windows SET committed = committed - 1"},
 		{"entry taken out", "R4", unguarded + "DELETE FROM earmark.entries WHERE id = (SELECT min(id) FROM earmark.entries WHERE kind = 'reserve')"},

@@ -35,8 +35,8 @@ func (b *env) seed(s seeding) {
 			made, CASE WHEN held THEN now() - %[4]d * interval '1 microsecond' + n * %[5]d * interval '1 microsecond' ELSE made END, CASE WHEN NOT held THEN made END, now() - interval '1 hour'
 		FROM (SELECT n, held, '%[1]s_' || held || n AS id, CASE WHEN held THEN now() ELSE now() - interval '100 days' + n * interval '1 second' END AS made
 		      FROM (SELECT n, false AS held FROM generate_series(1, %[2]d) AS n UNION ALL SELECT n, true FROM generate_series(1, %[3]d) AS n) AS seeds) AS made;
-		INSERT INTO earmark.reservation_budgets (reservation_id, budget_id, window_start, unit, reserved, committed, overdue_at)
-		SELECT id, '%[1]s', 'epoch', 'tokens', 1, CASE state WHEN 'held' THEN 0 ELSE 1 END, CASE state WHEN 'held' THEN expires_at END FROM earmark.reservations WHERE starts_with(id, '%[1]s');
+		INSERT INTO earmark.reservation_budgets (reservation_id, budget_id, window_start, unit, reserved, committed, overdue_at, frees_on_expiry)
+		SELECT id, '%[1]s', 'epoch', 'tokens', 1, CASE state WHEN 'held' THEN 0 ELSE 1 END, CASE state WHEN 'held' THEN expires_at END, true FROM earmark.reservations WHERE starts_with(id, '%[1]s');
 		INSERT INTO earmark.entries (kind, tenant, reservation_id, budget_id, window_start, reserved_delta, committed_delta, reserved_after, committed_after, actor, reason)
 		SELECT kind, 'default', id, '%[1]s', 'epoch', CASE kind WHEN 'reserve' THEN 1 ELSE -1 END, CASE kind WHEN 'reserve' THEN 0 ELSE 1 END,
 			CASE WHEN state = 'held' THEN row_number() OVER (PARTITION BY state ORDER BY created_at, id) WHEN kind = 'reserve' THEN 1 ELSE 0 END,

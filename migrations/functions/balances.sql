@@ -7,7 +7,7 @@
 -- a join while the tables have no statistics.
 CREATE OR REPLACE FUNCTION earmark.post(p_kind text, p_tenant text, p_reservation_id text, p_budget_id text, p_window_start timestamptz,
     p_reserved_delta bigint, p_committed_delta bigint, p_actor text, p_reason text,
-    p_unit text DEFAULT NULL, p_overdue_at timestamptz DEFAULT NULL, p_ceiling bigint DEFAULT NULL) RETURNS void
+    p_unit text DEFAULT NULL, p_overdue_at timestamptz DEFAULT NULL, p_frees_on_expiry boolean DEFAULT false, p_ceiling bigint DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     IF p_unit IS NOT NULL THEN
@@ -16,8 +16,8 @@ BEGIN
             WHERE budget_id = p_budget_id AND window_start = p_window_start
             RETURNING reserved, committed
         ), share AS (
-            INSERT INTO earmark.reservation_budgets (reservation_id, budget_id, window_start, unit, reserved, committed, overdue_at)
-            VALUES (p_reservation_id, p_budget_id, p_window_start, p_unit, p_reserved_delta, p_committed_delta, p_overdue_at)
+            INSERT INTO earmark.reservation_budgets (reservation_id, budget_id, window_start, unit, reserved, committed, overdue_at, frees_on_expiry)
+            VALUES (p_reservation_id, p_budget_id, p_window_start, p_unit, p_reserved_delta, p_committed_delta, p_overdue_at, p_frees_on_expiry)
         )
         INSERT INTO earmark.entries (kind, tenant, reservation_id, budget_id, window_start, reserved_delta, committed_delta,
                                      reserved_after, committed_after, ceiling, actor, reason)

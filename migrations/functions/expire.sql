@@ -30,7 +30,7 @@ BEGIN
     SELECT 'review', tenant, id, p_actor, p_reason FROM earmark.reservations WHERE id = ANY (p_ids) AND on_expiry = 'review' ORDER BY expires_at, id;
 
     UPDATE earmark.reservation_budgets s SET committed = CASE r.on_expiry WHEN 'commit' THEN s.reserved ELSE 0 END, overdue_at = NULL
-    FROM earmark.reservations r WHERE r.id = ANY (p_ids) AND s.reservation_id = r.id AND r.on_expiry <> 'review';
+    FROM earmark.reservations r WHERE r.id = ANY (p_ids) AND s.reservation_id = r.id;
 
     UPDATE earmark.reservations SET state = 'review', reason = p_reason WHERE id = ANY (p_ids) AND on_expiry = 'review';
     UPDATE earmark.reservations SET state = CASE on_expiry WHEN 'commit' THEN 'committed' ELSE 'expired' END,
@@ -102,8 +102,8 @@ BEGIN
     FOREACH t IN ARRAY p_affected LOOP
         v_ids := v_ids || ARRAY(
             SELECT r.id FROM earmark.reservation_budgets s JOIN earmark.reservations r ON r.id = s.reservation_id
-            WHERE s.budget_id = t.budget_id AND s.window_start = t.window_start AND s.overdue_at < v_now
-              AND r.state = 'held' AND r.on_expiry = 'release' AND r.expires_at < v_now AND r.id <> ALL (v_ids)
+            WHERE s.budget_id = t.budget_id AND s.window_start = t.window_start
+              AND s.frees_on_expiry AND s.overdue_at < v_now AND s.reserved > 0 AND r.state = 'held' AND r.on_expiry = 'release' AND r.expires_at < v_now AND r.id <> ALL (v_ids)
             ORDER BY s.overdue_at, r.id LIMIT earmark.max_blocking_holds() FOR UPDATE OF r SKIP LOCKED);
     END LOOP;
     WITH locked AS (
@@ -124,7 +124,8 @@ END $$;
 -- overdue_at itself.
 CREATE OR REPLACE FUNCTION earmark.follow_expiry() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE earmark.reservation_budgets SET overdue_at = CASE WHEN NEW.state = 'held' AND NEW.on_expiry = 'release' THEN NEW.expires_at END
+    UPDATE earmark.reservation_budgets
+    SET overdue_at = CASE NEW.state WHEN 'held' THEN NEW.expires_at END, frees_on_expiry = NEW.on_expiry = 'release'
     WHERE reservation_id = NEW.id;
     RETURN NULL;
 END $$;

@@ -10,6 +10,9 @@ DECLARE
     v_affected earmark.affected_budget[];
     v_answer  jsonb;
     v_now     timestamptz := clock_timestamp();
+    v_overdue bigint;
+    v_holds   bigint;
+    v_past    timestamptz[];
 BEGIN
     SELECT array_agg(ROW (b.id, b.scope, b.unit, b.period, b.limit_amount,
                           CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END,
@@ -27,14 +30,16 @@ BEGIN
     v_answer := earmark.check_fit(v_affected, p_amounts);
     IF v_answer IS NOT NULL THEN
         FOR i IN 1 .. cardinality(v_affected) LOOP
-            v_affected[i].reserved := v_affected[i].reserved - coalesce((
-                SELECT sum(reserved) FROM (
-                    SELECT s.reserved FROM earmark.reservation_budgets s
-                    WHERE s.budget_id = v_affected[i].budget_id AND s.window_start = v_affected[i].window_start AND s.overdue_at < v_now
-                    ORDER BY s.overdue_at LIMIT earmark.max_blocking_holds()
-                ) AS in_the_way), 0);
+            SELECT coalesce(sum(reserved), 0), count(*) INTO v_overdue, v_holds FROM (
+                SELECT s.reserved FROM earmark.reservation_budgets s
+                WHERE s.budget_id = v_affected[i].budget_id AND s.window_start = v_affected[i].window_start
+                  AND s.frees_on_expiry AND s.overdue_at < v_now AND s.reserved > 0
+                ORDER BY s.overdue_at LIMIT earmark.max_blocking_holds()
+            ) AS in_the_way;
+            v_affected[i].reserved := v_affected[i].reserved - v_overdue;
+            v_past[i] := CASE WHEN v_holds < earmark.max_blocking_holds() THEN v_now END; -- else more may be overdue
         END LOOP;
-        v_answer := earmark.check_fit(v_affected, p_amounts);
+        v_answer := earmark.check_fit(v_affected, p_amounts, v_past);
     END IF;
     RETURN coalesce(v_answer, jsonb_build_object('outcome', 'applied'));
 END $$;

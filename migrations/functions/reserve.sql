@@ -28,18 +28,40 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- When the first lease of a hold on a window ends; null without a hold. Holds that free their amount and
+-- were overdue before p_past are left out. Two reads of one index entry each, however many holds there
+-- are: to take min() instead, the planner may read them all.
+CREATE OR REPLACE FUNCTION earmark.first_lease_end(p_budget_id text, p_window_start timestamptz, p_past timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN least(
+        (SELECT overdue_at FROM earmark.reservation_budgets
+         WHERE budget_id = p_budget_id AND window_start = p_window_start AND frees_on_expiry AND overdue_at >= p_past AND reserved > 0
+         ORDER BY overdue_at LIMIT 1),
+        (SELECT overdue_at FROM earmark.reservation_budgets
+         WHERE budget_id = p_budget_id AND window_start = p_window_start AND NOT frees_on_expiry AND overdue_at IS NOT NULL AND reserved > 0
+         ORDER BY overdue_at LIMIT 1));
+END $$;
+
 -- Where p_amounts do not fit into p_affected: a 'denied' or 'overflow' answer, or
 -- null when they fit. Sums are numeric here, so that none can overflow (R8).
-CREATE OR REPLACE FUNCTION earmark.check_fit(p_affected earmark.affected_budget[], p_amounts jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+--
+-- A denial says in retry_at when to ask again. In each budget that is when its window ends or, where the
+-- amount would fit without the holds, when the lease of the first hold ends; of several budgets the last
+-- counts. It is null, and retryable false, if one budget has neither or its whole limit is too small.
+-- p_past says for each budget which overdue holds do not count.
+CREATE OR REPLACE FUNCTION earmark.check_fit(p_affected earmark.affected_budget[], p_amounts jsonb, p_past timestamptz[] DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
 DECLARE
     t            earmark.affected_budget;
     v_requested  numeric;
     v_violations jsonb := '[]';
     v_retryable  boolean := true;
-    v_retry_at   timestamptz;
-    v_hopeless   boolean := false;
+    v_change_at  timestamptz;
+    v_retry_at   timestamptz := clock_timestamp();
 BEGIN
-    FOREACH t IN ARRAY p_affected LOOP
+    FOR i IN 1 .. coalesce(cardinality(p_affected), 0) LOOP
+        t := p_affected[i];
         v_requested := (p_amounts ->> t.unit)::numeric;
         IF t.ceiling IS NULL THEN
             IF v_requested + t.reserved + t.committed > 9223372036854775807 THEN
@@ -49,18 +71,19 @@ BEGIN
             v_violations := v_violations || jsonb_build_object('budget_id', t.budget_id, 'scope', t.scope, 'unit', t.unit,
                 'limit', t.ceiling, 'reserved', t.reserved, 'committed', t.committed,
                 'available', t.ceiling::numeric - t.reserved - t.committed, 'requested', v_requested);
-            IF v_requested + t.committed > t.ceiling THEN
-                v_retryable := false;
-                v_hopeless := v_hopeless OR t.window_end IS NULL OR v_requested > t.ceiling;
-                v_retry_at := greatest(v_retry_at, t.window_end);
+            v_change_at := t.window_end;
+            IF v_requested + t.committed <= t.ceiling THEN
+                v_change_at := least(v_change_at, earmark.first_lease_end(t.budget_id, t.window_start, coalesce(p_past[i], '-infinity')));
             END IF;
+            v_retryable := v_retryable AND v_requested <= t.ceiling AND v_change_at IS NOT NULL;
+            v_retry_at := greatest(v_retry_at, v_change_at);
         END IF;
     END LOOP;
     IF v_violations = '[]' THEN
         RETURN NULL;
     END IF;
     RETURN jsonb_build_object('outcome', 'denied', 'decision', jsonb_build_object('admitted', false, 'violations', v_violations,
-        'retryable', v_retryable, 'retry_at', CASE WHEN NOT v_retryable AND NOT v_hopeless THEN v_retry_at END));
+        'retryable', v_retryable, 'retry_at', CASE WHEN v_retryable THEN v_retry_at END));
 END $$;
 
 -- Sets p_amounts aside on every budget that covers one of p_scopes, or on none (R1, R2). One moment selects the
@@ -137,7 +160,7 @@ BEGIN
     FOREACH t IN ARRAY v_affected LOOP -- mutation: all-budgets
         PERFORM earmark.post(p_kind => 'reserve', p_tenant => p_tenant, p_reservation_id => p_id, p_budget_id => t.budget_id, p_window_start => t.window_start,
             p_reserved_delta => (p_amounts ->> t.unit)::bigint, p_committed_delta => 0, p_actor => p_actor, p_reason => '',
-            p_unit => t.unit, p_overdue_at => CASE p_on_expiry WHEN 'release' THEN r.expires_at END, p_ceiling => t.ceiling);
+            p_unit => t.unit, p_overdue_at => r.expires_at, p_frees_on_expiry => p_on_expiry = 'release', p_ceiling => t.ceiling);
     END LOOP;
     RETURN earmark.result('applied', r);
 END $$;

@@ -82,15 +82,16 @@ CREATE TABLE earmark.reservation_budgets (
     unit           text COLLATE "C" NOT NULL,
     reserved       bigint NOT NULL CHECK (reserved >= 0),
     committed      bigint NOT NULL DEFAULT 0 CHECK (committed >= 0),
-    -- When a held reservation with the policy 'release' is overdue; null for any other, so that the
-    -- index holds open reservations alone.
+    -- When a held reservation is overdue; null for any other, so that the index holds those alone.
     overdue_at     timestamptz,
+    -- Whether the amount is free again then: the policy is 'release'.
+    frees_on_expiry boolean NOT NULL DEFAULT false,
     PRIMARY KEY (reservation_id, budget_id),
     FOREIGN KEY (budget_id, window_start) REFERENCES earmark.windows
 ) WITH (fillfactor = 85);
 
-CREATE INDEX reservation_budgets_overdue_idx ON earmark.reservation_budgets (budget_id, window_start, overdue_at)
-    WHERE overdue_at IS NOT NULL;
+CREATE INDEX reservation_budgets_overdue_idx ON earmark.reservation_budgets (budget_id, window_start, frees_on_expiry, overdue_at)
+    WHERE overdue_at IS NOT NULL AND reserved > 0;
 
 -- The journal: every change of a balance, and notes on events that change none (R4).
 -- The rules for a row of reservations or entries are in functions/integrity.sql.

@@ -4,7 +4,8 @@ FROM (
     SELECT r.state IN ('held', 'review') AND (coalesce(e.reserved, 0) <> s.reserved OR coalesce(e.committed, 0) <> 0)
         OR r.state NOT IN ('held', 'review') AND (coalesce(e.reserved, 0) <> 0 OR coalesce(e.committed, 0) <> s.committed)
         OR r.state IN ('released', 'expired') AND s.committed <> 0
-        OR s.overdue_at IS DISTINCT FROM CASE WHEN r.state = 'held' AND r.on_expiry = 'release' THEN r.expires_at END AS bad,
+        OR s.overdue_at IS DISTINCT FROM CASE r.state WHEN 'held' THEN r.expires_at END
+        OR r.state = 'held' AND s.frees_on_expiry <> (r.on_expiry = 'release') AS bad,
            format('%s, %s: its entries sum to %s reserved and %s committed for %s, where it is overdue from %s', r.id, r.state, e.reserved, e.committed, s.budget_id,
                   coalesce(s.overdue_at::text, 'never')) AS what
     FROM earmark.reservations r
