@@ -33,6 +33,9 @@ const (
 	leaseMargin = 10 * time.Second
 	// settleLimit bounds the settlement, which the activity's own end does not cut.
 	settleLimit = 15 * time.Second
+	// longestWait is how long a denied activity waits for a new window; what is further
+	// away is for the workflow to decide.
+	longestWait = time.Minute
 )
 
 // Options say which activities are guarded, and how. Earmark, Temporal and Request
@@ -66,8 +69,10 @@ type Options struct {
 // activity has a reservation of its own, since the one before may have spent.
 //
 // A denial fails the attempt with an application error of type "budget_exceeded",
-// with the violations as its details under ShowViolations. It is tried again where
-// waiting helps, after the time that Earmark names, and not otherwise.
+// with the violations as its details under ShowViolations. Where holds alone stand in
+// the way it is retryable, at the pace of the activity's retry policy, since a hold may
+// be settled at any moment; where a new window begins within a minute, then. Any other
+// denial is not retryable.
 func NewInterceptor(options Options) interceptor.WorkerInterceptor {
 	if options.Logger == nil {
 		options.Logger = slog.Default()
@@ -194,8 +199,14 @@ func (g *guard) refusal(ctx context.Context, err error) error {
 		return err
 	}
 	denied := e.Code == earmark.CodeBudgetExceeded
-	retry := e.Code == earmark.CodeUnavailable || e.Code == earmark.CodeAdmissionUnknown || (denied && e.Retryable)
-	options := temporal.ApplicationErrorOptions{NonRetryable: !retry, NextRetryDelay: e.RetryAfter}
+	retry, delay := e.Code == earmark.CodeUnavailable || e.Code == earmark.CodeAdmissionUnknown, e.RetryAfter
+	switch decision := (earmark.Decision{Violations: e.Violations}); {
+	case denied && e.Retryable && decision.HoldsAlone():
+		retry, delay = true, 0
+	case denied:
+		retry = e.Retryable && e.RetryAfter <= longestWait
+	}
+	options := temporal.ApplicationErrorOptions{NonRetryable: !retry, NextRetryDelay: delay}
 	if denied && !g.ShowViolations {
 		g.Logger.InfoContext(ctx, "An activity was denied.", "error", err, "violations", e.Violations)
 		return temporal.NewApplicationErrorWithOptions("the activity does not fit into its spending limit", string(e.Code), options)

@@ -3,7 +3,9 @@ package activityguard_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/http"
 	"testing"
 	"time"
 
@@ -164,9 +166,7 @@ func TestDenialDoesNotRunTheActivity(t *testing.T) {
 			require.ErrorAs(t, err, &failure)
 			require.Equal(t, "budget_exceeded", failure.Type())
 			require.Equal(t, !test.retry, failure.NonRetryable())
-			if test.retry {
-				require.Equal(t, time.Second, failure.NextRetryDelay())
-			}
+			require.Zero(t, failure.NextRetryDelay(), "the activity's retry policy sets the pace")
 			if !test.shows {
 				require.False(t, failure.HasDetails())
 				require.NoError(t, failure.Unwrap(), "a cause is shown with its text")
@@ -176,6 +176,39 @@ func TestDenialDoesNotRunTheActivity(t *testing.T) {
 			var violations []earmark.Violation
 			require.NoError(t, failure.Details(&violations))
 			require.Equal(t, int64(600), violations[0].Requested)
+		})
+	}
+}
+
+// TestASpentBudgetWaitsForANearWindow has all of the budget charged.
+func TestASpentBudgetWaitsForANearWindow(t *testing.T) {
+	for _, test := range []struct {
+		retryAfter string
+		retryable  bool
+		delay      time.Duration // 0: not tried again
+	}{{"", false, 0}, {"30", true, 30 * time.Second}, {"604800", true, 0}} {
+		t.Run(test.retryAfter, func(t *testing.T) {
+			b := setup(t)
+			b.earmark.Intercept = func(string, int) http.HandlerFunc {
+				return func(w http.ResponseWriter, _ *http.Request) {
+					if test.retryable {
+						w.Header().Set("Retry-After", test.retryAfter)
+					}
+					w.WriteHeader(http.StatusPaymentRequired)
+					_, _ = fmt.Fprintf(w, `{"code":"budget_exceeded","detail":"does not fit","retryable":%t,
+						"violations":[{"limit":1000,"committed":1000,"requested":600}]}`, test.retryable)
+				}
+			}
+			err := b.run(func(context.Context) error {
+				t.Error("the activity ran without budget")
+				return nil
+			})
+			var failure *temporal.ApplicationError
+			require.ErrorAs(t, err, &failure)
+			require.Equal(t, test.delay == 0, failure.NonRetryable())
+			if test.delay > 0 {
+				require.Equal(t, test.delay, failure.NextRetryDelay())
+			}
 		})
 	}
 }
