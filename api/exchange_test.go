@@ -214,8 +214,8 @@ func testDecision(retryable bool) *earmark.Decision {
 	d := &earmark.Decision{Retryable: retryable, Violations: []earmark.Violation{{
 		BudgetID: testBudgetID, Scope: "acme/ml", Unit: "tokens", Limit: 1000, Reserved: 500, Committed: 400, Available: 100, Requested: 1200,
 	}}}
-	if !retryable {
-		d.RetryAt = &testTime
+	if retryable {
+		d.Violations[0].Requested, d.RetryAt = 500, new(time.Now().Add(30*time.Second).UTC())
 	}
 	return d
 }

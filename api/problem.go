@@ -19,7 +19,7 @@ import (
 const (
 	retryUnavailable      = time.Second
 	retryAdmissionUnknown = time.Second
-	retryBudgetExceeded   = time.Second // only holds in flight stand in the way
+	leastRetryExceeded    = time.Second // after a denial that waiting helps
 )
 
 const (
@@ -167,8 +167,8 @@ func retryAfter(e *earmark.Error) time.Duration {
 	case earmark.CodeAdmissionUnknown:
 		return retryAdmissionUnknown
 	case earmark.CodeBudgetExceeded:
-		if e.Retryable {
-			return retryBudgetExceeded
+		if e.RetryAt != nil {
+			return max(leastRetryExceeded, time.Until(*e.RetryAt))
 		}
 		return 0
 	default:

@@ -166,10 +166,14 @@ func denialMessage(decision *earmark.Decision) string {
 	first := decision.Violations[0]
 	words := earmark.Amounts{first.Unit: first.Requested}.String() + " do not fit into the budget on " + first.Scope +
 		": " + availableWords(first)
-	if decision.Retryable {
-		words += "; holds in flight stand in the way, try again when some have settled"
+	switch at := decision.RetryAt; {
+	case at == nil:
+		return words
+	case decision.HoldsAlone():
+		return words + "; holds in flight stand in the way, try again when some have settled, or at " + at.UTC().Format(time.RFC3339)
+	default:
+		return words + "; try again at " + at.UTC().Format(time.RFC3339)
 	}
-	return words
 }
 
 // availableWords is what a budget has left: no less than nothing, and then by how much it is over.

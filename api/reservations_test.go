@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -263,23 +264,43 @@ func TestReserveReplayOfAHold(t *testing.T) {
 
 func TestReserveDenial(t *testing.T) {
 	t.Parallel()
-	deny := func(retryable bool) exchange {
-		result := earmark.Result{Outcome: earmark.OutcomeDenied, Decision: testDecision(retryable)}
-		return setup(t, &fake{preflight: preflight(result)}).do("POST", "/v1/reservations", reserveBody)
+	deny := func(decision *earmark.Decision) (exchange, problem) {
+		result := earmark.Result{Outcome: earmark.OutcomeDenied, Decision: decision}
+		x := setup(t, &fake{preflight: preflight(result)}).do("POST", "/v1/reservations", reserveBody)
+		return x, x.problem(http.StatusPaymentRequired, earmark.CodeBudgetExceeded)
 	}
-	final := deny(false)
-	p := final.problem(http.StatusPaymentRequired, earmark.CodeBudgetExceeded)
+	x, p := deny(testDecision(false))
 	require.Equal(t, testDecision(false).Violations, p.Violations)
 	require.False(t, *p.Retryable)
-	require.Equal(t, testTime, *p.RetryAt)
-	require.Empty(t, final.resp.Header.Get("Retry-After"))
+	require.Nil(t, p.RetryAt)
+	require.Empty(t, x.resp.Header.Get("Retry-After"))
 	require.Contains(t, p.Detail, "1,200 tokens do not fit into the budget on acme/ml: 100 of 1,000 are available")
 
-	passing := deny(true)
-	p = passing.problem(http.StatusPaymentRequired, earmark.CodeBudgetExceeded)
-	require.True(t, *p.Retryable)
-	require.Nil(t, p.RetryAt)
-	require.Equal(t, "1", passing.resp.Header.Get("Retry-After"))
+	for name, test := range map[string]struct {
+		wait         time.Duration
+		requested    int64
+		least, most  int // Retry-After, in seconds
+		detailSuffix string
+	}{
+		"a hold is due":           {-time.Minute, 500, 1, 1, "; holds in flight stand in the way, try again when some have settled, or at "},
+		"a hold ends soon":        {30 * time.Second, 500, 1, 30, "; holds in flight stand in the way, try again when some have settled, or at "},
+		"a hold of seven days":    {7 * 24 * time.Hour, 500, 604_000, 604_800, "; holds in flight stand in the way, try again when some have settled, or at "},
+		"a new window in an hour": {time.Hour, 700, 3_000, 3_600, "; try again at "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			decision, at := testDecision(true), time.Now().Add(test.wait).UTC()
+			decision.Violations[0].Requested, decision.RetryAt = test.requested, &at
+			x, p := deny(decision)
+			require.True(t, *p.Retryable)
+			require.Equal(t, at, *p.RetryAt)
+			seconds, err := strconv.Atoi(x.resp.Header.Get("Retry-After"))
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, seconds, test.least)
+			require.LessOrEqual(t, seconds, test.most)
+			require.True(t, strings.HasSuffix(p.Detail, test.detailSuffix+at.Format(time.RFC3339)), p.Detail)
+		})
+	}
 }
 
 func TestReserveFaults(t *testing.T) {

@@ -85,9 +85,11 @@ func TestDecide(t *testing.T) {
 	require.JSONEq(t, `{"admitted":true,"violations":[],"retryable":false}`, string(x.body))
 	require.Equal(t, []string{"Decide"}, f.names())
 
-	f.result = earmark.Result{Outcome: earmark.OutcomeDenied, Decision: testDecision(false)}
-	decision := decoded[earmark.Decision](b.do("POST", "/v1/decisions", reserveBody).status(http.StatusOK))
-	require.Equal(t, *testDecision(false), decision)
+	for _, denial := range []*earmark.Decision{testDecision(false), testDecision(true)} {
+		f.result = earmark.Result{Outcome: earmark.OutcomeDenied, Decision: denial}
+		decision := decoded[earmark.Decision](b.do("POST", "/v1/decisions", reserveBody).status(http.StatusOK))
+		require.Equal(t, *denial, decision)
+	}
 
 	f.result = earmark.Result{Outcome: earmark.OutcomeNoBudget, Subject: "acme/ml/u1"}
 	p := b.do("POST", "/v1/decisions", reserveBody).problem(http.StatusNotFound, earmark.CodeNoBudget)

@@ -269,7 +269,7 @@ func TestAccepted(t *testing.T) {
 func TestProblemsComeBackWhole(t *testing.T) {
 	t.Parallel()
 	b := setup(t, says(http.StatusPaymentRequired, `{"type":"x","title":"T","status":402,"detail":"does not fit","code":"budget_exceeded",
-		"violations":[{"budget_id":"bud_1","unit":"tokens","limit":5}],"retryable":true,"new_field":1}`, "Retry-After", "3"))
+		"violations":[{"budget_id":"bud_1","unit":"tokens","limit":5}],"retryable":true,"retry_at":"2026-11-24T00:26:36Z","new_field":1}`, "Retry-After", "604800"))
 	_, err := b.client.Reserve(t.Context(), "", earmark.ReservationRequest{})
 	var e *earmark.Error
 	require.ErrorAs(t, err, &e)
@@ -277,8 +277,10 @@ func TestProblemsComeBackWhole(t *testing.T) {
 	require.Equal(t, "does not fit", e.Error())
 	require.Equal(t, []earmark.Violation{{BudgetID: "bud_1", Unit: "tokens", Limit: 5}}, e.Violations)
 	require.True(t, e.Retryable)
-	require.Equal(t, 3*time.Second, e.RetryAfter)
+	require.Equal(t, time.Date(2026, 11, 24, 0, 26, 36, 0, time.UTC), *e.RetryAt)
+	require.Equal(t, 7*24*time.Hour, e.RetryAfter)
 	require.Len(t, b.sent, 1, "a denial is an answer")
+	require.Empty(t, b.pauses, "and waiting for it is the caller's choice")
 
 	b = setup(t, says(http.StatusConflict, `{"detail":"settled","code":"already_settled","reservation":`+held+`,"reservation_id":"rsv_1"}`))
 	_, err = b.client.Commit(t.Context(), "rsv_1", nil)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -240,7 +241,7 @@ func TestRefusals(t *testing.T) {
 		retryAfter string
 	}{
 		"denied":            {`{"max_tokens":1001}`, nil, 402, "budget_exceeded", ""},
-		"denied for now":    {`{"max_tokens":600}`, nil, 402, "budget_exceeded", "1"},
+		"denied for now":    {`{"max_tokens":600}`, nil, 402, "budget_exceeded", "300"},
 		"ask: bad body":     {`{`, nil, 400, "invalid_request", ""},
 		"ask: too large":    {strings.Repeat(" ", 2<<10), nil, 413, "payload_too_large", ""},
 		"ask: own error":    {`{"max_tokens":-1}`, nil, 500, "internal", ""},
@@ -263,13 +264,18 @@ func TestRefusals(t *testing.T) {
 			body := text(t, response)
 			require.Equal(t, test.status, response.StatusCode, body)
 			require.Equal(t, "application/problem+json", response.Header.Get("Content-Type"))
-			require.Equal(t, test.retryAfter, response.Header.Get("Retry-After"))
+			if test.status == http.StatusPaymentRequired && test.retryAfter != "" {
+				requireSecondsBefore(t, test.retryAfter, response.Header.Get("Retry-After"))
+			} else {
+				require.Equal(t, test.retryAfter, response.Header.Get("Retry-After"))
+			}
 			require.NotContains(t, body, "secret")
 			require.NotContains(t, body, "127.0.0.1")
 			var p struct {
 				Type, Title, Detail, Code string
 				Status                    int
 				Retryable                 *bool
+				RetryAt                   *time.Time `json:"retry_at"`
 			}
 			require.NoError(t, json.Unmarshal([]byte(body), &p))
 			require.Equal(t, test.code, p.Code)
@@ -278,8 +284,20 @@ func TestRefusals(t *testing.T) {
 			require.NotEmpty(t, p.Title)
 			require.NotEmpty(t, p.Detail)
 			require.Equal(t, test.status == 402, p.Retryable != nil)
+			require.Equal(t, test.status == 402 && test.retryAfter != "", p.RetryAt != nil)
 		})
 	}
+}
+
+// requireSecondsBefore allows for the minute or less that a slow test took since then.
+func requireSecondsBefore(t *testing.T, want, got string) {
+	t.Helper()
+	most, err := strconv.Atoi(want)
+	require.NoError(t, err)
+	seconds, err := strconv.Atoi(got)
+	require.NoError(t, err)
+	require.LessOrEqual(t, seconds, most)
+	require.Greater(t, seconds, most-60)
 }
 
 // A denied caller learns that there is a limit and when to come back; whose budget

@@ -231,14 +231,16 @@ func denial(p *sheet, decision earmark.Decision) {
 			earmark.FormatAmount(v.Reserved), earmark.FormatAmount(v.Committed))
 	}
 	switch {
-	case decision.Retryable:
-		p.line("Only holds in flight stand in the way: try again when some have settled.")
-		if len(decision.Violations) > 0 {
-			p.line("  earmark list --state held --scope %s", clean(decision.Violations[0].Scope))
-		}
+	case decision.RetryAt != nil && decision.HoldsAlone():
+		p.line("Only holds in flight stand in the way. Try again when some have settled,")
+		p.line("at the latest %s:", p.moment(*decision.RetryAt, time.Local))
+		p.line("  earmark list --state held --scope %s", clean(decision.Violations[0].Scope))
 		return
 	case decision.RetryAt != nil:
-		p.line("A new window begins %s: try again then, or raise the limit.", p.moment(*decision.RetryAt, time.Local))
+		p.line("Try again %s, or raise the limit:", p.moment(*decision.RetryAt, time.Local))
+	case decision.HoldsAlone():
+		p.line("Reservations that wait for a review stand in the way. Settle them, or raise the limit:")
+		p.line("  earmark list --state review --scope %s", clean(decision.Violations[0].Scope))
 	case len(decision.Violations) > 0:
 		p.line("Waiting does not help. Ask for less, or raise the limit:")
 	}

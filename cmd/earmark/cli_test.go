@@ -363,9 +363,10 @@ func TestOutcomes(t *testing.T) {
 		{BudgetID: budgetNo(0, "", "", 0, 0, 0).ID, Scope: "acme", Unit: "tokens", Limit: 1_000, Reserved: 600, Available: 400, Requested: 600},
 		{BudgetID: budgetNo(1, "", "", 0, 0, 0).ID, Scope: "acme/ml", Unit: "tokens", Limit: 500, Reserved: 100, Committed: 100, Available: 300, Requested: 600},
 	}}}
-	retryable, renewed := denied, denied
-	retryable.Decision = &earmark.Decision{Violations: denied.Decision.Violations[:1], Retryable: true}
-	renewed.Decision = &earmark.Decision{Violations: denied.Decision.Violations[:1], RetryAt: ref(now.Add(11 * time.Hour))}
+	retryable, renewed, inReview := denied, denied, denied
+	retryable.Decision = &earmark.Decision{Violations: denied.Decision.Violations[:1], Retryable: true, RetryAt: ref(now.Add(5 * time.Minute))}
+	renewed.Decision = &earmark.Decision{Violations: denied.Decision.Violations, Retryable: true, RetryAt: ref(now.Add(11 * time.Hour))}
+	inReview.Decision = &earmark.Decision{Violations: denied.Decision.Violations[:1]}
 	as := func(outcome earmark.Outcome, r earmark.Reservation) earmark.Result {
 		return earmark.Result{Outcome: outcome, Reservation: &r}
 	}
@@ -383,6 +384,7 @@ func TestOutcomes(t *testing.T) {
 		{"reserve-denied", reserve, cannedLedger{result: denied}, exitDenied},
 		{"reserve-denied-retryable", reserve, cannedLedger{result: retryable}, exitDenied},
 		{"reserve-denied-window", reserve, cannedLedger{result: renewed}, exitDenied},
+		{"reserve-denied-review", reserve, cannedLedger{result: inReview}, exitDenied},
 		{"reserve-no-budget", reserve, cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeNoBudget, Subject: "acme/ml/u1"}}, exitNotFound},
 		{"reserve-no-unit", reserve, cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: "tokens", Scope: "acme/ml/u1"}}, exitFailed},
 		{"reserve-mismatch", reserve + " --key chat-1", cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeMismatch}}, exitFailed},

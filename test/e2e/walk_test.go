@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +55,11 @@ func TestWalk(t *testing.T) {
 	denial := x.problem(t, http.StatusPaymentRequired, earmark.CodeBudgetExceeded)
 	require.Equal(t, []earmark.Violation{{BudgetID: budget.ID, Scope: "acme/ml", Unit: "tokens", Limit: 1000, Reserved: 600, Available: 400, Requested: 500}}, denial.Violations)
 	require.True(t, *denial.Retryable)
-	require.Equal(t, "1", x.header.Get("Retry-After"))
+	require.Equal(t, held.ExpiresAt.UTC(), denial.RetryAt.UTC(), "when the hold in the way ends")
+	wait, err := strconv.Atoi(x.header.Get("Retry-After"))
+	require.NoError(t, err)
+	require.Positive(t, wait)
+	require.LessOrEqual(t, wait, 120)
 
 	settled := decoded[earmark.Reservation](t, b.commit(held.ID, 430).status(t, http.StatusOK))
 	require.Equal(t, earmark.StateCommitted, settled.State)
@@ -97,8 +102,10 @@ func TestDenials(t *testing.T) {
 	require.Nil(t, p.RetryAt)
 	require.Empty(t, x.header.Get("Retry-After"))
 	b.do("POST", "/v1/usage", `{"scopes":["beta"],"amounts":{"tokens":90}}`, "Idempotency-Key", "spent").status(t, http.StatusCreated)
-	p = b.do("POST", "/v1/reservations", tokens("beta", 11, 60)).problem(t, http.StatusPaymentRequired, earmark.CodeBudgetExceeded)
-	require.False(t, *p.Retryable)
+	x = b.do("POST", "/v1/reservations", tokens("beta", 11, 60))
+	p = x.problem(t, http.StatusPaymentRequired, earmark.CodeBudgetExceeded)
+	require.True(t, *p.Retryable)
+	require.NotEmpty(t, x.header.Get("Retry-After"))
 	require.NotNil(t, p.RetryAt)
 	require.True(t, p.RetryAt.Equal(*monthly.Balance.WindowEnd))
 

@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -192,12 +194,15 @@ func (e *Earmark) reserve(w http.ResponseWriter, key string, body []byte) {
 		return
 	}
 	if asked := request.Amounts["tokens"]; asked > e.Limit-e.taken() {
-		retryable := asked <= e.Limit
+		retryAt := e.firstLeaseEnd()
+		retryable := asked <= e.Limit && retryAt != nil
 		if retryable {
-			w.Header().Set("Retry-After", "1")
+			w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(time.Until(*retryAt).Seconds())))))
+		} else {
+			retryAt = nil
 		}
 		write(w, http.StatusPaymentRequired, problem{
-			Code: earmark.CodeBudgetExceeded, Retryable: &retryable,
+			Code: earmark.CodeBudgetExceeded, Retryable: &retryable, RetryAt: retryAt,
 			Detail: fmt.Sprintf("%s tokens do not fit into the budget on acme", earmark.FormatAmount(asked)),
 			Violations: []earmark.Violation{{
 				BudgetID: "bud_aaaaaaaaaaaaaaaaaaaaaaaaaa", Scope: "acme", Unit: "tokens", Limit: e.Limit,
@@ -231,6 +236,16 @@ func (e *Earmark) replay(w http.ResponseWriter, stands *earmark.Reservation) {
 	default:
 		write(w, http.StatusConflict, problem{Code: earmark.CodeAlreadySettled, Detail: "the reservation is settled", Reservation: stands})
 	}
+}
+
+// firstLeaseEnd is when the first lease of a hold ends; nil without one.
+func (e *Earmark) firstLeaseEnd() (first *time.Time) {
+	for _, r := range e.reservations {
+		if r.State == earmark.StateHeld && (first == nil || r.ExpiresAt.Before(*first)) {
+			first = r.ExpiresAt
+		}
+	}
+	return first
 }
 
 func (e *Earmark) taken() int64 {
@@ -325,6 +340,7 @@ type problem struct {
 	Field       string               `json:"field,omitempty"`
 	Violations  []earmark.Violation  `json:"violations,omitempty"`
 	Retryable   *bool                `json:"retryable,omitempty"`
+	RetryAt     *time.Time           `json:"retry_at,omitempty"`
 	Reservation *earmark.Reservation `json:"reservation,omitempty"`
 }
 
