@@ -103,7 +103,8 @@ BEGIN
         v_ids := v_ids || ARRAY(
             SELECT r.id FROM earmark.reservation_budgets s JOIN earmark.reservations r ON r.id = s.reservation_id
             WHERE s.budget_id = t.budget_id AND s.window_start = t.window_start
-              AND s.frees_on_expiry AND s.overdue_at < v_now AND s.reserved > 0 AND r.state = 'held' AND r.on_expiry = 'release' AND r.expires_at < v_now AND r.id <> ALL (v_ids)
+              AND s.frees_on_expiry AND s.overdue_at < v_now AND s.reserved > 0
+              AND r.state = 'held' AND r.on_expiry = 'release' AND r.expires_at < v_now AND r.id <> ALL (v_ids)
             ORDER BY s.overdue_at, r.id LIMIT earmark.max_blocking_holds() FOR UPDATE OF r SKIP LOCKED);
     END LOOP;
     WITH locked AS (
