@@ -14,13 +14,13 @@ import (
 )
 
 // atNoon is a ledger whose clock stands at a quarter past twelve until setClock.
-func atNoon(t *testing.T) (b *bundle, now time.Time) {
+func atNoon(t *testing.T) (b *env, now time.Time) {
 	t.Helper()
 	t.Parallel()
 	pool := timedPool(t)
 	now = time.Date(2026, 5, 20, 12, 15, 0, 0, time.UTC)
 	setClock(t, pool, now)
-	return &bundle{Ledger: postgres.New(pool), t: t, pool: pool}, now
+	return &env{Ledger: postgres.New(pool), t: t, pool: pool}, now
 }
 
 func period(p earmark.Period) func(*earmark.BudgetRequest) {
@@ -44,71 +44,71 @@ func TestADenialSaysWhenToAskAgain(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		period earmark.Period
-		before func(b *bundle)
+		before func(b *env)
 		passes time.Duration // since then
 		want   func(now time.Time) time.Time
 	}{
-		{"a short hold", earmark.PeriodHour, func(b *bundle) {
+		{"a short hold", earmark.PeriodHour, func(b *env) {
 			b.held(leased("a", tokens(900), time.Minute, earmark.OnExpiryRelease, "acme/ml"))
 		}, 0, func(now time.Time) time.Time { return now.Add(time.Minute) }},
-		{"a hold that is longer than the window", earmark.PeriodHour, func(b *bundle) {
+		{"a hold that is longer than the window", earmark.PeriodHour, func(b *env) {
 			b.held(leased("a", tokens(900), week, earmark.OnExpiryRelease, "acme/ml"))
 		}, 0, func(time.Time) time.Time { return hour }},
-		{"a long hold, and no window's end", earmark.PeriodLifetime, func(b *bundle) {
+		{"a long hold, and no window's end", earmark.PeriodLifetime, func(b *env) {
 			b.held(leased("a", tokens(900), week, earmark.OnExpiryRelease, "acme/ml"))
 		}, 0, func(now time.Time) time.Time { return now.Add(week) }},
-		{"the first of several holds", earmark.PeriodHour, func(b *bundle) {
+		{"the first of several holds", earmark.PeriodHour, func(b *env) {
 			b.held(leased("a", tokens(300), 3*time.Minute, earmark.OnExpiryRelease, "acme/ml"))
 			b.held(leased("b", tokens(300), 2*time.Minute, earmark.OnExpiryCommit, "acme/ml"))
 			b.held(leased("c", tokens(300), 4*time.Minute, earmark.OnExpiryReview, "acme/ml"))
 		}, 0, func(now time.Time) time.Time { return now.Add(2 * time.Minute) }},
-		{"a hold that was settled", earmark.PeriodHour, func(b *bundle) {
+		{"a hold that was settled", earmark.PeriodHour, func(b *env) {
 			b.release(b.held(leased("a", tokens(100), time.Minute, earmark.OnExpiryCommit, "acme/ml")))
 			b.commit(b.held(leased("b", tokens(100), time.Minute, earmark.OnExpiryRelease, "acme/ml")), tokens(1))
 			b.held(leased("c", tokens(900), 3*time.Minute, earmark.OnExpiryRelease, "acme/ml"))
 		}, 0, func(now time.Time) time.Time { return now.Add(3 * time.Minute) }},
-		{"a hold that was extended", earmark.PeriodHour, func(b *bundle) {
+		{"a hold that was extended", earmark.PeriodHour, func(b *env) {
 			extended := b.held(leased("a", tokens(900), time.Minute, earmark.OnExpiryCommit, "acme/ml"))
 			_, err := b.Extend(ctx(), extended, 5*time.Minute)
 			require.NoError(b.t, err)
 		}, 0, func(now time.Time) time.Time { return now.Add(5 * time.Minute) }},
-		{"a hold of nothing", earmark.PeriodHour, func(b *bundle) {
+		{"a hold of nothing", earmark.PeriodHour, func(b *env) {
 			b.held(leased("a", tokens(0), time.Minute, earmark.OnExpiryRelease, "acme/ml"))
 			b.held(leased("b", tokens(900), 2*time.Minute, earmark.OnExpiryRelease, "acme/ml"))
 		}, 0, func(now time.Time) time.Time { return now.Add(2 * time.Minute) }},
-		{"a hold that is charged on expiry", earmark.PeriodLifetime, func(b *bundle) {
+		{"a hold that is charged on expiry", earmark.PeriodLifetime, func(b *env) {
 			b.held(leased("a", tokens(900), time.Minute, earmark.OnExpiryCommit, "acme/ml"))
 		}, 0, func(now time.Time) time.Time { return now.Add(time.Minute) }},
-		{"a hold that is about to be charged", earmark.PeriodLifetime, func(b *bundle) {
+		{"a hold that is about to be charged", earmark.PeriodLifetime, func(b *env) {
 			b.held(leased("a", tokens(900), time.Minute, earmark.OnExpiryCommit, "acme/ml"))
 		}, 2 * time.Minute, func(now time.Time) time.Time { return now }},
-		{"an overdue hold beside another", earmark.PeriodLifetime, func(b *bundle) {
+		{"an overdue hold beside another", earmark.PeriodLifetime, func(b *env) {
 			b.held(leased("a", tokens(100), time.Minute, earmark.OnExpiryRelease, "acme/ml"))
 			b.held(leased("b", tokens(900), time.Hour, earmark.OnExpiryRelease, "acme/ml"))
 		}, 2 * time.Minute, func(now time.Time) time.Time { return now.Add(58 * time.Minute) }},
-		{"a review", earmark.PeriodHour, func(b *bundle) { b.reviewed(tokens(900)) }, 0, func(time.Time) time.Time { return hour }},
-		{"a review, and no window's end", earmark.PeriodLifetime, func(b *bundle) { b.reviewed(tokens(900)) }, 0, nil},
-		{"it is spent", earmark.PeriodMonth, func(b *bundle) {
+		{"a review", earmark.PeriodHour, func(b *env) { b.reviewed(tokens(900)) }, 0, func(time.Time) time.Time { return hour }},
+		{"a review, and no window's end", earmark.PeriodLifetime, func(b *env) { b.reviewed(tokens(900)) }, 0, nil},
+		{"it is spent", earmark.PeriodMonth, func(b *env) {
 			b.commit(b.held(admission("a", tokens(600), "acme/ml")), tokens(600))
 			b.held(leased("b", tokens(300), time.Minute, earmark.OnExpiryRelease, "acme/ml"))
 		}, 0, func(time.Time) time.Time { return month }},
-		{"it is spent, and no window's end", earmark.PeriodLifetime, func(b *bundle) {
+		{"it is spent, and no window's end", earmark.PeriodLifetime, func(b *env) {
 			b.commit(b.held(admission("a", tokens(600), "acme/ml")), tokens(600))
 			b.held(leased("b", tokens(300), time.Minute, earmark.OnExpiryRelease, "acme/ml"))
 		}, 0, nil},
-		{"more than the limit", earmark.PeriodHour, func(b *bundle) {
+		{"more than the limit", earmark.PeriodHour, func(b *env) {
 			b.budget("acme", "tokens", 499, period(earmark.PeriodHour))
 		}, 0, nil},
-		{"two budgets, a hold in one", earmark.PeriodLifetime, func(b *bundle) {
+		{"two budgets, a hold in one", earmark.PeriodLifetime, func(b *env) {
 			b.budget("acme", "tokens", 1000, period(earmark.PeriodHour))
 			b.held(leased("a", tokens(900), time.Minute, earmark.OnExpiryRelease, "acme"))
 		}, 0, func(now time.Time) time.Time { return now.Add(time.Minute) }},
-		{"two budgets, holds in both", earmark.PeriodLifetime, func(b *bundle) {
+		{"two budgets, holds in both", earmark.PeriodLifetime, func(b *env) {
 			b.budget("acme", "tokens", 1000, period(earmark.PeriodHour))
 			b.held(leased("a", tokens(100), time.Minute, earmark.OnExpiryRelease, "acme"))
 			b.held(leased("b", tokens(900), 2*time.Minute, earmark.OnExpiryRelease, "acme/ml"))
 		}, 0, func(now time.Time) time.Time { return now.Add(2 * time.Minute) }},
-		{"two budgets, of which nothing helps one", earmark.PeriodHour, func(b *bundle) {
+		{"two budgets, of which nothing helps one", earmark.PeriodHour, func(b *env) {
 			b.budget("acme", "tokens", 1000, period(earmark.PeriodLifetime))
 			b.commit(b.held(admission("a", tokens(900), "acme/ml")), tokens(900))
 		}, 0, nil},
@@ -140,7 +140,7 @@ func TestADenialSaysWhenToAskAgain(t *testing.T) {
 }
 
 // reviewed leaves a reservation in review.
-func (b *bundle) reviewed(amounts earmark.Amounts) {
+func (b *env) reviewed(amounts earmark.Amounts) {
 	b.t.Helper()
 	var now time.Time
 	require.NoError(b.t, b.pool.QueryRow(ctx(), "SELECT at FROM test.clock").Scan(&now))
