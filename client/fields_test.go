@@ -1,0 +1,96 @@
+package client
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// TestEveryField has the fields of each object in the document and of the client's type for
+// it, both ways. The methods are in TestEveryCall.
+func TestEveryField(t *testing.T) {
+	t.Parallel()
+	doc, _ := contract(t)
+	types := map[string]any{
+		"Balance":            earmark.Balance{},
+		"Budget":             earmark.Budget{},
+		"BudgetPage":         earmark.Page[earmark.Budget]{},
+		"BudgetPatch":        earmark.BudgetPatch{},
+		"BudgetRequest":      earmark.BudgetRequest{},
+		"Check":              Check{},
+		"Decision":           earmark.Decision{},
+		"Entry":              earmark.Entry{},
+		"EntryPage":          earmark.Page[earmark.Entry]{},
+		"Overview":           earmark.Overview{},
+		"OverviewAge":        earmark.OverviewAge{},
+		"Problem":            problem{},
+		"Reservation":        earmark.Reservation{},
+		"ReservationBudget":  earmark.ReservationBudget{},
+		"ReservationPage":    earmark.StuckPage{},
+		"ReservationRequest": earmark.ReservationRequest{},
+		"Search":             earmark.Search{},
+		"Stuck":              earmark.Stuck{},
+		"UsageRequest":       earmark.UsageRequest{},
+		"Violation":          earmark.Violation{},
+		"Window":             earmark.Window{},
+	}
+	withoutType := map[string]string{
+		"Accepted":       "the status 202 says it: Settled.Accepted",
+		"AdoptRequest":   "arguments of Adopt, which TestEveryCall checks",
+		"Checks":         "a map by name, as Ready returns it",
+		"CommitRequest":  "arguments of Commit and CommitBy",
+		"ExtendRequest":  "arguments of Extend and ExtendBy",
+		"ReleaseRequest": "arguments of Release and GiveBack",
+	}
+	left := map[string]map[string]string{ // fields of the document that a type leaves out, with the reason
+		"Problem": {
+			"type":   "repeats the code",
+			"status": "is the answer's own",
+			"checks": "Ready alone reads them",
+		},
+	}
+	for name, ref := range doc.Components.Schemas {
+		wanted := fieldsOf(ref.Value)
+		value, known := types[name]
+		if len(wanted) == 0 || withoutType[name] != "" {
+			require.False(t, known, name)
+			continue
+		}
+		require.True(t, known, "no type for %s", name)
+		wanted = slices.DeleteFunc(wanted, func(field string) bool { return left[name][field] != "" })
+		require.ElementsMatch(t, wanted, tagsOf(reflect.TypeOf(value)), name)
+		delete(types, name)
+	}
+	require.Empty(t, types, "not in the document")
+}
+
+// fieldsOf names the properties of an object; none for another schema or a map.
+func fieldsOf(schema *openapi3.Schema) []string {
+	fields := slices.Collect(maps.Keys(schema.Properties))
+	for _, part := range schema.AllOf {
+		fields = append(fields, fieldsOf(part.Value)...)
+	}
+	return fields
+}
+
+// tagsOf names the fields of a struct in JSON, those of embedded structs among them.
+func tagsOf(of reflect.Type) (tags []string) {
+	for i := range of.NumField() {
+		field := of.Field(i)
+		tag, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		switch {
+		case field.Anonymous && tag == "":
+			tags = append(tags, tagsOf(field.Type)...)
+		case tag != "-" && field.IsExported():
+			tags = append(tags, tag)
+		}
+	}
+	return tags
+}
