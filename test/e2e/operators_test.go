@@ -149,7 +149,7 @@ func TestStuckWithoutTemporal(t *testing.T) {
 	b.Temporal.Stop()
 	stack.Eventually(t, moment, "Temporal to be away", func() bool { return b.stuck().Incomplete != "" })
 	page := b.stuck()
-	require.Contains(t, page.Incomplete, "settlement_failing and task_failing")
+	require.Contains(t, page.Incomplete, "paused, task_failing and settlement_failing")
 	require.Len(t, page.Data, 1)
 	require.Equal(t, earmark.StuckReview, page.Data[0].Stuck.Reason)
 	result := stack.RunCommand(t, append(b.Env(), "EARMARK_URL="+b.server.URL), stack.Binary(t), "stuck")
