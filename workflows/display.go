@@ -21,7 +21,11 @@ type display struct {
 func (r *reservation) show(ctx workflow.Context) {
 	current := card.Card{ID: r.Admission.ID, Request: r.Admission.Request, Snapshot: r.snapshot,
 		ExpiresAt: r.expiresAt, Failing: r.failing, Failure: r.failure, Pending: len(r.inbox.messages)}
-	workflow.SetCurrentDetails(ctx, current.Markdown(workflow.Now(ctx).UTC()))
+	text := current.Markdown(workflow.Now(ctx).UTC())
+	if r.Resume { // a run that continues another one has no summary and no details of its own
+		text += "\n" + card.Summary(r.Admission.Request) + "\n\n" + card.Details(r.Admission.ID, r.Admission.Request)
+	}
+	workflow.SetCurrentDetails(ctx, text)
 }
 
 // showLease remembers when the lease ends, by this workflow's clock, and returns the

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
+	sdkpb "go.temporal.io/api/sdk/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
@@ -20,6 +21,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/model"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
+	"github.com/earmark-dev/earmark/workflows/card"
 )
 
 // One lifecycle next to its worker: the first task comes with the start, and the
@@ -367,6 +369,13 @@ func TestFloodOfSignals(t *testing.T) {
 	for _, attribute := range []string{"EarmarkTenant", "EarmarkScope", "EarmarkExpiresAt"} {
 		require.Contains(t, description.GetWorkflowExecutionInfo().GetSearchAttributes().GetIndexedFields(), attribute)
 	}
+	// The new run has no summary and no details; what they said is in its current details.
+	answer, err := r.client.QueryWorkflow(r.ctx, r.admission.WorkflowID, "", "__temporal_workflow_metadata")
+	require.NoError(t, err)
+	var metadata sdkpb.WorkflowMetadata
+	require.NoError(t, answer.Get(&metadata))
+	require.Contains(t, metadata.GetCurrentDetails(), card.Summary(r.admission.Request))
+	require.Contains(t, metadata.GetCurrentDetails(), card.Details(r.admission.ID, r.admission.Request))
 	r.holds(100, 0)
 	require.Equal(t, earmark.StateCommitted, r.update(workflows.MessageCommit, used(70)).State)
 	var ending workflows.WorkflowResult
