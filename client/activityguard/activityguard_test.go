@@ -182,6 +182,7 @@ func TestDenialDoesNotRunTheActivity(t *testing.T) {
 
 // TestASpentBudgetWaitsForANearWindow has all of the budget charged.
 func TestASpentBudgetWaitsForANearWindow(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		retryAfter string
 		retryable  bool

@@ -39,6 +39,7 @@ func leased(key string, amounts earmark.Amounts, ttl time.Duration, policy earma
 // compares what a decision, the read before an admission and an admission say. The budget on
 // acme/ml has 1,000 tokens.
 func TestADenialSaysWhenToAskAgain(t *testing.T) {
+	t.Parallel()
 	const week = 7 * 24 * time.Hour
 	hour, month := time.Date(2026, 5, 20, 13, 0, 0, 0, time.UTC), time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
