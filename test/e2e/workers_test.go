@@ -65,8 +65,7 @@ func TestWorkersWaitForTheSchema(t *testing.T) {
 	worker := s.Worker()
 	s.MustRun("migrate", "up")
 	worker.AwaitLog("Started Worker")
-	server := s.Serve().Ready()
-	b := &env{Stack: s, api: api{t, server.URL}, server: server}
+	b := api{t, s.Serve().Ready().URL}
 	budget := b.budget("acme", "tokens", 10)
 	b.commit(b.hold("one", tokens("acme", 10, 60)).ID, 7).status(t, http.StatusOK)
 	b.requireBalance(budget, 0, 7)

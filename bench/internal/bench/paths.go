@@ -167,7 +167,7 @@ func actions(events []*historypb.HistoryEvent) int64 {
 	var count int64
 	marked := make(map[int64]bool)
 	for _, event := range events {
-		switch event.GetEventType() {
+		switch event.GetEventType() { //nolint:exhaustive // no other is billed
 		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED,
 			enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED, enumspb.EVENT_TYPE_TIMER_STARTED,
 			enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, enumspb.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES:

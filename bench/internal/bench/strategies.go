@@ -143,7 +143,7 @@ func (s strategy) forAWhile(ctx context.Context, duration time.Duration, budgets
 		group.Go(func() error {
 			for time.Since(begun) < duration {
 				asked := time.Now()
-				if err := s.request(ctx, 1+rand.IntN(budgets), idle); err != nil {
+				if err := s.request(ctx, 1+rand.IntN(budgets), idle); err != nil { //nolint:gosec // no secret
 					return err
 				}
 				took[client] = append(took[client], time.Since(asked))
