@@ -77,7 +77,7 @@ func TestPausedWorkflow(t *testing.T) {
 
 // reconcileUntilClosed runs the reconciler until the workflow of a reservation has completed: one run notes that it is
 // due, another one has it.
-func (b *bundle) reconcileUntilClosed(id string) {
+func (b *env) reconcileUntilClosed(id string) {
 	b.t.Helper()
 	stack.Eventually(b.t, moment, "the workflow of "+id+" to end", func() bool {
 		b.reconcile()
