@@ -153,7 +153,7 @@ check-format:
 check-vet:
 	$(GO) vet ./...
 	$(GO) vet -tags 'browser mutations pgbouncer record slow' ./... # what make test does not build
-	@for module in $(MODULES); do $(GO) vet -C $$module -tags 'browser compareprices mutations pgbouncer record slow' ./... || exit 1; done
+	@for module in $(MODULES); do $(GO) vet -C $$module -tags 'browser compareprices mutations paused pgbouncer record slow' ./... || exit 1; done
 
 .PHONY: check-lint
 check-lint: bin/golangci-lint
