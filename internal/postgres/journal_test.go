@@ -134,8 +134,10 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 		{"journal whose guard replication switches off", "R4", "ALTER TABLE earmark.entries ENABLE TRIGGER entries_append_only"},
 		{"reserved twice", "R5", "SELECT earmark.post('reserve', 'default', reservation_id, budget_id, window_start, 1, 0, 'operator', 'by hand') FROM earmark.reservation_budgets"},
 		{"released twice", "R5", "SELECT earmark.post('release', 'default', reservation_id, budget_id, window_start, 0, 0, 'operator', 'by hand') FROM earmark.reservation_budgets, generate_series(1, 2)"},
-		{"settled in another window", "R7", `INSERT INTO earmark.windows (budget_id, window_start) SELECT id, '2001-01-01Z' FROM earmark.budgets;
-			UPDATE earmark.reservation_budgets SET window_start = '2001-01-01Z'`},
+		{"settled in another window", "R7", `INSERT INTO earmark.windows (budget_id, window_start, window_end) SELECT id, '1960-01-01Z', '1960-02-01Z' FROM earmark.budgets;
+			UPDATE earmark.reservation_budgets SET window_start = '1960-01-01Z'`},
+		{"made outside its window", "R7", "UPDATE earmark.reservations SET created_at = '1960-01-01Z' WHERE state = 'held'"},
+		{"windows that overlap", "R7", `INSERT INTO earmark.windows (budget_id, window_start, window_end) SELECT id, '2001-01-01Z', '2001-02-01Z' FROM earmark.budgets`},
 		{"less than nothing reserved", "R8", `UPDATE earmark.reservations SET amounts = '{"tokens": -1}' WHERE state = 'held'`},
 		{"usage in another unit", "R8", `UPDATE earmark.reservations SET usage = '{"requests": 1}' WHERE state = 'committed'`},
 		{"function changed by hand", "functions", "ALTER FUNCTION earmark.reserve RESET lock_timeout"},
@@ -205,4 +207,40 @@ func TestEntriesComeInPagesOldestFirst(t *testing.T) {
 	require.Empty(t, foreign.Data)
 	_, err = b.Entries(ctx(), earmark.DefaultTenant, earmark.EntryFilter{Cursor: "x"})
 	require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err))
+}
+
+// The journal is no feed, as the API's reference says: an entry has its id before its transaction ends. A reader that
+// begins again at a cursor from before that transaction finds it.
+func TestEntriesOfASlowTransactionAppearLate(t *testing.T) {
+	b := setup(t)
+	b.budget("slow", "tokens", 1000)
+	b.budget("fast", "tokens", 1000)
+	read := func(cursor string, limit int) (ids []string, next string) {
+		page, err := b.Entries(ctx(), earmark.DefaultTenant, earmark.EntryFilter{Cursor: cursor, Limit: limit})
+		require.NoError(t, err)
+		for _, entry := range page.Data {
+			ids = append(ids, entry.ReservationID)
+		}
+		return ids, page.NextCursor
+	}
+	_, before := read("", 1)
+	require.NotEmpty(t, before)
+
+	tx, err := b.pool.Begin(ctx())
+	require.NoError(t, err)
+	_, err = tx.Exec(ctx(), `SELECT earmark.reserve('slow', 'default', 'slow', '{slow}', '{"tokens": 1}', 60000, 'release', '{}', 'slow', NULL, false, 'workflow')`)
+	require.NoError(t, err)
+	fast := b.held(admission("fast", tokens(1), "fast"))
+	b.commit(fast, tokens(1))
+	ids, last := read(before, 2)
+	require.Equal(t, []string{"", fast.ID}, ids)
+	require.NoError(t, tx.Commit(ctx()))
+
+	ids, _ = read(last, 10)
+	require.Equal(t, []string{fast.ID}, ids, "the slow one's id is lower")
+	ids, _ = read(before, 10)
+	require.Equal(t, []string{"", "slow", fast.ID, fast.ID}, ids)
+	page, err := b.Entries(ctx(), earmark.DefaultTenant, earmark.EntryFilter{ReservationID: "slow"})
+	require.NoError(t, err)
+	require.Len(t, page.Data, 1)
 }

@@ -56,6 +56,7 @@ var mechanisms = []mechanism{
 	{"one moment selects the window and is when the reservation was made", "one-moment", []string{"VALUES (p_id, p_tenant, 'held', p_hash, p_scopes, p_amounts, p_on_expiry, p_metadata, p_workflow_id, clock_timestamp(),"}, database + "TestReservationIsMadeInItsWindow"},
 	{"a batch locks what its calls need, and no more", "own-pairs", []string{"AND (p_pairs IS NULL OR true)"}, database + "TestBatchMakesNoWindowThatNobodyAskedFor"},
 	{"the audit looks at the sums", "audit-sums", []string{"SELECT w.committed <> coalesce(e.committed, 0)"}, database + "TestAuditFindsWhatIsBroken"},
+	{"the audit finds windows that overlap", "audit-overlap", []string{"SELECT false,"}, database + "TestAuditFindsWhatIsBroken"},
 
 	// Once, however often it is asked.
 	{"an id answers what stands", "existing-id", []string{"ELSIF false THEN"}, database + "TestSameKeyHoldsOnce"},

@@ -1,4 +1,4 @@
--- R7: every entry of a reservation is in the window that it was made in, which holds the moment when that was.
+-- R7: every entry of a reservation is in the window that it was made in, which holds the moment when that was; no two windows of a budget overlap.
 -- A charge has no lease, and its caller may name another moment.
 SELECT count(*), count(*) FILTER (WHERE bad), coalesce((array_agg(what) FILTER (WHERE bad))[1:10], '{}')
 FROM (
@@ -13,4 +13,10 @@ FROM (
     FROM earmark.reservation_budgets s JOIN earmark.reservations r ON r.id = s.reservation_id
          JOIN earmark.windows w ON w.budget_id = s.budget_id AND w.window_start = s.window_start
     WHERE r.expires_at IS NOT NULL
+    UNION ALL
+    SELECT w.next_start < coalesce(w.window_end, 'infinity'), -- mutation: audit-overlap
+           format('of %s the window that starts at %s ends at %s, after the next one starts, at %s', w.budget_id, w.window_start, coalesce(w.window_end, 'infinity'), w.next_start)
+    FROM (SELECT budget_id, window_start, window_end, lead(window_start) OVER (PARTITION BY budget_id ORDER BY window_start) AS next_start
+          FROM earmark.windows) AS w
+    WHERE w.next_start IS NOT NULL
 ) AS checks
