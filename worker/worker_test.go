@@ -26,7 +26,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/devstack"
 	"github.com/earmark-dev/earmark/internal/devstack/devstacktest"
 	"github.com/earmark-dev/earmark/internal/handoff"
-	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/ledgertest"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
@@ -39,8 +39,8 @@ const patience = 20 * time.Second // with a busy machine
 
 // ledger is the model of the ledger, one call at a time, with rows to check.
 type ledger struct {
+	ledgertest.Calls
 	mu     sync.Mutex
-	model  *model.Ledger
 	checks []earmark.Check
 	marks  []string
 	ready  func() error // nil for always
@@ -55,55 +55,24 @@ func (l *ledger) Ready(context.Context) error {
 
 func newLedger(t *testing.T) *ledger {
 	t.Helper()
-	l := &ledger{model: model.New(time.Now)}
+	l := &ledger{}
+	l.Calls = ledgertest.Calls{Model: ledgertest.New(time.Now), Do: l.locked}
 	limit := int64(1000)
-	_, err := l.model.CreateBudget(t.Context(), "acme", earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit}.WithDefaults())
+	_, err := l.Model.CreateBudget(t.Context(), "acme", earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit}.WithDefaults())
 	require.NoError(t, err)
 	return l
 }
 
-func (l *ledger) locked(f func() (earmark.Result, error)) (earmark.Result, error) {
+func (l *ledger) locked(_ context.Context, _ ledgertest.Call, apply func() (earmark.Result, error)) (earmark.Result, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return f()
-}
-
-func (l *ledger) Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
-	return l.locked(func() (earmark.Result, error) { return l.model.Reserve(ctx, a) })
-}
-
-func (l *ledger) Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
-	return l.locked(func() (earmark.Result, error) { return l.model.Commit(ctx, s, usage) })
-}
-
-func (l *ledger) Release(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
-	return l.locked(func() (earmark.Result, error) { return l.model.Release(ctx, s) })
-}
-
-func (l *ledger) GiveBack(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
-	return l.locked(func() (earmark.Result, error) { return l.model.GiveBack(ctx, s) })
-}
-
-func (l *ledger) Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
-	return l.locked(func() (earmark.Result, error) { return l.model.Expire(ctx, s) })
-}
-
-func (l *ledger) Extend(ctx context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error) {
-	return l.locked(func() (earmark.Result, error) { return l.model.Extend(ctx, s, ttl) })
-}
-
-func (l *ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
-	return l.locked(func() (earmark.Result, error) { return l.model.Charge(ctx, c) })
-}
-
-func (l *ledger) Inspect(ctx context.Context, tenant, id string) (earmark.Result, error) {
-	return l.locked(func() (earmark.Result, error) { return l.model.Inspect(ctx, tenant, id) })
+	return apply()
 }
 
 func (l *ledger) Sweep(ctx context.Context, grace time.Duration, most int) (ids []string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.model.Sweep(ctx, grace, most)
+	return l.Model.Sweep(ctx, grace, most)
 }
 
 func (l *ledger) ClaimChecks(_ context.Context, _ time.Duration, _ int) ([]earmark.Check, error) {

@@ -57,7 +57,7 @@ func admission() earmark.Admission {
 
 // exists reserves behind the workflow's back, for one that adopts.
 func (b *env) exists() {
-	_, err := b.ledger.model.Reserve(b.Context(), b.input.Admission)
+	_, err := b.ledger.Model.Reserve(b.Context(), b.input.Admission)
 	require.NoError(b, err)
 	b.input.Adopt = true
 }

@@ -18,7 +18,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/activities"
-	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/ledgertest"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 	"github.com/earmark-dev/earmark/workflows/card"
@@ -71,7 +71,7 @@ func TestNoAdmissionAfterAPublishedNo(t *testing.T) {
 			return nil
 		}
 		limit := int64(2 * testLimit) // by the second try it fits
-		r.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
+		r.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) {
 			page, err := m.Budgets(t.Context(), testTenant, earmark.BudgetFilter{})
 			require.NoError(t, err)
 			_, err = m.PatchBudget(t.Context(), testTenant, page.Data[0].ID, earmark.BudgetPatch{Limit: &limit})

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/ledgertest"
 )
 
 const (
@@ -28,8 +28,8 @@ type fakeLedger struct {
 	t     *testing.T
 	clock func() time.Time
 
+	ledgertest.Calls
 	mu     sync.Mutex
-	model  *model.Ledger
 	budget earmark.BudgetRequest
 	calls  []string
 	// before runs ahead of every call, without the lock, with the verb and how
@@ -48,6 +48,7 @@ func newLedger(t *testing.T, clock func() time.Time) *fakeLedger {
 	limit := int64(testLimit)
 	l := &fakeLedger{t: t, clock: clock, reasons: map[string]string{},
 		budget: earmark.BudgetRequest{Scope: testTenant, Unit: testUnit, Limit: &limit}.WithDefaults()}
+	l.Do = l.do
 	l.lose()
 	return l
 }
@@ -56,8 +57,8 @@ func newLedger(t *testing.T, clock func() time.Time) *fakeLedger {
 func (l *fakeLedger) lose() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.model = model.New(l.clock)
-	_, err := l.model.CreateBudget(context.Background(), testTenant, l.budget)
+	l.Model = ledgertest.New(l.clock)
+	_, err := l.Model.CreateBudget(context.Background(), testTenant, l.budget)
 	require.NoError(l.t, err)
 }
 
@@ -111,7 +112,7 @@ func (l *fakeLedger) balance() [2]int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var reserved, committed int64
-	for _, w := range l.model.Windows() {
+	for _, w := range l.Model.Windows() {
 		reserved += w.Reserved
 		committed += w.Committed
 	}
@@ -121,26 +122,27 @@ func (l *fakeLedger) balance() [2]int64 {
 func (l *fakeLedger) row(id string) *earmark.Reservation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r, err := l.model.Reservation(context.Background(), testTenant, id)
+	r, err := l.Model.Reservation(context.Background(), testTenant, id)
 	require.NoError(l.t, err)
 	return r
 }
 
 // past applies a transition behind the workflow's back, outside of the journal.
-func (l *fakeLedger) past(f func(m *model.Ledger) (earmark.Result, error)) earmark.Result {
+func (l *fakeLedger) past(f func(m *ledgertest.Ledger) (earmark.Result, error)) earmark.Result {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	result, err := f(l.model)
+	result, err := f(l.Model)
 	require.NoError(l.t, err)
 	return result
 }
 
-func (l *fakeLedger) do(ctx context.Context, verb string, f func() (earmark.Result, error)) (earmark.Result, error) {
+func (l *fakeLedger) do(ctx context.Context, call ledgertest.Call, apply func() (earmark.Result, error)) (earmark.Result, error) {
+	verb := call.Verb
 	l.mu.Lock()
 	l.calls = append(l.calls, verb)
 	nth := 0
-	for _, call := range l.calls {
-		if call == verb {
+	for _, c := range l.calls {
+		if c == verb {
 			nth++
 		}
 	}
@@ -159,50 +161,14 @@ func (l *fakeLedger) do(ctx context.Context, verb string, f func() (earmark.Resu
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return f()
-}
-
-func (l *fakeLedger) settle(ctx context.Context, verb string, s earmark.Transition, f func() (earmark.Result, error)) (earmark.Result, error) {
-	return l.do(ctx, verb, func() (earmark.Result, error) {
-		l.reasons[verb] = s.Reason
-		return f()
-	})
-}
-
-func (l *fakeLedger) Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
-	return l.do(ctx, "reserve", func() (earmark.Result, error) {
-		l.admissions = append(l.admissions, a)
-		return l.model.Reserve(ctx, a)
-	})
-}
-
-func (l *fakeLedger) Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
-	return l.settle(ctx, "commit", s, func() (earmark.Result, error) { return l.model.Commit(ctx, s, usage) })
-}
-
-func (l *fakeLedger) Release(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
-	return l.settle(ctx, "release", s, func() (earmark.Result, error) { return l.model.Release(ctx, s) })
-}
-
-func (l *fakeLedger) GiveBack(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
-	return l.settle(ctx, "give back", s, func() (earmark.Result, error) { return l.model.GiveBack(ctx, s) })
-}
-
-func (l *fakeLedger) Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
-	return l.settle(ctx, "expire", s, func() (earmark.Result, error) { return l.model.Expire(ctx, s) })
-}
-
-func (l *fakeLedger) Extend(ctx context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error) {
-	return l.settle(ctx, "extend", s, func() (earmark.Result, error) { return l.model.Extend(ctx, s, ttl) })
-}
-
-func (l *fakeLedger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
-	return l.do(ctx, "charge", func() (earmark.Result, error) {
-		l.charges = append(l.charges, c)
-		return l.model.Charge(ctx, c)
-	})
-}
-
-func (l *fakeLedger) Inspect(ctx context.Context, tenant, id string) (earmark.Result, error) {
-	return l.do(ctx, "inspect", func() (earmark.Result, error) { return l.model.Inspect(ctx, tenant, id) })
+	switch verb {
+	case "reserve":
+		l.admissions = append(l.admissions, call.Admission)
+	case "charge":
+		l.charges = append(l.charges, call.Charge)
+	case "inspect":
+	default:
+		l.reasons[verb] = call.Transition.Reason
+	}
+	return apply()
 }

@@ -23,7 +23,7 @@ import (
 	"go.temporal.io/sdk/log"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/ledgertest"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
@@ -81,7 +81,7 @@ func TestRecord(t *testing.T) {
 			require.NoError(r, r.client.CancelWorkflow(r.ctx, r.admission.WorkflowID, ""))
 		},
 		"adopted": func(r *temporalEnv) {
-			r.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Reserve(r.ctx, r.admission) })
+			r.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) { return m.Reserve(r.ctx, r.admission) })
 			r.adopt = true
 			r.begin()
 			r.update(workflows.MessageCommit, used(70))
@@ -93,7 +93,7 @@ func TestRecord(t *testing.T) {
 		},
 		"adopted_expired": func(r *temporalEnv) {
 			r.admission.Request.TTLSeconds = 2
-			r.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Reserve(r.ctx, r.admission) })
+			r.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) { return m.Reserve(r.ctx, r.admission) })
 			r.adopt = true
 			r.work()
 			r.start()
@@ -152,7 +152,7 @@ func TestRecord(t *testing.T) {
 		},
 		"settled_past": func(r *temporalEnv) {
 			r.begin()
-			r.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
+			r.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) {
 				return m.Commit(r.ctx, earmark.Transition{ID: r.admission.ID, Tenant: testTenant, Actor: earmark.ActorAPI}, used(70).Usage)
 			})
 			r.signal(workflows.SignalRefresh, nil)

@@ -12,7 +12,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/ledgertest"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -97,7 +97,7 @@ func TestExpiry(t *testing.T) {
 func TestExtend(t *testing.T) {
 	t.Parallel()
 	extend := func(b *env, ttl time.Duration) {
-		b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Extend(b.Context(), b.settlement(), ttl) })
+		b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) { return m.Extend(b.Context(), b.settlement(), ttl) })
 	}
 	t.Run("by signal", func(t *testing.T) {
 		b := setup(t)
@@ -218,7 +218,7 @@ func TestCancel(t *testing.T) {
 		require.Equal(t, earmark.StateExpired, b.ledger.row(b.input.Admission.ID).State, "usage may still turn up")
 		require.Equal(t, "the workflow was cancelled", b.ledger.reasons["give back"])
 		b.holds(0, 0)
-		late := b.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
+		late := b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) {
 			return m.Commit(t.Context(), b.settlement(), earmark.Amounts{testUnit: 5})
 		})
 		require.Equal(t, earmark.OutcomeApplied, late.Outcome)
@@ -310,7 +310,7 @@ func TestNotAdmitted(t *testing.T) {
 		b := setup(t)
 		b.ledger.budget.Enforcement = earmark.EnforcementSoft
 		b.ledger.lose()
-		b.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
+		b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) {
 			return m.Charge(t.Context(), earmark.Charge{ID: "one", Tenant: testTenant, Actor: earmark.OperatorActor("test"),
 				Request: earmark.UsageRequest{Scopes: []string{testScope}, Amounts: earmark.Amounts{testUnit: math.MaxInt64}}})
 		})
@@ -320,7 +320,7 @@ func TestNotAdmitted(t *testing.T) {
 		b := setup(t)
 		b.exists()
 		b.input.Adopt = false
-		b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Release(t.Context(), b.settlement()) })
+		b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) { return m.Release(t.Context(), b.settlement()) })
 		b.ends(earmark.OutcomeSame, earmark.StateReleased)
 	})
 }
@@ -428,7 +428,9 @@ func TestEndingTellsTheUsage(t *testing.T) {
 }
 
 func commitPast(b *env, usage earmark.Amounts) {
-	b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Commit(b.Context(), b.settlement(), usage) })
+	b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) {
+		return m.Commit(b.Context(), b.settlement(), usage)
+	})
 }
 
 func TestLostReservation(t *testing.T) {
@@ -477,13 +479,13 @@ func TestHeldAgainAfterReview(t *testing.T) {
 	b := setup(t)
 	b.input.Admission.Request.OnExpiry = earmark.OnExpiryReview
 	b.exists()
-	b.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
+	b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) {
 		b.env.SetStartTime(b.start.Add(2 * lease)) // by now the lease is over
 		return m.Expire(t.Context(), b.settlement())
 	})
 	b.at(time.Second, func() {
 		b.ledger.lose()
-		b.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
+		b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) {
 			b.input.Admission.Request.OnExpiry = earmark.OnExpiryRelease
 			return m.Reserve(t.Context(), b.input.Admission)
 		})
@@ -494,7 +496,7 @@ func TestHeldAgainAfterReview(t *testing.T) {
 
 func TestOverflowOnCommit(t *testing.T) {
 	b := setup(t)
-	b.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
+	b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) {
 		return m.Charge(t.Context(), earmark.Charge{ID: "one", Tenant: testTenant, Actor: earmark.OperatorActor("test"),
 			Request: earmark.UsageRequest{Scopes: []string{testScope}, Amounts: earmark.Amounts{testUnit: 10}}})
 	})
@@ -582,7 +584,7 @@ func TestPostgresIsAway(t *testing.T) {
 		b := setup(t)
 		b.ledger.setBefore(func(verb string, nth int) error {
 			if verb == "commit" && nth == 1 {
-				b.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
+				b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) {
 					return m.Commit(t.Context(), b.settlement(), used(70).Usage)
 				})
 				return errAway
@@ -751,7 +753,7 @@ func TestAdopt(t *testing.T) {
 		b.input.Admission.Request.TTLSeconds = 1
 		b.exists()
 		b.env.SetStartTime(b.start.Add(lease))
-		b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Expire(t.Context(), b.settlement()) })
+		b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) { return m.Expire(t.Context(), b.settlement()) })
 		b.at(lease, func() { b.signal(workflows.MessageRelease, nil) })
 		b.ends(earmark.OutcomeApplied, earmark.StateReleased)
 		require.Equal(t, []string{workflows.StateAttributeReview, ""}, b.indexed)
@@ -759,7 +761,7 @@ func TestAdopt(t *testing.T) {
 	t.Run("settled", func(t *testing.T) {
 		b := setup(t)
 		b.exists()
-		b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Release(t.Context(), b.settlement()) })
+		b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) { return m.Release(t.Context(), b.settlement()) })
 		require.Zero(t, b.ends(earmark.OutcomeSame, earmark.StateReleased))
 	})
 	t.Run("unknown", func(t *testing.T) {
@@ -780,7 +782,7 @@ func TestRefresh(t *testing.T) {
 	t.Run("settled past the workflow", func(t *testing.T) {
 		b := setup(t)
 		b.at(10*time.Second, func() {
-			b.ledger.past(func(m *model.Ledger) (earmark.Result, error) {
+			b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) {
 				return m.Commit(t.Context(), b.settlement(), used(70).Usage)
 			})
 			b.signal(workflows.SignalRefresh, nil)
@@ -793,7 +795,7 @@ func TestRefresh(t *testing.T) {
 		b.input.Admission.Request.TTLSeconds = 10
 		b.ledger.setBefore(func(verb string, _ int) error {
 			if verb == "expire" {
-				b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return m.Expire(t.Context(), b.settlement()) })
+				b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) { return m.Expire(t.Context(), b.settlement()) })
 			}
 			return nil
 		})

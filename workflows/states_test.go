@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/ledgertest"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -22,9 +22,9 @@ func TestReservationStates(t *testing.T) {
 	send := func(name string, payload any) func(*env) {
 		return func(b *env) { b.signal(name, payload) }
 	}
-	past := func(f func(b *env, m *model.Ledger) (earmark.Result, error)) func(*env) {
+	past := func(f func(b *env, m *ledgertest.Ledger) (earmark.Result, error)) func(*env) {
 		return func(b *env) {
-			b.ledger.past(func(m *model.Ledger) (earmark.Result, error) { return f(b, m) })
+			b.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) { return f(b, m) })
 			b.signal(workflows.SignalRefresh, nil)
 		}
 	}
@@ -42,7 +42,7 @@ func TestReservationStates(t *testing.T) {
 		{held, "extend", send(workflows.SignalExtend, workflows.ExtendMessage{TTLSeconds: 3600}), held},
 		{held, "refresh", send(workflows.SignalRefresh, nil), held},
 		{held, "cancellation", cancel, expired},
-		{held, "settled past the workflow", past(func(b *env, m *model.Ledger) (earmark.Result, error) {
+		{held, "settled past the workflow", past(func(b *env, m *ledgertest.Ledger) (earmark.Result, error) {
 			return m.Commit(b.Context(), b.settlement(), used(70).Usage)
 		}), committed},
 		{review, "commit", send(workflows.MessageCommit, used(70)), committed},
@@ -54,7 +54,7 @@ func TestReservationStates(t *testing.T) {
 		{review, "extend", send(workflows.SignalExtend, workflows.ExtendMessage{TTLSeconds: 3600}), review},
 		{review, "refresh", send(workflows.SignalRefresh, nil), review},
 		{review, "cancellation", cancel, expired},
-		{review, "settled past the workflow", past(func(b *env, m *model.Ledger) (earmark.Result, error) {
+		{review, "settled past the workflow", past(func(b *env, m *ledgertest.Ledger) (earmark.Result, error) {
 			return m.Release(b.Context(), b.settlement())
 		}), released},
 	} {

@@ -27,8 +27,8 @@ import (
 	"github.com/earmark-dev/earmark/internal/ctxtime"
 	"github.com/earmark-dev/earmark/internal/devstack/devstacktest"
 	"github.com/earmark-dev/earmark/internal/handoff"
+	"github.com/earmark-dev/earmark/internal/ledgertest"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
-	"github.com/earmark-dev/earmark/internal/model"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/worker"
 	"github.com/earmark-dev/earmark/workflows"
@@ -48,19 +48,28 @@ var errAway = errors.New("Postgres is away")
 // rows is the ledger that a guard and a worker share: the model, one call at a time.
 type rows struct {
 	mu sync.Mutex
-	*model.Ledger
+	*ledgertest.Ledger
 	unnotified []string // ids of reservations that the reconciler is left to look at
 }
 
 // view is one process's way to the rows; a test may stand in it.
 type view struct {
+	ledgertest.Calls
 	*rows
 	before func(ctx context.Context, verb string) error
 	after  func(verb string)
 	blind  bool // finds no reservation, as if Postgres had lost them
 }
 
-func (v *view) do(ctx context.Context, verb string, f func() (earmark.Result, error)) (earmark.Result, error) {
+func newView(r *rows) *view {
+	v := &view{rows: r}
+	v.Calls = ledgertest.Calls{Model: r.Ledger, Do: func(ctx context.Context, call ledgertest.Call, apply func() (earmark.Result, error)) (earmark.Result, error) {
+		return v.do(ctx, call.Verb, apply)
+	}}
+	return v
+}
+
+func (v *view) do(ctx context.Context, verb string, apply func() (earmark.Result, error)) (earmark.Result, error) {
 	if v.before != nil {
 		if err := v.before(ctx, verb); err != nil {
 			return earmark.Result{}, err
@@ -74,35 +83,7 @@ func (v *view) do(ctx context.Context, verb string, f func() (earmark.Result, er
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return f()
-}
-
-func (v *view) Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
-	return v.do(ctx, "reserve", func() (earmark.Result, error) { return v.Ledger.Reserve(ctx, a) })
-}
-
-func (v *view) Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
-	return v.do(ctx, "commit", func() (earmark.Result, error) { return v.Ledger.Commit(ctx, s, usage) })
-}
-
-func (v *view) Release(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
-	return v.do(ctx, "release", func() (earmark.Result, error) { return v.Ledger.Release(ctx, s) })
-}
-
-func (v *view) GiveBack(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
-	return v.do(ctx, "give back", func() (earmark.Result, error) { return v.Ledger.GiveBack(ctx, s) })
-}
-
-func (v *view) Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
-	return v.do(ctx, "expire", func() (earmark.Result, error) { return v.Ledger.Expire(ctx, s) })
-}
-
-func (v *view) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
-	return v.do(ctx, "charge", func() (earmark.Result, error) { return v.Ledger.Charge(ctx, c) })
-}
-
-func (v *view) Inspect(ctx context.Context, tenant, id string) (earmark.Result, error) {
-	return v.do(ctx, "inspect", func() (earmark.Result, error) { return v.Ledger.Inspect(ctx, tenant, id) })
+	return apply()
 }
 
 func (v *view) Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error) {
@@ -150,11 +131,11 @@ func apart(t *testing.T) *env {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
-	s := &env{T: t, ctx: ctx, rows: &rows{Ledger: model.New(time.Now)}}
+	s := &env{T: t, ctx: ctx, rows: &rows{Ledger: ledgertest.New(time.Now)}}
 	most := int64(limit)
 	_, err := s.rows.CreateBudget(ctx, "acme", earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &most}.WithDefaults())
 	require.NoError(t, err)
-	s.here, s.there = &view{rows: s.rows}, &view{rows: s.rows}
+	s.here, s.there = newView(s.rows), newView(s.rows)
 	namespace := "of-" + earmark.NewReservationID()
 	quiet := slog.New(slog.DiscardHandler)
 	s.client, err = client.DialContext(ctx, client.Options{HostPort: stack.TemporalAddress(), Namespace: namespace, Logger: log.NewStructuredLogger(quiet)})

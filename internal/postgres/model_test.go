@@ -18,7 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/ledgertest"
 	"github.com/earmark-dev/earmark/internal/postgres"
 	"github.com/earmark-dev/earmark/internal/postgres/postgrestest"
 )
@@ -56,7 +56,7 @@ type oracle interface {
 
 var (
 	_ oracle = (*postgres.Ledger)(nil)
-	_ oracle = (*model.Ledger)(nil)
+	_ oracle = (*ledgertest.Ledger)(nil)
 )
 
 // virtualClock makes the ledger's functions in one test database see a clock that
@@ -158,7 +158,7 @@ var (
 type machine struct {
 	pool     *pgxpool.Pool
 	postgres *postgres.Ledger
-	model    *model.Ledger
+	model    *ledgertest.Ledger
 	now      time.Time
 	budgets  []string // ids, archived ones too
 	fresh    int      // keys that were drawn to be used once
@@ -167,7 +167,7 @@ type machine struct {
 
 func newMachine(t *rapid.T, pool *pgxpool.Pool) *machine {
 	m := &machine{pool: pool, postgres: postgres.New(pool)}
-	m.model = model.New(func() time.Time { return m.now })
+	m.model = ledgertest.New(func() time.Time { return m.now })
 	beginning, err := time.Parse(time.RFC3339, rapid.SampledFrom(modelBeginnings).Draw(t, "beginning"))
 	require.NoError(t, err)
 	m.advanceTo(t, beginning)
@@ -533,7 +533,7 @@ func (m *machine) compare(t *rapid.T) {
 func (m *machine) compareWindows(t *rapid.T) {
 	rows, err := m.pool.Query(ctx(), "SELECT budget_id, window_start, reserved, committed FROM earmark.windows WHERE reserved > 0 OR committed > 0 ORDER BY 1, 2")
 	require.NoError(t, err)
-	got, err := pgx.CollectRows(rows, pgx.RowToStructByPos[model.Window])
+	got, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ledgertest.Window])
 	require.NoError(t, err)
 	for i := range got {
 		got[i].Start = got[i].Start.UTC()

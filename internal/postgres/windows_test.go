@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/ledgertest"
 	"github.com/earmark-dev/earmark/internal/postgres"
 )
 
@@ -84,7 +84,7 @@ func TestWindowsWhereClocksChange(t *testing.T) {
 		w := earmark.Window{Period: c.period, Timezone: c.zone}
 		right := "[" + c.start + ", " + c.end + ")"
 		require.Equal(t, right, boundsOf(t, pool, w, []time.Time{at})[0].String(), "Postgres: %s of %s at %s (%s)", c.period, c.zone, c.at, c.what)
-		start, end := model.Bounds(w, at)
+		start, end := ledgertest.Bounds(w, at)
 		require.Equal(t, right, bounds{start, end}.String(), "Go: %s of %s at %s (%s)", c.period, c.zone, c.at, c.what)
 	}
 }
@@ -139,7 +139,7 @@ func TestLimitIsGrantedOnceAWindowWhereClocksChange(t *testing.T) {
 				granted = append(granted, moment)
 				require.Equal(t, earmark.OutcomeApplied, b.commit(earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorWorkflow}, tokens(100)).Outcome)
 			}
-			start, end := model.Bounds(budget.Window, at)
+			start, end := ledgertest.Bounds(budget.Window, at)
 			page, err := b.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{Scope: scope})
 			require.NoError(t, err)
 			require.Equal(t, earmark.Balance{Limit: 100, Committed: 100, WindowStart: start, WindowEnd: end}, page.Data[0].Balance, "%s at %s", zone, moment)
@@ -149,7 +149,7 @@ func TestLimitIsGrantedOnceAWindowWhereClocksChange(t *testing.T) {
 		last, err := time.Parse(time.RFC3339, c.moments[len(c.moments)-1])
 		require.NoError(t, err)
 		setClock(t, pool, last.Add(48*time.Hour))
-		start, end := model.Bounds(budget.Window, last.Add(48*time.Hour))
+		start, end := ledgertest.Bounds(budget.Window, last.Add(48*time.Hour))
 		shown, err := b.Budget(ctx(), earmark.DefaultTenant, budget.ID)
 		require.NoError(t, err)
 		require.Equal(t, earmark.Balance{Limit: 100, Available: 100, WindowStart: start, WindowEnd: end}, shown.Balance)

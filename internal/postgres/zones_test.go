@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/internal/model"
+	"github.com/earmark-dev/earmark/internal/ledgertest"
 )
 
 // The years whose changes of clocks are looked at.
@@ -199,7 +199,7 @@ func requireModelsBounds(t *testing.T, pool *pgxpool.Pool, zone string, instants
 		windows := map[bounds]bool{}
 		var edges []time.Time
 		for i, at := range instants {
-			start, end := model.Bounds(w, at)
+			start, end := ledgertest.Bounds(w, at)
 			if !found[i].Start.Equal(start) || !found[i].End.Equal(*end) {
 				require.Failf(t, "Postgres and Go differ", "%s of %s at %s: Postgres has %s, Go %s; %s", period, zone, stampOf(&at), found[i], bounds{start, end}, versions(t, pool))
 			}
@@ -288,7 +288,7 @@ func requireNodesBounds(t *testing.T, answer nodeAnswer, changes map[string][]cl
 			seconds := wholeSeconds(list)
 			require.Len(t, windows, len(seconds), "%s of %s", period, zone)
 			for i, at := range seconds {
-				start, end := model.Bounds(earmark.Window{Period: period, Timezone: zone}, time.Unix(at, 0))
+				start, end := ledgertest.Bounds(earmark.Window{Period: period, Timezone: zone}, time.Unix(at, 0))
 				if windows[i] != [2]int64{start.Unix(), end.Unix()} {
 					require.Failf(t, "Node and Go differ", "%s of %s at %d: Node has %v, Go [%d %d]", period, zone, at, windows[i], start.Unix(), end.Unix())
 				}

@@ -1,4 +1,4 @@
-package model
+package ledgertest
 
 import (
 	"fmt"
@@ -42,7 +42,7 @@ func location(name string) *time.Location {
 	}
 	zone, err := time.LoadLocation(name)
 	if err != nil {
-		panic(fmt.Sprintf("model: %v", err))
+		panic(fmt.Sprintf("ledgertest: %v", err))
 	}
 	locations.Store(name, zone)
 	return zone
@@ -83,7 +83,7 @@ func firstDay(period earmark.Period, local time.Time, n int) time.Time {
 	case earmark.PeriodMonth:
 		month, day = month+time.Month(n), 1
 	default:
-		panic("model: unknown period " + string(period))
+		panic("ledgertest: unknown period " + string(period))
 	}
 	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
 }

@@ -1,8 +1,8 @@
-// Package model is the ledger in memory: a reference that is small enough to be
+// Package ledgertest is the ledger in memory: a reference that is small enough to be
 // checked by reading, for tests to hold the ledger on Postgres against. It works
 // one call at a time, by a clock that it is given, and writes the bounds of
 // windows with Go's time package instead of Postgres' date functions.
-package model
+package ledgertest
 
 import (
 	"cmp"
