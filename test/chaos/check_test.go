@@ -146,7 +146,10 @@ func (d *driver) judgeState(l *life, r *row) []string {
 		}
 	}
 	for _, a := range l.all(commits, refused) {
-		if a.Code == earmark.CodeOverageRejected && (r.State != earmark.StateReview || !maps.Equal(r.RejectedUsage, a.Usage)) {
+		waits := r.State == earmark.StateReview && maps.Equal(r.RejectedUsage, a.Usage)
+		// A later attempt, in review, is a decision to charge. Only an attempt that was not refused may have been charged.
+		decided := real && maps.Equal(r.RejectedUsage, a.Usage) && l.some(commits, done, accepted, unknown)
+		if a.Code == earmark.CodeOverageRejected && !waits && !decided {
 			complain("usage was refused, and does not wait for review")
 		}
 	}

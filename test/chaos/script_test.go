@@ -37,6 +37,11 @@ var scripts = []script{
 		used := usage(l, rng, less)
 		together(func() { d.commit(l, used) }, func() { d.commit(l, used) })
 	}},
+	{"commit more twice at once", 8, func(d *driver, l *life, rng *rand.Rand) { // each attempt is refused for itself, where a budget rejects that
+		d.think(l, rng)
+		used := usage(l, rng, more)
+		together(func() { d.commit(l, used) }, func() { d.commit(l, used) })
+	}},
 	{"commit again", 6, func(d *driver, l *life, rng *rand.Rand) {
 		d.think(l, rng)
 		used := usage(l, rng, less)
