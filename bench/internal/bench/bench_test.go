@@ -45,7 +45,7 @@ func TestQuick(t *testing.T) {
 	jsonFile, markdownFile, plotFile := filepath.Join(dir, "b.json"), filepath.Join(dir, "b.md"), filepath.Join(dir, "b.svg")
 	names, _, _ := ScenarioNames()
 	names = slices.DeleteFunc(names, func(name string) bool { return name == "pooler" }) // needs a PgBouncer
-	cmd := exec.CommandContext(t.Context(), program(t), "--earmark", stack.Binary(t), "--quick", "--scenario", strings.Join(names, ","), "--rows", "500,2000",
+	cmd := exec.CommandContext(t.Context(), program(t), "--earmark", stack.Binary(t), "--base", stack.Binary(t), "--quick", "--scenario", strings.Join(names, ","), "--rows", "500,2000",
 		"--json", jsonFile, "--markdown", markdownFile, "--plot", plotFile, "--data-dir", data)
 	output, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", output)
