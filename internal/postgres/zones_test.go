@@ -52,7 +52,7 @@ func clockChanges(t *testing.T, zone string) []clockChange {
 	for {
 		_, until := at.ZoneBounds()
 		if !until.IsZero() && !until.After(at) {
-			until = at.Add(24 * time.Hour) // ZoneBounds says so on the last day of a leap year, see internal/model
+			until = at.Add(24 * time.Hour) // ZoneBounds says so on the last day of a leap year, see internal/ledgertest
 		}
 		if at = until; at.IsZero() || !at.Before(zonesTo) {
 			return changes
