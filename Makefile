@@ -74,7 +74,7 @@ FUZZTIME ?= 2000x
 fuzz: ## run each fuzz test on FUZZTIME=2000x generated inputs, or for a time such as 10m
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
 	  for name in $$(grep -oE '^func Fuzz[A-Za-z0-9]+' "$$file" | cut -d ' ' -f 2); do \
-	    $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+	    $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" || exit 1; \
 	  done; \
 	done
 
