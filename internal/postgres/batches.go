@@ -21,7 +21,7 @@ const (
 )
 
 func (l *Ledger) reserveSingle(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
-	return l.transition(ctx, reserveSQL, pgx.NamedArgs{
+	return l.transition(ctx, reserveSQL, namedArgs{
 		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts,
 		"ttl_ms": a.Request.TTL().Milliseconds(), "on_expiry": string(a.Request.OnExpiry), "metadata": metadata(a.Request.Metadata),
 		"workflow_id": a.WorkflowID, "admit_by": orNull(a.AdmitBy), "released": a.Released, "any_scope": a.Request.AnyScope(), "actor": earmark.ActorWorkflow.String()})
@@ -49,7 +49,7 @@ func (l *Ledger) reserveBatch(ctx context.Context, admissions []earmark.Admissio
 			TTLMS: a.Request.TTL().Milliseconds(), OnExpiry: string(a.Request.OnExpiry), Metadata: metadata(a.Request.Metadata),
 			WorkflowID: a.WorkflowID, AdmitBy: orNull(a.AdmitBy), Released: a.Released, AnyScope: a.Request.AnyScope()}
 	}
-	return l.transitions(ctx, reserveBatchSQL, pgx.NamedArgs{"tenant": admissions[0].Tenant, "calls": calls, "actor": earmark.ActorWorkflow.String()})
+	return l.transitions(ctx, reserveBatchSQL, namedArgs{"tenant": admissions[0].Tenant, "calls": calls, "actor": earmark.ActorWorkflow.String()})
 }
 
 // commitCall is a commit that waits for its turn.
@@ -80,7 +80,7 @@ func (l *Ledger) commitBatch(ctx context.Context, commits []commitCall) ([]*earm
 	for i, c := range commits {
 		calls[i] = call{c.settlement, c.usage, c.settlement.Reason}
 	}
-	return l.transitions(ctx, commitBatchSQL, pgx.NamedArgs{"calls": calls})
+	return l.transitions(ctx, commitBatchSQL, namedArgs{"calls": calls})
 }
 
 // transitions calls a ledger function that answers with a Result, or null, for each of

@@ -99,7 +99,7 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		if _, err := tx.Exec(ctx, patchBudgetSQL, tenant, id, b.Limit, string(b.Enforcement), b.SoftCeiling, string(b.Overage)); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, noteBudgetSQL, pgx.NamedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI.String(), "reason": change})
+		_, err := tx.Exec(ctx, noteBudgetSQL, namedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI.String(), "reason": change})
 		return err
 	})
 	if err != nil {
@@ -118,7 +118,7 @@ func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string) (*earmark
 		if _, err := tx.Exec(ctx, archiveBudgetSQL, tenant, id); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, noteBudgetSQL, pgx.NamedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI.String(), "reason": "archived"})
+		_, err := tx.Exec(ctx, noteBudgetSQL, namedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI.String(), "reason": "archived"})
 		return err
 	})
 	if err != nil {

@@ -53,14 +53,14 @@ const (
 var boundTransactionSQL string
 
 // byName names the arguments that settlements have in common.
-func byName(s earmark.Transition) pgx.NamedArgs {
-	return pgx.NamedArgs{"tenant": s.Tenant, "id": s.ID, "actor": s.Actor.String(), "reason": s.Reason}
+func byName(s earmark.Transition) namedArgs {
+	return namedArgs{"tenant": s.Tenant, "id": s.ID, "actor": s.Actor.String(), "reason": s.Reason}
 }
 
 // Preflight reads what is known before an admission. It changes nothing.
 func (l *Ledger) Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error) {
 	var preflight earmark.Preflight
-	err := l.read(ctx, &preflight, preflightSQL, pgx.NamedArgs{
+	err := l.read(ctx, &preflight, preflightSQL, namedArgs{
 		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts,
 		"any_scope": a.Request.AnyScope()})
 	return preflight, err
@@ -69,7 +69,7 @@ func (l *Ledger) Preflight(ctx context.Context, a earmark.Admission) (earmark.Pr
 // Decide reports whether the request would be admitted now. It changes nothing.
 func (l *Ledger) Decide(ctx context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error) {
 	var result earmark.Result
-	err := l.read(ctx, &result, decideSQL, pgx.NamedArgs{"tenant": tenant, "scopes": request.Scopes, "amounts": request.Amounts, "any_scope": request.AnyScope()})
+	err := l.read(ctx, &result, decideSQL, namedArgs{"tenant": tenant, "scopes": request.Scopes, "amounts": request.Amounts, "any_scope": request.AnyScope()})
 	return result, err
 }
 
@@ -139,7 +139,7 @@ func (l *Ledger) Adopt(ctx context.Context, s earmark.Transition) (earmark.Resul
 // Charge charges amounts that have no reservation. Outcomes: applied, same,
 // mismatch, no_budget, unit_not_budgeted, overflow.
 func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
-	return l.transition(ctx, chargeSQL, pgx.NamedArgs{
+	return l.transition(ctx, chargeSQL, namedArgs{
 		"id": c.ID, "tenant": c.Tenant, "hash": c.RequestHash, "scopes": c.Request.Scopes, "amounts": c.Request.Amounts,
 		"metadata": metadata(c.Request.Metadata), "at": orNull(c.At), "actor": c.Actor.String(), "reason": c.Reason})
 }
@@ -147,7 +147,7 @@ func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, 
 // Inspect returns a reservation as it stands. Outcomes: same, unknown.
 func (l *Ledger) Inspect(ctx context.Context, tenant, id string) (earmark.Result, error) {
 	result := earmark.Result{Outcome: earmark.OutcomeUnknown}
-	err := l.read(ctx, &result, inspectSQL, pgx.NamedArgs{"tenant": tenant, "id": id})
+	err := l.read(ctx, &result, inspectSQL, namedArgs{"tenant": tenant, "id": id})
 	return result, err
 }
 
@@ -155,7 +155,7 @@ func (l *Ledger) Inspect(ctx context.Context, tenant, id string) (earmark.Result
 // grace, and returns their ids.
 func (l *Ledger) Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error) {
 	var ids []string
-	args := pgx.NamedArgs{"grace_ms": grace.Milliseconds(), "max": limit, "actor": earmark.ActorSweeper.String(), "reason": "overdue, and its workflow did not act"}
+	args := namedArgs{"grace_ms": grace.Milliseconds(), "max": limit, "actor": earmark.ActorSweeper.String(), "reason": "overdue, and its workflow did not act"}
 	err := l.pool.QueryRow(ctx, sweepSQL, args).Scan(&ids)
 	return ids, fault(err)
 }

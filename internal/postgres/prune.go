@@ -100,7 +100,7 @@ func (l *Ledger) pruneTenant(ctx context.Context, tenant string, o PruneOptions,
 	lastAt, lastID := time.Unix(0, 0), ""
 	for {
 		var batch pruned
-		if err := l.read(ctx, &batch, pruneSQL, pgx.NamedArgs{
+		if err := l.read(ctx, &batch, pruneSQL, namedArgs{
 			"tenant": tenant, "keep_ms": o.Keep.Milliseconds(), "after_at": lastAt, "after_id": lastID, "max": pruneBatch, "dry": o.Dry, "actor": o.Actor.String()}); err != nil {
 			return err
 		}

@@ -1,0 +1,46 @@
+package postgres
+
+import (
+	"context"
+	"regexp"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// namedArgs are the arguments of a statement by their names there, such as @id. pgx.NamedArgs
+// reads the statement anew for each call; here it is read once.
+type namedArgs map[string]any
+
+// positional is a statement with $1 in place of a name, and the names in that order.
+type positional struct {
+	sql   string
+	names []any
+}
+
+var (
+	positionals sync.Map // *positional by the statement with names
+	argName     = regexp.MustCompile(`@([a-z_]+)`)
+)
+
+// RewriteQuery implements pgx.QueryRewriter.
+func (a namedArgs) RewriteQuery(ctx context.Context, conn *pgx.Conn, sql string, args []any) (newSQL string, newArgs []any, err error) {
+	known, found := positionals.Load(sql)
+	if !found {
+		names := pgx.NamedArgs{}
+		for _, match := range argName.FindAllStringSubmatch(sql, -1) {
+			names[match[1]] = match[1]
+		}
+		p := &positional{}
+		if p.sql, p.names, err = names.RewriteQuery(ctx, conn, sql, args); err != nil {
+			return "", nil, err
+		}
+		known, _ = positionals.LoadOrStore(sql, p)
+	}
+	p := known.(*positional) //nolint:forcetypeassert,errcheck // nothing else is stored
+	newArgs = make([]any, len(p.names))
+	for i, name := range p.names {
+		newArgs[i] = a[name.(string)] //nolint:forcetypeassert,errcheck // see above
+	}
+	return p.sql, newArgs, nil
+}
