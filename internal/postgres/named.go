@@ -37,10 +37,10 @@ func (a namedArgs) RewriteQuery(ctx context.Context, conn *pgx.Conn, sql string,
 		}
 		known, _ = positionals.LoadOrStore(sql, p)
 	}
-	p := known.(*positional) //nolint:forcetypeassert,errcheck // nothing else is stored
+	p := known.(*positional) // nothing else is stored
 	newArgs = make([]any, len(p.names))
 	for i, name := range p.names {
-		newArgs[i] = a[name.(string)] //nolint:forcetypeassert,errcheck // see above
+		newArgs[i] = a[name.(string)]
 	}
 	return p.sql, newArgs, nil
 }
