@@ -46,6 +46,7 @@ var aims = []aim{
 	{"hot budget × SELECT … FOR UPDATE, loopback", "strategies.loopback.1.ours_per_pessimistic", atLeast, 1.4, "×"},
 	{"hot budget × SELECT … FOR UPDATE, Postgres 1 ms away", "strategies.network.1.ours_per_pessimistic", atLeast, 5, "×"},
 	{"1,000 budgets × SELECT … FOR UPDATE, loopback", "strategies.loopback.1000.ours_per_pessimistic", atLeast, 1.2, "×"},
+	{"1,000 customers under one root × 1,000 roots, Postgres 1 ms away", "strategies.network.1000.ours_per_roots", atLeast, 0.95, "×"},
 	{"overshoot of ours in any burst, loopback", "strategies.loopback.1.ours.overshoot", atMost, 0, ""},
 	{"overshoot of ours in any burst, Postgres 1 ms away", "strategies.network.1.ours.overshoot", atMost, 0, ""},
 	{"CPU of an admission × a denial", "costs.admission_per_denial", atLeast, 20, "×"},

@@ -29,7 +29,7 @@ func resetBurst(ctx context.Context, pool *pgxpool.Pool) error {
 	batch := &pgx.Batch{}
 	batch.Queue(`UPDATE hand.budgets SET limit_amount = $1, reserved = 0, committed = 0 WHERE id = $2`, burstFitting*unitAmount, burstBudget)
 	batch.Queue(`UPDATE earmark.budgets b SET limit_amount = $1 + coalesce((SELECT reserved + committed FROM earmark.windows WHERE budget_id = b.id), 0)
-		WHERE b.scope = $2`, burstFitting*unitAmount, handScope(burstBudget))
+		WHERE b.scope IN ($2, $3)`, burstFitting*unitAmount, handScope(burstBudget), rootScope(burstBudget))
 	return pool.SendBatch(ctx, batch).Close()
 }
 

@@ -95,7 +95,8 @@ func strategiesOn(pool *pgxpool.Pool) []strategy {
 		{"unsafe", "unsafe: check, then increment", hand.unsafe},
 		{"optimistic", "optimistic: rollback and again", hand.optimistic},
 		{"pessimistic", "pessimistic: SELECT … FOR UPDATE", hand.pessimistic},
-		{"ours", "ours: one call a transition", (&ours{Ledger: postgres.New(pool)}).request},
+		{"ours", "ours: one call a transition", (&ours{postgres.New(pool), handScope}).request},
+		{"roots", "ours, each customer under a root of its own", (&ours{postgres.New(pool), rootScope}).request},
 	}
 }
 
@@ -242,10 +243,13 @@ func address(u *url.URL) string {
 }
 
 // ours reserves and commits through the ledger.
-type ours struct{ *postgres.Ledger }
+type ours struct {
+	*postgres.Ledger
+	scope func(budget int) string
+}
 
 func (o *ours) request(ctx context.Context, budget int, work func()) error {
-	asked := request(handScope(budget), unitAmount)
+	asked := request(o.scope(budget), unitAmount)
 	a := earmark.Admission{ID: earmark.NewReservationID(), Tenant: earmark.DefaultTenant, Request: asked, RequestHash: "hash"}
 	result, err := o.Reserve(ctx, a)
 	switch {
@@ -264,4 +268,7 @@ func (o *ours) request(ctx context.Context, budget int, work func()) error {
 	return err
 }
 
+// handScope has all customers under one root, which has no budget, and rootScope each under its own.
 func handScope(budget int) string { return fmt.Sprintf("hand/b%d", budget) }
+
+func rootScope(budget int) string { return fmt.Sprintf("root%d/b", budget) }

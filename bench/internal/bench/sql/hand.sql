@@ -17,4 +17,7 @@ INSERT INTO hand.budgets (id, limit_amount) SELECT n, 1000000000000000 FROM gene
 INSERT INTO earmark.budgets (id, tenant, scope, unit, limit_amount, period, timezone, enforcement, overage)
 SELECT 'bud_hand' || n, 'default', 'hand/b' || n, 'tokens', 1000000000000000, 'lifetime', 'UTC', 'hard', 'allow_with_overdraft'
 FROM generate_series(0, 1000) AS n;
+INSERT INTO earmark.budgets (id, tenant, scope, unit, limit_amount, period, timezone, enforcement, overage)
+SELECT 'bud_root' || n, 'default', 'root' || n || '/b', 'tokens', 1000000000000000, 'lifetime', 'UTC', 'hard', 'allow_with_overdraft'
+FROM generate_series(0, 1000) AS n;
 ANALYZE;
