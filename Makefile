@@ -57,7 +57,7 @@ dev: build ## run everything on this machine: Postgres, Temporal, API and worker
 .PHONY: test
 test: $(TEMPORAL) ## run all tests, on a real Postgres and a real Temporal
 	@$(GO) test $(TEST_FLAGS) ./...
-	@for module in $(MODULES); do $(GO) test -C $$module $(TEST_FLAGS) ./... || exit 1; done
+	@for module in $(MODULES); do $(GO) test -C $$module $(TEST_FLAGS) -p 1 ./... || exit 1; done # one whole system at a time
 
 .PHONY: race-short
 race-short: # what CI runs under the race detector

@@ -44,6 +44,7 @@ func (c *Coordinator) Admit(ctx context.Context, admission earmark.Admission) (e
 		result, err := c.attempt(ctx, admission)
 		switch {
 		case err == nil && result.Outcome != earmark.OutcomeTooLate:
+			c.pace.decided()
 			return result, nil
 		case err == nil:
 			late++
@@ -60,9 +61,9 @@ func (c *Coordinator) enter(ctx context.Context, timeout time.Duration) (leave f
 	c.init()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	weight := int64(1)
+	weight := c.pace.weight()
 	if c.unnotified.Load() > maxUnnotified/2 {
-		weight = maxAdmissions / maxNotifying
+		weight = max(weight, maxAdmissions/maxNotifying)
 	}
 	if c.admissions.Acquire(ctx, weight) != nil {
 		busy := earmark.Errorf(earmark.CodeUnavailable, "%d admissions are under way, and none ended in time; nothing was reserved", maxAdmissions/weight)
@@ -329,6 +330,9 @@ func (c *Coordinator) input(admission earmark.Admission) workflows.ReservationIn
 
 // unknown is the error of an admission whose decision did not arrive.
 func (c *Coordinator) unknown(ctx context.Context, admission earmark.Admission, err error) error {
+	if !callerLeft(ctx) {
+		c.pace.undecided()
+	}
 	cause := "no decision arrived in time"
 	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), workersTimeout)
 	defer cancel()

@@ -50,7 +50,8 @@ type Coordinator struct {
 	Logger    *slog.Logger
 
 	once        sync.Once
-	admissions  *semaphore.Weighted // under way
+	admissions  *semaphore.Weighted // under way, each with its weight
+	pace        pace
 	notifying   *semaphore.Weighted // under way
 	unnotified  atomic.Int64        // workflows that wait to be notified, or are being notified
 	notifiers   sync.WaitGroup      // one for each settlement, after its caller has the answer

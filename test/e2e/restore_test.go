@@ -46,6 +46,8 @@ func TestRestoredBackup(t *testing.T) {
 	settled := hold("made and committed after", 300, "release")
 	commit(settled, 60)
 	b.requireBalance(budget, 300, 10+20+250+30+40+60)
+	b.awaitGuarded(spent) // else its first task would run again after the restart, and reserve again
+	b.awaitGuarded(unspent)
 
 	restore()
 	b.Pool().Reset()
