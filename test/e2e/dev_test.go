@@ -178,7 +178,10 @@ func TestDevResetsTemporal(t *testing.T) {
 	budget := d.budget("acme", "tokens", 1000)
 	held := d.hold("held", tokens("acme", 200, 600))
 	database := filepath.Join(d.dataDir(), "temporal", "temporal.db")
-	before, err := os.Stat(database)
+	old, err := os.Open(database) // while it is open, a new file cannot get its inode
+	require.NoError(t, err)
+	defer func() { _ = old.Close() }()
+	before, err := old.Stat()
 	require.NoError(t, err)
 	d.interrupt()
 
