@@ -145,9 +145,11 @@ func (c *Coordinator) admitLocal(ctx context.Context, admission earmark.Admissio
 
 // callerLeft reports whether the caller of Admit has ended it, by a cancellation or a
 // deadline of its own.
-func callerLeft(ctx context.Context) bool {
-	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), errDeadline)
-}
+func callerLeft(ctx context.Context) bool { return ctx.Err() != nil && !ranOut(ctx) }
+
+// ranOut reports whether the deadline of the admission has ended it. A start that Temporal refuses, or a
+// caller who leaves, says nothing about how fast Temporal is.
+func ranOut(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errDeadline) }
 
 // sources are where a decision may come from. A nil channel is a source that is not
 // asked.
@@ -330,7 +332,7 @@ func (c *Coordinator) input(admission earmark.Admission) workflows.ReservationIn
 
 // unknown is the error of an admission whose decision did not arrive.
 func (c *Coordinator) unknown(ctx context.Context, admission earmark.Admission, err error) error {
-	if !callerLeft(ctx) {
+	if ranOut(ctx) {
 		c.pace.undecided()
 	}
 	cause := "no decision arrived in time"
