@@ -1,4 +1,4 @@
--- Usage without a reservation.
+-- Usage without a reservation. Late usage of a reservation is in commit.sql.
 
 -- Charges p_amounts that have no reservation, whatever the limits say, as a
 -- reservation that is committed. p_at (null: now) selects the windows.
