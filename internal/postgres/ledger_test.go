@@ -292,6 +292,25 @@ func TestGivenBackByAnOperatorStillChargesLateUsage(t *testing.T) {
 	b.requireBalance(budget.ID, 1000, 700) // past the limit: the money is gone
 }
 
+func TestLateUsageIsChargedWhateverTheOveragePolicies(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []earmark.OveragePolicy{earmark.OverageAllowIfAvailable, earmark.OverageReject} {
+		t.Run(string(policy), func(t *testing.T) {
+			b := setup(t)
+			budget := b.budget("acme", "tokens", 1000, overage(policy))
+			s := b.held(admission("k", tokens(600), "acme"))
+			b.due(s.ID)
+			b.expire(s)
+
+			late := b.commit(s, tokens(1500))
+			require.Equal(t, earmark.OutcomeApplied, late.Outcome)
+			require.Equal(t, tokens(900), late.Reservation.Overage)
+			require.Nil(t, late.Reservation.Shortfall)
+			b.requireBalance(budget.ID, 0, 1500)
+		})
+	}
+}
+
 func TestExpiryPolicies(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -1,10 +1,10 @@
 -- Commit: usage is charged and the rest given back.
 
--- Charges p_usage and gives back the rest of what is held. Usage that turns up
--- after an expiry is late: it is charged in full whatever the policies say, since
--- the money is gone. Estimates are corrected by the first real usage. What was
--- answered with a refusal stays refused: p_attempt names one attempt of a caller,
--- which may be applied twice, and a new decision is a new attempt.
+-- Charges p_usage and gives back the rest of the held amount. Usage that arrives
+-- after an expiry is late: it is charged in full whatever the overage policies say,
+-- because the money is gone. The first real usage corrects an estimate. A commit
+-- that was refused stays refused: p_attempt names one attempt of a caller, which may
+-- arrive twice; a new attempt is a new decision.
 CREATE OR REPLACE FUNCTION earmark.commit(p_tenant text, p_id text, p_usage jsonb, p_actor text, p_reason text, p_attempt text DEFAULT '') RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
@@ -34,7 +34,7 @@ BEGIN
 
     IF r.state = 'committed' AND NOT r.estimated THEN -- mutation: committed-once
         RETURN earmark.result(CASE WHEN r.usage = p_usage THEN 'same' ELSE 'conflict' END, r);
-    ELSIF r.state = 'released' THEN -- mutation: late-usage
+    ELSIF r.state = 'released' THEN -- mutation: only-released-refuses
         v_reason := format('usage %s came after the release and was not charged', p_usage);
         IF NOT EXISTS (SELECT 1 FROM earmark.entries WHERE reservation_id = r.id AND kind = 'refuse' AND reason = v_reason) THEN
             PERFORM earmark.note('refuse', r.tenant, r.id, NULL, p_actor, v_reason);
@@ -53,7 +53,8 @@ BEGIN
     END LOOP;
     v_reason := CASE WHEN v_late THEN concat_ws(': ', CASE WHEN r.estimated THEN 'late, corrects an estimate' ELSE 'late' END, nullif(p_reason, '')) ELSE p_reason END;
 
-    IF v_overage IS NULL OR v_late THEN -- no policy has a say
+    -- Usage within the reserved amount, and late usage: charged in full, whatever the overage policies say.
+    IF v_overage IS NULL OR v_late THEN -- mutation: late-usage
         FOR s IN SELECT * FROM earmark.reservation_budgets WHERE reservation_id = r.id ORDER BY budget_id, window_start LOOP
             PERFORM earmark.post(p_kind => 'commit', p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start, -- mutation: own-window
                 p_reserved_delta => CASE WHEN r.state IN ('held', 'review') THEN -s.reserved ELSE 0 END,

@@ -83,7 +83,8 @@ var mechanisms = []mechanism{
 	{"Postgres has the time zone under this name", "zone-in-postgres", []string{"if sqlState(err) == invalidParameterValue {"}, database + "TestTimeZoneIsCheckedByPostgres"},
 
 	// No usage is dropped.
-	{"usage after an expiry is charged", "late-usage", []string{"ELSIF r.state IN ('released', 'expired') THEN"}, database + "TestGivenBackByAnOperatorStillChargesLateUsage"},
+	{"usage after an expiry is charged", "only-released-refuses", []string{"ELSIF r.state IN ('released', 'expired') THEN"}, database + "TestGivenBackByAnOperatorStillChargesLateUsage"},
+	{"late usage is charged in full", "late-usage", []string{"IF v_overage IS NULL THEN"}, database + "TestLateUsageIsChargedWhateverTheOveragePolicies"},
 	{"a commit goes before a release", "commit-first", []string{"first := max(0, slices.IndexFunc(i.messages, func(m *message) bool { return m.name == MessageRelease }))"}, workflow + "TestCommitBeatsRelease"},
 	{"what has arrived goes before the timer", "messages-before-timer", []string{"case !r.inbox.empty() && (r.lease == nil || !r.leaseOver()):"}, workflow + "TestCommitBeatsTheTimer"},
 	{"signals are drained before the end", "drain-before-end", []string{"", "return true", ""}, workflow + "TestSignalsWithTheClosingEvent"},
