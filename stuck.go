@@ -2,52 +2,53 @@ package earmark
 
 import "time"
 
-// StuckReason says why a reservation needs somebody to look at it. This is the
-// one definition of "stuck"; the ledger's part of it is in
-// internal/postgres/sql/stuck.sql, Temporal's in internal/workflowstore/stuck.go.
+// StuckReason says why a reservation needs a person. This file defines "stuck";
+// internal/postgres/sql/stuck.sql finds the reasons that the ledger knows,
+// internal/workflowstore/stuck.go those that only Temporal knows.
 type StuckReason string
 
-// The reasons. Where several apply, the first in this order is told: a cause
-// comes before what it causes.
+// The reasons. If several apply, Earmark reports the first in this order: a cause
+// comes before its effects.
 const (
-	// StuckPaused: somebody paused the workflow, so that nothing of it runs. Temporal alone knows.
+	// StuckPaused: somebody paused the workflow, so it does not run. Only Temporal knows.
 	StuckPaused StuckReason = "paused"
-	// StuckTaskFailing: the workflow's code or its worker fails, so that nothing of
-	// it runs. Temporal alone knows.
+	// StuckTaskFailing: the workflow's code or its worker fails, so the workflow
+	// does not run. Only Temporal knows.
 	StuckTaskFailing StuckReason = "task_failing"
-	// StuckSettlementFailing: the workflow asks the ledger again and again and gets
-	// no answer, or has usage that no budget takes. Temporal alone knows.
+	// StuckSettlementFailing: the workflow repeats its call to the ledger and gets no
+	// answer, or it has usage that no budget covers. Only Temporal knows.
 	StuckSettlementFailing StuckReason = "settlement_failing"
-	// StuckOrphan: budget is set aside, and no open workflow was found to guard it.
+	// StuckOrphan: the reservation is open, and the reconciler found no open workflow for it.
 	StuckOrphan StuckReason = "orphan"
-	// StuckReview: the lease ran out, and the policy says that a person decides.
+	// StuckReview: the lease has ended, and the policy leaves the decision to a person.
 	StuckReview StuckReason = "review"
-	// StuckOverdue: held, and past its expiry by more than StuckOverdueAfter.
-	StuckOverdue StuckReason = "overdue"
+	// StuckExpiryMissed: the reservation has been overdue (held past its expiry) for
+	// more than ExpiryMissedAfter, and nothing has expired it.
+	StuckExpiryMissed StuckReason = "expiry_missed"
 )
 
-// StuckReasons lists every reason, in the order in which they are told.
-var StuckReasons = []StuckReason{StuckPaused, StuckTaskFailing, StuckSettlementFailing, StuckOrphan, StuckReview, StuckOverdue}
+// StuckReasons lists every reason in the order in which Earmark reports them.
+var StuckReasons = []StuckReason{StuckPaused, StuckTaskFailing, StuckSettlementFailing, StuckOrphan, StuckReview, StuckExpiryMissed}
 
-// StuckOverdueAfter is how long past its expiry a held reservation counts as on
-// its way: its workflow's timer and one call of the ledger take that long.
-const StuckOverdueAfter = 5 * time.Second
+// ExpiryMissedAfter is how long a reservation may be overdue before it is stuck: its
+// workflow's timer and one call to the ledger may take that long.
+const ExpiryMissedAfter = 5 * time.Second
 
-// Description says what the reason means, in one clause.
+// Description returns one clause that explains the reason.
 func (r StuckReason) Description() string {
 	switch r {
 	case StuckPaused:
 		return "the workflow is paused, so it does not run"
 	case StuckTaskFailing:
-		return "the workflow's task fails, so nothing of it runs"
+		return "the workflow's task fails, so the workflow does not run"
 	case StuckSettlementFailing:
 		return "the workflow cannot settle it and keeps trying"
 	case StuckOrphan:
 		return "no open workflow guards it"
 	case StuckReview:
-		return "it has expired and waits for somebody to decide"
-	case StuckOverdue:
-		return "its lease has run out and nothing has settled it"
+		return "it has expired and waits for a decision"
+	case StuckExpiryMissed:
+		return "its lease has ended and nothing has expired it"
 	}
 	return string(r)
 }
@@ -55,22 +56,22 @@ func (r StuckReason) Description() string {
 // Stuck says what is wrong with a reservation and what to do about it.
 type Stuck struct {
 	Reason StuckReason `json:"reason"`
-	// Since is when it began, null where that is not known: the expiry of what is
-	// overdue or in review, the last look that found no workflow for an orphan, the pause, and
-	// when the call or the task was begun that keeps failing.
+	// Since is when the trouble began, or null if that is not known. For expiry_missed and
+	// review it is the expiry; for an orphan, the check that found no workflow; for a paused
+	// workflow, the pause; otherwise the start of the call or task that keeps failing.
 	Since      *time.Time `json:"since"`
-	AgeSeconds int64      `json:"age_seconds"` // since then; 0 where that is not known
-	Detail     string     `json:"detail"`      // the last error, what was refused, or who paused it and why; empty where there is none
+	AgeSeconds int64      `json:"age_seconds"` // seconds since then; 0 if that is not known
+	Detail     string     `json:"detail"`      // the last error, what a budget refused, or who paused it and why; empty if there is none
 	Remedy     string     `json:"remedy"`      // the command to paste
 }
 
 // StuckPage is a page of stuck reservations.
 type StuckPage struct {
 	Page[Reservation]
-	// Incomplete says what could not be looked at, and is empty when all was. The
-	// ledger's reasons are always there; Temporal's three may be missing.
+	// Incomplete says what Earmark could not check; empty if it checked everything. The
+	// page always has the ledger's reasons; Temporal's three may be missing.
 	Incomplete string `json:"incomplete,omitempty"`
-	// Searches find the same in Temporal UI.
+	// Searches are queries that find the same reservations in Temporal UI.
 	Searches []Search `json:"searches"`
 }
 

@@ -32,7 +32,7 @@ func TestStatusPageOrdersStuckReservations(t *testing.T) {
 		const r = (id, reason, since, age_seconds) => ({ id, stuck: { reason, since, age_seconds } });
 		const list = [
 			r("e", "review", "2026-11-24T10:00:00.1Z", 60), r("d", "review", "2026-11-24T10:00:00.9Z", 60),
-			r("c", "review", "2026-11-24T10:00:00.9Z", 60), r("b", "orphan", null, 0), r("a", "overdue", "2026-11-24T10:01:00Z", 1),
+			r("c", "review", "2026-11-24T10:00:00.9Z", 60), r("b", "orphan", null, 0), r("a", "expiry_missed", "2026-11-24T10:01:00Z", 1),
 			r("f", "orphan", "2026-11-24T10:00:00Z", 9), r("g", "task_failing", "2026-11-24T10:01:30Z", 1), r("h", "orphan", null, 0),
 		];
 		for (let i = 0; i < list.length; i++) {
@@ -58,7 +58,7 @@ func TestPastedCommandsDoNothing(t *testing.T) {
 		return r
 	}
 	stuck := []earmark.Reservation{
-		reservation(earmark.StuckReview, nil), reservation(earmark.StuckOrphan, nil), reservation(earmark.StuckOverdue, nil),
+		reservation(earmark.StuckReview, nil), reservation(earmark.StuckOrphan, nil), reservation(earmark.StuckExpiryMissed, nil),
 		reservation(earmark.StuckReview, func(r *earmark.Reservation) { r.Scopes = []string{"acme/x"} }),
 		reservation(earmark.StuckReview, func(r *earmark.Reservation) { r.Scopes = []string{"other"} }),
 		reservation(earmark.StuckSettlementFailing, func(r *earmark.Reservation) { r.RejectedUsage = earmark.Amounts{"tokens": 9} }),

@@ -60,7 +60,7 @@ func TestStuckReservationsTellWhyAndWhatToDo(t *testing.T) {
 		r.ID, r.Stuck = earmark.NewReservationID(), &earmark.Stuck{Reason: reason, Since: &testTime, AgeSeconds: 60}
 		return *r
 	}
-	overdue, orphan, review := stuck(earmark.StateHeld, earmark.StuckOverdue), stuck(earmark.StateHeld, earmark.StuckOrphan), stuck(earmark.StateReview, earmark.StuckReview)
+	overdue, orphan, review := stuck(earmark.StateHeld, earmark.StuckExpiryMissed), stuck(earmark.StateHeld, earmark.StuckOrphan), stuck(earmark.StateReview, earmark.StuckReview)
 	review.RejectedUsage = earmark.Amounts{"tokens": 1500}
 	failing := stuck(earmark.StateHeld, earmark.StuckSettlementFailing)
 	failing.Stuck.Since, failing.Stuck.AgeSeconds = nil, 0
@@ -167,8 +167,8 @@ func TestStuckQueryIsRead(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ query, field, allowed string }{
 		{"stuck=yes", "stuck", "true or false"},
-		{"stuck=true&stuck_reason=bored", "stuck_reason", "task_failing, settlement_failing, orphan, review, overdue"},
-		{"stuck=true&stuck_reason=", "stuck_reason", "overdue"},
+		{"stuck=true&stuck_reason=bored", "stuck_reason", "task_failing, settlement_failing, orphan, review, expiry_missed"},
+		{"stuck=true&stuck_reason=", "stuck_reason", "expiry_missed"},
 		{"stuck_reason=review", "stuck_reason", "stuck=true"},
 		{"stuck=true&state=held", "state", "stuck_reason"},
 		{"stuck=true&overdue=true", "overdue", "stuck_reason"},

@@ -1,7 +1,7 @@
 // What the list of stuck reservations goes by: its order and its commands.
 
 // Causes come before what they cause, and what is broken before what waits for a decision.
-export const order = ["paused", "task_failing", "settlement_failing", "orphan", "overdue", "review"];
+export const order = ["paused", "task_failing", "settlement_failing", "orphan", "expiry_missed", "review"];
 
 const since = ({ stuck }) => (stuck.since ? Date.parse(stuck.since) : Infinity);
 

@@ -9,11 +9,11 @@ const cardsShown = 10;
 
 // What each reason means. In which order they come is in rules.js.
 const reasons = {
-  paused: ["paused", "Somebody paused its workflow in Temporal, so nothing of it runs. Commits and releases go past it."],
-  task_failing: ["task failing", "The workflow's task fails, so nothing of it runs. Its code or its worker is at fault."],
+  paused: ["paused", "Somebody paused its workflow in Temporal, so the workflow does not run. Commits and releases go past it."],
+  task_failing: ["task failing", "The workflow's task fails, so the workflow does not run. Its code or its worker is at fault."],
   settlement_failing: ["settlement failing", "The workflow cannot settle it, and keeps trying."],
   orphan: ["orphan", "No open workflow guards it. The reconciler adopts it within minutes, where a worker runs."],
-  overdue: ["overdue", "Its lease has run out, and nothing has settled it. The sweeper does, where a worker runs."],
+  expiry_missed: ["expiry missed", "Its lease has ended, and nothing has expired it. The sweeper does that where a worker runs."],
   review: ["in review", "It has expired, and its amounts stay set aside until somebody decides what was used."],
 };
 const title = (reason) => reasons[reason]?.[0] ?? reason;

@@ -403,7 +403,7 @@ func TestOutcomes(t *testing.T) {
 		{"release-settled", "release " + committed.ID + " --reason why", cannedLedger{result: as(earmark.OutcomeConflict, committed)}, exitFailed},
 		{"stuck", "stuck", cannedLedger{reservations: stuckReservations()}, exitOK},
 		{"stuck-nothing", "stuck", cannedLedger{}, exitOK},
-		{"drain", "drain --scope acme --stuck overdue --reason why", cannedLedger{reservations: stuckReservations()}, exitOK},
+		{"drain", "drain --scope acme --stuck expiry_missed --reason why", cannedLedger{reservations: stuckReservations()}, exitOK},
 		{"extend", "extend " + held.ID + " --ttl 10m", cannedLedger{result: as(earmark.OutcomeApplied, held)}, exitOK},
 		{"extend-expired", "extend " + held.ID + " --ttl 10m", cannedLedger{result: as(earmark.OutcomeExpired, cannedReservations()[4])}, exitFailed},
 		{"usage", "usage acme --amount tokens=600 --key batch-1", cannedLedger{result: as(earmark.OutcomeApplied, charge)}, exitOK},
@@ -439,7 +439,7 @@ func stuckReservations() []earmark.Reservation {
 	}
 	review := stuck(2, earmark.StateReview, earmark.StuckReview, 7_200)
 	review.RejectedUsage = earmark.Amounts{"tokens": 1_900}
-	return []earmark.Reservation{stuck(0, earmark.StateHeld, earmark.StuckOverdue, 40), stuck(1, earmark.StateHeld, earmark.StuckOrphan, 61), review,
+	return []earmark.Reservation{stuck(0, earmark.StateHeld, earmark.StuckExpiryMissed, 40), stuck(1, earmark.StateHeld, earmark.StuckOrphan, 61), review,
 		stuck(3, earmark.StateHeld, earmark.StuckSettlementFailing, 0), stuck(4, earmark.StateCommitted, earmark.StuckTaskFailing, 90_000)}
 }
 
@@ -506,7 +506,7 @@ func TestWrongUse(t *testing.T) {
 		"adopt":                                                     "ID is missing",
 		"commit " + reservation + " --usage 1":                      "has no unit",
 		"commit " + reservation + " tokens=1 --usage tokens=1":      "one argument too many",
-		"stuck --reason bored":                                      "use one of paused, task_failing, settlement_failing, orphan, review, overdue",
+		"stuck --reason bored":                                      "use one of paused, task_failing, settlement_failing, orphan, review, expiry_missed",
 		"drain --reason x":                                          "--scope is missing",
 		"drain --scope acme":                                        "--reason is missing",
 		"drain --scope acme --reason x --state committed":           "use one of held, review",

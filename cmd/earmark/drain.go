@@ -61,7 +61,7 @@ func newDrain() *cobra.Command {
 still charges usage that arrives later. Without --yes it only shows what it would
 do. You can repeat it safely.`,
 		Example: `  earmark drain --scope acme/batch --reason "the batch was stopped"
-  earmark drain --scope acme --stuck overdue --reason "workers were down" --yes`,
+  earmark drain --scope acme --stuck expiry_missed --reason "workers were down" --yes`,
 		Args:                  noArguments,
 		DisableFlagsInUseLine: true,
 		RunE:                  o.run(d.run),

@@ -27,7 +27,7 @@ long, what they hold, the link to the workflow, and the command to fix each.
   settlement_failing  the workflow cannot settle it and keeps trying
   orphan              no open workflow guards it
   review              it has expired and waits for a decision
-  overdue             its lease has run out and nothing has settled it`,
+  expiry_missed       its lease has ended and nothing has expired it`,
 		Example: `  earmark stuck
   earmark stuck --scope acme/ml --reason review
   earmark stuck --watch`,
@@ -134,7 +134,7 @@ func styleOfStuck(reason earmark.StuckReason) style {
 	switch reason {
 	case earmark.StuckReview:
 		return magenta
-	case earmark.StuckOrphan, earmark.StuckOverdue, earmark.StuckPaused:
+	case earmark.StuckOrphan, earmark.StuckExpiryMissed, earmark.StuckPaused:
 		return yellow
 	case earmark.StuckTaskFailing, earmark.StuckSettlementFailing:
 	}

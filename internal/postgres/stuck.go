@@ -29,7 +29,7 @@ func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.Reservation
 		return none, err
 	}
 	limit := pageSize(f.Limit)
-	rows, err := l.pool.Query(ctx, stuckSQL, tenant, f.Scope, string(f.StuckReason), earmark.StuckOverdueAfter.Milliseconds(),
+	rows, err := l.pool.Query(ctx, stuckSQL, tenant, f.Scope, string(f.StuckReason), earmark.ExpiryMissedAfter.Milliseconds(),
 		orNone(reported.TaskFailing), orNone(reported.SettlementFailing), createdAt, lastID, limit+1, orNone(reported.Unguarded), orNone(reported.Paused))
 	if err != nil {
 		return none, fault(err)

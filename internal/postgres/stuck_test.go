@@ -27,7 +27,7 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 	orphan := func(s earmark.Transition) { require.NoError(t, b.MarkChecked(ctx(), s.Tenant, s.ID, true, false)) }
 
 	hold("held", "acme")
-	late(hold("just overdue", "acme"), earmark.StuckOverdueAfter/2)
+	late(hold("just overdue", "acme"), earmark.ExpiryMissedAfter/2)
 	late(hold("overdue", "acme/ml"), time.Minute)
 	review := hold("review", "acme")
 	late(review, time.Second)
@@ -73,13 +73,13 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 	all := []string{
 		"settled past its paused workflow: paused", "paused: paused",
 		"settled past its failing workflow: task_failing", "task failing: task_failing", "settlement failing: settlement_failing",
-		"orphan in review: orphan", "orphan: orphan", "review: review", "overdue: overdue", "workflow gone: orphan",
+		"orphan in review: orphan", "orphan: orphan", "review: review", "overdue: expiry_missed", "workflow gone: orphan",
 	}
 	require.Equal(t, all, list(earmark.ReservationFilter{}, reported))
 	require.Equal(t, all, list(earmark.ReservationFilter{Limit: 2}, reported))
 	require.Equal(t, all[6:7], list(earmark.ReservationFilter{Scope: "acmecorp"}, reported))
 	require.Equal(t, []string{all[5], all[6], all[9]}, list(earmark.ReservationFilter{StuckReason: earmark.StuckOrphan, Limit: 1}, reported))
-	require.Equal(t, []string{"task failing: overdue", "orphan in review: orphan", "orphan: orphan", "review: review", "overdue: overdue"},
+	require.Equal(t, []string{"task failing: expiry_missed", "orphan in review: orphan", "orphan: orphan", "review: review", "overdue: expiry_missed"},
 		list(earmark.ReservationFilter{}, earmark.StuckIDs{}), "what Postgres knows alone")
 	foreign, err := b.Stuck(ctx(), "other", earmark.ReservationFilter{}, reported)
 	require.NoError(t, err)

@@ -138,7 +138,7 @@ func TestBrowserBusy(t *testing.T) {
 	v.await(`document.querySelector("#budgets-count").innerText === "62"`)
 	require.Equal(t, "1 over the limit", v.text("#budgets-brief"))
 
-	require.Equal(t, []string{"overdue", "in review"}, ask[[]string](v, `[...document.querySelectorAll("#stuck h3")].map((h) => h.innerText)`))
+	require.Equal(t, []string{"expiry missed", "in review"}, ask[[]string](v, `[...document.querySelectorAll("#stuck h3")].map((h) => h.innerText)`))
 	require.Contains(t, v.text("#stuck"), `note: <img src=x onerror="window.hacked=1">`)
 	require.False(t, ask[bool](v, `"hacked" in window || document.querySelectorAll("main img").length > 0`))
 	require.Contains(t, v.text("#stuck"), "earmark release "+overdue)

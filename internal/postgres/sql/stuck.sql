@@ -13,14 +13,14 @@ WITH found AS (
       AND created_at < clock_timestamp() - $4 * interval '1 millisecond' -- a workflow may start after its row
 ), stuck AS (
     SELECT r.*, CASE WHEN r.id = ANY ($11) THEN 'paused' WHEN r.id = ANY ($5) THEN 'task_failing' WHEN r.id = ANY ($6) THEN 'settlement_failing'
-                     WHEN r.orphan OR r.id = ANY ($10) THEN 'orphan' WHEN r.state = 'review' THEN 'review' ELSE 'overdue' END AS stuck_reason
+                     WHEN r.orphan OR r.id = ANY ($10) THEN 'orphan' WHEN r.state = 'review' THEN 'review' ELSE 'expiry_missed' END AS stuck_reason
     FROM found JOIN earmark.reservations r USING (id)
     WHERE r.tenant = $1
       AND ($2 = '' OR EXISTS (SELECT 1 FROM unnest(r.scopes) AS s WHERE s = $2 OR starts_with(s, $2 || '/')))
       AND ($7::timestamptz IS NULL OR (r.created_at, r.id) < ($7, $8))
 ), page AS (
     SELECT id, created_at, stuck_reason,
-           CASE stuck_reason WHEN 'orphan' THEN checked_at WHEN 'review' THEN expires_at WHEN 'overdue' THEN expires_at END AS since
+           CASE stuck_reason WHEN 'orphan' THEN checked_at WHEN 'review' THEN expires_at WHEN 'expiry_missed' THEN expires_at END AS since
     FROM stuck WHERE $3 = '' OR stuck_reason = $3
     ORDER BY created_at DESC, id DESC LIMIT $9
 )
