@@ -21,6 +21,7 @@ const (
 type Actor struct {
 	Kind ActorKind
 	Name string // of an operator; empty for any other kind
+	Key  string // id of the API key that the call came with; empty where it came with none
 }
 
 // The actors that are no persons.
@@ -42,12 +43,28 @@ func (a Actor) Operator() string {
 	return a.Name
 }
 
-// String is the actor as entries name it: "workflow", or "operator:alice".
+const keyPrefix = "key:"
+
+// WithKey is the actor who acts with an API key, given by its id; empty for none.
+func (a Actor) WithKey(id string) Actor {
+	a.Key = id
+	return a
+}
+
+// String is the actor as entries name it: "workflow", "operator:alice", "key:<id>" for a call of the API with
+// a key, or "operator:alice key:<id>".
 func (a Actor) String() string {
-	if a.Name == "" {
-		return string(a.Kind)
+	text := string(a.Kind)
+	if a.Name != "" {
+		text += ":" + a.Name
 	}
-	return string(a.Kind) + ":" + a.Name
+	switch {
+	case a.Key == "":
+		return text
+	case a.Kind == ActorKindAPI:
+		return keyPrefix + a.Key
+	}
+	return text + " " + keyPrefix + a.Key
 }
 
 // MarshalText writes the actor as String does; JSON uses it.
@@ -55,8 +72,13 @@ func (a Actor) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // UnmarshalText reads what MarshalText wrote.
 func (a *Actor) UnmarshalText(text []byte) error {
-	kind, name, _ := strings.Cut(string(text), ":")
-	*a = Actor{Kind: ActorKind(kind), Name: name}
+	if key, ok := strings.CutPrefix(string(text), keyPrefix); ok {
+		*a = ActorAPI.WithKey(key)
+		return nil
+	}
+	who, key, _ := strings.Cut(string(text), " "+keyPrefix)
+	kind, name, _ := strings.Cut(who, ":")
+	*a = Actor{Kind: ActorKind(kind), Name: name, Key: key}
 	return nil
 }
 

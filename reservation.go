@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 )
 
-// DefaultTenant owns everything until there are keys.
+// DefaultTenant owns what is done without a key.
 const DefaultTenant = "default"
 
 // Limits of a reservation.
