@@ -1,0 +1,116 @@
+// Package keys makes and reads the text of API keys:
+//
+//	emk_<id>_<secret><checksum>
+//
+// The id is 12 of a-z and 0-9, the secret 256 random bits as 43 of base62, and the checksum the CRC-32 of
+// all that comes before it as 6 of base62. So a secret scanner knows a key by its form, and a typing error
+// is told apart from a key that does not exist without a look-up.
+package keys
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"hash/crc32"
+	"math/big"
+	"strings"
+
+	"github.com/earmark-dev/earmark"
+)
+
+const (
+	// Prefix begins every key, so that scanners and people know one.
+	Prefix = "emk_"
+
+	idAlphabet    = "abcdefghijklmnopqrstuvwxyz0123456789"
+	base62        = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	secretBytes   = 32 // random
+	secretDigits  = 43 // the fewest that hold them
+	checkDigits   = 6  // the fewest that hold a CRC-32
+	textBytes     = len(Prefix) + earmark.KeyIDBytes + 1 + secretDigits + checkDigits
+	checkedBytes  = textBytes - checkDigits
+	secretStarts  = len(Prefix) + earmark.KeyIDBytes + 1
+	redactedEnd   = "_…"
+	unbiasedBelow = 256 / len(idAlphabet) * len(idAlphabet) // random bytes from here up would favour some characters
+)
+
+// What is wrong with a text that is no key. The messages hold nothing of the text.
+var (
+	ErrMalformed = errors.New("malformed: a key has the form emk_<id>_<secret>")
+	ErrMistyped  = errors.New("mistyped: the checksum does not fit")
+)
+
+// Token is a key as its holder presents it. Only Text gives its secret away: every way to print a Token
+// leaves it out.
+type Token struct {
+	ID     string
+	secret string
+}
+
+// New makes a key.
+func New() Token {
+	raw := make([]byte, secretBytes)
+	_, _ = rand.Read(raw) // never fails, see crypto/rand
+	return Token{ID: newID(), secret: digits(new(big.Int).SetBytes(raw), secretDigits)}
+}
+
+func newID() string {
+	var id []byte
+	raw := make([]byte, 1)
+	for len(id) < earmark.KeyIDBytes {
+		_, _ = rand.Read(raw) // never fails, see crypto/rand
+		if int(raw[0]) < unbiasedBelow {
+			id = append(id, idAlphabet[int(raw[0])%len(idAlphabet)])
+		}
+	}
+	return string(id)
+}
+
+// Parse reads a key. The error is ErrMalformed or ErrMistyped.
+func Parse(text string) (Token, error) {
+	if len(text) != textBytes || !strings.HasPrefix(text, Prefix) || text[secretStarts-1] != '_' {
+		return Token{}, ErrMalformed
+	}
+	id, rest := text[len(Prefix):secretStarts-1], text[secretStarts:]
+	if !earmark.IsKeyID(id) || strings.Trim(rest, base62) != "" {
+		return Token{}, ErrMalformed
+	}
+	if checksum(text[:checkedBytes]) != text[checkedBytes:] { // no secret: whoever has the text can compute it
+		return Token{}, ErrMistyped
+	}
+	return Token{ID: id, secret: rest[:secretDigits]}, nil
+}
+
+// Text is the whole key, for its holder alone.
+func (t Token) Text() string {
+	text := Prefix + t.ID + "_" + t.secret
+	return text + checksum(text)
+}
+
+// Hash is the SHA-256 of the secret. A secret has 256 random bits, so a slow hash would add nothing.
+func (t Token) Hash() [sha256.Size]byte { return sha256.Sum256([]byte(t.secret)) }
+
+// String is the key without its secret, for logs.
+func (t Token) String() string { return Prefix + t.ID + redactedEnd }
+
+// GoString is String, so that %#v does not print the secret either.
+func (t Token) GoString() string { return t.String() }
+
+// Equal compares two hashes in a time that does not depend on them.
+func Equal(a, b [sha256.Size]byte) bool { return subtle.ConstantTimeCompare(a[:], b[:]) == 1 }
+
+func checksum(text string) string {
+	return digits(big.NewInt(int64(crc32.ChecksumIEEE([]byte(text)))), checkDigits)
+}
+
+// digits writes n in base62 with leading zeros.
+func digits(n *big.Int, width int) string {
+	text := make([]byte, width)
+	base, digit := big.NewInt(int64(len(base62))), new(big.Int)
+	for i := width - 1; i >= 0; i-- {
+		n.DivMod(n, base, digit)
+		text[i] = base62[digit.Int64()]
+	}
+	return string(text)
+}
