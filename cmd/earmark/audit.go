@@ -23,7 +23,7 @@ blocking other calls. Exits with 1 on any mismatch.`,
 		Example: "  earmark audit --database-url \"$(earmark dev --print-database-url)\"",
 		Args:    noArguments,
 		RunE: withDatabase(s, func(ctx context.Context, cmd *cobra.Command, pool *pgxpool.Pool) error {
-			report, err := postgres.New(pool).Audit(ctx)
+			report, err := postgres.New(pool).CheckRules(ctx)
 			if err != nil {
 				return err
 			}

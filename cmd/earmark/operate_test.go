@@ -24,7 +24,7 @@ func serveReal(t *testing.T) (url string) {
 	t.Helper()
 	pool := postgrestest.Pool(t, stack.PostgresURL())
 	t.Cleanup(func() {
-		report, err := postgres.New(pool).Audit(context.Background())
+		report, err := postgres.New(pool).CheckRules(context.Background())
 		require.NoError(t, err)
 		require.Empty(t, report.Mismatches())
 	})

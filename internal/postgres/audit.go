@@ -38,9 +38,9 @@ func (r AuditReport) Mismatches() []string {
 	return lines
 }
 
-// Audit checks the ledger's rules on the live database, all at one moment: it
+// CheckRules checks the ledger's rules on the live database, all at one moment: it
 // reads in one snapshot, and blocks nobody.
-func (l *Ledger) Audit(ctx context.Context) (AuditReport, error) {
+func (l *Ledger) CheckRules(ctx context.Context) (AuditReport, error) {
 	var report AuditReport
 	names, err := auditFS.ReadDir("sql/audit")
 	if err != nil {

@@ -150,7 +150,7 @@ func (c *contention) patchSome(random *rand.Rand) error {
 }
 
 func (c *contention) auditOnce(*rand.Rand) error {
-	report, err := c.Audit(ctx())
+	report, err := c.CheckRules(ctx())
 	if mismatches := report.Mismatches(); len(mismatches) > 0 {
 		return fmt.Errorf("audit: %v", mismatches)
 	}

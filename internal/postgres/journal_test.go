@@ -149,13 +149,13 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 			b.budget("acme/ml", "tokens", 1000)
 			b.commit(b.held(admission("a", tokens(100), "acme/ml")), tokens(60))
 			b.held(admission("b", tokens(200), "acme/ml"))
-			clean, err := b.Audit(ctx())
+			clean, err := b.CheckRules(ctx())
 			require.NoError(t, err)
 			require.Empty(t, clean.Mismatches())
 
 			_, err = b.pool.Exec(ctx(), test.sql)
 			require.NoError(t, err)
-			report, err := b.Audit(ctx())
+			report, err := b.CheckRules(ctx())
 			require.NoError(t, err)
 			broken := map[string]int64{}
 			for _, check := range report.Checks {

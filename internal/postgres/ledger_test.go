@@ -36,7 +36,7 @@ func setup(t *testing.T) *env {
 	pool := postgrestest.Pool(t, stack.PostgresURL())
 	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
 	t.Cleanup(func() {
-		report, err := b.Audit(context.Background())
+		report, err := b.CheckRules(context.Background())
 		require.NoError(t, err)
 		require.Empty(t, report.Mismatches())
 	})

@@ -44,7 +44,7 @@ func (l *Ledger) Reservations(ctx context.Context, tenant string, f earmark.Rese
 	if err != nil {
 		return none, fault(err)
 	}
-	reservations, err := pgx.CollectRows(rows, reservationOf)
+	reservations, err := pgx.CollectRows(rows, documentOf[earmark.Reservation])
 	if err != nil {
 		return none, fault(err)
 	}

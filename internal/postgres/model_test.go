@@ -524,7 +524,7 @@ func (m *machine) compare(t *rapid.T) {
 	})
 	m.compareWindows(t)
 	m.compareEntries(t)
-	report, err := m.postgres.Audit(ctx())
+	report, err := m.postgres.CheckRules(ctx())
 	require.NoError(t, err)
 	require.Empty(t, report.Mismatches())
 }

@@ -78,7 +78,7 @@ func TestRestartUnderLoad(t *testing.T) {
 	require.Positive(t, outages.Load())
 	require.NoError(t, b.Ready(ctx()))
 	b.requireBalance(budget.ID, 0, 7*done.Load())
-	report, err := b.Audit(ctx())
+	report, err := b.CheckRules(ctx())
 	require.NoError(t, err)
 	require.Empty(t, report.Mismatches())
 }

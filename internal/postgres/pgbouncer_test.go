@@ -149,7 +149,7 @@ func TestThroughATransactionPooler(t *testing.T) {
 	require.Len(t, page.Data, earmark.DefaultPageSize)
 	b.ages(40)
 	require.EqualValues(t, lifecycles+1, b.prune(postgres.LeastKept).Reservations)
-	report, err := b.Audit(ctx())
+	report, err := b.CheckRules(ctx())
 	require.NoError(t, err)
 	require.Empty(t, report.Mismatches())
 	_, err = postgres.MigrationStatus(ctx(), pool)

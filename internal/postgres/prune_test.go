@@ -200,13 +200,13 @@ func TestAuditFindsAWrongCheckpoint(t *testing.T) {
 			b.ages(40)
 			b.prune(postgres.LeastKept)
 			b.held(admission("new", tokens(10), "acme"))
-			clean, err := b.Audit(ctx())
+			clean, err := b.CheckRules(ctx())
 			require.NoError(t, err)
 			require.Empty(t, clean.Mismatches())
 			_, err = b.pool.Exec(ctx(), "ALTER TABLE earmark.entries DISABLE TRIGGER entries_append_only; UPDATE earmark.entries SET "+change+
 				" WHERE kind = 'checkpoint'; ALTER TABLE earmark.entries ENABLE ALWAYS TRIGGER entries_append_only")
 			require.NoError(t, err)
-			report, err := b.Audit(ctx())
+			report, err := b.CheckRules(ctx())
 			require.NoError(t, err)
 			broken := map[string]int64{}
 			for _, check := range report.Checks {

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 
 	"github.com/jackc/pgx/v5"
 
@@ -34,7 +33,7 @@ func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.Reservation
 	if err != nil {
 		return none, fault(err)
 	}
-	reservations, err := pgx.CollectRows(rows, reservationOf)
+	reservations, err := pgx.CollectRows(rows, documentOf[earmark.Reservation])
 	if err != nil {
 		return none, fault(err)
 	}
@@ -61,16 +60,6 @@ func (l *Ledger) ids(ctx context.Context, sql string, args ...any) ([]string, er
 	return ids, fault(err)
 }
 
-func reservationOf(row pgx.CollectableRow) (earmark.Reservation, error) {
-	var document []byte
-	var r earmark.Reservation
-	if err := row.Scan(&document); err != nil {
-		return r, err
-	}
-	return r, json.Unmarshal(document, &r)
-}
-
-// orNone is an empty list where nil would be a null, which equals nothing.
 func orNone(ids []string) []string {
 	if ids == nil {
 		return []string{}

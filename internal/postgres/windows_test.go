@@ -219,7 +219,7 @@ func TestReservationSettlesInItsOwnWindow(t *testing.T) {
 	const yesterday = "SELECT reserved, committed FROM earmark.windows WHERE window_start = $1"
 	require.NoError(t, pool.QueryRow(ctx(), yesterday, midnight.Add(-24*time.Hour)).Scan(&reservedYesterday, &committedYesterday))
 	require.Equal(t, [2]int64{0, 690}, [2]int64{reservedYesterday, committedYesterday})
-	report, err := b.Audit(ctx())
+	report, err := b.CheckRules(ctx())
 	require.NoError(t, err)
 	require.Empty(t, report.Mismatches())
 }
@@ -280,7 +280,7 @@ func TestReservationIsMadeInItsWindow(t *testing.T) {
 		require.Equal(t, start, made.Budgets[0].WindowStart.UTC(), what)
 		require.Equal(t, end.Add(-time.Second), made.CreatedAt.UTC(), what)
 	}
-	report, err := b.Audit(ctx())
+	report, err := b.CheckRules(ctx())
 	require.NoError(t, err)
 	require.Empty(t, report.Mismatches())
 }

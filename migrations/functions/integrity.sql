@@ -86,6 +86,11 @@ BEGIN
             FOR EACH STATEMENT EXECUTE FUNCTION earmark.check_pruned();
         ALTER TABLE earmark.entries ENABLE ALWAYS TRIGGER entries_pruned;
     END IF;
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'audit_log_append_only' AND tgrelid = 'earmark.audit_log'::regclass) THEN
+        CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON earmark.audit_log
+            FOR EACH STATEMENT EXECUTE FUNCTION earmark.refuse_audit_change();
+        ALTER TABLE earmark.audit_log ENABLE ALWAYS TRIGGER audit_log_append_only;
+    END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'reservations_follow_expiry' AND tgrelid = 'earmark.reservations'::regclass) THEN
         CREATE TRIGGER reservations_follow_expiry AFTER UPDATE OF expires_at, on_expiry ON earmark.reservations
             FOR EACH ROW WHEN ((OLD.expires_at, OLD.on_expiry) IS DISTINCT FROM (NEW.expires_at, NEW.on_expiry))

@@ -1,0 +1,326 @@
+package postgres_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/keys"
+	"github.com/earmark-dev/earmark/internal/postgres"
+)
+
+var alice = earmark.OperatorActor("alice")
+
+func (b *env) tenant(id string) *earmark.Tenant {
+	b.t.Helper()
+	tenant, err := b.CreateTenant(ctx(), id, alice, "a customer")
+	require.NoError(b.t, err)
+	return tenant
+}
+
+func (b *env) key(tenant string, r earmark.KeyRequest) *earmark.IssuedKey {
+	b.t.Helper()
+	issued, err := b.CreateKey(ctx(), tenant, r, alice, "for a service")
+	require.NoError(b.t, err)
+	return issued
+}
+
+func (b *env) credential(text string) *earmark.Credential {
+	b.t.Helper()
+	token, err := keys.Parse(text)
+	require.NoError(b.t, err)
+	credential, err := b.Credential(ctx(), token.ID)
+	require.NoError(b.t, err)
+	require.True(b.t, keys.Equal(token.Hash(), credential.Hash))
+	return credential
+}
+
+func TestKeyIsStoredAsAHash(t *testing.T) {
+	b := setup(t)
+	expires := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
+	request := earmark.KeyRequest{Name: "chat", Role: earmark.RoleReserve, Scopes: []string{"acme/ml", "acme/x"}, ExpiresAt: &expires}
+	issued := b.key(earmark.DefaultTenant, request)
+	require.True(t, strings.HasPrefix(issued.Secret, "emk_"+issued.ID+"_"))
+	require.WithinDuration(t, time.Now(), issued.CreatedAt, time.Minute)
+	want := earmark.Key{ID: issued.ID, Tenant: earmark.DefaultTenant, Name: "chat", Role: earmark.RoleReserve, Scopes: request.Scopes, CreatedAt: issued.CreatedAt, ExpiresAt: &expires}
+	require.Equal(t, want.Scopes, issued.Scopes)
+	require.WithinDuration(t, expires, *issued.ExpiresAt, 0)
+
+	credential := b.credential(issued.Secret)
+	require.Equal(t, issued.Key, credential.Key)
+	require.False(t, credential.TenantDisabled)
+	unbound := b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleAdmin})
+	require.Empty(t, unbound.Scopes)
+	require.Nil(t, unbound.ExpiresAt)
+	require.False(t, keys.Equal(credential.Hash, b.credential(unbound.Secret).Hash))
+
+	token, err := keys.Parse(issued.Secret)
+	require.NoError(t, err)
+	secret := issued.Secret[len("emk_")+len(token.ID)+1:][:43]
+	for _, table := range []string{"keys", "audit_log", "entries", "tenants"} {
+		var rows string
+		require.NoError(t, b.pool.QueryRow(ctx(), "SELECT coalesce(string_agg(t::text, ' '), '') FROM earmark."+table+" t").Scan(&rows))
+		require.NotContains(t, rows, secret, table)
+	}
+}
+
+func TestKeyIsRefused(t *testing.T) {
+	b := setup(t)
+	_, err := b.CreateKey(ctx(), earmark.DefaultTenant, earmark.KeyRequest{Role: "root"}, alice, "")
+	requireRefused(t, earmark.CodeInvalidRequest, "role", err)
+	_, err = b.CreateKey(ctx(), earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead, ExpiresAt: new(time.Now())}, alice, "")
+	requireRefused(t, earmark.CodeInvalidRequest, "expires_at", err)
+	_, err = b.CreateKey(ctx(), earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead}, alice, strings.Repeat("r", earmark.MaxReasonBytes+1))
+	requireRefused(t, earmark.CodeInvalidRequest, "reason", err)
+	_, err = b.CreateKey(ctx(), "nobody", earmark.KeyRequest{Role: earmark.RoleRead}, alice, "")
+	requireRefused(t, earmark.CodeNotFound, "", err)
+	mine := b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead})
+	b.tenant("other")
+	for _, who := range [][2]string{{earmark.DefaultTenant, "abcdefgh0129"}, {"other", mine.ID}, {earmark.DefaultTenant, "x\x00"}} {
+		_, err = b.RotateKey(ctx(), who[0], who[1], 0, alice, "")
+		requireRefused(t, earmark.CodeNotFound, "", err)
+		_, err = b.RevokeKey(ctx(), who[0], who[1], alice, "")
+		requireRefused(t, earmark.CodeNotFound, "", err)
+	}
+	for _, id := range []string{"abcdefgh0129", "", "x\x00", "' OR true"} {
+		_, err = b.Credential(ctx(), id)
+		requireRefused(t, earmark.CodeNotFound, "", err)
+	}
+	_, err = b.RotateKey(ctx(), earmark.DefaultTenant, mine.ID, -time.Second, alice, "")
+	requireRefused(t, earmark.CodeInvalidRequest, "overlap", err)
+	page, err := b.Keys(ctx(), earmark.DefaultTenant, earmark.KeyFilter{})
+	require.NoError(t, err)
+	require.Equal(t, []earmark.Key{mine.Key}, page.Data, "what was refused changed nothing")
+}
+
+// A rotated key works for the overlap, but not beyond its own expiry; the new one lives as long as the old one
+// was made to.
+func TestRotation(t *testing.T) {
+	b := setup(t)
+	old := b.key(earmark.DefaultTenant, earmark.KeyRequest{Name: "chat", Role: earmark.RoleSettle, Scopes: []string{"acme"}})
+	fresh, err := b.RotateKey(ctx(), earmark.DefaultTenant, old.ID, time.Hour, alice, "yearly")
+	require.NoError(t, err)
+	require.Equal(t, earmark.Key{ID: fresh.ID, Tenant: earmark.DefaultTenant, Name: "chat", Role: earmark.RoleSettle, Scopes: []string{"acme"}, CreatedAt: fresh.CreatedAt}, fresh.Key)
+	b.credential(fresh.Secret)
+	ending := b.credential(old.Secret).Key
+	require.Equal(t, fresh.ID, ending.ReplacedBy)
+	require.WithinDuration(t, time.Now().Add(time.Hour), *ending.ExpiresAt, time.Minute)
+	_, err = b.RotateKey(ctx(), earmark.DefaultTenant, old.ID, 0, alice, "")
+	requireRefused(t, earmark.CodeInvalidRequest, "", err)
+	require.ErrorContains(t, err, fresh.ID)
+
+	short := b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead, ExpiresAt: new(time.Now().Add(time.Hour))})
+	next, err := b.RotateKey(ctx(), earmark.DefaultTenant, short.ID, 24*time.Hour, alice, "")
+	require.NoError(t, err)
+	require.Equal(t, short.ExpiresAt, b.credential(short.Secret).Key.ExpiresAt, "an overlap does not prolong a key")
+	require.Equal(t, short.ExpiresAt.Sub(short.CreatedAt), next.ExpiresAt.Sub(next.CreatedAt))
+
+	_, err = b.RotateKey(ctx(), earmark.DefaultTenant, next.ID, 0, alice, "it leaked")
+	require.NoError(t, err)
+	require.False(t, b.credential(next.Secret).Key.ExpiresAt.After(time.Now()), "without an overlap it ends at once")
+	for _, gone := range []string{"UPDATE earmark.keys SET expires_at = clock_timestamp(), replaced_by = NULL WHERE id = $1", "UPDATE earmark.keys SET revoked_at = clock_timestamp() WHERE id = $1"} {
+		ended := b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead})
+		_, err := b.pool.Exec(ctx(), gone, ended.ID)
+		require.NoError(t, err)
+		_, err = b.RotateKey(ctx(), earmark.DefaultTenant, ended.ID, 0, alice, "")
+		requireRefused(t, earmark.CodeInvalidRequest, "", err)
+	}
+}
+
+func TestOneOfManyRotationsAtOnceSucceeds(t *testing.T) {
+	b := setup(t)
+	old := b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead})
+	const callers = 8
+	errs := make([]error, callers)
+	var group errgroup.Group
+	for i := range callers {
+		group.Go(func() error {
+			_, errs[i] = b.RotateKey(ctx(), earmark.DefaultTenant, old.ID, time.Hour, alice, "")
+			return nil
+		})
+	}
+	require.NoError(t, group.Wait())
+	succeeded := 0
+	for _, err := range errs {
+		if err == nil {
+			succeeded++
+			continue
+		}
+		requireRefused(t, earmark.CodeInvalidRequest, "", err)
+	}
+	require.Equal(t, 1, succeeded)
+	page, err := b.Keys(ctx(), earmark.DefaultTenant, earmark.KeyFilter{})
+	require.NoError(t, err)
+	require.Len(t, page.Data, 2)
+}
+
+func TestRevocationIsFinal(t *testing.T) {
+	b := setup(t)
+	key := b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead})
+	revoked, err := b.RevokeKey(ctx(), earmark.DefaultTenant, key.ID, alice, "it leaked")
+	require.NoError(t, err)
+	require.NotNil(t, revoked.RevokedAt)
+	require.Equal(t, *revoked, b.credential(key.Secret).Key)
+	again, err := b.RevokeKey(ctx(), earmark.DefaultTenant, key.ID, alice, "again")
+	require.NoError(t, err)
+	require.Equal(t, revoked, again)
+	_, err = b.RotateKey(ctx(), earmark.DefaultTenant, key.ID, 0, alice, "")
+	requireRefused(t, earmark.CodeInvalidRequest, "", err)
+	require.Equal(t, []string{"key.create", "key.revoke"}, b.actions(key.ID))
+}
+
+// actions are what the audit log has about a subject, oldest first.
+func (b *env) actions(subject string) []string {
+	b.t.Helper()
+	var actions []string
+	require.NoError(b.t, b.pool.QueryRow(ctx(), "SELECT array_agg(action ORDER BY id) FROM earmark.audit_log WHERE subject = $1", subject).Scan(&actions))
+	return actions
+}
+
+func TestLastUseIsKeptToTheHour(t *testing.T) {
+	b := setup(t)
+	one, two := b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead}), b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead})
+	require.NoError(t, b.MarkKeysUsed(ctx(), []string{one.ID, "abcdefgh0129"}))
+	used := b.credential(one.Secret).Key.LastUsedAt
+	require.NotNil(t, used)
+	require.Equal(t, used.Truncate(time.Hour), *used)
+	require.WithinDuration(t, time.Now(), *used, time.Hour+time.Minute)
+	require.Nil(t, b.credential(two.Secret).Key.LastUsedAt)
+
+	version := func() (xmin string) {
+		require.NoError(t, b.pool.QueryRow(ctx(), "SELECT xmin::text FROM earmark.keys WHERE id = $1", one.ID).Scan(&xmin))
+		return xmin
+	}
+	_, err := b.pool.Exec(ctx(), "UPDATE earmark.keys SET last_used_at = last_used_at + interval '1 hour' WHERE id = $1", one.ID) // so that no hour ends meanwhile
+	require.NoError(t, err)
+	before := version()
+	require.NoError(t, b.MarkKeysUsed(ctx(), []string{one.ID}))
+	require.Equal(t, before, version(), "a second use in the hour writes nothing")
+	require.NoError(t, b.MarkKeysUsed(ctx(), nil))
+}
+
+func TestKeysArePagedNewestFirst(t *testing.T) {
+	b := setup(t)
+	b.tenant("other")
+	b.key("other", earmark.KeyRequest{Role: earmark.RoleAdmin})
+	var want []string
+	for i := range 5 {
+		want = append(want, b.key(earmark.DefaultTenant, earmark.KeyRequest{Name: fmt.Sprint(i), Role: earmark.RoleRead}).ID)
+	}
+	slices.Reverse(want)
+	var got []string
+	f := earmark.KeyFilter{Limit: 2}
+	for {
+		page, err := b.Keys(ctx(), earmark.DefaultTenant, f)
+		require.NoError(t, err)
+		for _, key := range page.Data {
+			got = append(got, key.ID)
+		}
+		if f.Cursor = page.NextCursor; f.Cursor == "" {
+			break
+		}
+		_, err = b.Keys(ctx(), "other", f)
+		requireRefused(t, earmark.CodeInvalidRequest, "cursor", err)
+	}
+	require.Equal(t, want, got)
+}
+
+func TestTenants(t *testing.T) {
+	b := setup(t)
+	acme := b.tenant("acme")
+	require.Nil(t, acme.DisabledAt)
+	_, err := b.CreateTenant(ctx(), "acme", alice, "")
+	requireRefused(t, earmark.CodeInvalidRequest, "tenant", err)
+	_, err = b.CreateTenant(ctx(), "Acme", alice, "")
+	requireRefused(t, earmark.CodeInvalidRequest, "tenant", err)
+	key := b.key("acme", earmark.KeyRequest{Role: earmark.RoleRead})
+
+	disabled, err := b.DisableTenant(ctx(), "acme", alice, "unpaid")
+	require.NoError(t, err)
+	require.NotNil(t, disabled.DisabledAt)
+	require.True(t, b.credential(key.Secret).TenantDisabled)
+	again, err := b.DisableTenant(ctx(), "acme", alice, "unpaid")
+	require.NoError(t, err)
+	require.Equal(t, disabled, again)
+
+	tenants, err := b.Tenants(ctx())
+	require.NoError(t, err)
+	require.Len(t, tenants, 2)
+	require.Equal(t, *disabled, tenants[0])
+	require.Equal(t, earmark.DefaultTenant, tenants[1].ID)
+
+	enabled, err := b.EnableTenant(ctx(), "acme", alice, "paid")
+	require.NoError(t, err)
+	require.Equal(t, acme, enabled)
+	require.False(t, b.credential(key.Secret).TenantDisabled)
+	require.Equal(t, []string{"tenant.create", "tenant.disable", "tenant.enable"}, b.actions("acme"))
+	_, err = b.DisableTenant(ctx(), "nobody", alice, "")
+	requireRefused(t, earmark.CodeNotFound, "", err)
+}
+
+// What the step makes of a database that had tenants without a table of them.
+func TestStepMakesTheTenantsThatOwnSomething(t *testing.T) {
+	b := setup(t)
+	for _, tenant := range []string{"b", "a", "old tenant"} {
+		_, err := b.CreateBudget(ctx(), tenant, earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: new(int64(1000))}.WithDefaults())
+		require.NoError(t, err)
+	}
+	early := admission("k", tokens(1), "acme")
+	early.Tenant, early.ID, early.Released = "no budget", earmark.ReservationID("no budget", "k"), true
+	_, err := b.Reserve(ctx(), early)
+	require.NoError(t, err)
+
+	_, err = stepProvider(t, b.pool).DownTo(ctx(), 1)
+	require.NoError(t, err)
+	_, err = postgres.Migrate(ctx(), b.pool)
+	require.NoError(t, err)
+	tenants, err := b.Tenants(ctx())
+	require.NoError(t, err)
+	var ids []string
+	for _, tenant := range tenants {
+		ids = append(ids, tenant.ID)
+	}
+	require.Equal(t, []string{"a", "b", "default", "no budget", "old tenant"}, ids)
+}
+
+func TestAuditLogShowsAKeyBeforeAndAfter(t *testing.T) {
+	b := setup(t)
+	key := b.key(earmark.DefaultTenant, earmark.KeyRequest{Name: "chat", Role: earmark.RoleRead})
+	fresh, err := b.RotateKey(ctx(), earmark.DefaultTenant, key.ID, time.Hour, earmark.ActorAPI.WithKey(key.ID), "yearly")
+	require.NoError(t, err)
+	require.Equal(t, []string{"key.create"}, b.actions(fresh.ID))
+	var actor, reason string
+	var before, after []byte
+	require.NoError(t, b.pool.QueryRow(ctx(), "SELECT actor, reason, before, after FROM earmark.audit_log WHERE action = 'key.rotate'").Scan(&actor, &reason, &before, &after))
+	require.Equal(t, "key:"+key.ID, actor)
+	require.Equal(t, "yearly", reason)
+	var was, is earmark.Key
+	require.NoError(t, json.Unmarshal(before, &was))
+	require.NoError(t, json.Unmarshal(after, &is))
+	require.Equal(t, key.Key, was)
+	require.Equal(t, fresh.ID, is.ReplacedBy)
+}
+
+func TestAuditLogIsAppendOnly(t *testing.T) {
+	b := setup(t)
+	b.tenant("acme")
+	for _, statement := range []string{
+		"UPDATE earmark.audit_log SET reason = ''", "DELETE FROM earmark.audit_log", "TRUNCATE earmark.audit_log",
+		"SET earmark.pruning = 'on'; DELETE FROM earmark.audit_log", "SET session_replication_role = 'replica'; DELETE FROM earmark.audit_log",
+	} {
+		conn, err := b.pool.Acquire(ctx())
+		require.NoError(t, err)
+		_, err = conn.Conn().PgConn().Exec(ctx(), statement).ReadAll()
+		require.ErrorContains(t, err, "the audit log is append-only", statement)
+		require.NoError(t, conn.Conn().Close(ctx())) // with its settings
+		conn.Release()
+	}
+	require.Equal(t, []string{"tenant.create"}, b.actions("acme"))
+}
