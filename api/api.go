@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -129,8 +130,8 @@ const (
 )
 
 // Server returns a server for handler on addr with the time limits that a
-// public port needs.
-func Server(addr string, handler http.Handler) *http.Server {
+// public port needs. What net/http has to say goes to logger.
+func Server(addr string, handler http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
 		Addr:              addr,
 		Handler:           handler,
@@ -139,7 +140,25 @@ func Server(addr string, handler http.Handler) *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(serverLog{logger.Handler()}, slog.LevelWarn),
 	}
+}
+
+// serverLog takes the lines of net/http. A failed TLS handshake is the caller's affair, and a
+// balancer that only opens a connection makes one every second.
+type serverLog struct{ slog.Handler }
+
+func (l serverLog) Handle(ctx context.Context, line slog.Record) error {
+	level := slog.LevelWarn
+	if strings.Contains(line.Message, "TLS handshake error") {
+		level = slog.LevelDebug
+	}
+	if !l.Enabled(ctx, level) {
+		return nil
+	}
+	record := slog.NewRecord(line.Time, level, "The HTTP server reports a fault.", 0)
+	record.AddAttrs(slog.String("error", line.Message))
+	return l.Handler.Handle(ctx, record)
 }
 
 // server is what the handlers share.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,7 +20,7 @@ import (
 func TestRefusedByTheHTTPServer(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewUnstartedServer(setup(t, &fake{}).handler)
-	server.Config = Server("", server.Config.Handler)
+	server.Config = Server("", server.Config.Handler, slog.Default())
 	server.Start()
 	t.Cleanup(server.Close)
 	paragraph := documentParagraph(t, "is not proper HTTP")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -183,7 +184,7 @@ func TestLogLevels(t *testing.T) {
 
 func TestServerHasTimeLimits(t *testing.T) {
 	t.Parallel()
-	server := Server("127.0.0.1:0", http.NotFoundHandler())
+	server := Server("127.0.0.1:0", http.NotFoundHandler(), slog.Default())
 	require.Positive(t, server.ReadHeaderTimeout)
 	require.Positive(t, server.ReadTimeout)
 	require.Positive(t, server.IdleTimeout)

@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
@@ -121,10 +122,11 @@ func (c *Client) sendUntilAnswered(ctx context.Context, call call, body []byte) 
 }
 
 // away reports whether the service, or the way to it, failed in passing. A 500 is
-// a bug and would come again; a 4xx is an answer.
+// a bug and would come again; a 4xx is an answer; a certificate that is not trusted stays so.
 func away(got answer, err error) bool {
+	var untrusted *tls.CertificateVerificationError
 	if err != nil {
-		return earmark.ErrorCode(err) == earmark.CodeUnavailable && !errors.Is(err, context.Canceled)
+		return earmark.ErrorCode(err) == earmark.CodeUnavailable && !errors.Is(err, context.Canceled) && !errors.As(err, &untrusted)
 	}
 	switch got.status {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:

@@ -11,6 +11,8 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -35,6 +37,7 @@ const defaultUserAgent = "earmark-go-client"
 type Client struct {
 	base        string // without a slash at its end
 	http        *http.Client
+	roots       *x509.CertPool // of the default HTTP client
 	userAgent   string
 	maxAttempts int
 	pause       func(ctx context.Context, d time.Duration) error
@@ -51,6 +54,12 @@ type Option func(*Client)
 // connections and gives up on a call after 30 seconds.
 func WithHTTPClient(httpClient *http.Client) Option {
 	return func(c *Client) { c.http = httpClient }
+}
+
+// WithRootCAs trusts these certificate authorities of an https server instead of the
+// system's; nil is the system's. A client given by WithHTTPClient is left as it is.
+func WithRootCAs(roots *x509.CertPool) Option {
+	return func(c *Client) { c.roots = roots }
 }
 
 // WithUserAgent sets the User-Agent header.
@@ -107,12 +116,12 @@ func New(baseURL string, options ...Option) (*Client, error) {
 		option(c)
 	}
 	if c.http == nil {
-		c.http = newHTTPClient()
+		c.http = newHTTPClient(c.roots)
 	}
 	return c, nil
 }
 
-func newHTTPClient() *http.Client {
+func newHTTPClient(roots *x509.CertPool) *http.Client {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment}
 	if standard, ok := http.DefaultTransport.(*http.Transport); ok {
 		transport = standard.Clone() // with its timeouts for dialing and TLS
@@ -120,6 +129,9 @@ func newHTTPClient() *http.Client {
 	transport.MaxIdleConns = maxIdleConns
 	transport.MaxIdleConnsPerHost = maxIdleConnsPerHost
 	transport.IdleConnTimeout = idleConnTimeout
+	if roots != nil {
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
 	return &http.Client{Transport: transport, Timeout: callTimeout}
 }
 

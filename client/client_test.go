@@ -2,12 +2,16 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +36,40 @@ type env struct {
 	mu     sync.Mutex
 	sent   []sent
 	pauses []time.Duration
+}
+
+// A private authority is trusted where it is named. A certificate that is not trusted is no
+// failure in passing: nothing is repeated.
+func TestRootCAs(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"data":[]}`)
+	}))
+	var handshakes atomic.Int32
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		handshakes.Add(1)
+		return nil, nil //nolint:nilnil // goes on as configured
+	}}
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	trusting, err := New(server.URL, WithRootCAs(roots))
+	require.NoError(t, err)
+	t.Cleanup(trusting.http.CloseIdleConnections)
+	_, err = trusting.Budgets(t.Context(), earmark.BudgetFilter{})
+	require.NoError(t, err)
+
+	handshakes.Store(0)
+	stranger, err := New(server.URL)
+	require.NoError(t, err)
+	_, err = stranger.Budgets(t.Context(), earmark.BudgetFilter{})
+	var untrusted *tls.CertificateVerificationError
+	require.ErrorAs(t, err, &untrusted)
+	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(err))
+	require.EqualValues(t, 1, handshakes.Load())
 }
 
 // setup makes a server that gives the answers in their order, and the last one

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -161,6 +162,7 @@ func (s *session) advise(p *sheet, e *earmark.Error) {
 func (s *session) adviseUnavailable(p *sheet, e *earmark.Error) {
 	var network *net.OpError
 	var name *net.DNSError
+	var untrusted *tls.CertificateVerificationError
 	switch {
 	case s.ctx.Err() != nil:
 		p.text.Reset()
@@ -169,6 +171,11 @@ func (s *session) adviseUnavailable(p *sheet, e *earmark.Error) {
 		p.text.Reset()
 		p.line("no server answers at %s (%s).", s.url, rootCause(e))
 		p.line("Is it running? Try `make dev` in another terminal, or set %s or --url.", urlEnv)
+		return
+	case errors.As(e, &untrusted):
+		p.text.Reset()
+		p.line("the certificate of %s is not trusted (%s); nothing was sent.", s.url, rootCause(e))
+		p.line("If a private authority issued it, name its certificate in %s or --ca-file.", caFileEnv)
 		return
 	default:
 		p.line("Try again%s. What is away says:", after(e.RetryAfter))

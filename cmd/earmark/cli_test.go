@@ -32,7 +32,7 @@ var stack = devstacktest.New(devstacktest.Postgres, devstacktest.Temporal)
 
 func TestMain(m *testing.M) {
 	time.Local = time.UTC
-	for _, name := range []string{urlEnv, "NO_COLOR"} {
+	for _, name := range []string{urlEnv, caFileEnv, "NO_COLOR"} {
 		_ = os.Unsetenv(name)
 	}
 	os.Exit(stack.Main(m).Run())

@@ -46,11 +46,11 @@ func completeArgs(count int, ask completer) completionFunc {
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 		defer cancel()
-		address, err := cmd.Flags().GetString("url")
+		to, err := connectionOf(cmd)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		s, err := (&options{url: address}).open(cmd, client.WithMaxAttempts(1))
+		s, err := (&options{connection: to}).open(cmd, client.WithMaxAttempts(1))
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

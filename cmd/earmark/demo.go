@@ -31,7 +31,7 @@ func devDatabaseURL() (string, error) {
 type demoSettings struct {
 	settings
 	demo.Options
-	url    string
+	connection
 	asJSON bool
 }
 
@@ -59,7 +59,7 @@ or its ledger differs from the callers' answers.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&s.url, "url", defaultURL, "address of the server (env "+urlEnv+")")
+	s.connection.flags(cmd)
 	flags.StringVar(&s.DatabaseURL, "database-url", "", "Postgres connection string for the scratch table (env EARMARK_DATABASE_URL; default: that of make dev)")
 	flags.IntVar(&s.Callers, "callers", demo.DefaultCallers, "how many callers race in a round")
 	flags.IntVar(&s.Rounds, "rounds", demo.DefaultRounds, "how many rounds each way runs")
@@ -79,10 +79,12 @@ func (s *demoSettings) check() error {
 
 func (s *demoSettings) run(cmd *cobra.Command) error {
 	ctx := cmd.Context()
-	s.url = urlOr(cmd, s.url)
-	api, err := client.New(s.url, client.WithUserAgent("earmark-demo/"+version))
+	if err := s.connect(cmd); err != nil {
+		return err
+	}
+	api, err := s.client("earmark-demo")
 	if err != nil {
-		return usageError{fmt.Errorf("--url: %w", err)}
+		return err
 	}
 	if s.DatabaseURL == "" {
 		if s.DatabaseURL, err = devDatabaseURL(); err != nil {

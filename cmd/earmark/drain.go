@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -157,7 +156,7 @@ func totals(reservations []earmark.Reservation) earmark.Amounts {
 // ends it, and what was done stays done.
 func (d *drain) giveBack(s *session, selected []earmark.Reservation, by client.By, report *drained) error {
 	// The session's own client remembers one call at a time.
-	api, err := client.New(s.url, client.WithHTTPClient(&http.Client{Timeout: callTimeout}), client.WithUserAgent("earmark-cli/"+version))
+	api, err := s.client(cliUserAgent)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ const (
 )
 
 func newHealth() *cobra.Command {
-	var url string
+	c := &connection{}
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "health",
@@ -29,10 +29,13 @@ not answer, and prints what is away.`,
 		Example: "  earmark health --url http://127.0.0.1:8080",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return askHealth(cmd, urlOr(cmd, url), asJSON)
+			if err := c.connect(cmd); err != nil {
+				return err
+			}
+			return askHealth(cmd, c, asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&url, "url", defaultURL, "`URL` of the server (env "+urlEnv+")")
+	c.flags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the server's JSON")
 	return cmd
 }
@@ -45,16 +48,16 @@ type readyAnswer struct {
 	} `json:"checks"`
 }
 
-func askHealth(cmd *cobra.Command, base string, asJSON bool) error {
+func askHealth(cmd *cobra.Command, c *connection, asJSON bool) error {
 	// With its path the address was the question itself, once.
-	base = strings.TrimSuffix(strings.TrimRight(base, "/"), "/readyz")
+	base := strings.TrimSuffix(strings.TrimRight(c.url, "/"), "/readyz")
 	ctx, cancel := context.WithTimeout(cmd.Context(), healthTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", nil)
 	if err != nil {
 		return usageError{fmt.Errorf("--url: %w", err)}
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := (&http.Client{Transport: c.transport()}).Do(request)
 	if err != nil {
 		return fmt.Errorf("no server answers at %s (%s)", base, rootCause(err))
 	}

@@ -87,7 +87,7 @@ func (p *process) serveMetrics(ctx context.Context, addr string, ready map[strin
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]string{"status": "ok", "version": version, "commit": commit})
 	})
-	server := api.Server(addr, mux)
+	server := api.Server(addr, mux, p.logger)
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	p.logger.InfoContext(ctx, "The metrics are shown.", "address", listener.Addr().String())
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

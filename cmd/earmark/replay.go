@@ -21,7 +21,7 @@ const defaultMaxOutputTokens = 512
 // replaySettings are the flags of replay.
 type replaySettings struct {
 	replay.Options
-	url    string
+	connection
 	limit  int64
 	asJSON bool
 }
@@ -65,7 +65,7 @@ Exits with 1 when the audit finds a mismatch or a row has no decision.`,
 	flags.Float64Var(&s.Speed, "speed", 1, "how many seconds of the trace pass in one second")
 	flags.Int64Var(&s.limit, "limit", 0, "limit of the run's budget in tokens (default: room for all rows)")
 	flags.Int64Var(&s.MaxOutputTokens, "max-output-tokens", defaultMaxOutputTokens, "tokens that a row reserves on top of its context")
-	flags.StringVar(&s.url, "url", defaultURL, "address of the server (env "+urlEnv+")")
+	s.connection.flags(cmd)
 	flags.StringVar(&s.Scope, "scope", "", "scope of the run's budget (default: replay/ and the time)")
 	flags.Int64Var(&s.MaxRows, "rows", 0, "replay only so many rows (default: all)")
 	flags.Uint64Var(&s.Seed, "seed", 1, "seed of how long the model works on each row")
@@ -87,7 +87,6 @@ func (s *replaySettings) check(cmd *cobra.Command) error {
 	case s.MaxRows < 0:
 		return fmt.Errorf("--rows %d is negative", s.MaxRows)
 	}
-	s.url = urlOr(cmd, s.url)
 	if s.Scope != "" {
 		if err := earmark.ValidateScope("--scope", s.Scope); err != nil {
 			return err
@@ -105,9 +104,12 @@ func (s *replaySettings) check(cmd *cobra.Command) error {
 
 func (s *replaySettings) run(cmd *cobra.Command) error {
 	ctx := cmd.Context()
-	api, err := client.New(s.url, client.WithMaxAttempts(1), client.WithUserAgent("earmark-replay/"+version))
+	if err := s.connect(cmd); err != nil {
+		return err
+	}
+	api, err := s.client("earmark-replay", client.WithMaxAttempts(1))
 	if err != nil {
-		return usageError{fmt.Errorf("--url: %w", err)}
+		return err
 	}
 	if err := reach(ctx, api, s.url); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark/api"
+	"github.com/earmark-dev/earmark/internal/certificate"
 	"github.com/earmark-dev/earmark/internal/handoff"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
@@ -48,6 +49,7 @@ environment variables (TEMPORAL_ADDRESS, …) and profile file.`,
 	s.databaseFlags(cmd.Flags())
 	s.temporalFlags(cmd.Flags())
 	s.apiFlags(cmd.Flags())
+	s.tlsFlags(cmd.Flags())
 	s.workerFlags(cmd.Flags())
 	s.logFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&s.WithoutWorker, "without-worker", false, "serve the API alone; workers run elsewhere (env EARMARK_WITHOUT_WORKER)")
@@ -57,6 +59,10 @@ environment variables (TEMPORAL_ADDRESS, …) and profile file.`,
 // serve runs the API, and the worker unless switched off, until ctx is done. Then
 // it answers for the drain delay, and lets calls finish before the worker stops. ready is called once it listens.
 func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(address string)) error {
+	files, err := s.certificate(logger)
+	if err != nil {
+		return err
+	}
 	p, err := s.open(ctx, logger, !s.WithoutWorker)
 	if err != nil {
 		return err
@@ -90,9 +96,9 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	} else {
 		group.Go(func() error { worker.AwaitLedger(groupCtx, p.metrics.Ledger, logger); return nil })
 	}
-	server := api.Server(s.Addr, handler)
+	server := api.Server(s.Addr, handler, logger)
 	group.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serveOn(server, listener, files); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
@@ -109,9 +115,30 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		defer coordinator.Close()
 		return server.Shutdown(drain)
 	})
-	logger.InfoContext(ctx, "The HTTP API listens.", "address", listener.Addr().String(), "worker", !s.WithoutWorker, "version", version, "commit", commit)
+	logger.InfoContext(ctx, "The HTTP API listens.", "address", listener.Addr().String(), "tls", files != nil, "worker", !s.WithoutWorker, "version", version, "commit", commit)
 	if ready != nil {
 		ready(listener.Addr().String())
 	}
 	return group.Wait()
+}
+
+// certificate is nil where the HTTP API does without TLS.
+func (s *settings) certificate(logger *slog.Logger) (*certificate.Files, error) {
+	if s.TLSCert == "" {
+		return nil, nil //nolint:nilnil // no certificate is no error
+	}
+	files, err := certificate.Load(s.TLSCert, s.TLSKey, logger)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--tls-cert, --tls-key: %w", err)}
+	}
+	return files, nil
+}
+
+// serveOn serves until the server is closed: by TLS where there is a certificate.
+func serveOn(server *http.Server, listener net.Listener, files *certificate.Files) error {
+	if files == nil {
+		return server.Serve(listener)
+	}
+	server.TLSConfig = files.Config()
+	return server.ServeTLS(listener, "", "") // the configuration has the certificate
 }

@@ -8,18 +8,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/client"
-)
-
-const (
-	defaultURL = "http://127.0.0.1:8080"
-	urlEnv     = "EARMARK_URL"
 )
 
 // Limits of one call from the command line.
@@ -31,13 +25,13 @@ const (
 
 // options are the flags that every command has which calls a server.
 type options struct {
-	url    string
+	connection
 	asJSON bool
 	watch  bool
 }
 
 func (o *options) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.url, "url", defaultURL, "`URL` of the server (env "+urlEnv+")")
+	o.connection.flags(cmd)
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print the API's JSON")
 }
 
@@ -78,24 +72,16 @@ func (o *options) run(do func(s *session, args []string) error) func(*cobra.Comm
 	}
 }
 
-// urlOr is the server's address: the flag if it was given, else the environment's,
-// else the flag's default.
-func urlOr(cmd *cobra.Command, flag string) string {
-	if address := os.Getenv(urlEnv); address != "" && !cmd.Flags().Changed("url") {
-		return address
-	}
-	return flag
-}
-
 func (o *options) open(cmd *cobra.Command, extra ...client.Option) (*session, error) {
-	o.url = urlOr(cmd, o.url)
-	last := &recorder{next: http.DefaultTransport}
-	api, err := client.New(o.url, append([]client.Option{
+	if err := o.connect(cmd); err != nil {
+		return nil, err
+	}
+	last := &recorder{next: o.transport()}
+	api, err := o.client(cliUserAgent, append([]client.Option{
 		client.WithHTTPClient(&http.Client{Transport: last, Timeout: callTimeout}),
-		client.WithUserAgent("earmark-cli/" + version),
 	}, extra...)...)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--url (or %s): %w", urlEnv, err)}
+		return nil, err
 	}
 	return &session{options: *o, ctx: cmd.Context(), cmd: cmd, api: api, last: last, screen: screenOf(cmd.OutOrStdout())}, nil
 }

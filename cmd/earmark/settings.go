@@ -26,6 +26,8 @@ type settings struct {
 	Addr                    string        `env:"EARMARK_ADDR, default=127.0.0.1:8080"`
 	AllowNetwork            bool          `env:"EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS"`
 	AllowedHosts            []string      `env:"EARMARK_ALLOWED_HOSTS"`
+	TLSCert                 string        `env:"EARMARK_TLS_CERT"`
+	TLSKey                  string        `env:"EARMARK_TLS_KEY"`
 	UIURL                   string        `env:"EARMARK_UI_URL"`
 	Grace                   time.Duration `env:"EARMARK_GRACE"`
 	AdmissionDeadline       time.Duration `env:"EARMARK_ADMISSION_DEADLINE"`
@@ -85,6 +87,11 @@ func (s *settings) apiFlags(flags *pflag.FlagSet) {
 	flags.DurationVar(&s.DrainDelay, "drain-delay", defaultDrainDelay, "after a signal to stop, how long calls are still answered while /readyz answers 503, so that load balancers turn away first; longer than they take for that (env EARMARK_DRAIN_DELAY)")
 }
 
+func (s *settings) tlsFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.TLSCert, "tls-cert", "", "PEM file with the server's certificate and its chain: the HTTP API then speaks TLS alone, 1.2 or newer; the file is read again when it changes (env EARMARK_TLS_CERT)")
+	flags.StringVar(&s.TLSKey, "tls-key", "", "PEM file with the private key of --tls-cert (env EARMARK_TLS_KEY)")
+}
+
 func (s *settings) metricsFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.MetricsAddr, "metrics-addr", "", "address to show /metrics, /healthz and /readyz on, such as 127.0.0.1:9464; none when empty (env EARMARK_METRICS_ADDR)")
 	flags.BoolVar(&s.AllowNetwork, "allow-unauthenticated-network-access", false,
@@ -112,6 +119,8 @@ func (s *settings) load(cmd *cobra.Command) error {
 	take("addr", true, func() { s.Addr = env.Addr })
 	take("allowed-hosts", len(env.AllowedHosts) > 0, func() { s.AllowedHosts = env.AllowedHosts })
 	take("allow-unauthenticated-network-access", true, func() { s.AllowNetwork = env.AllowNetwork })
+	take("tls-cert", true, func() { s.TLSCert = env.TLSCert })
+	take("tls-key", true, func() { s.TLSKey = env.TLSKey })
 	take("ui-url", true, func() { s.UIURL = env.UIURL })
 	take("grace", env.Grace != 0, func() { s.Grace = env.Grace })
 	take("admission-deadline", env.AdmissionDeadline != 0, func() { s.AdmissionDeadline = env.AdmissionDeadline })
@@ -138,6 +147,8 @@ func (s *settings) check(cmd *cobra.Command) error {
 		return usageError{fmt.Errorf("--settle-window is %s; 0s to %s are allowed", s.SettleWindow, lifecycle.MaxSettleWindow)}
 	case has("drain-delay") && (s.DrainDelay < 0 || s.DrainDelay > maxDrainDelay):
 		return usageError{fmt.Errorf("--drain-delay is %s; 0s to %s are allowed", s.DrainDelay, maxDrainDelay)}
+	case s.TLSCert == "" && s.TLSKey != "", s.TLSCert != "" && s.TLSKey == "":
+		return usageError{fmt.Errorf("--tls-cert is %q and --tls-key is %q; give both, or neither", s.TLSCert, s.TLSKey)}
 	case has("addr"):
 		return checkAddr("--addr", s.Addr, s.AllowNetwork)
 	case has("metrics-addr") && s.MetricsAddr != "":
