@@ -5,26 +5,27 @@ import (
 	"strings"
 )
 
-// ActorKind is the part of the product that makes a transition, or a person.
+// ActorKind is the kind of actor that makes a transition: a part of the product, or a
+// person.
 type ActorKind string
 
 // The kinds of actors.
 const (
 	ActorKindWorkflow   ActorKind = "workflow"   // the reservation's own workflow
-	ActorKindAPI        ActorKind = "api"        // the HTTP API, past the workflow
+	ActorKindAPI        ActorKind = "api"        // the HTTP API, without the workflow
 	ActorKindSweeper    ActorKind = "sweeper"    // the sweeper of a worker process
 	ActorKindReconciler ActorKind = "reconciler" // the reconciler, which finds reservations without a workflow
-	ActorKindOperator   ActorKind = "operator"   // a person; Actor.Name says who
+	ActorKindOperator   ActorKind = "operator"   // a person, named by Actor.Name
 )
 
-// Actor is who makes a transition.
+// Actor is the one that makes a transition.
 type Actor struct {
 	Kind ActorKind
-	Name string // of an operator; empty for any other kind
-	Key  string // id of the API key that the call came with; empty where it came with none
+	Name string // of an operator; empty for every other kind
+	Key  string // id of the API key of the call; empty without a key
 }
 
-// The actors that are no persons.
+// The actors of the product itself.
 var (
 	ActorWorkflow   = Actor{Kind: ActorKindWorkflow}
 	ActorAPI        = Actor{Kind: ActorKindAPI}
@@ -32,10 +33,10 @@ var (
 	ActorReconciler = Actor{Kind: ActorKindReconciler}
 )
 
-// OperatorActor is a person who settles in the caller's place.
+// OperatorActor returns the actor for a person who settles in the caller's place.
 func OperatorActor(name string) Actor { return Actor{Kind: ActorKindOperator, Name: name} }
 
-// Operator is the name of the person, "" where the actor is none.
+// Operator returns the person's name, "" if the actor is not an operator.
 func (a Actor) Operator() string {
 	if a.Kind != ActorKindOperator {
 		return ""
@@ -45,14 +46,14 @@ func (a Actor) Operator() string {
 
 const keyPrefix = "key:"
 
-// WithKey is the actor who acts with an API key, given by its id; empty for none.
+// WithKey returns the actor with the id of the API key of its call; empty for none.
 func (a Actor) WithKey(id string) Actor {
 	a.Key = id
 	return a
 }
 
-// String is the actor as entries name it: "workflow", "operator:alice", "key:<id>" for a call of the API with
-// a key, or "operator:alice key:<id>".
+// String returns the actor in the form of a journal entry: "workflow", "operator:alice", "key:<id>" for a call
+// of the API with a key, or "operator:alice key:<id>".
 func (a Actor) String() string {
 	text := string(a.Kind)
 	if a.Name != "" {
@@ -87,7 +88,8 @@ const MaxOperatorBytes = 64
 
 var operatorPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.@+-]*$`)
 
-// ValidateOperator checks the name of a person who settles something.
+// ValidateOperator checks the name of an operator: 1 to MaxOperatorBytes of A-Z, a-z, 0-9,
+// _, ., @, + and -, the first a letter or digit. The error is CodeInvalidRequest.
 func ValidateOperator(name string) error {
 	if len(name) > MaxOperatorBytes {
 		return Invalidf("operator", "is %d bytes long; at most %d are allowed", len(name), MaxOperatorBytes)

@@ -19,17 +19,17 @@ const (
 	PeriodMonth    Period = "month"
 )
 
-// Enforcement says what a budget does with a request that does not fit.
+// Enforcement is what a budget does with a request that does not fit.
 type Enforcement string
 
 const (
-	// EnforcementHard denies what would pass the limit (rule R1).
+	// EnforcementHard denies a request that would exceed the limit (rule R1).
 	EnforcementHard Enforcement = "hard"
 	// EnforcementSoft admits past the limit, up to the soft ceiling if one is set.
 	EnforcementSoft Enforcement = "soft"
 )
 
-// OveragePolicy says what a budget does with usage beyond the reserved amount.
+// OveragePolicy is what a budget does with usage beyond the reserved amount.
 type OveragePolicy string
 
 const (
@@ -41,7 +41,7 @@ const (
 	OverageReject OveragePolicy = "reject"
 )
 
-// Window is the period a limit is for, in an IANA time zone.
+// Window is the period of a limit, in an IANA time zone.
 type Window struct {
 	Period Period `json:"period"`
 	// Timezone is UTC or a name of the form Area/City, such as Europe/Berlin.
@@ -68,13 +68,13 @@ type Balance struct {
 	Limit       int64      `json:"limit"`
 	Reserved    int64      `json:"reserved"`     // set aside by open reservations
 	Committed   int64      `json:"committed"`    // spent
-	Available   int64      `json:"available"`    // limit - reserved - committed; negative when overdrawn
+	Available   int64      `json:"available"`    // limit - reserved - committed; negative if overdrawn
 	WindowStart time.Time  `json:"window_start"` // 1970-01-01 for lifetime
 	WindowEnd   *time.Time `json:"window_end"`   // null for lifetime
 }
 
-// BudgetRequest asks for a new budget. Scope, Unit and Limit are required; the
-// rest has defaults, see WithDefaults.
+// BudgetRequest asks for a new budget. Scope, Unit and Limit are required; WithDefaults
+// fills the rest.
 type BudgetRequest struct {
 	Scope       string        `json:"scope"`
 	Unit        string        `json:"unit"`
@@ -85,8 +85,7 @@ type BudgetRequest struct {
 	Overage     OveragePolicy `json:"overage,omitempty"`
 }
 
-// WithDefaults fills what was left out: a lifetime window, UTC, hard, and
-// allow_with_overdraft.
+// WithDefaults fills missing fields: a lifetime window, UTC, hard, allow_with_overdraft.
 func (r BudgetRequest) WithDefaults() BudgetRequest {
 	if r.Window.Period == "" {
 		r.Window.Period = PeriodLifetime
@@ -103,8 +102,9 @@ func (r BudgetRequest) WithDefaults() BudgetRequest {
 	return r
 }
 
-// Validate checks the request, defaults filled. The time zone's name is checked
-// again by Postgres, which alone computes window bounds.
+// Validate checks a request whose defaults are filled. The error is CodeInvalidRequest and
+// names the field. Postgres checks the name of the time zone again, because only Postgres
+// computes window bounds.
 func (r BudgetRequest) Validate() error {
 	if err := ValidateScope("scope", r.Scope); err != nil {
 		return err
@@ -133,8 +133,8 @@ func (r BudgetRequest) Validate() error {
 	return validateSoftCeiling(r.Enforcement, *r.Limit, r.SoftCeiling)
 }
 
-// BudgetPatch changes a budget. What is nil stays as it is. SoftCeiling is a
-// double pointer: nil leaves it, a pointer to nil removes the ceiling.
+// BudgetPatch changes a budget. A nil field leaves its value unchanged. SoftCeiling is a
+// double pointer: nil leaves the ceiling, a pointer to nil removes it.
 type BudgetPatch struct {
 	Limit       *int64         `json:"limit,omitempty"`
 	SoftCeiling **int64        `json:"soft_ceiling,omitempty"`
@@ -142,8 +142,8 @@ type BudgetPatch struct {
 	Overage     *OveragePolicy `json:"overage,omitempty"`
 }
 
-// Validate checks what the patch alone can tell. That a soft ceiling is not
-// below the limit is checked against the stored budget, under its lock.
+// Validate checks the patch alone. Apply checks the rules that need the stored budget, such
+// as a soft ceiling below the limit.
 func (p BudgetPatch) Validate() error {
 	if p.Limit == nil && p.SoftCeiling == nil && p.Enforcement == nil && p.Overage == nil {
 		return Invalidf("", "nothing to change: give at least one of limit, soft_ceiling, enforcement and overage")
@@ -169,8 +169,8 @@ func (p BudgetPatch) Validate() error {
 	return nil
 }
 
-// Apply changes b as the patch says. A budget that becomes hard loses its soft ceiling, unless
-// the patch sets one, which is refused. On an error b is not to be used.
+// Apply changes b. A budget that becomes hard loses its soft ceiling; Apply refuses a patch
+// that makes it hard and sets a ceiling. After an error b is invalid.
 func (p BudgetPatch) Apply(b *Budget) error {
 	if p.Limit != nil {
 		b.Limit = *p.Limit
@@ -193,8 +193,8 @@ func (p BudgetPatch) Apply(b *Budget) error {
 	return validateSoftCeiling(b.Enforcement, b.Limit, b.SoftCeiling)
 }
 
-// validateSoftCeiling checks that a soft ceiling comes with soft enforcement and
-// is not below the limit.
+// validateSoftCeiling checks that only a soft budget has a ceiling, and that it is not
+// below the limit.
 func validateSoftCeiling(enforcement Enforcement, limit int64, ceiling *int64) error {
 	switch {
 	case ceiling == nil:
@@ -222,19 +222,19 @@ func validateOverage(o OveragePolicy) error {
 	return oneOf("overage", o, OverageAllowWithOverdraft, OverageAllowIfAvailable, OverageReject)
 }
 
-// timezoneAreas are the parts of the world by which the IANA time zone database names
-// zones. Every other name may mean something else, or nothing, on another machine:
-// "localtime" and "posixrules" are a machine's own, "right/UTC" counts leap seconds, "CET"
-// is a zone with summer time to some and an abbreviation without to Postgres, and names
-// by country ("US/Eastern", "Japan") are left out of many installations.
+// timezoneAreas are the areas of the world in the IANA time zone database. Names of another
+// form may mean something else, or nothing, on another machine: "localtime" and
+// "posixrules" are the machine's own, "right/UTC" counts leap seconds, "CET" is a zone with
+// summer time to some programs and an abbreviation without it to Postgres, and many
+// installations leave out names by country ("US/Eastern", "Japan").
 var timezoneAreas = []string{"Africa", "America", "Antarctica", "Arctic", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific", "Etc"}
 
 var timezoneForm = regexp.MustCompile(`^(` + strings.Join(timezoneAreas, "|") + `)(/[A-Z][A-Za-z0-9_+-]*){1,2}$`)
 
 const maxTimezoneBytes = 64
 
-// validateTimezone checks the form of a name. Whether there is such a zone is for
-// Postgres to say, which computes the windows.
+// validateTimezone checks the form of a name. Postgres, which computes the windows, checks
+// that the zone exists.
 func validateTimezone(name string) error {
 	if name != "UTC" && (len(name) > maxTimezoneBytes || !timezoneForm.MatchString(name)) { // mutation: zone-names
 		return Invalidf("window.timezone", "%q is not an IANA time zone of the form Area/City, such as Europe/Berlin, or UTC; areas are %s",

@@ -7,56 +7,56 @@ import (
 	"unicode/utf8"
 )
 
-// Code is the stable name of an error, for programs. The HTTP status of each is
-// in api/problem.go.
+// Code is the stable name of an error, for programs. api/problem.go maps each code to an
+// HTTP status.
 type Code string
 
 // The codes that callers can meet.
 const (
 	CodeInvalidRequest       Code = "invalid_request"        // the input breaks a rule; Field says where
-	CodeForbidden            Code = "forbidden"              // the call comes from a place that may not make it
+	CodeForbidden            Code = "forbidden"              // the call comes from an origin that may not make it
 	CodeNotFound             Code = "not_found"              // no such budget, reservation or path
-	CodeMethodNotAllowed     Code = "method_not_allowed"     // the path exists, not for this method
+	CodeMethodNotAllowed     Code = "method_not_allowed"     // the path exists, but not for this method
 	CodePayloadTooLarge      Code = "payload_too_large"      // the body is over 64 KiB
 	CodeUnsupportedMediaType Code = "unsupported_media_type" // the body is not application/json
 	CodeBudgetExists         Code = "budget_exists"          // same scope, unit and period
 	CodeBudgetExceeded       Code = "budget_exceeded"        // a denial: Violations says which budgets
-	CodeNoBudget             Code = "no_budget"              // a scope meets no budget
-	CodeUnitNotBudgeted      Code = "unit_not_budgeted"      // no budget on the scopes counts this unit
-	CodeIdempotencyMismatch  Code = "idempotency_mismatch"   // same key, another body
-	CodeAlreadySettled       Code = "already_settled"        // committed or released before
-	CodeReservationExpired   Code = "reservation_expired"    // the lease ran out before
-	CodeOverageRejected      Code = "overage_rejected"       // usage over the reserved amount, and a budget's policy is reject
-	CodeAdmissionUnknown     Code = "admission_unknown"      // no decision in time; the same key is safe to retry
-	CodeUnavailable          Code = "unavailable"            // Postgres or Temporal is away
-	CodeInternal             Code = "internal"               // a bug of ours
+	CodeNoBudget             Code = "no_budget"              // no budget covers a scope
+	CodeUnitNotBudgeted      Code = "unit_not_budgeted"      // no budget on a scope counts this unit
+	CodeIdempotencyMismatch  Code = "idempotency_mismatch"   // the key was used with another body
+	CodeAlreadySettled       Code = "already_settled"        // committed or released before, or committed by its expiry
+	CodeReservationExpired   Code = "reservation_expired"    // the lease has ended
+	CodeOverageRejected      Code = "overage_rejected"       // more than the reserved amount, and a budget's policy is reject
+	CodeAdmissionUnknown     Code = "admission_unknown"      // no decision in time; repeat with the same key
+	CodeUnavailable          Code = "unavailable"            // Postgres or Temporal is away, or too many calls wait
+	CodeInternal             Code = "internal"               // a bug in Earmark
 )
 
-// Error is an answer that is not what the caller asked for. Code is for
-// programs, Message for people, Field names the input to blame, if one is.
+// Error is an answer other than success. Code is for programs, Message for people, and
+// Field names the wrong input, if one is wrong.
 type Error struct {
 	Code    Code
 	Message string
 	Field   string
 
-	// RetryAfter says how long to wait before the same call may succeed; 0 where
-	// waiting does not help or the time is not known. After a denial it is the time
-	// until RetryAt, which can be days.
+	// RetryAfter is how long to wait before the same call may succeed; 0 if waiting does
+	// not help or the time is not known. After a denial it is the time until RetryAt, which
+	// can be days.
 	RetryAfter time.Duration
-	// Violations, Retryable and RetryAt belong to CodeBudgetExceeded and are those of a
-	// Decision.
+	// Violations, Retryable and RetryAt come with CodeBudgetExceeded and have the meaning
+	// that they have in a Decision.
 	Violations []Violation
 	Retryable  bool
 	RetryAt    *time.Time
-	// Reservation is what stands, where one exists; ReservationID is set even
-	// where its state is not known.
+	// Reservation is the reservation's current state, if it exists. ReservationID is set
+	// even if the state is not known.
 	Reservation   *Reservation
 	ReservationID string
 
 	cause error
 }
 
-// Error gives the message with its field.
+// Error returns the message with its field.
 func (e *Error) Error() string {
 	if e.Field != "" {
 		return e.Field + ": " + e.Message
@@ -64,10 +64,10 @@ func (e *Error) Error() string {
 	return e.Message
 }
 
-// Unwrap returns the fault behind the error, if one is known.
+// Unwrap returns the cause of the error, nil if none is known.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Errorf makes an Error with a formatted message. A %w verb keeps its cause.
+// Errorf returns an Error with a formatted message. A %w verb keeps its cause.
 func Errorf(code Code, format string, args ...any) *Error {
 	formatted := fmt.Errorf(format, args...)
 	return &Error{Code: code, Message: formatted.Error(), cause: errors.Unwrap(formatted)}
@@ -86,15 +86,15 @@ func ErrorCode(err error) Code {
 	return CodeInternal
 }
 
-// Invalidf makes an Error that blames one input, by its name as the caller knows it; an
-// empty field blames the whole body. Its code is CodeInvalidRequest.
+// Invalidf returns an Error with CodeInvalidRequest. field is the name of the wrong input
+// as the caller knows it; empty means the whole body.
 func Invalidf(field, format string, args ...any) *Error {
 	err := Errorf(CodeInvalidRequest, format, args...)
 	err.Field = field
 	return err
 }
 
-// Clip shortens untrusted input before it is quoted in a message.
+// Clip shortens untrusted input, so that a message can quote it.
 func Clip(s string) string {
 	const maxQuotedBytes = 80
 	if len(s) <= maxQuotedBytes {

@@ -2,39 +2,39 @@ package earmark
 
 import "time"
 
-// Outcome is the result of a ledger transition: a closed set of values, so that
-// only transport faults are errors (rule R5).
+// Outcome is the result of a ledger transition: one of a closed set of values. Only
+// transport faults are errors (rule R5).
 type Outcome string
 
 // The outcomes.
 const (
 	OutcomeApplied         Outcome = "applied"           // this call made the change
 	OutcomeSame            Outcome = "same"              // an equal call made it before; nothing changed
-	OutcomeConflict        Outcome = "conflict"          // settled otherwise before; Reservation is what stands
-	OutcomeExpired         Outcome = "expired"           // the lease ran out before, so it cannot be extended
+	OutcomeConflict        Outcome = "conflict"          // settled in another way before; Reservation is its state
+	OutcomeExpired         Outcome = "expired"           // the lease has ended, so it cannot be extended
 	OutcomeDenied          Outcome = "denied"            // does not fit; Decision says where
-	OutcomeNoBudget        Outcome = "no_budget"         // Subject is the scope that meets no budget
+	OutcomeNoBudget        Outcome = "no_budget"         // Subject is the scope that no budget covers
 	OutcomeUnitNotBudgeted Outcome = "unit_not_budgeted" // Subject is the unit that no budget on Scope counts
 	OutcomeMismatch        Outcome = "mismatch"          // the id was used for another request
-	OutcomeTooLate         Outcome = "too_late"          // AdmitBy had passed; nothing was reserved
+	OutcomeTooLate         Outcome = "too_late"          // AdmitBy has passed; nothing was reserved
 	OutcomeReleased        Outcome = "released"          // an explicit release came first; nothing was reserved
 	OutcomeOverageRejected Outcome = "overage_rejected"  // a budget's policy refused the usage
 	OutcomeUnitsMismatch   Outcome = "units_mismatch"    // usage is not in exactly the reserved units
-	OutcomeOverflow        Outcome = "overflow"          // a sum would not fit into int64; nothing was written
-	OutcomeNotDue          Outcome = "not_due"           // the lease runs on for Remaining
+	OutcomeOverflow        Outcome = "overflow"          // a sum would exceed int64; nothing was written
+	OutcomeNotDue          Outcome = "not_due"           // the lease has not ended; RemainingMS is left
 	OutcomeUnknown         Outcome = "unknown"           // there is no such reservation
 	OutcomeInvalid         Outcome = "invalid"           // Subject says which rule the admission breaks; nothing was written
 )
 
-// Result is what a transition of a reservation came to.
+// Result is the result of a transition of a reservation.
 type Result struct {
 	Outcome     Outcome      `json:"outcome"`
-	Reservation *Reservation `json:"reservation,omitempty"` // what stands after the call, where a row exists
+	Reservation *Reservation `json:"reservation,omitempty"` // its state after the call, if a row exists
 	Decision    *Decision    `json:"decision,omitempty"`    // with OutcomeDenied
 	Subject     string       `json:"subject,omitempty"`     // with OutcomeNoBudget, OutcomeUnitNotBudgeted, OutcomeUnitsMismatch
 	Scope       string       `json:"scope,omitempty"`       // with OutcomeUnitNotBudgeted
-	// RemainingMS is how long the lease of a held reservation still runs by
-	// Postgres' clock, in milliseconds; 0 for any other.
+	// RemainingMS is how long the lease of a held reservation still runs by Postgres'
+	// clock, in milliseconds; 0 in every other state.
 	RemainingMS int64 `json:"remaining_ms,omitempty"`
 }
 
@@ -45,14 +45,16 @@ type Admission struct {
 	Request     ReservationRequest `json:"request"`
 	RequestHash string             `json:"request_hash"`
 	WorkflowID  string             `json:"workflow_id"`
-	// AdmitBy is the moment, by Postgres' clock, after which nothing may be
-	// reserved any more, because whoever asked has been told "unknown".
+	// AdmitBy is the moment, by Postgres' clock, after which the ledger reserves nothing:
+	// by then the API has answered the caller that the outcome is unknown.
 	AdmitBy time.Time `json:"admit_by"`
-	// Released says that an explicit release came first: record that instead.
+	// Released says that an explicit release came first: the ledger records the release and
+	// reserves nothing.
 	Released bool `json:"released,omitempty"`
 }
 
-// Validate checks the admission, the request's defaults filled; an error names the field.
+// Validate checks an admission whose request has its defaults filled. The error is
+// CodeInvalidRequest and names the field.
 func (a Admission) Validate() error {
 	if !IsReservationID(a.ID) {
 		return Invalidf("id", "%q is not a reservation's id: rsv_ and 52 characters of a-z and 2-7", Clip(a.ID))
@@ -74,49 +76,47 @@ type Charge struct {
 	RequestHash string       `json:"request_hash"`
 	Actor       Actor        `json:"actor"`
 	Reason      string       `json:"reason"`
-	// At selects the windows, by its own time (rule R7); zero means now, by
-	// Postgres' clock.
+	// At selects the windows (rule R7); zero means now, by Postgres' clock.
 	At time.Time `json:"at,omitzero"`
 }
 
-// Transition names a reservation and says who changes its state and why.
+// Transition names a reservation, the actor that changes its state, and why.
 type Transition struct {
 	ID     string `json:"id"`
 	Tenant string `json:"tenant"`
 	Actor  Actor  `json:"actor"`
 	Reason string `json:"reason,omitempty"`
-	// Attempt names one attempt of a caller at a commit, whose message may be applied
-	// more than once: what was refused to it stays refused. Empty where no caller was
-	// answered.
+	// Attempt names one attempt of a caller at a commit. Its message may arrive more than
+	// once; a refused attempt stays refused. Empty if no caller waits for the answer.
 	Attempt string `json:"attempt,omitempty"`
 }
 
-// Preflight is what one read tells before an admission: a row that exists, a no
-// that needs no workflow, or neither, and then the admission may be tried.
+// Preflight is the result of the one read before an admission: the existing reservation, a
+// denial that needs no workflow, or OutcomeApplied, after which the admission may be tried.
 type Preflight struct {
 	// Now is Postgres' clock; AdmitBy is counted from it.
 	Now time.Time `json:"now"`
-	// Result has one of OutcomeSame (the row exists), OutcomeMismatch,
-	// OutcomeNoBudget, OutcomeUnitNotBudgeted, OutcomeOverflow, OutcomeDenied, and
-	// OutcomeApplied when the request would fit.
+	// Result has one of OutcomeSame (the row exists), OutcomeMismatch, OutcomeNoBudget,
+	// OutcomeUnitNotBudgeted, OutcomeOverflow, OutcomeDenied, and OutcomeApplied if the
+	// request would fit.
 	Result
 }
 
 // BudgetFilter selects budgets. At most one of Scope and Covering is set.
 type BudgetFilter struct {
 	Scope    string // exactly this scope
-	Covering string // every budget on the path of this scope
+	Covering string // every budget that covers this scope
 	Cursor   string // NextCursor of the page before
-	Limit    int    // budgets a page
+	Limit    int    // budgets in one page
 }
 
 // ReservationFilter selects reservations. Empty fields select everything.
 type ReservationFilter struct {
 	State   State
 	Scope   string // reservations with a scope at or under this one
-	Overdue bool   // only held ones past their expiry
-	Orphan  bool   // only those that no open workflow was found to guard
-	// Stuck selects those that need somebody to look, for StuckReason where that is set.
+	Overdue bool   // only those that are held past their expiry
+	Orphan  bool   // only those for which the reconciler found no open workflow
+	// Stuck selects those that need a person, for StuckReason if it is set.
 	Stuck       bool
 	StuckReason StuckReason
 	Cursor      string
@@ -151,11 +151,11 @@ type Check struct {
 	Tenant      string
 	WorkflowID  string
 	State       State
-	Request     ReservationRequest // without its TTL and metadata
+	Request     ReservationRequest // without TTL and metadata
 	RequestHash string
 	CreatedAt   time.Time
 	ExpiresAt   time.Time
 }
 
-// Open reports whether the reservation still sets budget aside.
+// Open reports whether the reservation still holds its amounts.
 func (c Check) Open() bool { return c.State == StateHeld || c.State == StateReview }

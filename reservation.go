@@ -20,7 +20,7 @@ const DefaultTenant = "default"
 // Limits of a reservation.
 const (
 	MinTTL             = time.Second
-	MaxTTL             = 7 * 24 * time.Hour // also the latest expiry after creation, extended or not
+	MaxTTL             = 7 * 24 * time.Hour // also the latest expiry after creation, even if extended
 	DefaultTTL         = 300 * time.Second
 	MaxMetadataKeys    = 20
 	MaxMetadataBytes   = 512 // of a key, and of a value
@@ -32,19 +32,19 @@ const (
 	budgetIDBytes      = 16
 )
 
-// State is where a reservation stands.
+// State is the state of a reservation.
 type State string
 
-// The states. Only held and review set budget aside.
+// The states. Only held and review hold amounts.
 const (
-	StateHeld      State = "held"      // budget is set aside, the lease runs
-	StateCommitted State = "committed" // usage is charged
-	StateReleased  State = "released"  // the caller says that nothing was spent
-	StateExpired   State = "expired"   // given back without the caller's word; late usage is still charged
-	StateReview    State = "review"    // expired, and waits for an operator
+	StateHeld      State = "held"      // the amounts are set aside, and the lease runs
+	StateCommitted State = "committed" // the usage is charged
+	StateReleased  State = "released"  // the caller said that nothing was spent
+	StateExpired   State = "expired"   // given back, but not by its caller; late usage is still charged
+	StateReview    State = "review"    // expired; waits for an operator
 )
 
-// OnExpiry says what happens to a reservation whose lease runs out.
+// OnExpiry is the policy for a reservation whose lease ends.
 type OnExpiry string
 
 // The expiry policies.
@@ -54,21 +54,21 @@ const (
 	OnExpiryReview  OnExpiry = "review"  // keep it set aside until an operator decides
 )
 
-// Coverage is how many of a request's scopes have to have a budget that counts a unit.
+// Coverage says how many scopes of a request need a budget that counts each unit.
 type Coverage string
 
-// The coverages. A unit that no budget counts on a scope is unlimited there.
+// The coverages. On a scope without a budget that counts it, a unit is unlimited.
 const (
-	CoverageEachScope Coverage = "each_scope" // every unit is counted on every scope
-	CoverageAnyScope  Coverage = "any_scope"  // every unit is counted on one scope at least
+	CoverageEachScope Coverage = "each_scope" // each scope needs a budget for each unit
+	CoverageAnyScope  Coverage = "any_scope"  // one of the scopes needs a budget for each unit
 )
 
-// Metadata is the caller's own notes on a reservation.
+// Metadata are the caller's own notes on a reservation.
 type Metadata map[string]string
 
 // Keys returns the keys of m, sorted.
 //
-//workflowcheck:ignore the order of keys does not show, they are sorted
+//workflowcheck:ignore the result does not depend on the order of the map: it is sorted
 func (m Metadata) Keys() []string { return slices.Sorted(maps.Keys(m)) }
 
 // ReservationRequest asks to set Amounts aside on every budget that covers one
@@ -76,13 +76,13 @@ func (m Metadata) Keys() []string { return slices.Sorted(maps.Keys(m)) }
 type ReservationRequest struct {
 	Scopes     []string `json:"scopes"`
 	Amounts    Amounts  `json:"amounts"`               // each at least 0
-	Coverage   Coverage `json:"coverage,omitempty"`    // each_scope when empty
+	Coverage   Coverage `json:"coverage,omitempty"`    // each_scope if empty
 	TTLSeconds int64    `json:"ttl_seconds,omitempty"` // 1 to 604800; 0 means 300
-	OnExpiry   OnExpiry `json:"on_expiry,omitempty"`   // release when empty
+	OnExpiry   OnExpiry `json:"on_expiry,omitempty"`   // release if empty
 	Metadata   Metadata `json:"metadata,omitempty"`
 }
 
-// WithDefaults fills what was left out and drops repeated scopes.
+// WithDefaults fills missing fields and drops repeated scopes.
 func (r ReservationRequest) WithDefaults() ReservationRequest {
 	r.Scopes = uniqueScopes(r.Scopes)
 	if r.TTLSeconds == 0 {
@@ -97,7 +97,8 @@ func (r ReservationRequest) WithDefaults() ReservationRequest {
 	return r
 }
 
-// Validate checks the request, defaults filled.
+// Validate checks a request whose defaults are filled. The error is CodeInvalidRequest and
+// names the field.
 func (r ReservationRequest) Validate() error {
 	if err := validateScopes(r.Scopes); err != nil {
 		return err
@@ -117,20 +118,20 @@ func (r ReservationRequest) Validate() error {
 	return validateMetadata(r.Metadata)
 }
 
-// AnyScope reports whether a unit need not be counted on each scope.
+// AnyScope reports whether one scope with a budget is enough for each unit.
 func (r ReservationRequest) AnyScope() bool { return r.Coverage == CoverageAnyScope }
 
 // TTL returns the length of the lease.
 func (r ReservationRequest) TTL() time.Duration { return time.Duration(r.TTLSeconds) * time.Second }
 
-// Hash identifies the request's meaning: the same key with another hash is
-// another request. The order of scopes does not count.
+// Hash identifies the meaning of the request: a key with another hash is another request.
+// The order of the scopes does not change the hash.
 func (r ReservationRequest) Hash() string {
 	r.Scopes = slices.Sorted(slices.Values(r.Scopes))
 	return hashOf("reservation", r)
 }
 
-// UsageRequest charges Amounts that were spent without a reservation.
+// UsageRequest asks to charge Amounts that were spent without a reservation.
 type UsageRequest struct {
 	Scopes   []string `json:"scopes"`
 	Amounts  Amounts  `json:"amounts"` // each at least 0
@@ -143,7 +144,8 @@ func (r UsageRequest) WithDefaults() UsageRequest {
 	return r
 }
 
-// Validate checks the request.
+// Validate checks a request without repeated scopes. The error is CodeInvalidRequest and
+// names the field.
 func (r UsageRequest) Validate() error {
 	if err := validateScopes(r.Scopes); err != nil {
 		return err
@@ -154,44 +156,45 @@ func (r UsageRequest) Validate() error {
 	return validateMetadata(r.Metadata)
 }
 
-// Hash identifies the request's meaning. It never equals a reservation's.
+// Hash identifies the meaning of the request. It never equals the hash of a
+// ReservationRequest.
 func (r UsageRequest) Hash() string {
 	r.Scopes = slices.Sorted(slices.Values(r.Scopes))
 	return hashOf("usage", r)
 }
 
-// Reservation is amounts set aside for one request, and what became of them.
+// Reservation is amounts set aside for one request, with its state and usage.
 type Reservation struct {
 	ID            string              `json:"id"`
 	State         State               `json:"state"`
 	Scopes        []string            `json:"scopes"`
 	Amounts       Amounts             `json:"amounts"`
 	Usage         Amounts             `json:"usage"`                    // null until committed
-	Overage       Amounts             `json:"overage"`                  // usage beyond the reserved amount; null when none
-	Shortfall     Amounts             `json:"shortfall"`                // usage that a policy did not charge; null when none
+	Overage       Amounts             `json:"overage"`                  // usage beyond the reserved amount; null if none
+	Shortfall     Amounts             `json:"shortfall"`                // usage that a policy did not charge; null if none
 	RejectedUsage Amounts             `json:"rejected_usage,omitempty"` // usage that the policy "reject" refused
 	Late          bool                `json:"late"`                     // committed after its expiry
-	Estimated     bool                `json:"estimated"`                // charged by the expiry policy "commit"
+	Estimated     bool                `json:"estimated"`                // charged by the expiry policy "commit", without real usage yet
 	OverLimit     bool                `json:"over_limit"`               // admitted past a soft limit
 	CreatedAt     time.Time           `json:"created_at"`
 	ExpiresAt     *time.Time          `json:"expires_at"` // null for usage charged without a reservation
 	SettledAt     *time.Time          `json:"settled_at"`
 	Overdue       bool                `json:"overdue"` // held past expires_at
-	Orphan        bool                `json:"orphan"`  // held, and no open workflow was found to guard it
+	Orphan        bool                `json:"orphan"`  // open, and the reconciler found no open workflow for it
 	OnExpiry      OnExpiry            `json:"on_expiry"`
 	Reason        string              `json:"reason"`
 	Metadata      Metadata            `json:"metadata"`
 	WorkflowID    string              `json:"workflow_id"`
-	UIURL         string              `json:"ui_url"` // of the workflow in Temporal UI; empty when not configured
+	UIURL         string              `json:"ui_url"` // of the workflow in Temporal UI; empty if not configured
 	Budgets       []ReservationBudget `json:"budgets"`
-	// Stuck is what is wrong with it; only the list of stuck reservations tells.
+	// Stuck says what is wrong with it; only the list of stuck reservations sets it.
 	Stuck *Stuck `json:"stuck,omitempty"`
-	// Lost says that Postgres has no such row, after the restore of a backup, and
-	// that its workflow has usage to charge. What is shown is what the workflow knows.
+	// Lost says that Postgres has no such row, as after the restore of a backup, and that
+	// the workflow has usage to charge. The other fields are what the workflow knows.
 	Lost bool `json:"lost,omitempty"`
-	// Replayed says that an earlier call with the same idempotency key made it, and that this
-	// call set aside or charged nothing: whoever calls a model now calls it again. Only the
-	// answer to a call with a key says so.
+	// Replayed says that an earlier call with the same idempotency key made the
+	// reservation, and that this call set aside or charged nothing: a caller that calls the
+	// model now calls it twice. Only answers to calls with a key set it.
 	Replayed bool `json:"replayed,omitempty"`
 }
 
@@ -202,7 +205,7 @@ type ReservationBudget struct {
 	Unit        string    `json:"unit"`
 	WindowStart time.Time `json:"window_start"`
 	Reserved    int64     `json:"reserved"`  // set aside at admission
-	Committed   int64     `json:"committed"` // charged by now
+	Committed   int64     `json:"committed"` // charged so far
 }
 
 // Open reports whether the reservation still sets budget aside.
@@ -213,30 +216,31 @@ type Violation struct {
 	BudgetID  string `json:"budget_id"`
 	Scope     string `json:"scope"`
 	Unit      string `json:"unit"`
-	Limit     int64  `json:"limit"` // for a soft budget, its ceiling
+	Limit     int64  `json:"limit"` // the ceiling of a soft budget
 	Reserved  int64  `json:"reserved"`
 	Committed int64  `json:"committed"`
 	Available int64  `json:"available"`
 	Requested int64  `json:"requested"`
 }
 
-// HoldsAlone reports whether the request would fit without the holds in flight.
+// HoldsAlone reports whether the request would fit if nothing were reserved.
 func (v Violation) HoldsAlone() bool { return v.Requested <= v.Limit-v.Committed }
 
-// Decision answers whether a request would be admitted now.
+// Decision says whether a request would be admitted now.
 type Decision struct {
 	Admitted   bool        `json:"admitted"`
 	Violations []Violation `json:"violations"`
-	// Retryable is true when the request is denied and waiting can help.
+	// Retryable is true if the request is denied and waiting can help.
 	Retryable bool `json:"retryable"`
-	// RetryAt says when to ask again at the latest, and is set whenever Retryable is true.
-	// By then, in each budget that the request does not fit into, the window has ended or,
-	// where holds alone stand in the way, the lease of the first. A hold that is settled
-	// makes room sooner; another request may take the room first.
+	// RetryAt is the moment to ask again at the latest; set if Retryable is true. By then
+	// each budget that the request does not fit into has changed: its window has ended or,
+	// if the request would fit without the holds, the first lease has ended. A settlement
+	// can make room earlier, and another request can take the room first.
 	RetryAt *time.Time `json:"retry_at,omitempty"`
 }
 
-// HoldsAlone reports whether the request would fit into every budget without the holds in flight.
+// HoldsAlone reports whether the request would fit into every budget if nothing were
+// reserved.
 func (d Decision) HoldsAlone() bool {
 	return len(d.Violations) > 0 && !slices.ContainsFunc(d.Violations, func(v Violation) bool { return !v.HoldsAlone() })
 }
@@ -261,7 +265,7 @@ type Page[T any] struct {
 	NextCursor string `json:"next_cursor"`
 }
 
-// ValidateTTL checks a lease's length in seconds.
+// ValidateTTL checks the length of a lease in seconds. The error is CodeInvalidRequest.
 func ValidateTTL(seconds int64) error {
 	if seconds < int64(MinTTL/time.Second) || seconds > int64(MaxTTL/time.Second) {
 		return Invalidf("ttl_seconds", "%d is out of range: 1 to %d seconds are allowed", seconds, int64(MaxTTL/time.Second))
@@ -269,12 +273,12 @@ func ValidateTTL(seconds int64) error {
 	return nil
 }
 
-// ValidateReason checks the words that go with a release.
+// ValidateReason checks the reason of a settlement. The error is CodeInvalidRequest.
 func ValidateReason(reason string) error {
 	return validateText("reason", reason, MaxReasonBytes)
 }
 
-// ValidateIdempotencyKey checks an Idempotency-Key.
+// ValidateIdempotencyKey checks an Idempotency-Key. The error is CodeInvalidRequest.
 func ValidateIdempotencyKey(key string) error {
 	if len(key) == 0 || len(key) > MaxIdempotencyKey {
 		return Invalidf("Idempotency-Key", "is %d bytes long; 1 to %d are allowed", len(key), MaxIdempotencyKey)
@@ -291,7 +295,7 @@ func validateMetadata(metadata Metadata) error {
 	if len(metadata) > MaxMetadataKeys {
 		return Invalidf("metadata", "has %d keys; at most %d are allowed", len(metadata), MaxMetadataKeys)
 	}
-	for _, key := range metadata.Keys() { // the same error each time
+	for _, key := range metadata.Keys() { // sorted, so that the error is the same each time
 		value := metadata[key]
 		if key == "" {
 			return Invalidf("metadata", "has an empty key")
@@ -306,7 +310,7 @@ func validateMetadata(metadata Metadata) error {
 	return nil
 }
 
-// validateText refuses what Postgres could not store: NUL and broken UTF-8.
+// validateText refuses text that Postgres cannot store: NUL and invalid UTF-8.
 func validateText(field, text string, maxBytes int) error {
 	if len(text) > maxBytes {
 		return Invalidf(field, "is %d bytes long; at most %d are allowed", len(text), maxBytes)
@@ -329,18 +333,18 @@ func uniqueScopes(scopes []string) []string {
 
 var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// ReservationID derives a reservation's id from its tenant and idempotency key:
-// "rsv_" and the base32 of SHA-256 over both.
+// ReservationID derives a reservation's id from its tenant and idempotency key: "rsv_" and
+// the base32 of the SHA-256 of both.
 func ReservationID(tenant, key string) string {
 	sum := sha256.Sum256([]byte(tenant + "\x00" + key))
 	return reservationPrefix + idEncoding.EncodeToString(sum[:])
 }
 
-// NewReservationID makes the id of a reservation that came without a key. It has
-// the form of ReservationID's.
+// NewReservationID returns a random id for a reservation without a key, in the form of
+// ReservationID.
 func NewReservationID() string { return reservationPrefix + randomID(reservationIDBytes) }
 
-// NewBudgetID makes the id of a budget.
+// NewBudgetID returns a random id for a budget.
 func NewBudgetID() string { return budgetPrefix + randomID(budgetIDBytes) }
 
 // IsReservationID reports whether id has the form of a reservation's id.
@@ -365,9 +369,9 @@ func randomID(size int) string {
 }
 
 func hashOf(kind string, request any) string {
-	encoded, err := json.Marshal(request) // maps are written in the order of their keys
+	encoded, err := json.Marshal(request) // the keys of maps are written in order
 	if err != nil {
-		panic(fmt.Sprintf("earmark: a request did not encode: %v", err)) // strings and whole numbers always do
+		panic(fmt.Sprintf("earmark: a request did not encode: %v", err)) // strings and whole numbers always encode
 	}
 	sum := sha256.Sum256(append([]byte(kind+"\x00"), encoded...))
 	return hex.EncodeToString(sum[:])

@@ -16,8 +16,8 @@ const (
 
 var segmentPattern = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,63}$`)
 
-// ValidateScope checks the form of a scope, a path such as "acme/ml/u1"; field
-// names the input it came from.
+// ValidateScope checks the form of a scope, such as "acme/ml/u1"; field names the input in
+// the error, which is CodeInvalidRequest.
 func ValidateScope(field, scope string) error {
 	if scope == "" {
 		return Invalidf(field, "is empty; a scope is a path such as acme/ml/u1")
@@ -52,8 +52,8 @@ func validateScopes(scopes []string) error {
 	return nil
 }
 
-// ScopePaths returns every scope on the path of scope, the widest first:
-// "acme/ml/u1" gives "acme", "acme/ml" and "acme/ml/u1".
+// ScopePaths returns every scope on the path of scope, the widest first: "acme/ml/u1"
+// returns "acme", "acme/ml" and "acme/ml/u1".
 func ScopePaths(scope string) []string {
 	var paths []string
 	for i, char := range scope {

@@ -8,24 +8,24 @@ import (
 	"unicode/utf8"
 )
 
-// Ids of users and customers, such as a@b.com, auth0|12 and org:7, have characters
-// that a scope does not allow. Such an id is a segment in percent-encoding
-// (RFC 3986) with "_" in place of "%", after encodedPrefix: "x--a_40b.com". An id
-// that is a segment already stays as it is, unless it begins with the prefix. So
-// two ids never share a segment, and each is read back from its own.
+// Ids of users and customers, such as a@b.com, auth0|12 and org:7, have characters that a
+// scope does not allow. Earmark encodes such an id as one segment: percent-encoding (RFC
+// 3986) with "_" in place of "%", after encodedPrefix, as in "x--a_40b.com". An id that is
+// already a valid segment stays unchanged, unless it begins with the prefix. So two ids
+// never share a segment, and each segment decodes to its id.
 const (
 	encodedPrefix = "x--"
 	upperHex      = "0123456789ABCDEF"
 )
 
-// ScopeOf makes a scope of ids, the widest first: ScopeOf("acme", "a@b.com") is
-// "acme/x--a_40b.com". Each id becomes one segment, whatever characters it has, and
-// different ids become different scopes. ScopeIDs gives the ids back.
+// ScopeOf makes a scope from ids, the widest first: ScopeOf("acme", "a@b.com") is
+// "acme/x--a_40b.com". Each id becomes one segment, whatever characters it has; different
+// ids become different scopes. ScopeIDs is its inverse.
 //
-// The error is CodeInvalidRequest: an id is empty or no UTF-8, or its segment is
-// over 63 bytes, where each byte that is not of A-Z, a-z, 0-9, . and - takes three;
-// or the scope is too deep or too long, see ValidateScope. Where ids may be that
-// long, use the base64url of their SHA-256 (43 bytes) and keep the id yourself.
+// The error is CodeInvalidRequest: an id is empty or is not UTF-8; its segment is over 63
+// bytes (each byte other than A-Z, a-z, 0-9, . and - takes three); or the scope is too deep
+// or too long, see ValidateScope. If ids may be that long, use the base64url of their
+// SHA-256 (43 bytes) and keep the id yourself.
 func ScopeOf(ids ...string) (string, error) {
 	segments := make([]string, len(ids))
 	for i, id := range ids {
@@ -48,8 +48,8 @@ func ScopeOf(ids ...string) (string, error) {
 	return scope, nil
 }
 
-// ScopeIDs gives the ids that ScopeOf made a scope of. A segment that ScopeOf does
-// not make is given as it is.
+// ScopeIDs returns the ids from which ScopeOf made a scope. It returns a segment unchanged
+// if ScopeOf cannot make it.
 func ScopeIDs(scope string) []string {
 	ids := strings.Split(scope, "/")
 	for i, segment := range ids {
@@ -60,9 +60,9 @@ func ScopeIDs(scope string) []string {
 	return ids
 }
 
-// DisplayScope is a scope for people: "acme/a@b.com". A segment is left encoded
-// where its id has a space, a slash or a character that does not print, so that a
-// scope still reads as one, and so that ParseScope reads it back.
+// DisplayScope returns a scope for people: "acme/a@b.com". It leaves a segment encoded if
+// its id has a space, a slash or a character that does not print: the scope stays readable,
+// and ParseScope can read it back.
 func DisplayScope(scope string) string {
 	segments := strings.Split(scope, "/")
 	for i, segment := range segments {
@@ -73,8 +73,8 @@ func DisplayScope(scope string) string {
 	return strings.Join(segments, "/")
 }
 
-// ParseScope reads a scope that a person writes, as it is or as DisplayScope shows
-// it. field names the input. The error is CodeInvalidRequest.
+// ParseScope reads a scope that a person wrote, in the form of a scope or of DisplayScope.
+// field names the input in the error, which is CodeInvalidRequest.
 func ParseScope(field, text string) (string, error) {
 	segments := strings.Split(text, "/")
 	for i, segment := range segments {
@@ -104,7 +104,8 @@ func encodeSegment(id string) string {
 	return string(segment)
 }
 
-// decodeSegment is true where encodeSegment made the segment of another id.
+// decodeSegment returns the id of a segment; ok is true if encodeSegment made the segment
+// from another text.
 func decodeSegment(segment string) (id string, ok bool) {
 	encoded, ok := strings.CutPrefix(segment, encodedPrefix)
 	if !ok {
@@ -134,8 +135,8 @@ func isLiteral(char byte) bool {
 	return 'A' <= char && char <= 'Z' || 'a' <= char && char <= 'z' || '0' <= char && char <= '9' || char == '.' || char == '-'
 }
 
-// isReadable reports whether an id can stand for its segment before a person. One
-// that begins with the prefix would be read as what it encodes.
+// isReadable reports whether people can read and write the id in place of its segment. An
+// id that begins with the prefix would be decoded.
 func isReadable(id string) bool {
 	return utf8.ValidString(id) && id != "" && !strings.HasPrefix(id, encodedPrefix) && strings.IndexFunc(id, func(char rune) bool {
 		return char == '/' || char == ' ' || !unicode.IsPrint(char)

@@ -6,9 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// VisibleText replaces what could steer the screen of whoever reads the text: control characters,
-// C1 included, and those that change the direction of writing. Each becomes U+FFFD. Metadata and
-// reasons are stored as they came, and pass through here wherever people read them.
+// VisibleText replaces the characters that could change a reader's screen with U+FFFD:
+// control characters, including C1, and those that change the direction of writing. Earmark
+// stores metadata and reasons unchanged, and calls VisibleText when it shows them.
 func VisibleText(text string) string {
 	return strings.Map(func(char rune) rune {
 		if unicode.IsControl(char) || unicode.Is(unicode.Bidi_Control, char) {

@@ -1,8 +1,8 @@
 // Package migrations holds the database schema: numbered steps for goose (tables, types and
 // indexes) in schema/, and the ledger's functions in functions/, one subject a file.
 //
-// A numbered step runs once. The functions are replaced as a whole whenever one of their files
-// changed, so that each has one definition, in one place.
+// A numbered step runs once. If one of the functions' files changes, `earmark migrate up`
+// replaces all functions, so that each has one definition, in one place.
 package migrations
 
 import (
@@ -19,13 +19,14 @@ var (
 	functions embed.FS
 )
 
-// Schema returns the numbered steps, NNNNN_name.sql, from 1 without gaps.
+// Schema returns the numbered steps, NNNNN_name.sql, from 1 on without gaps.
 func Schema() fs.FS { return sub(schema, "schema") }
 
-// Functions returns the functions' files, subject.sql.
+// Functions returns the files of the functions, subject.sql.
 func Functions() fs.FS { return sub(functions, "functions") }
 
-// FunctionsSQL returns all functions' files, in the order of their names, to run as one script.
+// FunctionsSQL returns the files of the functions as one script, in the order of their
+// names.
 func FunctionsSQL() string {
 	var script []byte
 	for _, name := range files(Functions()) {
@@ -38,8 +39,8 @@ func FunctionsSQL() string {
 	return string(script)
 }
 
-// FunctionsChecksum returns the SHA-256 of FunctionsSQL in hexadecimal digits. It names the set of
-// functions that this program was built with.
+// FunctionsChecksum returns the SHA-256 of FunctionsSQL in hexadecimal. It identifies the
+// functions of this program.
 func FunctionsChecksum() string {
 	sum := sha256.Sum256([]byte(FunctionsSQL()))
 	return hex.EncodeToString(sum[:])

@@ -1,6 +1,6 @@
 -- A new workflow for an open reservation.
 
--- Says in the journal that somebody starts a new workflow for an open reservation.
+-- Writes a journal entry: an actor starts a new workflow for an open reservation.
 CREATE OR REPLACE FUNCTION earmark.adopt(p_tenant text, p_id text, p_actor text, p_reason text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE

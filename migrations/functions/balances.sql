@@ -1,10 +1,10 @@
 -- The writers of balances and of the journal. Only earmark.post and earmark.expire_all change a balance (R3).
 
 -- Changes one balance, writes its journal entry, and inserts or updates the reservation's
--- share in that budget, in one statement. p_unit is set when the share is new; otherwise
--- p_committed_delta is added to the share, and overdue_at is cleared. p_ceiling is the limit
--- that an admission was checked against. Every lookup is by key: the planner would scan for
--- a join while the tables have no statistics.
+-- share in that budget, in one statement. A new share has p_unit. Without p_unit,
+-- p_committed_delta is added to the existing share and its overdue_at is cleared. p_ceiling
+-- is the limit that the admission was checked against. Every lookup is by key: while the
+-- tables have no statistics, the planner would scan them for a join.
 CREATE OR REPLACE FUNCTION earmark.post(p_kind text, p_tenant text, p_reservation_id text, p_budget_id text, p_window_start timestamptz,
     p_reserved_delta bigint, p_committed_delta bigint, p_actor text, p_reason text,
     p_unit text DEFAULT NULL, p_overdue_at timestamptz DEFAULT NULL, p_frees_on_expiry boolean DEFAULT false, p_ceiling bigint DEFAULT NULL) RETURNS void

@@ -1,7 +1,7 @@
 -- Usage without a reservation. Late usage of a reservation is in commit.sql.
 
--- Charges p_amounts that have no reservation, whatever the limits say, as a
--- reservation that is committed. p_at (null: now) selects the windows.
+-- Charges p_amounts without a reservation, whatever the limits are, and records them as a
+-- committed reservation. p_at (null: now) selects the windows.
 CREATE OR REPLACE FUNCTION earmark.charge(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_metadata jsonb,
     p_at timestamptz, p_actor text, p_reason text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
@@ -10,7 +10,7 @@ DECLARE
     r         earmark.reservations;
     v_affected earmark.affected_budget[];
     v_answer  jsonb;
-    v_now     timestamptz := clock_timestamp(); -- one moment, however long the locks take
+    v_now     timestamptz := clock_timestamp(); -- one moment, however long the call waits for locks
 BEGIN
     v_answer := earmark.existing_result(p_id, p_tenant, p_hash);
     IF v_answer IS NOT NULL THEN

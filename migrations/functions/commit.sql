@@ -1,4 +1,4 @@
--- Commit: usage is charged and the rest given back.
+-- Commit: charges the usage and gives back the rest.
 
 -- Charges p_usage and gives back the rest of the held amount. Usage that arrives
 -- after an expiry is late: it is charged in full whatever the overage policies say,
@@ -8,7 +8,7 @@
 CREATE OR REPLACE FUNCTION earmark.commit(p_tenant text, p_id text, p_usage jsonb, p_actor text, p_reason text, p_attempt text DEFAULT '') RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
-    c_attempts  CONSTANT integer := 20; -- the last ones that are remembered
+    c_attempts  CONSTANT integer := 20; -- only the last 20 are kept
     r           earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
     s           record;
     v_late      boolean;
@@ -61,7 +61,7 @@ BEGIN
                 p_committed_delta => (p_usage ->> s.unit)::bigint - s.committed, p_actor => p_actor, p_reason => v_reason);
         END LOOP;
     ELSE
-        -- A policy decides, and it reads limits and balances: under their locks.
+        -- An overage policy decides. It reads limits and balances, so it needs their locks.
         PERFORM 1 FROM earmark.budgets b
         WHERE b.id IN (SELECT budget_id FROM earmark.reservation_budgets WHERE reservation_id = r.id)
         ORDER BY b.id FOR NO KEY UPDATE;
@@ -88,7 +88,8 @@ BEGIN
             v_used := (p_usage ->> s.unit)::bigint;
             v_charged := v_used;
             IF v_used > s.reserved AND s.overage = 'allow_if_available' AND s.ceiling IS NOT NULL THEN
-                -- What is free beside the reservation's own amount, which the window still counts.
+                -- Room in the budget beyond the reservation's own amount, which the window
+                -- still counts as reserved.
                 v_charged := s.reserved + least(v_used - s.reserved, greatest(0, s.ceiling::numeric - s.window_reserved - s.window_committed));
             END IF;
             IF v_charged < v_used THEN -- with several budgets, the largest part that one of them did not charge
@@ -100,13 +101,13 @@ BEGIN
     END IF;
     UPDATE earmark.reservations SET state = 'committed', usage = p_usage, overage = v_overage, shortfall = v_shortfall, late = v_late,
         estimated = false, settled_at = clock_timestamp(), reason = v_reason, orphan = false,
-        -- In review no timer looks again.
+        -- In review the workflow has no timer that would read the ledger again.
         refresh_due = r.refresh_due OR r.state = 'review' -- mutation: refresh-after-review
     WHERE id = r.id RETURNING * INTO r;
     RETURN earmark.result('applied', r);
 END $$;
 
--- Whether p_usage is in no unit more than p_amounts; null when there are no amounts.
+-- Whether p_usage is at most p_amounts in every unit; null if there are no amounts.
 CREATE OR REPLACE FUNCTION earmark.is_within(p_usage jsonb, p_amounts jsonb) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
     v_unit text;
@@ -119,7 +120,8 @@ BEGIN
     RETURN p_amounts IS NOT NULL;
 END $$;
 
--- Writes down, once, that earmark.commit was rolled back because a sum would pass int64 (R8): the usage was not charged.
+-- Records, once, that earmark.commit was rolled back because a sum would exceed int64 (R8):
+-- the usage was not charged.
 CREATE OR REPLACE FUNCTION earmark.refuse_overflow(p_tenant text, p_id text, p_usage jsonb, p_actor text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
@@ -134,11 +136,11 @@ BEGIN
     RETURN jsonb_build_object('outcome', 'overflow');
 END $$;
 
--- Commits several calls in one transaction, as earmark.commit does each. The locks of all come
--- first, in order (R6), so it takes only usage within the reserved amount: an overage
--- policy would need budget locks, which come before window locks. It waits for no
--- reservation's row; where another session holds one, the answer is null, and the
--- caller makes that call alone.
+-- Commits several calls in one transaction; the result of each is that of earmark.commit.
+-- It takes all locks first, in order (R6), and so accepts only usage within the reserved
+-- amount: an overage policy would need budget locks, which come before window locks. It
+-- waits for no reservation row. If another session has locked one, the answer is null, and
+-- the caller makes that call alone.
 CREATE OR REPLACE FUNCTION earmark.commit_batch(p_calls jsonb) RETURNS SETOF jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
@@ -146,7 +148,7 @@ DECLARE
     s         record;
     r         record;
     v_ids     text[] := '{}';
-    v_amounts jsonb := '{}'; -- of each reservation that is locked, by its id
+    v_amounts jsonb := '{}'; -- of each locked reservation, by its id
 BEGIN
     PERFORM earmark.require_read_committed();
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (id text) LOOP

@@ -1,7 +1,7 @@
--- Expiry: the policy of a reservation whose lease has run out.
+-- Expiry: applies the policy of a reservation whose lease has ended.
 
--- Applies the expiry policies of held reservations whose rows are locked. Each
--- balance changes once for all of them, and each has its own entries all the same.
+-- Applies the expiry policies of held reservations whose rows are locked. Each balance
+-- changes once for all of them; each reservation still gets its own entries.
 CREATE OR REPLACE FUNCTION earmark.expire_all(p_ids text[], p_actor text, p_reason text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM 1 FROM earmark.windows w
@@ -48,7 +48,7 @@ BEGIN
     RETURN r;
 END $$;
 
--- Expires a held reservation that is due.
+-- Expires a held reservation whose lease has ended.
 CREATE OR REPLACE FUNCTION earmark.expire(p_tenant text, p_id text, p_actor text, p_reason text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
@@ -61,17 +61,17 @@ BEGIN
     ELSIF clock_timestamp() < r.expires_at THEN
         RETURN earmark.result('not_due', r);
     END IF;
-    r := earmark.apply_expiry(r, p_actor, p_reason); -- a statement of its own, for the answer to see what it changed
+    r := earmark.apply_expiry(r, p_actor, p_reason); -- a statement of its own, so that the answer below sees the change
     RETURN earmark.result('applied', r);
 END $$;
 
--- Expires up to p_max reservations that are overdue by more than p_grace_ms, and
--- returns their ids. Rows that somebody else works on are left to them; windows
--- are locked in order for all of them together, so no deadlock can arise (R6).
+-- Expires up to p_max reservations that have been overdue for more than p_grace_ms, and
+-- returns their ids. It skips rows that another session has locked. It locks the windows of
+-- all of them in order, so it cannot deadlock (R6).
 CREATE OR REPLACE FUNCTION earmark.sweep(p_grace_ms bigint, p_max integer, p_actor text, p_reason text) RETURNS text[]
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
-    v_due timestamptz := clock_timestamp() - p_grace_ms * interval '1 millisecond'; -- in a variable, or no index would find it
+    v_due timestamptz := clock_timestamp() - p_grace_ms * interval '1 millisecond'; -- a variable, because the index does not serve the expression
     v_ids text[];
 BEGIN
     PERFORM earmark.require_read_committed();
@@ -86,13 +86,13 @@ BEGIN
     RETURN v_ids;
 END $$;
 
--- How many overdue reservations an admission expires in each budget that it does
--- not fit into. The sweeper does the rest.
+-- How many overdue reservations an admission expires in each budget that it does not fit
+-- into. The sweeper expires the rest.
 CREATE OR REPLACE FUNCTION earmark.max_blocking_holds() RETURNS integer LANGUAGE sql IMMUTABLE AS $$ SELECT 100 $$;
 
--- Expires overdue 'release' reservations that stand in the way of an admission
--- which holds the locks of p_affected, and returns how many. It waits for no lock:
--- what somebody else works on is left to them.
+-- Expires overdue 'release' reservations that block an admission, which holds the locks of
+-- p_affected, and returns how many. It waits for no lock: it skips rows that another
+-- session has locked.
 CREATE OR REPLACE FUNCTION earmark.expire_blocking_holds(p_affected earmark.affected_budget[], p_actor text) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     t     earmark.affected_budget;
@@ -121,8 +121,8 @@ BEGIN
     RETURN cardinality(v_ids);
 END $$;
 
--- An extension, and a policy that changes, are rare; what ends a hold clears
--- overdue_at itself.
+-- Follows an extension or a change of the policy, which are rare. Whatever ends a hold
+-- clears overdue_at itself.
 CREATE OR REPLACE FUNCTION earmark.follow_expiry() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE earmark.reservation_budgets

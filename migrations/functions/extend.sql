@@ -1,11 +1,11 @@
 -- Extension of a lease.
 
--- Lets a held reservation's lease run for p_ttl_ms from now, if that is longer
--- than it runs already, and to seven days after its creation at the most.
+-- Extends the lease of a held reservation to p_ttl_ms from now, if that is later than its
+-- expiry, and to at most seven days after its creation.
 CREATE OR REPLACE FUNCTION earmark.extend(p_tenant text, p_id text, p_ttl_ms bigint, p_actor text, p_reason text DEFAULT '') RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
-    c_longest CONSTANT interval := '168 hours'; -- '7 days' would be an hour off where the session's time zone changes its clocks
+    c_longest CONSTANT interval := '168 hours'; -- not '7 days', which is an hour off if the session's time zone changes its clocks
     r         earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
     v_expires timestamptz;
 BEGIN

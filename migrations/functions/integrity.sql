@@ -1,7 +1,8 @@
--- What the tables refuse, whoever writes: CHECK conditions and triggers.
+-- CHECK conditions and triggers: what the tables refuse from every session.
 --
--- Postgres parses a table's CHECKs anew for every statement, lists of values most slowly; they were a
--- quarter of the cost of a commit. One function for each table is compiled once a session.
+-- Postgres parses the CHECK conditions of a table for every statement, and lists of values
+-- are slow to parse: they took a quarter of the time of a commit. One function for each
+-- table is compiled once in a session.
 
 CREATE OR REPLACE FUNCTION earmark.is_reservation(p_state text, p_on_expiry text, p_used boolean, p_settled boolean, p_expires boolean, p_estimated boolean) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE AS $$
@@ -27,8 +28,8 @@ BEGIN
                         ELSE p_pruned_entries IS NULL AND p_pruned_reservations IS NULL END) IS TRUE;
 END $$;
 
--- Entries are append-only, but for earmark.prune, which alone has this setting,
--- and only while it runs. What it deletes is checked by earmark.check_pruned.
+-- Entries are append-only. Only earmark.prune turns on the setting that allows a deletion,
+-- and only while it runs; earmark.check_pruned checks what it deletes.
 CREATE OR REPLACE FUNCTION earmark.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' AND current_setting('earmark.pruning', true) = 'on' THEN
@@ -37,9 +38,9 @@ BEGIN
     RAISE EXCEPTION 'entries are append-only: % is refused (R4)', TG_OP USING ERRCODE = 'restrict_violation'; -- mutation: append-only
 END $$;
 
--- Refuses a deletion of entries, whoever tries it, unless they are those of
--- reservations that were settled long ago, or former checkpoints, and in every
--- window a checkpoint stands for just what was deleted.
+-- Refuses every deletion of entries but two: entries of reservations that were settled long
+-- ago, and former checkpoints. In each window a checkpoint must stand for exactly the
+-- deleted entries.
 CREATE OR REPLACE FUNCTION earmark.check_pruned() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT 1 FROM gone g LEFT JOIN earmark.reservations r ON r.id = g.reservation_id
@@ -56,14 +57,15 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Identifies the functions as they are in this database, for the audit to find a change by hand.
+-- Identifies the functions as they are in this database, so that the audit can find a
+-- change by hand.
 CREATE OR REPLACE FUNCTION earmark.functions_fingerprint() RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (SELECT md5(string_agg(concat_ws(' ', p.proname, p.pronargs, p.proconfig, p.prosrc), E'\n' ORDER BY p.proname, p.pronargs))
             FROM pg_proc p WHERE p.pronamespace = 'earmark'::regnamespace);
 END $$;
 
--- Triggers and constraints that exist already stay: to replace one would lock its table.
+-- Existing triggers and constraints stay: replacing one would lock its table.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'reservations_state_check' AND conrelid = 'earmark.reservations'::regclass) THEN
@@ -75,7 +77,8 @@ BEGIN
             CHECK (earmark.is_entry(kind, reservation_id, budget_id, window_start, reserved_delta, committed_delta, reserved_after,
                                     pruned_entries, pruned_reservations, actor));
     END IF;
-    -- ENABLE ALWAYS: also where replication or a restore has switched ordinary triggers off.
+    -- ENABLE ALWAYS: the trigger also runs if replication or a restore has switched
+    -- ordinary triggers off.
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'entries_append_only' AND tgrelid = 'earmark.entries'::regclass) THEN
         CREATE TRIGGER entries_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON earmark.entries
             FOR EACH STATEMENT EXECUTE FUNCTION earmark.refuse_change();

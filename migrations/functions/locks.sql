@@ -1,11 +1,12 @@
--- The locks that every transition takes, in one order (R6): the reservation, budgets by id, windows by
--- (budget, start).
+-- The locks of every transition, in one order (R6): the reservation, budgets by id, windows
+-- by (budget, start).
 --
--- The functions that callers use set plan_cache_mode and enable_seqscan: every lookup in them is by key.
--- Postgres plans once a session instead of once a call, since to plan an array parameter takes as long
--- as to run it; and a plan made while a table was small does not scan it when it has grown.
+-- The functions that callers call set plan_cache_mode and enable_seqscan. Every lookup in
+-- them is by key. Postgres then plans once a session instead of once a call, which matters
+-- because planning with an array parameter takes as long as running the statement; and a
+-- plan made while a table was small does not scan the table after it has grown.
 
--- The transitions rely on each statement seeing what was committed before it (R6).
+-- The transitions need to see, in each statement, what was committed before it (R6).
 CREATE OR REPLACE FUNCTION earmark.require_read_committed() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN -- mutation: read-committed
@@ -14,7 +15,7 @@ BEGIN
     END IF;
 END $$;
 
--- Locks a reservation's row. All transitions begin here (R6).
+-- Locks a reservation's row. Every transition of an existing reservation begins here (R6).
 CREATE OR REPLACE FUNCTION earmark.lock_reservation(p_tenant text, p_id text) RETURNS earmark.reservations LANGUAGE plpgsql AS $$
 DECLARE
     r earmark.reservations;
@@ -24,9 +25,9 @@ BEGIN
     RETURN r;
 END $$;
 
--- Locks the budgets that cover p_scopes in p_units, then their windows at p_at, each in
--- the order of its key, makes the windows that are missing, and returns both as they stand
--- under the locks. p_pairs, if it is given, are the pairs 'scope unit' among them that some call needs.
+-- Locks the budgets that cover p_scopes in p_units, then their windows at p_at, each in the
+-- order of its key. Creates missing windows. Returns both as they are under the locks. If
+-- p_pairs is given, it has the pairs 'scope unit' that a call needs.
 CREATE OR REPLACE FUNCTION earmark.lock_affected(p_tenant text, p_scopes text[], p_units text[], p_at timestamptz, p_pairs text[] DEFAULT NULL) RETURNS earmark.affected_budget[]
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -41,7 +42,7 @@ DECLARE
     v_affected   earmark.affected_budget[];
 BEGIN
     PERFORM earmark.require_read_committed();
-    v_budgets := ARRAY ( -- a row that had to be waited for is read as it is by then
+    v_budgets := ARRAY ( -- reads the current version of a row that it had to wait for
         SELECT x FROM earmark.budgets x
         WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (v_paths) AND x.unit = ANY (p_units)
           AND (p_pairs IS NULL OR x.scope || ' ' || x.unit = ANY (p_pairs)) -- mutation: own-pairs
@@ -54,7 +55,7 @@ BEGIN
             v_start := v_bounds.window_start;
             v_end := v_bounds.window_end;
         END IF;
-        LOOP -- by its key: a join would be planned as a scan while the tables have no statistics
+        LOOP -- by key: while the tables have no statistics, a join would be planned as a scan
             SELECT reserved, committed INTO v_reserved, v_committed FROM earmark.windows
             WHERE budget_id = b.id AND window_start = v_start FOR NO KEY UPDATE;
             EXIT WHEN FOUND;

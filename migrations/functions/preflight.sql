@@ -1,9 +1,8 @@
--- The reads that answer a request without a reservation.
+-- Reads that answer a request without reserving anything.
 
 -- Whether p_amounts would fit now, without a lock and without a change: 'applied',
--- 'denied', 'no_budget', 'unit_not_budgeted' or 'overflow'. A yes is only ever
--- decided by earmark.reserve. Overdue 'release' reservations do not stand in the
--- way, since an admission would expire them.
+-- 'denied', 'no_budget', 'unit_not_budgeted' or 'overflow'. Only earmark.reserve admits.
+-- Overdue 'release' reservations do not count, because an admission would expire them.
 CREATE OR REPLACE FUNCTION earmark.decide(p_tenant text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -37,16 +36,16 @@ BEGIN
                 ORDER BY s.overdue_at LIMIT earmark.max_blocking_holds()
             ) AS in_the_way;
             v_affected[i].reserved := v_affected[i].reserved - v_overdue;
-            v_past[i] := CASE WHEN v_holds < earmark.max_blocking_holds() THEN v_now END; -- else more may be overdue
+            v_past[i] := CASE WHEN v_holds < earmark.max_blocking_holds() THEN v_now END; -- otherwise more may be overdue
         END LOOP;
         v_answer := earmark.check_fit(v_affected, p_amounts, v_past);
     END IF;
     RETURN coalesce(v_answer, jsonb_build_object('outcome', 'applied'));
 END $$;
 
--- What one read tells before an admission: a row that exists, or else what
--- earmark.decide says; and the time, which deadlines are counted from. One look at the
--- balances answers a plain yes.
+-- The one read before an admission: the existing row, or the result of earmark.decide; and
+-- the time, from which deadlines are counted. If the request plainly fits, the balances are
+-- read once.
 CREATE OR REPLACE FUNCTION earmark.preflight(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE

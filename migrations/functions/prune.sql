@@ -1,12 +1,12 @@
--- Removal of what was settled long ago.
+-- Removal of reservations that were settled long ago.
 
--- How long a settled reservation is kept at least: for as long its idempotency key answers.
+-- The minimum time that a settled reservation is kept: so long its idempotency key answers.
 CREATE OR REPLACE FUNCTION earmark.min_retention() RETURNS interval LANGUAGE sql IMMUTABLE AS $$ SELECT interval '720 hours' $$;
 
--- Up to p_max reservations that were made before p_before and after the one at
--- (p_after_at, p_after_id), oldest first, and whether each can be pruned: it was
--- settled before p_before, its workflow knows it, and every window that it is in
--- is closed or never closes.
+-- Up to p_max reservations that were created before p_before and after the one at
+-- (p_after_at, p_after_id), oldest first, and whether each can be pruned: it was settled
+-- before p_before, its workflow was notified, and each of its windows has ended or never
+-- ends.
 CREATE OR REPLACE FUNCTION earmark.prunable(p_tenant text, p_before timestamptz, p_after_at timestamptz, p_after_id text, p_max integer)
     RETURNS TABLE (id text, created_at timestamptz, prunable boolean) LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -21,17 +21,17 @@ BEGIN
         ORDER BY r.created_at, r.id LIMIT p_max;
 END $$;
 
--- Looks at up to p_max reservations, as earmark.prunable has them, and removes
--- those that can be: the row, its shares and its entries. Balances stay as they
--- are, since a checkpoint in each window takes the place of what was removed (R3).
--- Answers how many were looked at and removed, and the last of them to go on
--- after; 'busy' where another prune is at work. With p_dry nothing is removed.
+-- Looks at up to p_max reservations, in the order of earmark.prunable, and removes those
+-- that can be pruned: the row, its shares and its entries. Balances stay unchanged: in each
+-- window a checkpoint replaces the removed entries (R3). Returns how many it looked at, how
+-- many it removed, and the last one, from which to continue; 'busy' if another prune runs.
+-- With p_dry it removes nothing.
 CREATE OR REPLACE FUNCTION earmark.prune(p_tenant text, p_keep_ms bigint, p_after_at timestamptz, p_after_id text, p_max integer, p_dry boolean, p_actor text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
     v_before  timestamptz := clock_timestamp() - p_keep_ms * interval '1 millisecond';
     v_ids     text[];
-    v_former  bigint[]; -- checkpoints that there are already
+    v_former  bigint[]; -- existing checkpoints
     v_entries bigint;
     v_answer  jsonb;
 BEGIN
@@ -51,9 +51,10 @@ BEGIN
             'entries', (SELECT count(*) FROM earmark.entries WHERE reservation_id = ANY (v_ids)));
     END IF;
 
-    -- For the triggers of earmark.entries. In the function's SET clause only a superuser could have it.
+    -- For the triggers on earmark.entries. In the SET clause of the function only a
+    -- superuser could set it.
     PERFORM set_config('earmark.pruning', 'on', true);
-    -- A late commit may have been faster, or may be at work now: those are left.
+    -- Leaves out reservations that a late commit has changed meanwhile or is changing now.
     SELECT array_agg(r.id) INTO v_ids FROM (
         SELECT id FROM earmark.reservations WHERE id = ANY (v_ids) AND settled_at < v_before AND NOT refresh_due FOR UPDATE SKIP LOCKED
     ) AS r;

@@ -1,8 +1,8 @@
--- Release: everything is given back.
+-- Release: gives the whole amount back.
 
--- Gives back what an open reservation holds, in the order of locks, and moves it
--- to p_state. The reconciler notifies a workflow in review of it (refresh_due); any other has a
--- timer, and whoever settles notifies it.
+-- Gives back what an open reservation holds, in the order of locks, and sets its state to
+-- p_state. The reconciler notifies a workflow in review (refresh_due); any other workflow
+-- has a timer, and the actor that settles notifies it.
 CREATE OR REPLACE FUNCTION earmark.give_back(r earmark.reservations, p_state text, p_kind text, p_actor text, p_reason text) RETURNS earmark.reservations
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -13,14 +13,14 @@ BEGIN
             p_reserved_delta => -s.reserved, p_committed_delta => 0, p_actor => p_actor, p_reason => p_reason);
     END LOOP;
     UPDATE earmark.reservations SET state = p_state, settled_at = clock_timestamp(), reason = p_reason, orphan = false,
-        refresh_due = r.refresh_due OR r.state = 'review' -- in review no timer looks again
+        refresh_due = r.refresh_due OR r.state = 'review' -- in review the workflow has no timer that would read the ledger again
     WHERE id = r.id RETURNING * INTO r;
     RETURN r;
 END $$;
 
--- Gives back what is held. The caller's own release (p_final) says that nothing
--- was spent and is the end; anybody else's is an expiry with a reason, and usage
--- that turns up later is still charged.
+-- Gives back the held amount. The caller's own release (p_final) says that nothing was
+-- spent, and is final. A release by anyone else is an expiry with a reason: usage that
+-- arrives later is still charged.
 CREATE OR REPLACE FUNCTION earmark.release(p_tenant text, p_id text, p_final boolean, p_actor text, p_reason text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE

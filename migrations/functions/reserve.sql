@@ -1,8 +1,7 @@
--- Admission: from nothing to held.
+-- Admission: sets amounts aside for a new reservation.
 
--- Names the first scope that meets no budget, or else the first unit that is not counted: by a
--- budget on each of the scopes' paths, or with p_any_scope by any affected budget. Null when all
--- are covered.
+-- Returns the first scope that no budget covers, or else the first unit that no budget
+-- counts: on each scope, or with p_any_scope on any scope. Null if all are covered.
 CREATE OR REPLACE FUNCTION earmark.check_coverage(p_tenant text, p_scopes text[], p_units text[], p_affected earmark.affected_budget[],
     p_any_scope boolean) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
@@ -28,9 +27,9 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- When the first lease of a hold on a window ends; null without a hold. Holds that free their amount and
--- were overdue before p_past are left out. Two reads of one index entry each, however many holds there
--- are: to take min() instead, the planner may read them all.
+-- The end of the first lease of a hold on a window; null without a hold. Leaves out holds
+-- that free their amount and were overdue before p_past. Reads two index entries, however
+-- many holds there are; for min() the planner may read them all.
 CREATE OR REPLACE FUNCTION earmark.first_lease_end(p_budget_id text, p_window_start timestamptz, p_past timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -43,13 +42,14 @@ BEGIN
          ORDER BY overdue_at LIMIT 1));
 END $$;
 
--- Where p_amounts do not fit into p_affected: a 'denied' or 'overflow' answer, or
--- null when they fit. Sums are numeric here, so that none can overflow (R8).
+-- Whether p_amounts fit into p_affected: a 'denied' or 'overflow' answer, or null if they
+-- fit. This is the rule that denies. Sums are numeric here, so that none can overflow (R8).
 --
--- A denial says in retry_at when to ask again. In each budget that is when its window ends or, where the
--- amount would fit without the holds, when the lease of the first hold ends; of several budgets the last
--- counts. It is null, and retryable false, if one budget has neither or its whole limit is too small.
--- p_past says for each budget which overdue holds do not count.
+-- retry_at of a denial is the moment to ask again at the latest. For each budget that the
+-- amounts do not fit into, it is the end of the window or, if the amounts would fit without
+-- the holds, the end of the first lease, whichever comes first; retry_at is the latest of
+-- them. It is null, and retryable false, if one of the budgets has neither end or its whole
+-- limit is too small. p_past says for each budget which overdue holds do not count.
 CREATE OR REPLACE FUNCTION earmark.check_fit(p_affected earmark.affected_budget[], p_amounts jsonb, p_past timestamptz[] DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -86,8 +86,9 @@ BEGIN
         'retryable', v_retryable, 'retry_at', CASE WHEN v_retryable THEN v_retry_at END));
 END $$;
 
--- Sets p_amounts aside on every budget that covers one of p_scopes, or on none (R1, R2). One moment selects the
--- windows and is when the reservation was made, however long the locks take: p_at, or by default the call's start.
+-- Sets p_amounts aside on every budget that covers one of p_scopes, or on none (R1, R2).
+-- One moment selects the windows and is the reservation's created_at, however long the
+-- locks take: p_at, or by default the start of the call.
 CREATE OR REPLACE FUNCTION earmark.reserve(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_ttl_ms bigint, p_on_expiry text,
     p_metadata jsonb, p_workflow_id text, p_admit_by timestamptz, p_released boolean, p_actor text, p_any_scope boolean DEFAULT false,
     p_at timestamptz DEFAULT NULL) RETURNS jsonb
@@ -97,14 +98,15 @@ DECLARE
     r            earmark.reservations;
     v_affected    earmark.affected_budget[];
     v_answer     jsonb;
-    v_amount     numeric; -- so that no sum can overflow (R8)
+    v_amount     numeric; -- numeric, so that no sum overflows (R8)
     v_missing    jsonb := p_amounts;
     v_fits       boolean := true;
     v_over_limit boolean := false;
     v_at         timestamptz := coalesce(p_at, clock_timestamp());
 BEGIN
     IF p_released THEN -- mutation: released-first
-        -- A row stays, so that an attempt still under way cannot reserve after this.
+        -- Keeps a row, so that an attempt that is still under way cannot reserve
+        -- afterwards.
         INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, on_expiry, metadata, workflow_id, expires_at, settled_at, reason)
         VALUES (p_id, p_tenant, 'released', p_hash, p_scopes, p_amounts, p_on_expiry, p_metadata, p_workflow_id,
                 clock_timestamp() + p_ttl_ms * interval '1 millisecond', clock_timestamp(), 'released before it was reserved')
@@ -117,7 +119,8 @@ BEGIN
     END IF;
 
     v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), v_at);
-    -- An earlier attempt with this id may have been admitted before or meanwhile.
+    -- An earlier attempt with this id may have been admitted, before this call or while it
+    -- waited.
     v_answer := earmark.existing_result(p_id, p_tenant, p_hash);
     IF v_answer IS NOT NULL THEN
         RETURN v_answer;
@@ -131,7 +134,8 @@ BEGIN
         v_over_limit := v_over_limit OR v_amount + t.reserved + t.committed > t.limit_amount;
         v_missing := v_missing - t.unit;
     END LOOP;
-    -- A budget that is affected covers the scope if there is one; of several each has to be looked at.
+    -- One scope with an affected budget is covered; several scopes must be checked one by
+    -- one.
     IF v_missing <> '{}' OR cardinality(p_scopes) > 1 THEN -- mutation: coverage
         v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, p_any_scope);
         IF v_answer IS NOT NULL THEN
@@ -154,7 +158,7 @@ BEGIN
     VALUES (p_id, p_tenant, 'held', p_hash, p_scopes, p_amounts, p_on_expiry, p_metadata, p_workflow_id, v_at, -- mutation: one-moment
             clock_timestamp() + p_ttl_ms * interval '1 millisecond', v_over_limit)
     ON CONFLICT DO NOTHING RETURNING * INTO r;
-    IF NOT FOUND THEN -- the same id for other budgets, at the same moment
+    IF NOT FOUND THEN -- a concurrent call made the same id for other budgets
         RETURN earmark.existing_result(p_id, p_tenant, p_hash);
     END IF;
     FOREACH t IN ARRAY v_affected LOOP -- mutation: all-budgets
@@ -165,8 +169,8 @@ BEGIN
     RETURN earmark.result('applied', r);
 END $$;
 
--- Reserves for several calls of one tenant in one transaction, as earmark.reserve does for each.
--- It takes the locks of all first, in order (R6), and then decides each in turn.
+-- Reserves for several calls of one tenant in one transaction; the result of each is that
+-- of earmark.reserve. Takes all locks first, in order (R6), then decides each call in turn.
 CREATE OR REPLACE FUNCTION earmark.reserve_batch(p_tenant text, p_calls jsonb, p_actor text) RETURNS SETOF jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE

@@ -1,7 +1,7 @@
--- The form of an answer.
+-- The JSON of an answer.
 
--- A reservation in the form that callers see. The budgets' scopes are looked up one by
--- one: a join is planned as a scan of all budgets while the tables have no statistics.
+-- A reservation as callers see it. The scope of each budget is looked up by key: while the
+-- tables have no statistics, a join is planned as a scan of all budgets.
 CREATE OR REPLACE FUNCTION earmark.reservation_json(r earmark.reservations) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN jsonb_build_object(
@@ -15,17 +15,17 @@ BEGIN
                 'budget_id', s.budget_id, 'scope', s.scope, 'unit', s.unit, 'window_start', s.window_start,
                 'reserved', s.reserved, 'committed', s.committed) ORDER BY s.scope, s.unit, s.budget_id), '[]')
             FROM (SELECT x.*, (SELECT b.scope FROM earmark.budgets b WHERE b.id = x.budget_id) AS scope
-                  FROM earmark.reservation_budgets x WHERE x.reservation_id = r.id OFFSET 0) AS s)); -- OFFSET: once a row
+                  FROM earmark.reservation_budgets x WHERE x.reservation_id = r.id OFFSET 0) AS s)); -- OFFSET 0: evaluates the subselect once a row
 END $$;
 
--- What a transition answers: its outcome and what stands after it.
+-- The answer of a transition: its outcome and the reservation after it.
 CREATE OR REPLACE FUNCTION earmark.result(p_outcome text, r earmark.reservations) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN jsonb_build_object('outcome', p_outcome, 'reservation', earmark.reservation_json(r),
         'remaining_ms', CASE WHEN r.state = 'held' THEN greatest(0, ceil(extract(epoch FROM r.expires_at - clock_timestamp()) * 1000))::bigint END);
 END $$;
 
--- What an existing row answers to an id that is used again; null when there is none.
+-- The answer for an id that is used again, from the existing row; null if there is none.
 CREATE OR REPLACE FUNCTION earmark.existing_result(p_id text, p_tenant text, p_hash text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 DECLARE
     r earmark.reservations;

@@ -1,6 +1,6 @@
 -- Scopes and units: which budgets can apply to a request.
 
--- 'acme/ml/u1' gives {acme/ml/u1, acme/ml, acme}. Several scopes' paths follow each
+-- 'acme/ml/u1' returns {acme/ml/u1, acme/ml, acme}. The paths of several scopes follow each
 -- other, each path once.
 CREATE OR REPLACE FUNCTION earmark.scope_paths(p_scopes text[]) RETURNS text[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -9,7 +9,7 @@ DECLARE
     v_slash integer;
 BEGIN
     FOREACH v_path IN ARRAY p_scopes LOOP
-        WHILE v_path <> ALL (v_paths) LOOP -- what is above a path that is there is there as well
+        WHILE v_path <> ALL (v_paths) LOOP -- a path that is in the list has all paths above it in the list too
             v_paths := v_paths || v_path;
             v_slash := position('/' IN reverse(v_path));
             EXIT WHEN v_slash = 0;

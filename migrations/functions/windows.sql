@@ -1,11 +1,11 @@
 -- The bounds of a window.
 --
--- Nothing here depends on the session's time zone, in which Postgres counts the days of an
--- interval that it adds to a timestamptz: where an interval can have days, what is computed
--- with it is checked afterwards, or they are turned into seconds first.
+-- Nothing here depends on the time zone of the session. Postgres uses that zone when it
+-- adds an interval with days to a timestamptz; so such results are checked afterwards, or
+-- the interval is converted to seconds first.
 
--- The instant in (p_before, p_after] at which the clocks of p_timezone change. They
--- change once in between, on a whole second, and p_before is a whole second.
+-- The instant in (p_before, p_after] at which the clocks of p_timezone change. They change
+-- once in that range, on a whole second; p_before is a whole second.
 CREATE OR REPLACE FUNCTION earmark.clock_change(p_timezone text, p_before timestamptz, p_after timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -26,35 +26,35 @@ BEGIN
     RETURN v_before + c_second;
 END $$;
 
--- The first instant at which clocks in p_timezone read p_local or later. p_near is
--- that instant, or some hours away from it.
+-- The first instant at which clocks in p_timezone show p_local or later. p_near is that
+-- instant, or up to some hours away from it.
 CREATE OR REPLACE FUNCTION earmark.first_instant(p_timezone text, p_local timestamp, p_near timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    c_past  CONSTANT interval := '26 hours'; -- is more than any change of clocks
+    c_past  CONSTANT interval := '26 hours'; -- more than any change of clocks
     v_at    timestamptz;
     v_ahead interval; -- how far clocks at v_at are ahead of p_local
 BEGIN
-    -- Where midnight comes twice, the offset of the day before leads to the first one.
+    -- If midnight comes twice, the offset of the day before gives the first one.
     v_at := p_near - make_interval(secs => extract(epoch FROM ((p_near - c_past) AT TIME ZONE p_timezone) - (p_local - c_past)));
     v_ahead := make_interval(secs => extract(epoch FROM (v_at AT TIME ZONE p_timezone) - p_local));
     IF v_ahead > interval '0' AND (v_at - v_ahead) AT TIME ZONE p_timezone < p_local THEN
-        RETURN earmark.clock_change(p_timezone, v_at - v_ahead, v_at); -- clocks are set forward over p_local
+        RETURN earmark.clock_change(p_timezone, v_at - v_ahead, v_at); -- clocks skip p_local
     END IF;
-    RETURN v_at - v_ahead; -- where clocks changed meanwhile, they read p_local later or earlier
+    RETURN v_at - v_ahead; -- where clocks changed meanwhile, they show p_local later or earlier
 END $$;
 
--- The window of a period that holds p_at: window_start <= p_at < window_end. A day
--- (week, month) starts at the first instant of its local date, and ends where the next
--- one starts: a date that clocks return to does not start again. An hour starts when
--- clocks read a full hour, and when they are changed by a part of an hour.
+-- The window of a period that contains p_at: window_start <= p_at < window_end. A day
+-- (week, month) starts at the first instant of its local date and ends where the next one
+-- starts: if clocks return to a date, it does not start again. An hour starts when clocks
+-- show a full hour, and when they change by a part of an hour.
 CREATE OR REPLACE FUNCTION earmark.window_bounds(p_period text, p_timezone text, p_at timestamptz, OUT window_start timestamptz, OUT window_end timestamptz)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    c_past  CONSTANT interval := '26 hours'; -- is more than any change of clocks
-    v_local timestamp; -- what clocks read at p_at,
-    v_first timestamp; -- when the period begins,
-    v_next  timestamp; -- and when the next one begins
+    c_past  CONSTANT interval := '26 hours'; -- more than any change of clocks
+    v_local timestamp; -- what clocks show at p_at
+    v_first timestamp; -- the start of the period in local time
+    v_next  timestamp; -- the start of the next period in local time
     v_step  interval;
 BEGIN
     IF p_period = 'lifetime' THEN
@@ -65,7 +65,7 @@ BEGIN
     v_local := p_at AT TIME ZONE p_timezone;
     v_first := date_trunc(p_period, v_local);
     v_next := v_first + v_step;
-    IF p_timezone = 'UTC' THEN -- where clocks never change
+    IF p_timezone = 'UTC' THEN -- the clocks of UTC never change
         window_start := v_first AT TIME ZONE p_timezone;
         window_end := v_next AT TIME ZONE p_timezone;
         RETURN;
@@ -85,7 +85,8 @@ BEGIN
         END IF;
         RETURN;
     END IF;
-    -- Bounds hold where clocks read just that and were not changed shortly before.
+    -- The bounds are right if clocks show exactly these times and did not change shortly
+    -- before.
     IF window_start AT TIME ZONE p_timezone <> v_first OR (window_start - c_past) AT TIME ZONE p_timezone <> v_first - c_past THEN -- mutation: first-midnight
         window_start := earmark.first_instant(p_timezone, v_first, window_start);
     END IF;
@@ -94,7 +95,7 @@ BEGIN
             window_end := earmark.first_instant(p_timezone, v_next, window_end);
         END IF;
         EXIT WHEN p_at < window_end; -- mutation: date-again
-        -- The next period began before p_at, then clocks went back into this one.
+        -- The next period began before p_at, and then clocks went back into this one.
         window_start := window_end;
         v_next := v_next + v_step;
         window_end := window_end + v_step;
