@@ -32,6 +32,7 @@ type budget struct {
 	earmark.Budget // its Balance is computed when it is asked for
 	tenant         string
 	windows        map[time.Time]*sums
+	kept           []interval // windows with other bounds than Bounds gives
 }
 
 // sums are what a window has set aside and spent. Together they fit int64 (R8).
@@ -110,7 +111,7 @@ func (l *Ledger) Budget(_ context.Context, tenant, id string) (*earmark.Budget, 
 		return nil, nil
 	}
 	answer := b.Budget
-	start, end := Bounds(b.Window, l.now())
+	start, end := b.window(l.now())
 	s := b.at(start)
 	answer.Balance = earmark.Balance{
 		Limit: b.Limit, Reserved: s.reserved, Committed: s.committed, Available: b.Limit - s.reserved - s.committed,

@@ -57,7 +57,7 @@ func (l *Ledger) Prune(keep time.Duration, actor earmark.Actor) (reservations, e
 
 // runs reports whether a share's window has not ended.
 func (l *Ledger) runs(share earmark.ReservationBudget) bool {
-	_, end := Bounds(l.budgets[share.BudgetID].Window, share.WindowStart)
+	_, end := l.budgets[share.BudgetID].window(share.WindowStart)
 	return end != nil && end.After(l.now())
 }
 

@@ -151,7 +151,7 @@ func (l *Ledger) touch(tenant string, scopes []string, amounts earmark.Amounts, 
 		_, asked := amounts[b.Unit]
 		covered := slices.ContainsFunc(scopes, func(scope string) bool { return covers(b.Scope, scope) })
 		if b.tenant == tenant && b.ArchivedAt == nil && asked && covered {
-			start, end := Bounds(b.Window, at)
+			start, end := b.window(at)
 			budgets = append(budgets, touched{budget: b, start: start, end: end})
 		}
 	}

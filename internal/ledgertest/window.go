@@ -34,6 +34,35 @@ func Bounds(w earmark.Window, at time.Time) (start time.Time, end *time.Time) {
 	}
 }
 
+// interval is start <= t < end.
+type interval struct{ start, end time.Time }
+
+// KeepWindow makes a window of a budget with bounds other than those that Bounds gives: one that was made
+// under other time-zone data. It overlaps no window that was made before.
+func (l *Ledger) KeepWindow(budgetID string, start, end time.Time) {
+	b := l.budgets[budgetID]
+	b.kept = append(b.kept, interval{start, end})
+}
+
+// window returns the budget's window that holds at. A kept one stays, and others end where it starts and
+// start where it ends.
+func (b *budget) window(at time.Time) (start time.Time, end *time.Time) {
+	start, end = Bounds(b.Window, at)
+	for _, k := range b.kept {
+		switch {
+		case at.Before(k.start):
+			if end == nil || k.start.Before(*end) {
+				end = &k.start
+			}
+		case at.Before(k.end):
+			return k.start, &k.end
+		case start.Before(k.end):
+			start = k.end
+		}
+	}
+	return start, end
+}
+
 var locations sync.Map // from name to *time.Location, since LoadLocation reads a file
 
 func location(name string) *time.Location {

@@ -133,6 +133,7 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			"time passes":   m.timePasses,
 			"time goes on":  m.timePasses,
 			"prune":         m.prune,
+			"other tzdata":  m.otherTimeZoneData,
 		})
 	})
 }
@@ -496,6 +497,29 @@ func (m *machine) timePasses(t *rapid.T) {
 		}
 	}
 	m.advanceTo(t, rapid.SampledFrom(moments).Draw(t, "moment"))
+}
+
+// otherTimeZoneData makes a window, now or soon, as other time-zone data would have bounded it.
+func (m *machine) otherTimeZoneData(t *rapid.T) {
+	id := rapid.SampledFrom(m.budgets).Draw(t, "budget")
+	b, err := m.model.Budget(ctx(), earmark.DefaultTenant, id)
+	require.NoError(t, err)
+	start, end := ledgertest.Bounds(b.Window, m.now)
+	if end == nil {
+		t.Skip("a lifetime has no bounds to change")
+	}
+	if rapid.Bool().Draw(t, "the next one") {
+		start, end = ledgertest.Bounds(b.Window, *end)
+	}
+	shift := rapid.SampledFrom([]time.Duration{-time.Hour, -30 * time.Minute, 30 * time.Minute, time.Hour}).Draw(t, "shift")
+	kept := bounds{start.Add(shift), new(end.Add(shift))}
+	const unlessOverlapping = `INSERT INTO earmark.windows (budget_id, window_start, window_end) SELECT $1, $2, $3
+		WHERE NOT EXISTS (SELECT FROM earmark.windows WHERE budget_id = $1 AND window_start < $3 AND window_end > $2)`
+	made, err := m.pool.Exec(ctx(), unlessOverlapping, id, kept.Start, kept.End)
+	require.NoError(t, err)
+	if made.RowsAffected() == 1 {
+		m.model.KeepWindow(id, kept.Start, *kept.End)
+	}
 }
 
 // prune lets so much time pass that something can be pruned. That the workflows of

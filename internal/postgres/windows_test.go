@@ -284,3 +284,87 @@ func TestReservationIsMadeInItsWindow(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, report.Mismatches())
 }
+
+// Windows that were made under older time-zone data keep their bounds, and the windows around them are
+// bounded by them: a decision, an admission, a charge and the budget's balance agree on it.
+func TestWindowsOfOlderTimeZoneData(t *testing.T) {
+	t.Parallel()
+	const kept = `INSERT INTO earmark.windows (budget_id, window_start, window_end) VALUES ($1, $2, $3)`
+	// Clocks in Berlin are an hour ahead of UTC: its 5 March starts at 23:00Z. Under the older data they were two
+	// hours ahead, or level with UTC.
+	for _, c := range []struct {
+		what       string
+		kept       [][2]string
+		at         string
+		start, end string
+	}{
+		{"the stored window holds the moment", [][2]string{{"2024-03-04T22:00:00Z", "2024-03-05T22:00:00Z"}}, "2024-03-05T12:00:00Z", "2024-03-04T22:00:00Z", "2024-03-05T22:00:00Z"},
+		{"its first moment, which now is of the day before", [][2]string{{"2024-03-04T22:00:00Z", "2024-03-05T22:00:00Z"}}, "2024-03-04T22:00:00Z", "2024-03-04T22:00:00Z", "2024-03-05T22:00:00Z"},
+		{"its last moment, which now is of the day after", [][2]string{{"2024-03-05T00:00:00Z", "2024-03-06T00:00:00Z"}}, "2024-03-05T23:59:59.999999Z", "2024-03-05T00:00:00Z", "2024-03-06T00:00:00Z"},
+		{"the one before ends later", [][2]string{{"2024-03-05T00:00:00Z", "2024-03-06T00:00:00Z"}}, "2024-03-06T00:00:00Z", "2024-03-06T00:00:00Z", "2024-03-06T23:00:00Z"},
+		{"the one before ends earlier", [][2]string{{"2024-03-04T22:00:00Z", "2024-03-05T22:00:00Z"}}, "2024-03-05T22:30:00Z", "2024-03-05T22:00:00Z", "2024-03-05T23:00:00Z"},
+		{"the next one starts earlier", [][2]string{{"2024-03-05T22:00:00Z", "2024-03-06T22:00:00Z"}}, "2024-03-05T12:00:00Z", "2024-03-04T23:00:00Z", "2024-03-05T22:00:00Z"},
+		{"the next one starts later", [][2]string{{"2024-03-06T00:00:00Z", "2024-03-07T00:00:00Z"}}, "2024-03-05T23:00:00Z", "2024-03-05T23:00:00Z", "2024-03-06T00:00:00Z"},
+		{"between two", [][2]string{{"2024-03-04T00:00:00Z", "2024-03-05T00:00:00Z"}, {"2024-03-05T22:00:00Z", "2024-03-06T22:00:00Z"}}, "2024-03-05T12:00:00Z", "2024-03-05T00:00:00Z", "2024-03-05T22:00:00Z"},
+		{"far from others", [][2]string{{"2024-03-01T22:00:00Z", "2024-03-02T22:00:00Z"}, {"2024-03-08T22:00:00Z", "2024-03-09T22:00:00Z"}}, "2024-03-05T12:00:00Z", "2024-03-04T23:00:00Z", "2024-03-05T23:00:00Z"},
+	} {
+		for _, call := range []string{"reserve", "batch", "charge"} {
+			t.Run(c.what+", "+call, func(t *testing.T) {
+				t.Parallel()
+				pool := timedPool(t)
+				b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
+				at, err := time.Parse(time.RFC3339Nano, c.at)
+				require.NoError(t, err)
+				setClock(t, pool, at)
+				budget := b.budget("acme", "tokens", 100, func(r *earmark.BudgetRequest) {
+					r.Window = earmark.Window{Period: earmark.PeriodDay, Timezone: "Europe/Berlin"}
+				})
+				for _, k := range c.kept {
+					_, err := pool.Exec(ctx(), kept, budget.ID, k[0], k[1])
+					require.NoError(t, err)
+				}
+				right := "[" + c.start + ", " + c.end + ")"
+				requireShown := func(used int64) {
+					shown, err := b.Budget(ctx(), earmark.DefaultTenant, budget.ID)
+					require.NoError(t, err)
+					require.Equal(t, right, bounds{shown.Balance.WindowStart, shown.Balance.WindowEnd}.String())
+					require.Equal(t, 100-used, shown.Balance.Available)
+				}
+				requireShown(0)
+				var made *earmark.Reservation
+				switch call {
+				case "reserve":
+					made = b.reserve(admission("k", tokens(60), "acme")).Reservation
+				case "batch":
+					const batch = `SELECT result -> 'reservation' ->> 'id' FROM earmark.reserve_batch('default', '[{"id": "rsv_k", "hash": "", "scopes": ["acme"], "amounts": {"tokens": 60},
+						"ttl_ms": 60000, "on_expiry": "release", "metadata": {}, "workflow_id": "", "released": false}]', 'workflow') AS result`
+					var id string
+					require.NoError(t, pool.QueryRow(ctx(), batch).Scan(&id))
+					made, err = b.Reservation(ctx(), earmark.DefaultTenant, id)
+					require.NoError(t, err)
+				case "charge":
+					result, err := b.Charge(ctx(), earmark.Charge{ID: "rsv_k", Tenant: earmark.DefaultTenant, RequestHash: "k", Actor: earmark.ActorAPI,
+						Request: earmark.UsageRequest{Scopes: []string{"acme"}, Amounts: tokens(60)}})
+					require.NoError(t, err)
+					made = result.Reservation
+				}
+				require.Equal(t, c.start, stampOf(&made.Budgets[0].WindowStart))
+				requireShown(60)
+				if made.State == earmark.StateHeld { // else its lease would end sooner than the window
+					settled := b.commit(earmark.Transition{ID: made.ID, Tenant: earmark.DefaultTenant, Actor: earmark.ActorWorkflow}, tokens(60))
+					require.Equal(t, c.start, stampOf(&settled.Reservation.Budgets[0].WindowStart))
+				}
+				decided, err := b.Decide(ctx(), earmark.DefaultTenant, admission("l", tokens(41), "acme").Request)
+				require.NoError(t, err)
+				require.Equal(t, earmark.OutcomeDenied, decided.Outcome)
+				require.Equal(t, c.end, stampOf(decided.Decision.RetryAt))
+				preflight, err := b.Preflight(ctx(), admission("l", tokens(40), "acme"))
+				require.NoError(t, err)
+				require.Equal(t, earmark.OutcomeApplied, preflight.Outcome)
+				report, err := b.CheckRules(ctx())
+				require.NoError(t, err)
+				require.Empty(t, report.Mismatches())
+			})
+		}
+	}
+}

@@ -34,7 +34,7 @@ DECLARE
     v_paths     text[] := earmark.scope_paths(p_scopes);
     v_budgets   earmark.budgets[];
     b           earmark.budgets;
-    v_bounds    record;
+    v_window    record;
     v_start     timestamptz;
     v_end       timestamptz;
     v_reserved  bigint;
@@ -48,19 +48,17 @@ BEGIN
           AND (p_pairs IS NULL OR x.scope || ' ' || x.unit = ANY (p_pairs)) -- mutation: own-pairs
         ORDER BY x.id FOR NO KEY UPDATE); -- mutation: budgets-locked
     FOREACH b IN ARRAY v_budgets LOOP
-        v_start := 'epoch';
-        v_end := NULL;
-        IF b.period <> 'lifetime' THEN
-            v_bounds := earmark.window_bounds(b.period, b.timezone, p_at); -- a third faster than SELECT … INTO
-            v_start := v_bounds.window_start;
-            v_end := v_bounds.window_end;
+        -- As earmark.window_at does, and by key: while the tables have no statistics, a join would be planned as a scan.
+        SELECT window_start, window_end, reserved, committed INTO v_start, v_end, v_reserved, v_committed FROM earmark.windows
+        WHERE budget_id = b.id AND window_start <= p_at ORDER BY window_start DESC LIMIT 1 FOR NO KEY UPDATE;
+        IF NOT FOUND OR v_end <= p_at THEN
+            v_window := earmark.window_at(b.id, b.period, b.timezone, p_at);
+            v_start := v_window.window_start;
+            v_end := v_window.window_end;
+            v_reserved := 0;
+            v_committed := 0;
+            INSERT INTO earmark.windows (budget_id, window_start, window_end) VALUES (b.id, v_start, v_end); -- the budget is locked: nobody else does
         END IF;
-        LOOP -- by key: while the tables have no statistics, a join would be planned as a scan
-            SELECT reserved, committed INTO v_reserved, v_committed FROM earmark.windows
-            WHERE budget_id = b.id AND window_start = v_start FOR NO KEY UPDATE;
-            EXIT WHEN FOUND;
-            INSERT INTO earmark.windows (budget_id, window_start, window_end) VALUES (b.id, v_start, v_end) ON CONFLICT DO NOTHING;
-        END LOOP;
         v_affected := v_affected || ROW (b.id, b.scope, b.unit, b.period, b.limit_amount,
             CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, v_start, v_end, v_reserved, v_committed)::earmark.affected_budget;
     END LOOP;

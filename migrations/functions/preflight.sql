@@ -15,10 +15,9 @@ DECLARE
 BEGIN
     SELECT array_agg(ROW (b.id, b.scope, b.unit, b.period, b.limit_amount,
                           CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END,
-                          w.window_start, w.window_end, coalesce(s.reserved, 0), coalesce(s.committed, 0))::earmark.affected_budget ORDER BY b.id)
+                          w.window_start, w.window_end, w.reserved, w.committed)::earmark.affected_budget ORDER BY b.id)
     INTO v_affected
-    FROM earmark.budgets b CROSS JOIN LATERAL earmark.window_bounds(b.period, b.timezone, v_now) w
-         LEFT JOIN earmark.windows s ON s.budget_id = b.id AND s.window_start = w.window_start
+    FROM earmark.budgets b CROSS JOIN LATERAL earmark.window_at(b.id, b.period, b.timezone, v_now) w
     WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (earmark.scope_paths(p_scopes))
       AND b.unit = ANY (earmark.units(p_amounts));
 
@@ -50,6 +49,7 @@ CREATE OR REPLACE FUNCTION earmark.preflight(p_id text, p_tenant text, p_hash te
 LANGUAGE plpgsql STABLE SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     v_answer jsonb := earmark.existing_result(p_id, p_tenant, p_hash);
+    v_now    timestamptz := clock_timestamp();
     v_paths  text[];
     v_fits   boolean;
     v_units  text[];
@@ -58,12 +58,13 @@ BEGIN
         RETURN v_answer || jsonb_build_object('now', clock_timestamp());
     END IF;
     v_paths := earmark.scope_paths(p_scopes);
-    SELECT bool_and((p_amounts ->> b.unit)::numeric + coalesce(w.reserved, 0) + coalesce(w.committed, 0)
+    SELECT bool_and((p_amounts ->> b.unit)::numeric + coalesce(w.counted, 0)
                     <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)),
            array_agg(b.unit)
     INTO v_fits, v_units
-    FROM earmark.budgets b CROSS JOIN LATERAL earmark.window_bounds(b.period, b.timezone, clock_timestamp()) bounds
-         LEFT JOIN earmark.windows w ON w.budget_id = b.id AND w.window_start = bounds.window_start
+    FROM earmark.budgets b LEFT JOIN LATERAL ( -- as earmark.window_at finds it; the bounds are of no interest here
+        SELECT CASE WHEN x.window_end <= v_now THEN 0 ELSE x.reserved + x.committed END AS counted
+        FROM earmark.windows x WHERE x.budget_id = b.id AND x.window_start <= v_now ORDER BY x.window_start DESC LIMIT 1) w ON true
     WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (v_paths) AND p_amounts ? b.unit;
     IF v_fits AND p_amounts - v_units = '{}' AND cardinality(p_scopes) = 1 THEN
         RETURN jsonb_build_object('outcome', 'applied', 'now', clock_timestamp());

@@ -101,3 +101,26 @@ BEGIN
         window_end := window_end + v_step;
     END LOOP;
 END $$;
+
+-- The window of a budget that holds p_at, with its sums. A stored window keeps its bounds, also when newer
+-- time-zone data gives others. A window that is not stored overlaps no stored one (R7).
+CREATE OR REPLACE FUNCTION earmark.window_at(p_budget_id text, p_period text, p_timezone text, p_at timestamptz,
+    OUT window_start timestamptz, OUT window_end timestamptz, OUT reserved bigint, OUT committed bigint)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_bounds record;
+    v_next   timestamptz;
+BEGIN
+    SELECT w.window_start, w.window_end, w.reserved, w.committed INTO window_start, window_end, reserved, committed
+    FROM earmark.windows w WHERE w.budget_id = p_budget_id AND w.window_start <= p_at ORDER BY w.window_start DESC LIMIT 1;
+    IF FOUND AND coalesce(window_end > p_at, true) THEN -- mutation: stored-window
+        RETURN;
+    END IF;
+    SELECT w.window_start INTO v_next FROM earmark.windows w
+    WHERE w.budget_id = p_budget_id AND w.window_start > p_at ORDER BY w.window_start LIMIT 1;
+    v_bounds := earmark.window_bounds(p_period, p_timezone, p_at);
+    window_start := greatest(v_bounds.window_start, window_end); -- mutation: no-overlap
+    window_end := least(v_bounds.window_end, v_next); -- mutation: no-overlap
+    reserved := 0;
+    committed := 0;
+END $$;

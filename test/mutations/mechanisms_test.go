@@ -79,6 +79,8 @@ var mechanisms = []mechanism{
 	{"a date that is read twice starts once", "first-midnight", []string{"IF window_start AT TIME ZONE p_timezone <> v_first THEN", "IF window_end AT TIME ZONE p_timezone <> v_next THEN"}, database + "TestWindowsWhereClocksChange"},
 	{"a date that clocks return to does not start again", "date-again", []string{"EXIT;"}, database + "TestWindowsWhereClocksChange"},
 	{"an hour ends where clocks change by a part of an hour", "cut-hour", []string{"IF false THEN"}, database + "TestWindowsWhereClocksChange"},
+	{"a window keeps the bounds that it was made with", "stored-window", []string{"IF false THEN"}, database + "TestWindowsOfOlderTimeZoneData"},
+	{"a new window overlaps none that was made under other time-zone data", "no-overlap", []string{"window_start := v_bounds.window_start;", "window_end := v_bounds.window_end;"}, database + "TestWindowsOfOlderTimeZoneData"},
 	{"a time zone has a name with one meaning", "zone-names", []string{`if _, err := time.LoadLocation(name); err != nil || name == "" || name == "Local" {`}, ". TestTimezone"},
 	{"Postgres has the time zone under this name", "zone-in-postgres", []string{"if sqlState(err) == invalidParameterValue {"}, database + "TestTimeZoneIsCheckedByPostgres"},
 

@@ -1,10 +1,9 @@
 -- $2 one id, $3 exact scope, $4 scopes of a path, $5 and $6 the last row of the page before, $7 rows.
 -- Archived budgets are found by their id alone.
 SELECT b.id, b.scope, b.unit, b.limit_amount, b.period, b.timezone, b.enforcement, b.soft_ceiling, b.overage, b.created_at, b.archived_at,
-       coalesce(s.reserved, 0), coalesce(s.committed, 0), w.window_start, w.window_end
+       w.reserved, w.committed, w.window_start, w.window_end
 FROM earmark.budgets b
-     CROSS JOIN LATERAL earmark.window_bounds(b.period, b.timezone, clock_timestamp()) w
-     LEFT JOIN earmark.windows s ON s.budget_id = b.id AND s.window_start = w.window_start
+     CROSS JOIN LATERAL earmark.window_at(b.id, b.period, b.timezone, clock_timestamp()) w
 WHERE b.tenant = $1
   AND ($2 = '' OR b.id = $2)
   AND ($2 <> '' OR b.archived_at IS NULL)
