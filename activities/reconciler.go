@@ -14,68 +14,66 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Bounds of one reconcile run, so that a large number of open reservations does
-// not flood Temporal.
+// Bounds of one run, so that a large number of open reservations does not flood Temporal.
 const (
 	describesPerSecond = 50
-	listsPerSecond     = 5 // with checksPerClaim: 100,000 open reservations are looked at in two minutes
+	listsPerSecond     = 5 // with checksPerClaim: 100,000 open reservations take two minutes
 	checksPerClaim     = 200
-	checkLeastAge      = time.Minute      // younger ones are left to their own workflow
-	reconcileBudget    = 50 * time.Second // of one run; it is started every minute
+	checkLeastAge      = time.Minute      // younger reservations still have their own workflow
+	reconcileBudget    = 50 * time.Second // of one run; the schedule starts one every minute
 )
 
-// restoredReason is what the journal says of a commit that a closed workflow knew of.
+// restoredReason is the reason in the journal of a commit that the reconciler restores.
 const restoredReason = "restored from the workflow's result"
 
-// adoptedReason is what the journal says of a workflow that the reconciler starts.
+// adoptedReason is the reason in the journal of a workflow that the reconciler starts.
 const adoptedReason = "the reservation had no open workflow"
 
-// unpauseReason is what Temporal shows of a workflow that the reconciler unpauses.
+// unpauseReason is the reason in Temporal of a workflow that the reconciler unpauses.
 const unpauseReason = "the reservation is settled, so its workflow has to end"
 
-// CheckLedger is what the reconciler needs of the ledger.
+// CheckLedger is the part of the ledger that the reconciler uses.
 type CheckLedger interface {
 	ClaimChecks(ctx context.Context, leastAge time.Duration, limit int) ([]earmark.Check, error)
 	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
-	// MarkGuarded takes the mark of an orphan from those that have it.
+	// MarkGuarded clears the orphan mark of those reservations that have it.
 	MarkGuarded(ctx context.Context, ids []string) error
-	// MarkPaused makes those of ids that are settled due for a look: their workflow was
-	// notified, and cannot run.
+	// MarkPaused makes the settled reservations among ids due for a check: their workflow
+	// was notified, but is paused and cannot run.
 	MarkPaused(ctx context.Context, ids []string) error
-	// Adopt writes down who starts a new workflow for an open reservation, and why.
+	// Adopt writes a journal entry: the actor starts a new workflow for an open
+	// reservation.
 	Adopt(ctx context.Context, s earmark.Transition) (earmark.Result, error)
 	Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error)
 }
 
-// WorkflowStore is what the reconciler needs of Temporal.
+// WorkflowStore is the part of Temporal that the reconciler uses.
 type WorkflowStore interface {
-	// Open lists those of the workflows that Temporal's visibility has as open. It may
-	// lag behind, so that a workflow which it leaves out need not be closed.
+	// Open returns those of the workflows that Temporal's visibility lists as open.
+	// Visibility lags behind: a workflow that it does not list may still be open.
 	Open(ctx context.Context, workflowIDs []string) (map[string]bool, error)
-	// Status describes the reservation's latest workflow; the error is a
-	// serviceerror.NotFound when there is none.
+	// Status describes the reservation's latest workflow. Without one, the error is a
+	// serviceerror.NotFound.
 	Status(ctx context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error)
-	// Result is how the reservation's latest workflow says that it left it; zero when
-	// that workflow is open, or did not end by itself.
+	// Result returns the last state from the result of the reservation's latest workflow;
+	// zero if the workflow is open or did not complete.
 	Result(ctx context.Context, workflowID string) (Snapshot, error)
 	// Refresh makes an open workflow read the ledger.
 	Refresh(ctx context.Context, workflowID string) error
-	// Paused lists the reservations whose workflow is paused.
+	// Paused returns the ids of the reservations whose workflow is paused.
 	Paused(ctx context.Context) ([]string, error)
-	// Unpause lets a paused workflow run on.
+	// Unpause lets a paused workflow continue.
 	Unpause(ctx context.Context, namespace, workflowID, reason string) error
-	// Adopt starts a workflow that guards a reservation which exists already.
+	// Adopt starts a workflow for an existing reservation.
 	Adopt(ctx context.Context, check earmark.Check) error
 }
 
-// Reconciler finds reservations that lost their workflow, and commits that Postgres
-// lost.
+// Reconciler finds reservations that lost their workflow, and commits that Postgres lost.
 type Reconciler struct {
 	Ledger    CheckLedger
 	Workflows WorkflowStore
 	Logger    *slog.Logger
-	// LeastAge is how long ago a reservation must have been looked at; zero means
-	// a minute.
+	// LeastAge is the minimum time since a reservation's last check; zero means one minute.
 	LeastAge time.Duration
 }
 
@@ -83,13 +81,13 @@ type Reconciler struct {
 type ReconcileReport struct {
 	Checked   int `json:"checked"`
 	Orphans   int `json:"orphans"` // open reservations without an open workflow
-	Adopted   int `json:"adopted"` // orphans that have a workflow again
+	Adopted   int `json:"adopted"` // orphans that got a new workflow
 	Refreshed int `json:"refreshed"`
 	Restored  int `json:"restored"` // commits that Postgres had lost and a closed workflow knew
 }
 
-// Reconcile looks for the workflows of open reservations, the ones looked at
-// longest ago first, until none is due or its time is over.
+// Reconcile checks the workflows of open reservations, the longest unchecked first, until
+// none is due or the time of the run is over.
 func (r *Reconciler) Reconcile(ctx context.Context) (ReconcileReport, error) {
 	var report ReconcileReport
 	if err := r.markPaused(ctx); err != nil { // mutation: look-for-paused
@@ -125,7 +123,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (ReconcileReport, error) {
 	return report, nil
 }
 
-// markPaused looks for paused workflows, of which the ledger knows nothing.
+// markPaused finds paused workflows, which the ledger does not know.
 func (r *Reconciler) markPaused(ctx context.Context) error {
 	ids, err := r.Workflows.Paused(ctx)
 	if err != nil {
@@ -135,9 +133,10 @@ func (r *Reconciler) markPaused(ctx context.Context) error {
 	return r.Ledger.MarkPaused(ctx, ids)
 }
 
-// suspects leaves out, with one call for all, the open reservations that Temporal
-// lists an open workflow of. One past its expiry stays suspect: its workflow should
-// have acted, and a list may be out of date. Without a list all are.
+// suspects returns the reservations that need a check of their own: those for which
+// Temporal lists no open workflow, and those past their expiry, whose workflow should have
+// acted and whose listing may be out of date. It makes one call for all of them; if that
+// call fails, all are suspects.
 func (r *Reconciler) suspects(ctx context.Context, checks []earmark.Check, report *ReconcileReport) ([]earmark.Check, error) {
 	workflowIDs := make([]string, 0, len(checks))
 	for _, check := range checks {
@@ -166,8 +165,8 @@ func (r *Reconciler) suspects(ctx context.Context, checks []earmark.Check, repor
 	return suspects, r.Ledger.MarkGuarded(ctx, guarded)
 }
 
-// check looks for one reservation's workflow. Only what is surely missing or
-// closed counts as gone: a fault of Temporal ends the run.
+// check checks the workflow of one reservation. A workflow counts as gone only if Temporal
+// says that it is closed or not found; every other error ends the run.
 func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *ReconcileReport) error {
 	report.Checked++
 	status, err := r.Workflows.Status(ctx, check.WorkflowID)
@@ -191,16 +190,16 @@ func (r *Reconciler) check(ctx context.Context, check earmark.Check, report *Rec
 			return err
 		}
 		return r.adopt(ctx, check, report)
-	case guarded: // settled past its workflow
+	case guarded: // settled without its workflow
 		return r.notify(ctx, check, status, report)
 	default:
 		return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, true)
 	}
 }
 
-// notify tells an open workflow that its reservation is settled, so that it ends. Nothing is left that a pause could
-// protect, and usage that waits in the workflow has to be charged: a paused one is unpaused. The next look finds out whether it
-// has closed.
+// notify notifies an open workflow that its reservation is settled, so that it ends. It
+// unpauses a paused one: a pause protects nothing any more, and usage that waits in the
+// workflow must be charged. The next check finds out whether the workflow has closed.
 func (r *Reconciler) notify(ctx context.Context, check earmark.Check, status enumspb.WorkflowExecutionStatus, report *ReconcileReport) error {
 	report.Refreshed++
 	err := r.Workflows.Refresh(ctx, check.WorkflowID)                     // mutation: notify-settled
@@ -214,14 +213,15 @@ func (r *Reconciler) notify(ctx context.Context, check earmark.Check, status enu
 	return err
 }
 
-// adopt starts a new workflow for an open reservation that has none. The journal comes first (R4): a workflow
-// whose start is not written down does not start.
+// adopt starts a new workflow for an open reservation without one. It writes the journal
+// entry first (R4): without the entry it starts no workflow.
 func (r *Reconciler) adopt(ctx context.Context, check earmark.Check, report *ReconcileReport) error {
 	result, err := r.Ledger.Adopt(ctx, earmark.Transition{ID: check.ID, Tenant: check.Tenant, Actor: earmark.ActorReconciler, Reason: adoptedReason}) // mutation: adoption-entry
 	if err != nil {
 		return err
 	}
-	// Between the claim and the look, a workflow may have settled its reservation and ended: that is no orphan.
+	// Between the claim and this check, a workflow may have settled its reservation and
+	// ended. Such a reservation is no orphan.
 	if result.Outcome == earmark.OutcomeApplied { // mutation: orphan-is-open
 		report.Orphans++
 		r.Logger.WarnContext(ctx, "A reservation has no open workflow; starting one.", "reservation_id", check.ID, "tenant", check.Tenant)
@@ -233,21 +233,21 @@ func (r *Reconciler) adopt(ctx context.Context, check earmark.Check, report *Rec
 	return r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, false)
 }
 
-// mayLackUsage reports whether usage that is known elsewhere would still be charged.
+// mayLackUsage reports whether usage that a workflow knows could still be charged.
 func mayLackUsage(check earmark.Check) bool {
 	switch check.State {
 	case earmark.StateHeld, earmark.StateReview, earmark.StateExpired:
 		return true // mutation: restored-row
 	case earmark.StateCommitted:
-		return check.Request.OnExpiry == earmark.OnExpiryCommit // it may be an estimate
+		return check.Request.OnExpiry == earmark.OnExpiryCommit // the charge may be an estimate
 	default:
 		return false
 	}
 }
 
-// restore commits again what Postgres has lost, as it has after the restore of a
-// backup: the workflow of this very row has closed with usage that the row does
-// not have. A later row under the same id is not meant.
+// restore repeats a commit that Postgres has lost, as after the restore of a backup: the
+// workflow of this row has closed with usage that the row does not have. It ignores a later
+// row under the same id.
 func (r *Reconciler) restore(ctx context.Context, check earmark.Check, report *ReconcileReport) (bool, error) {
 	known, err := r.Workflows.Result(ctx, check.WorkflowID)
 	if err != nil || known.Usage == nil || known.CreatedAt == nil || !known.CreatedAt.Equal(check.CreatedAt) { // mutation: same-row
@@ -269,16 +269,16 @@ func (r *Reconciler) restore(ctx context.Context, check earmark.Check, report *R
 		report.Restored++
 		r.Logger.WarnContext(ctx, "A commit that Postgres had lost is charged again, from the result of its workflow.", "reservation_id", check.ID, "tenant", check.Tenant)
 	case earmark.OutcomeSame:
-	default: // such as an overage that was accepted in review: an operator's again
+	default: // for example an overage accepted in review: an operator decides again
 		return false, nil
 	}
 	return true, r.Ledger.MarkChecked(ctx, check.Tenant, check.ID, false, true)
 }
 
-// IsOpen reports whether a workflow of that status still runs.
+// IsOpen reports whether a workflow with this status is open.
 func IsOpen(status enumspb.WorkflowExecutionStatus) bool {
-	// A paused workflow is open too. Its status may be newer than this program's
-	// enumeration, so the closed ones are listed.
+	// A paused workflow is open too. Its status may be missing in this program's
+	// enumeration, so the switch lists the closed ones.
 	switch status {
 	case enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED, enumspb.WORKFLOW_EXECUTION_STATUS_FAILED, enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED,
 		enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED, enumspb.WORKFLOW_EXECUTION_STATUS_TIMED_OUT, enumspb.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW:

@@ -1,6 +1,6 @@
-// Package activities connects the workflows to the ledger and to Temporal. Every
-// activity is idempotent (rule R5): it may run again after a crash, and after a
-// time-out whose call still lands.
+// Package activities connects the workflows to the ledger and to Temporal. Every activity
+// is idempotent (rule R5): Temporal may run it again after a crash, or after a time-out
+// whose call still reaches the ledger.
 package activities
 
 import (
@@ -11,8 +11,8 @@ import (
 	"github.com/earmark-dev/earmark/internal/handoff"
 )
 
-// Ledger is what the activities need of the ledger. Its methods answer with
-// outcomes; an error means that the outcome is not known.
+// Ledger is the part of the ledger that the activities use. Its methods return outcomes; an
+// error means that the outcome is unknown.
 type Ledger interface {
 	Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error)
 	Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error)
@@ -27,31 +27,30 @@ type Ledger interface {
 // Reservations are the activities of the Reservation workflow.
 type Reservations struct {
 	Ledger Ledger
-	// Handoff takes the results to the coordinator in this process; nil where there is
-	// none.
+	// Handoff delivers results to the coordinator in this process; nil if there is none.
 	Handoff *handoff.Exchange
 }
 
-// Snapshot is a ledger result as workflows keep it: what the next step depends
-// on, without the reservation itself, so that histories stay small.
+// Snapshot is a result of the ledger as a workflow keeps it: only what the next step needs,
+// so that histories stay small.
 type Snapshot struct {
 	Outcome earmark.Outcome `json:"outcome"`
-	State   earmark.State   `json:"state,omitempty"` // empty where no row exists
-	// RemainingMS is how long the lease still runs, in milliseconds of Postgres' clock.
+	State   earmark.State   `json:"state,omitempty"` // empty if no row exists
+	// RemainingMS is how long the lease still runs by Postgres' clock, in milliseconds.
 	RemainingMS int64 `json:"remaining_ms,omitempty"`
-	// CreatedAt is when the reservation was made, by Postgres' clock; only Reserve
-	// and Inspect set it.
+	// CreatedAt is when the reservation was created, by Postgres' clock; only Reserve and
+	// Inspect set it.
 	CreatedAt *time.Time        `json:"created_at,omitempty"`
 	Decision  *earmark.Decision `json:"decision,omitempty"`
 	Subject   string            `json:"subject,omitempty"`
 	Scope     string            `json:"scope,omitempty"`
-	// OnExpiry is what happens when the lease ends: a refused commit changes it.
+	// OnExpiry is the expiry policy; a refused commit changes it.
 	OnExpiry earmark.OnExpiry `json:"on_expiry,omitempty"`
-	// Usage is what is charged, unless it is an estimate. A workflow that has closed
-	// with it knows what a Postgres that was restored from a backup does not.
+	// Usage is the committed usage; nil for an estimate. It survives in the result of a
+	// closed workflow, from which the reconciler restores a commit that Postgres has lost.
 	Usage earmark.Amounts `json:"usage,omitempty"`
-	// Actor and Reason say who committed that usage and why; a workflow's result alone
-	// has them, where it was not the caller or a reason was given.
+	// Actor and Reason say who committed that usage and why. Only a workflow's result sets
+	// them, and only if the actor is not the caller or gave a reason.
 	Actor  *earmark.Actor `json:"actor,omitempty"`
 	Reason string         `json:"reason,omitempty"`
 }
@@ -68,10 +67,10 @@ type ExtendInput struct {
 	TTLSeconds int64              `json:"ttl_seconds"`
 }
 
-// Reserve admits or denies. It takes the result of the speculative reserve of this
-// process, if there is one, and delivers the decision to the coordinator. A yes is
-// durable in Postgres by then. A no is not durable until the workflow task that holds it
-// completes, so the coordinator takes it as a hint.
+// Reserve admits or denies. It takes the result of the speculative reserve in this process,
+// if there is one, and delivers the decision to the coordinator. An admission is durable in
+// Postgres by then. A denial is durable only when the workflow task with this activity has
+// completed, so the coordinator takes it as a hint.
 func (r *Reservations) Reserve(ctx context.Context, admission earmark.Admission) (Snapshot, error) {
 	result, found := r.Handoff.TakeSpeculation(ctx, admission)
 	if !found {
@@ -84,16 +83,16 @@ func (r *Reservations) Reserve(ctx context.Context, admission earmark.Admission)
 	return snapshotWithCreation(result), nil
 }
 
-// Awaited is what AwaitSettlement answers.
+// Awaited is the result of AwaitSettlement.
 type Awaited struct {
-	// Settled is what the ledger answered to the settlement; nil when none came.
+	// Settled is the ledger's answer to the settlement; nil if none arrived.
 	Settled *Snapshot `json:"settled,omitempty"`
 	// WaitedMS is how long the activity waited, in milliseconds.
 	WaitedMS int64 `json:"waited_ms,omitempty"`
 }
 
-// AwaitSettlement waits until the coordinator in this process has settled the reservation, or
-// its settle window is over. Where there is no window it answers at once.
+// AwaitSettlement waits until the coordinator in this process has settled the reservation,
+// or until its settle window ends. Without a window it returns at once.
 func (r *Reservations) AwaitSettlement(ctx context.Context, id string) (Awaited, error) {
 	started := time.Now()
 	settlement, found := r.Handoff.AwaitSettlement(ctx, id)
@@ -115,38 +114,39 @@ func (r *Reservations) Commit(ctx context.Context, input CommitInput) (Snapshot,
 	return snapshotOf(result), err
 }
 
-// Release is the caller's own release.
+// Release gives the amount back as the caller's own release, which is final.
 func (r *Reservations) Release(ctx context.Context, transition earmark.Transition) (Snapshot, error) {
 	result, err := r.Ledger.Release(ctx, transition)
 	return snapshotOf(result), err
 }
 
-// GiveBack is an operator's release: an expiry with a reason.
+// GiveBack gives the amount back as an operator's release: an expiry with a reason.
 func (r *Reservations) GiveBack(ctx context.Context, transition earmark.Transition) (Snapshot, error) {
 	result, err := r.Ledger.GiveBack(ctx, transition)
 	return snapshotOf(result), err
 }
 
-// Expire applies the expiry policy if the lease has run out.
+// Expire applies the expiry policy if the lease has ended.
 func (r *Reservations) Expire(ctx context.Context, transition earmark.Transition) (Snapshot, error) {
 	result, err := r.Ledger.Expire(ctx, transition)
 	return snapshotOf(result), err
 }
 
-// Extend lets the lease run longer.
+// Extend extends the lease.
 func (r *Reservations) Extend(ctx context.Context, input ExtendInput) (Snapshot, error) {
 	result, err := r.Ledger.Extend(ctx, input.Transition, time.Duration(input.TTLSeconds)*time.Second)
 	return snapshotOf(result), err
 }
 
-// Inspect reports where the reservation stands.
+// Inspect returns the reservation's current state.
 func (r *Reservations) Inspect(ctx context.Context, transition earmark.Transition) (Snapshot, error) {
 	result, err := r.Ledger.Inspect(ctx, transition.Tenant, transition.ID)
 	return snapshotWithCreation(result), err
 }
 
-// Charge charges usage whose reservation Postgres has lost. A charge must not be
-// dropped: where no budget takes it, this fails, is tried again, and is seen.
+// Charge charges usage of a reservation that Postgres has lost. A charge must not be
+// dropped: if no budget covers it, Charge returns an error, Temporal tries it again, and
+// the reservation shows as stuck.
 func (r *Reservations) Charge(ctx context.Context, charge earmark.Charge) (Snapshot, error) {
 	result, err := r.Ledger.Charge(ctx, charge)
 	if err != nil {

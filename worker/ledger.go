@@ -8,16 +8,16 @@ import (
 	"github.com/earmark-dev/earmark/internal/ctxtime"
 )
 
-// readyTimeout bounds one look at the ledger.
+// readyTimeout bounds one check of the ledger.
 const readyTimeout = 5 * time.Second
 
-// ReadyLedger says whether Postgres answers and is migrated as this program needs it.
+// ReadyLedger reports whether Postgres answers and has the schema that this program needs.
 type ReadyLedger interface {
 	Ready(ctx context.Context) error
 }
 
-// AwaitLedger returns true once the ledger is ready, and false if ctx ends before. It logs at once what is
-// missing, and again whenever that changes.
+// AwaitLedger returns true once the ledger is ready, and false if ctx ends before. It logs
+// what is missing at once, and again whenever that changes.
 func AwaitLedger(ctx context.Context, ledger ReadyLedger, logger *slog.Logger) bool {
 	last := ""
 	for {

@@ -9,31 +9,31 @@ import (
 )
 
 const (
-	// DefaultGrace is how long past its expiry a reservation is left to its workflow.
+	// DefaultGrace is how long the sweeper leaves an overdue reservation to its workflow.
 	DefaultGrace = 30 * time.Second
 	sweepEvery   = time.Second
-	// sweepBatch bounds how long one call keeps its windows locked.
+	// sweepBatch bounds how long one call keeps windows locked.
 	sweepBatch = 100
-	// sweepPause lets admissions in between two full batches.
+	// sweepPause is the pause between two full batches, so that admissions run in between.
 	sweepPause   = 20 * time.Millisecond
 	sweepTimeout = 10 * time.Second
 )
 
-// SweepLedger is what the sweeper needs of the ledger.
+// SweepLedger is the part of the ledger that the sweeper uses.
 type SweepLedger interface {
 	Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error)
 }
 
-// Sweeper expires what no workflow expired in time. It does not depend on
-// Temporal, so that nothing stays held when Temporal is lost.
+// Sweeper expires overdue reservations that no workflow has expired. It does not need
+// Temporal, so that no hold stays if Temporal is lost.
 type Sweeper struct {
 	Ledger SweepLedger
 	Grace  time.Duration
 	Logger *slog.Logger
 }
 
-// Run sweeps until ctx is done. It begins one grace after it is started, so that
-// after an outage the workflows come first.
+// Run sweeps until ctx is done. It begins one grace after its start, so that after an
+// outage the workflows come first.
 func (s *Sweeper) Run(ctx context.Context) error {
 	if !ctxtime.Sleep(ctx, s.Grace) {
 		return nil
@@ -43,7 +43,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 		ids, err := s.sweep(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // stopping; the interrupted look does not matter
+			return nil //nolint:nilerr // the process stops; the interrupted search does not matter
 		case err != nil:
 			s.Logger.WarnContext(ctx, "The sweeper could not look for overdue reservations.", "error", err)
 		case len(ids) == sweepBatch:

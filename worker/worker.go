@@ -22,22 +22,23 @@ import (
 	"github.com/earmark-dev/earmark/workflows"
 )
 
-// How the worker is tuned.
+// Settings of the worker.
 const (
-	stopTimeout      = 10 * time.Second // for activities that run when the worker stops
-	workflowPollers  = 16               // half of them look for new workflows, at any of a queue's four partitions
+	stopTimeout      = 10 * time.Second // for running activities when the worker stops
+	workflowPollers  = 16               // half of them poll for new workflows, at each of a queue's four partitions
 	activityPollers  = 4
 	maxLocalAtOnce   = 500
 	retryPause       = time.Second // while Temporal does not answer
-	schedulePause    = time.Minute // between looks whether the schedule is still there
+	schedulePause    = time.Minute // between checks that the schedule exists
 	scheduleDeadline = 10 * time.Second
 	stickyTimeout    = 5 * time.Second
-	// cachedWorkflows is how many open workflows a process keeps in memory, each with its goroutines: some 43 kB. The
-	// worker reads any other from its history when something happens to it.
+	// cachedWorkflows is how many open workflows a process keeps in memory, each with its
+	// goroutines: about 43 kB. The worker rebuilds every other workflow from its history
+	// when it gets a task.
 	cachedWorkflows = 3_000
 )
 
-// Ledger is what a worker process needs of the ledger.
+// Ledger is the part of the ledger that a worker process uses.
 type Ledger interface {
 	activities.Ledger
 	activities.CheckLedger
@@ -45,20 +46,21 @@ type Ledger interface {
 	ReadyLedger
 }
 
-// Options say what a worker works with.
+// Options are the settings of a worker.
 type Options struct {
 	Ledger  Ledger
-	Handoff *handoff.Exchange // to the coordinator in this process; nil where there is none
+	Handoff *handoff.Exchange // to the coordinator in this process; nil if there is none
 	Logger  *slog.Logger
-	// Grace is how long past its expiry a reservation is left to its workflow.
+	// Grace is how long the sweeper leaves an overdue reservation to its workflow.
 	Grace time.Duration
-	// Unindexed leaves the search attributes alone.
+	// Unindexed says that the namespace has no search attributes of Earmark, so workflows
+	// set none.
 	Unindexed bool
 
-	cached int // workflows; cachedWorkflows when zero
+	cached int // number of workflows; cachedWorkflows if zero
 }
 
-// Worker is one worker process' part of the work.
+// Worker runs workflows, activities and the sweeper in one process.
 type Worker struct {
 	client  client.Client
 	ledger  ReadyLedger
@@ -67,7 +69,7 @@ type Worker struct {
 	logger  *slog.Logger
 }
 
-// New makes a worker on the task queue of the contract.
+// New returns a worker for the task queue of the contract.
 func New(c client.Client, options Options) *Worker {
 	reservations := &activities.Reservations{Ledger: options.Ledger, Handoff: options.Handoff}
 	reconciler := &activities.Reconciler{
@@ -88,7 +90,7 @@ func New(c client.Client, options Options) *Worker {
 	return &Worker{client: c, ledger: options.Ledger, build: build, logger: options.Logger, sweeper: &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger}}
 }
 
-// Register registers every workflow and activity, by the names of the contract.
+// Register registers every workflow and activity under the names of the contract.
 func Register(registry worker.Registry, reservations *activities.Reservations, reconciler *activities.Reconciler) {
 	registry.RegisterWorkflowWithOptions(workflows.Reservation, workflow.RegisterOptions{Name: workflows.ReservationType})
 	registry.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileType})
@@ -96,9 +98,9 @@ func Register(registry worker.Registry, reservations *activities.Reservations, r
 	registry.RegisterActivity(reconciler)
 }
 
-// Run works until ctx is done, and then lets what runs finish. Until the ledger is ready it takes no tasks, which
-// other workers on the queue may be able to do. It waits for a Temporal that does not answer yet; the sweeper does
-// not depend on it.
+// Run works until ctx is done, and then lets running work finish. It takes no tasks until
+// the ledger is ready, so that other workers on the queue can take them. It waits for
+// Temporal if that does not answer yet; the sweeper runs meanwhile.
 func (w *Worker) Run(ctx context.Context) error {
 	if !AwaitLedger(ctx, w.ledger, w.logger) {
 		return nil
@@ -110,8 +112,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// keepWorking serves the task queue. The SDK starts a worker once and never
-// again: one that did not find Temporal, or that gave up on it, is replaced.
+// keepWorking serves the task queue. The SDK cannot restart a worker, so keepWorking
+// replaces one that did not reach Temporal or gave up.
 func (w *Worker) keepWorking(ctx context.Context) {
 	interrupt := make(chan any)
 	defer context.AfterFunc(ctx, func() { close(interrupt) })()
@@ -123,8 +125,8 @@ func (w *Worker) keepWorking(ctx context.Context) {
 	}
 }
 
-// keepSchedule makes the reconciler's schedule, and makes it again should the
-// namespace lose it.
+// keepSchedule creates the reconciler's schedule, and creates it again if the namespace
+// loses it.
 func (w *Worker) keepSchedule(ctx context.Context) {
 	for pause := time.Duration(0); ctxtime.Sleep(ctx, pause); {
 		pause = schedulePause

@@ -10,31 +10,31 @@ import (
 	"github.com/earmark-dev/earmark/activities"
 )
 
-// message is one signal or update that asks for a transition.
+// message is one signal or update that requests a transition.
 type message struct {
 	name   string
-	signal bool // nobody waits for the answer
+	signal bool // a signal: nobody waits for the answer
 	apply  func(workflow.Context) activities.Snapshot
 	answer activities.Snapshot
 	done   bool
 }
 
-// inbox keeps messages in order until the workflow applies them, one at a time.
+// inbox keeps messages in order until the workflow applies them one by one.
 type inbox struct {
 	messages []*message
 	signals  []signal
 }
 
-// signal is a channel of the contract and how to read one message off it.
+// signal is a signal channel and a function that reads one message from it.
 type signal struct {
 	channel workflow.ReceiveChannel
-	read    func() (m *message, received bool) // m is nil when the payload is refused
+	read    func() (m *message, received bool) // m is nil if the payload is refused
 }
 
 func (i *inbox) empty() bool { return len(i.messages) == 0 }
 
-// next takes the oldest message, but a commit before any other: once it is
-// released, a reservation takes no usage any more.
+// next returns the oldest message, but a commit before any other: after a release, a
+// reservation accepts no usage.
 func (i *inbox) next() *message {
 	first := max(0, slices.IndexFunc(i.messages, func(m *message) bool { return m.name == MessageCommit })) // mutation: commit-first
 	m := i.messages[first]
@@ -42,7 +42,8 @@ func (i *inbox) next() *message {
 	return m
 }
 
-// waiting reports whether anything has arrived, signals not yet collected included.
+// waiting reports whether any message has arrived, including signals that collect has not
+// read yet.
 func (i *inbox) waiting() bool {
 	for _, s := range i.signals {
 		if s.channel.Len() > 0 {
@@ -52,7 +53,7 @@ func (i *inbox) waiting() bool {
 	return !i.empty()
 }
 
-// holdsRelease reports whether the caller has released already, and not committed.
+// holdsRelease reports whether a release by the caller has arrived, and no commit.
 func (i *inbox) holdsRelease() bool {
 	named := func(name string) bool {
 		return slices.ContainsFunc(i.messages, func(m *message) bool { return m.name == name })
@@ -60,7 +61,7 @@ func (i *inbox) holdsRelease() bool {
 	return named(MessageRelease) && !named(MessageCommit)
 }
 
-// collect takes what has arrived off the signal channels.
+// collect moves arrived messages from the signal channels to the inbox.
 func (i *inbox) collect() {
 	for _, s := range i.signals {
 		for {
@@ -75,7 +76,7 @@ func (i *inbox) collect() {
 	}
 }
 
-// setup registers everything that can be asked of the workflow.
+// setup registers the handlers of signals, updates and queries.
 func (r *reservation) setup(ctx workflow.Context) error {
 	r.inbox.signals = []signal{
 		listen(ctx, MessageCommit, CommitMessage.Validate, r.onCommit),
@@ -97,9 +98,9 @@ func (r *reservation) setup(ctx workflow.Context) error {
 	return handleUpdate(ctx, r, MessageRelease, "Gives everything back: nothing was spent.", ReleaseMessage.Validate, r.onRelease)
 }
 
-// listen reads a signal's payloads. One that does not decode or breaks a rule is
-// dropped with a trace. It is received as it is: the SDK would decode the next one
-// into what is left of one that broke half-way.
+// listen reads the payloads of a signal. It drops a payload that does not decode or breaks
+// a rule, and logs it. It receives the raw payload: if one decodes only in part, the SDK
+// decodes the next one over the rest of it.
 func listen[T any](ctx workflow.Context, name string, validate func(T) error, accept func(T) *message) signal {
 	channel := workflow.GetSignalChannel(ctx, name)
 	return signal{channel: channel, read: func() (*message, bool) {
@@ -122,7 +123,7 @@ func listen[T any](ctx workflow.Context, name string, validate func(T) error, ac
 	}}
 }
 
-// decode reads a payload; none at all leaves target as it is.
+// decode reads a payload; an empty payload leaves target unchanged.
 func decode(raw converter.RawValue, target any) error {
 	if raw.Payload() == nil {
 		return nil
@@ -130,8 +131,9 @@ func decode(raw converter.RawValue, target any) error {
 	return converter.GetDefaultDataConverter().FromPayload(raw.Payload(), target)
 }
 
-// handleUpdate lets an update ask for a transition and answers with the ledger's answer.
-// Its validator refuses a bad payload before anything is written to the history.
+// handleUpdate registers an update that requests a transition and returns the ledger's
+// answer. Its validator refuses a bad payload before Temporal writes anything to the
+// history.
 func handleUpdate[T any](ctx workflow.Context, r *reservation, name, description string, validate func(T) error, accept func(T) *message) error {
 	handler := func(ctx workflow.Context, payload T) (activities.Snapshot, error) {
 		m := accept(payload)
@@ -145,7 +147,7 @@ func handleUpdate[T any](ctx workflow.Context, r *reservation, name, description
 	})
 }
 
-// handle makes the transition that a message asks for, and answers it.
+// handle makes the transition that a message requests, and answers it.
 func (r *reservation) handle(ctx workflow.Context, m *message) {
 	m.answer = m.apply(ctx)
 	m.done = true
@@ -178,8 +180,8 @@ func (r *reservation) onExtend(payload ExtendMessage) *message {
 	}}
 }
 
-// settlementBy names who sent a message, and why: a person, or else the caller,
-// for whom the workflow acts.
+// settlementBy returns who sent a message and why: an operator, or else the caller, for
+// whom the workflow acts.
 func (r *reservation) settlementBy(operator, reason string) earmark.Transition {
 	settlement := r.settlement(reason)
 	if operator != "" {
@@ -188,8 +190,8 @@ func (r *reservation) settlementBy(operator, reason string) earmark.Transition {
 	return settlement
 }
 
-// answerAdmission waits for the decision. Whoever asks with another request under
-// the same id learns that, and not the decision on somebody else's.
+// answerAdmission waits for the decision. A sender with another request under the same id
+// gets a mismatch, not the decision on the other request.
 func (r *reservation) answerAdmission(ctx workflow.Context, payload AdmissionMessage) (activities.Snapshot, error) {
 	if payload.RequestHash != r.Admission.RequestHash {
 		return activities.Snapshot{Outcome: earmark.OutcomeMismatch}, nil

@@ -1,6 +1,6 @@
-// Package workflows holds the Reservation workflow, which guards one reservation
-// from admission to settlement, and the Reconcile workflow, which finds
-// reservations that lost their guardian.
+// Package workflows holds the Reservation workflow, which guards one reservation from
+// admission to settlement, and the Reconcile workflow, which finds reservations that lost
+// their workflow.
 package workflows
 
 import (
@@ -23,16 +23,17 @@ const (
 	MessageRelease = "release" // {"reason": "the model was not called"}
 	// Signals.
 	SignalExtend  = "extend"  // {"ttl_seconds": 300}
-	SignalRefresh = "refresh" // no payload: look at the ledger again
+	SignalRefresh = "refresh" // no payload: the workflow reads the ledger again
 	// Query and update.
-	QueryReservation = "reservation" // answers a QueryResult
-	UpdateAdmission  = "admission"   // {"request_hash": "…"} answers an activities.Snapshot
+	QueryReservation = "reservation" // returns a QueryResult
+	UpdateAdmission  = "admission"   // {"request_hash": "…"} returns an activities.Snapshot
 )
 
 // ReservationWorkflowID returns the workflow id of a reservation.
 func ReservationWorkflowID(reservationID string) string { return workflowIDPrefix + reservationID }
 
-// ReservationOf is its inverse.
+// ReservationOf returns the reservation id of a workflow id; the inverse of
+// ReservationWorkflowID.
 func ReservationOf(workflowID string) string { return strings.TrimPrefix(workflowID, workflowIDPrefix) }
 
 const workflowIDPrefix = "reservation-"
@@ -42,7 +43,7 @@ var (
 	AttributeTenant    = temporal.NewSearchAttributeKeyKeyword("EarmarkTenant")
 	AttributeScope     = temporal.NewSearchAttributeKeyKeywordList("EarmarkScope")
 	AttributeExpiresAt = temporal.NewSearchAttributeKeyTime("EarmarkExpiresAt")
-	// AttributeState is set for review and while a settlement keeps failing only:
+	// AttributeState is set only for review and while a settlement keeps failing, because
 	// each change of an attribute costs a write.
 	AttributeState = temporal.NewSearchAttributeKeyKeyword("EarmarkState")
 )
@@ -53,29 +54,29 @@ const (
 	StateAttributeSettling = "settlement_failing"
 )
 
-// CommitMessage is the payload of MessageCommit. Operator, in each of them, is the
-// name of a person who settles in the caller's place, such as alice.
+// CommitMessage is the payload of MessageCommit. Operator, in each message, is the name of
+// a person who settles in the caller's place, such as alice.
 type CommitMessage struct {
 	Usage    earmark.Amounts `json:"usage"`
 	Operator string          `json:"operator,omitempty"`
 	Reason   string          `json:"reason,omitempty"`
-	// Attempt is the API's, see earmark.Transition; other senders leave it out.
+	// Attempt is set only by the API, see earmark.Transition.
 	Attempt string `json:"attempt,omitempty"`
 }
 
-// Validate checks the message; an error names the field.
+// Validate checks the message. The error is CodeInvalidRequest and names the field.
 func (m CommitMessage) Validate() error {
 	return cmp.Or(earmark.ValidateUsage(m.Usage), validateBy(m.Operator, m.Reason))
 }
 
-// ReleaseMessage is the payload of MessageRelease. With an operator it is an expiry
-// with a reason, after which usage is still charged; else it is the caller's own.
+// ReleaseMessage is the payload of MessageRelease. With an operator it is an expiry with a
+// reason, after which usage is still charged; otherwise it is the caller's own release.
 type ReleaseMessage struct {
 	Reason   string `json:"reason"`
 	Operator string `json:"operator,omitempty"`
 }
 
-// Validate checks the message; an error names the field.
+// Validate checks the message. The error is CodeInvalidRequest and names the field.
 func (m ReleaseMessage) Validate() error { return validateBy(m.Operator, m.Reason) }
 
 // ExtendMessage is the payload of SignalExtend.
@@ -85,13 +86,13 @@ type ExtendMessage struct {
 	Reason     string `json:"reason,omitempty"`
 }
 
-// Validate checks the message; an error names the field.
+// Validate checks the message. The error is CodeInvalidRequest and names the field.
 func (m ExtendMessage) Validate() error {
 	return cmp.Or(earmark.ValidateTTL(m.TTLSeconds), validateBy(m.Operator, m.Reason))
 }
 
-// validateBy checks who sent a message and why; the operator is empty where it is the
-// caller.
+// validateBy checks the sender and the reason of a message; operator is empty if the caller
+// sent it.
 func validateBy(operator, reason string) error {
 	if operator == "" {
 		return earmark.ValidateReason(reason)

@@ -13,15 +13,15 @@ import (
 const (
 	ReconcileScheduleID = "earmark-reconcile"
 	ReconcileEvery      = time.Minute
-	// reconcileTimeout bounds one run; what it does not reach, the next one does.
+	// reconcileTimeout bounds one run; the next run continues where it stopped.
 	reconcileTimeout   = 10 * time.Minute
 	reconcileHeartbeat = 30 * time.Second
 	reconcileTries     = 3
 )
 
-// Reconcile finds open reservations that no open workflow guards, and gives them
-// a new guardian; and tells open workflows whose reservation was settled past
-// them. One run looks at those that were looked at longest ago.
+// Reconcile gives a new workflow to each open reservation without an open workflow, and
+// notifies open workflows whose reservation was settled without them. One run checks those
+// first that were checked longest ago.
 func Reconcile(ctx workflow.Context) (activities.ReconcileReport, error) {
 	var reconciler *activities.Reconciler
 	var report activities.ReconcileReport

@@ -12,20 +12,21 @@ import (
 // ReservationInput starts a Reservation workflow.
 type ReservationInput struct {
 	Admission earmark.Admission `json:"admission"`
-	// Adopt guards a reservation that exists already, in the place of a lost workflow;
-	// such a workflow never reserves.
+	// Adopt says that the workflow replaces a lost one: it guards an existing reservation
+	// and never reserves.
 	Adopt bool `json:"adopt,omitempty"`
-	// Resume continues the workflow's earlier run, whose reservation exists.
+	// Resume says that the workflow continues its earlier run, whose reservation exists.
 	Resume bool `json:"resume,omitempty"`
-	// Unindexed says that the search attributes are not to be touched, because the
-	// namespace does not have them.
+	// Unindexed says that the namespace does not have the search attributes, so the
+	// workflow sets none.
 	Unindexed bool `json:"unindexed,omitempty"`
-	// SettleWindow says that the process which starts the workflow keeps a settle window: the first
-	// task waits in it for the settlement. Histories of earlier releases do not have it.
+	// SettleWindow says that the process that starts the workflow keeps a settle window:
+	// the first task waits in it for the settlement. Histories of earlier releases do not
+	// have it.
 	SettleWindow bool `json:"settle_window,omitempty"`
 }
 
-// QueryResult is what the query "reservation" answers.
+// QueryResult is the answer to the query "reservation".
 type QueryResult struct {
 	ReservationID string              `json:"reservation_id"`
 	Scopes        []string            `json:"scopes"`
@@ -36,20 +37,19 @@ type QueryResult struct {
 	Pending int `json:"pending"`
 }
 
-// WorkflowResult is the workflow's result: how the reservation stands, and which request
-// that answers, since one id may have been asked for with several.
+// WorkflowResult is the workflow's result: the reservation's last state, and the hash of
+// the request, because callers may have sent several requests under one id.
 type WorkflowResult struct {
 	activities.Snapshot
 	RequestHash string `json:"request_hash"`
 }
 
-// minLease is the shortest time that the lease's timer is set to.
+// minLease is the shortest duration of the lease's timer.
 const minLease = time.Second
 
-// Reservation guards one reservation: it reserves, waits for the completion, and
-// commits, releases or expires. Postgres decides every transition; the workflow
-// sees to it that the next one happens. It ends when the reservation is settled,
-// and never before.
+// Reservation guards one reservation: it reserves, waits for the settlement, and commits,
+// releases or expires. Postgres decides every transition; the workflow makes sure that the
+// next one happens. It ends only after the reservation is settled.
 func Reservation(ctx workflow.Context, input ReservationInput) (WorkflowResult, error) {
 	r := &reservation{ReservationInput: input}
 	if err := r.setup(ctx); err != nil {
@@ -70,8 +70,8 @@ type reservation struct {
 	admitted  bool                // a row exists, or existed before Postgres lost it
 	createdAt time.Time           // of the reservation, by Postgres' clock
 	decided   bool                // the admission has its decision
-	committed earmark.Transition  // who committed, and why; zero until then
-	lease     workflow.Future     // fires when the lease may have run out
+	committed earmark.Transition  // who committed, and why; zero before a commit
+	lease     workflow.Future     // fires when the lease may have ended
 }
 
 // run reads like the state diagram. The ledger decides each transition.
@@ -94,9 +94,9 @@ type reservation struct {
 //	             ├──────── commit ───────────────────────> end: committed
 //	             └──────── release ──────────────────────> end: released, or by an operator: expired
 //
-// Messages that have arrived are handled before the lease's end, and a commit before a
-// release. Before it ends, the workflow handles what has arrived meanwhile: usage that
-// comes after an expiry is charged.
+// run handles messages that have arrived before it handles the end of the lease, and a
+// commit before a release. Before the workflow ends, run handles the messages that have
+// arrived meanwhile: usage that arrives after an expiry is charged.
 func (r *reservation) run(ctx workflow.Context) error {
 	r.inbox.collect()
 	switch {
@@ -135,9 +135,9 @@ func (r *reservation) run(ctx workflow.Context) error {
 	}
 }
 
-// result is what the workflow leaves behind. With usage that it knows to be charged
-// goes which row that is of, for the reconciler to charge it again after the
-// restore of a backup.
+// result returns the workflow's result. If the workflow knows charged usage, the result
+// also identifies its row, so that the reconciler can charge it again after the restore of
+// a backup.
 func (r *reservation) result() WorkflowResult {
 	result := WorkflowResult{Snapshot: r.snapshot, RequestHash: r.Admission.RequestHash}
 	if result.Usage != nil && !r.createdAt.IsZero() {
@@ -150,41 +150,41 @@ func (r *reservation) result() WorkflowResult {
 	return result
 }
 
-// open reports whether budget is set aside.
+// open reports whether the reservation holds its amounts.
 func (r *reservation) open() bool {
 	return r.snapshot.State == earmark.StateHeld || r.snapshot.State == earmark.StateReview
 }
 
-// leaseOver reports whether the lease may have run out.
+// leaseOver reports whether the lease may have ended.
 func (r *reservation) leaseOver() bool {
 	return r.snapshot.State == earmark.StateHeld && r.lease.IsReady()
 }
 
 // await waits for a message, the end of the lease, or a cancellation.
 func (r *reservation) await(ctx workflow.Context) {
-	// The one error is the cancellation, which run looks at itself.
+	// The only error is the cancellation, which run checks itself.
 	_ = workflow.Await(ctx, func() bool { return r.inbox.waiting() || r.leaseOver() })
 }
 
-// drain waits until every handler has answered. It is false when more has come
-// meanwhile, which is to be applied first.
+// drain waits until every handler has returned. It returns false if more messages have
+// arrived meanwhile, which run must apply first.
 func (r *reservation) drain(ctx workflow.Context) bool {
-	// A detached context is never cancelled, so there is no error.
+	// A detached context is never cancelled, so Await returns no error.
 	_ = workflow.Await(detached(ctx), func() bool { return r.inbox.waiting() || workflow.AllHandlersFinished(ctx) })
 	r.inbox.collect()      // mutation: drain-before-end
 	return r.inbox.empty() // mutation: drain-before-end
 }
 
 // continueAsNew continues with an empty history. A lease that is extended every 30 s for 7
-// days costs some 120,000 events; Temporal ends a workflow at 51,200.
+// days costs about 120,000 events; Temporal ends a workflow at 51,200.
 func (r *reservation) continueAsNew(ctx workflow.Context) error {
 	next := r.ReservationInput
 	next.Resume = true
 	return workflow.NewContinueAsNewError(ctx, ReservationType, next)
 }
 
-// arm sets the lease's timer to what Postgres says remains. No clocks are
-// subtracted, so it does not matter how far they are apart.
+// arm sets the lease's timer to the remaining time that Postgres reports. It subtracts no
+// clocks, so their difference does not matter.
 func (r *reservation) arm(ctx workflow.Context) {
 	if r.snapshot.State != earmark.StateHeld {
 		return
@@ -193,8 +193,8 @@ func (r *reservation) arm(ctx workflow.Context) {
 	r.lease = workflow.NewTimerWithOptions(detached(ctx), remaining, workflow.TimerOptions{Summary: r.showLease(ctx, remaining)})
 }
 
-// detached returns a context that a cancellation does not reach, for whatever
-// must happen all the same.
+// detached returns a context that a cancellation does not reach, for calls that must
+// complete.
 func detached(ctx workflow.Context) workflow.Context {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	return ctx

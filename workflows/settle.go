@@ -10,9 +10,9 @@ import (
 	"github.com/earmark-dev/earmark/activities"
 )
 
-// The workflow calls the ledger by a local activity first, which is one history event
-// and no round trip to Temporal. When Postgres does not answer in localTimeout, it calls
-// by a regular activity that never gives up.
+// The workflow calls the ledger through a local activity first, which costs one history
+// event and no round trip to Temporal. If Postgres does not answer within localTimeout, the
+// workflow calls a regular activity with unlimited retries.
 const (
 	localTryTimeout   = 1500 * time.Millisecond // above the ledger's lock_timeout
 	localTimeout      = 3 * time.Second         // well below a workflow task's time-out
@@ -20,11 +20,11 @@ const (
 	regularTryTimeout = 10 * time.Second
 	regularFirstPause = 200 * time.Millisecond
 	regularMaxPause   = 10 * time.Second
-	// failingAfter is how long a call to the ledger may go on failing before the
-	// search attribute says so.
+	// failingAfter is how long a call to the ledger may keep failing before the search
+	// attribute says so.
 	failingAfter = 30 * time.Second
-	// brokenPause spaces the tries when even that call ends, which only a
-	// bug can cause.
+	// brokenPause is the pause between tries if even that call ends, which only a bug can
+	// cause.
 	brokenPause = time.Minute
 )
 
@@ -34,7 +34,8 @@ var local = workflow.LocalActivityOptions{
 	RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 50 * time.Millisecond, BackoffCoefficient: 2, MaximumAttempts: localTries},
 }
 
-// settleWindow is for an activity that calls nothing: it waits in the process of the workflow's start.
+// settleWindow is for an activity that makes no call: it waits in the process that started
+// the workflow.
 var settleWindow = workflow.LocalActivityOptions{
 	ScheduleToCloseTimeout: localTimeout, // longer than any settle window
 	RetryPolicy:            &temporal.RetryPolicy{MaximumAttempts: 1},
@@ -46,11 +47,11 @@ var untilAnswered = workflow.ActivityOptions{
 	RetryPolicy:         &temporal.RetryPolicy{InitialInterval: regularFirstPause, BackoffCoefficient: 2, MaximumInterval: regularMaxPause}, // mutation: no-attempt-limit
 }
 
-// Activities are named by typed nil pointers: only their names are used here.
+// ledger is a typed nil pointer: the workflow uses only the names of its methods.
 var ledger *activities.Reservations
 
-// reserve asks for the admission. What is unknown is resolved before the workflow
-// goes on: nobody else would free what a lost call may have set aside.
+// reserve requests the admission. It resolves an unknown outcome before it returns, because
+// nobody else would free what a lost call may have reserved.
 func (r *reservation) reserve(ctx workflow.Context) {
 	r.Admission.Released = r.inbox.holdsRelease()
 	r.admission = r.call(ctx, "reserve", ledger.Reserve, r.Admission)
@@ -60,8 +61,8 @@ func (r *reservation) reserve(ctx workflow.Context) {
 	r.recordCreation(r.admission)
 }
 
-// awaitSettlement keeps the first task open for a moment, so that a short request ends in it.
-// Messages that arrive meanwhile wait for the task's end.
+// awaitSettlement keeps the first task open for a moment, so that a short request ends
+// within it. Messages that arrive meanwhile wait for the end of the task.
 func (r *reservation) awaitSettlement(ctx workflow.Context) {
 	if !r.SettleWindow || r.snapshot.State != earmark.StateHeld || r.inbox.waiting() {
 		return
@@ -82,8 +83,8 @@ func (r *reservation) awaitSettlement(ctx workflow.Context) {
 	}
 }
 
-// refuse answers an admission that breaks a rule, as one may that a client other than
-// the API has started: the ledger would fail on it again and again.
+// refuse ends an admission that breaks a rule, which only a client other than the API can
+// start: the ledger would fail on it again and again.
 func (r *reservation) refuse(ctx workflow.Context) bool {
 	r.Admission.Request = r.Admission.Request.WithDefaults()
 	err := r.Admission.Validate()
@@ -102,16 +103,16 @@ func (r *reservation) refuse(ctx workflow.Context) bool {
 	return true
 }
 
-// commit charges usage. Usage of a reservation that Postgres has lost, as it is
-// after the restore of a backup, is charged from what the workflow knows itself;
-// so is usage that was accepted while it was not known whether the row exists.
+// commit charges usage. If Postgres has lost the reservation, as after the restore of a
+// backup, commit charges the usage from the workflow's own state; the same applies to usage
+// that was accepted before it was known whether the row exists.
 func (r *reservation) commit(ctx workflow.Context, settlement earmark.Transition, usage earmark.Amounts) activities.Snapshot {
 	answer := r.call(ctx, "commit", ledger.Commit, activities.CommitInput{Transition: settlement, Usage: usage})
 	if answer.Outcome == earmark.OutcomeUnknown && (r.admitted || r.admission.Outcome == earmark.OutcomeTooLate) { // mutation: lost-row
 		answer = r.call(ctx, "charge", ledger.Charge, r.lostCharge(settlement, usage))
 		r.admitted = true
 	}
-	if answer.Outcome == earmark.OutcomeApplied || answer.Outcome == earmark.OutcomeSame && r.open() { // the API has committed, and says so
+	if answer.Outcome == earmark.OutcomeApplied || answer.Outcome == earmark.OutcomeSame && r.open() { // the API committed, and this message says so
 		r.committed = settlement
 	}
 	return r.apply(ctx, answer)
@@ -129,19 +130,19 @@ func (r *reservation) extend(ctx workflow.Context, settlement earmark.Transition
 	return r.observe(ctx, r.call(ctx, "extend", ledger.Extend, activities.ExtendInput{Transition: settlement, TTLSeconds: ttlSeconds}))
 }
 
-// expire applies the expiry policy. The timer is lazy: after an extension it is
-// early, the ledger says so, and it is set again.
+// expire applies the expiry policy. The timer is lazy: after an extension it fires early,
+// the ledger reports the remaining time, and the workflow sets it again.
 func (r *reservation) expire(ctx workflow.Context) {
 	r.apply(ctx, r.call(ctx, "expire", ledger.Expire, r.settlement("the lease ran out")))
 	r.arm(ctx) // mutation: lazy-timer
 }
 
-// inspect looks where the reservation stands, after somebody else changed it.
+// inspect reads the reservation's state after another actor changed it.
 func (r *reservation) inspect(ctx workflow.Context) activities.Snapshot {
 	return r.observe(ctx, r.call(ctx, "look", ledger.Inspect, r.settlement("")))
 }
 
-// guard takes over a reservation that exists, in the place of a lost workflow.
+// guard takes over an existing reservation from a lost workflow.
 func (r *reservation) guard(ctx workflow.Context) {
 	r.admitted = true
 	r.admission = r.inspect(ctx)
@@ -149,17 +150,17 @@ func (r *reservation) guard(ctx workflow.Context) {
 	r.recordCreation(r.admission)
 }
 
-// recordCreation remembers when the reservation was made: it settles in that window (R7).
+// recordCreation stores when the reservation was created: it settles in that window (R7).
 func (r *reservation) recordCreation(answer activities.Snapshot) {
 	if answer.CreatedAt != nil {
 		r.createdAt = *answer.CreatedAt
 	}
 }
 
-// apply takes the reservation's state from an answer of the ledger.
+// apply sets the reservation's state from an answer of the ledger.
 func (r *reservation) apply(ctx workflow.Context, answer activities.Snapshot) activities.Snapshot {
 	if !r.admitted || answer.Outcome == earmark.OutcomeOverflow {
-		return answer // there was nothing, or the call was refused whole: all stands as before
+		return answer // there was no row, or the ledger refused the whole call: nothing changed
 	}
 	before := r.snapshot.State
 	r.snapshot = answer
@@ -170,8 +171,8 @@ func (r *reservation) apply(ctx workflow.Context, answer activities.Snapshot) ac
 	return answer
 }
 
-// observe is apply for calls that settle nothing. They ignore that Postgres has lost the
-// row: the lease runs on, since usage may come that is to be charged.
+// observe is apply for calls that settle nothing. It ignores that Postgres has lost the
+// row: the lease runs on, because usage may still arrive that must be charged.
 func (r *reservation) observe(ctx workflow.Context, answer activities.Snapshot) activities.Snapshot {
 	if answer.Outcome == earmark.OutcomeUnknown && r.open() {
 		return answer
@@ -183,10 +184,10 @@ func (r *reservation) settlement(reason string) earmark.Transition {
 	return earmark.Transition{ID: r.Admission.ID, Tenant: r.Admission.Tenant, Actor: earmark.ActorWorkflow, Reason: reason}
 }
 
-// lostReason goes into the journal with the reason of who commits.
+// lostReason is added in the journal to the reason of the commit.
 const lostReason = "the reservation was lost by Postgres"
 
-// lostCharge is a commit without its row: by the same actor, for the same reason (R4).
+// lostCharge returns a commit without its row as a charge: same actor, same reason (R4).
 func (r *reservation) lostCharge(by earmark.Transition, usage earmark.Amounts) earmark.Charge {
 	reason := lostReason
 	if by.Reason != "" {
@@ -199,8 +200,8 @@ func (r *reservation) lostCharge(by earmark.Transition, usage earmark.Amounts) e
 	}
 }
 
-// call asks the ledger until it answers. It runs on a detached context: what was
-// begun is resolved even when the workflow is cancelled.
+// call repeats a call until the ledger answers. It runs on a detached context: a cancelled
+// workflow still resolves what it has begun.
 func (r *reservation) call(ctx workflow.Context, what string, activity, input any) activities.Snapshot {
 	ctx = detached(ctx) // mutation: detached
 	var answer activities.Snapshot
@@ -218,8 +219,8 @@ func (r *reservation) call(ctx workflow.Context, what string, activity, input an
 	return answer
 }
 
-// callUntilAnswered runs a regular activity with unlimited retries, which Temporal UI
-// shows with its last error, and marks the workflow when that takes long.
+// callUntilAnswered runs a regular activity with unlimited retries. Temporal UI shows it
+// with its last error. If that takes long, the search attribute says so.
 func (r *reservation) callUntilAnswered(ctx workflow.Context, what string, activity, input, answer any) error {
 	options := untilAnswered
 	options.Summary = what + ", until the ledger answers"
@@ -240,7 +241,7 @@ func (r *reservation) callUntilAnswered(ctx workflow.Context, what string, activ
 	return err
 }
 
-// indexState makes the search attribute say what is worth looking for: review.
+// indexState sets the search attribute for review, and clears it for every other state.
 func (r *reservation) indexState(ctx workflow.Context) {
 	if r.snapshot.State == earmark.StateReview {
 		r.index(ctx, StateAttributeReview)
@@ -249,7 +250,7 @@ func (r *reservation) indexState(ctx workflow.Context) {
 	r.index(ctx, "")
 }
 
-// index writes the search attribute if it differs from what was written last.
+// index writes the search attribute if its value has changed.
 func (r *reservation) index(ctx workflow.Context, value string) {
 	if r.Unindexed || value == r.indexed {
 		return

@@ -1,6 +1,6 @@
-// Package card writes what Temporal UI shows of a reservation's workflow: a summary and
-// details at its start, and a card with its current state. It is part of the workflow's
-// code, and so is deterministic.
+// Package card writes the texts that Temporal UI shows for a reservation's workflow: a
+// summary and details at its start, and a card with its current state. It is part of the
+// workflow's code, so it must be deterministic.
 package card
 
 import (
@@ -13,15 +13,14 @@ import (
 	"github.com/earmark-dev/earmark/activities"
 )
 
-// Limits of what is shown. Temporal refuses a summary over 400 bytes and details over
-// 20,000.
+// Limits of the texts. Temporal refuses a summary over 400 bytes and details over 20,000.
 const (
 	maxSummaryBytes  = 200
-	maxMetadataShown = 1000 // bytes of metadata, in details that every history keeps
+	maxMetadataShown = 1000 // bytes of metadata, in details that every history contains
 	maxErrorShown    = 500
 )
 
-// Summary is the one line that Temporal UI shows for a reservation, such as
+// Summary returns the one line that Temporal UI shows for a reservation, such as
 // "acme/ml/u1 · 1,200 tokens".
 func Summary(request earmark.ReservationRequest) string {
 	summary := strings.Join(request.Scopes, ", ") + " · " + request.Amounts.String()
@@ -31,13 +30,13 @@ func Summary(request earmark.ReservationRequest) string {
 	return summary
 }
 
-// Details is what Temporal UI shows of the request and what can be done, readable
-// with no worker alive. It does not change any more.
+// Details returns Markdown about the request and the possible commands. Temporal UI shows
+// it even if no worker runs. It never changes.
 func Details(id string, request earmark.ReservationRequest) string {
 	var table table
 	table.row("scopes", code(request.Scopes...))
 	table.row("asked for", request.Amounts.String())
-	if request.TTLSeconds > 0 { // an adopted reservation's is not known
+	if request.TTLSeconds > 0 { // the TTL of an adopted reservation is not known
 		table.row("lease", span(request.TTL())+" from admission, unless it was extended")
 	}
 	table.row("then", string(request.OnExpiry))
@@ -51,20 +50,20 @@ type Card struct {
 	ID       string
 	Request  earmark.ReservationRequest
 	Snapshot activities.Snapshot
-	// ExpiresAt is when the lease ends by the workflow's clock; zero where that is not known.
+	// ExpiresAt is when the lease ends by the workflow's clock; zero if that is not known.
 	ExpiresAt time.Time
-	// Failing is the call that the ledger does not answer, and Failure its last error;
-	// both are empty while the ledger answers.
+	// Failing names the call that the ledger does not answer, and Failure is its last
+	// error; both are empty while the ledger answers.
 	Failing, Failure string
-	// Pending counts messages that have arrived and are not applied.
+	// Pending counts messages that have arrived and are not yet applied.
 	Pending int
 }
 
-// onExpiry is the ledger's policy, which a refused commit has changed, or else the
-// request's.
+// onExpiry returns the policy from the ledger, which a refused commit changes, or else that
+// of the request.
 func (c Card) onExpiry() earmark.OnExpiry { return cmp.Or(c.Snapshot.OnExpiry, c.Request.OnExpiry) }
 
-// Markdown says what to do and then where the reservation stands, as of now.
+// Markdown returns what to do and the current state, as of now.
 func (c Card) Markdown(now time.Time) string {
 	var table table
 	if c.Snapshot.State == earmark.StateHeld && !c.ExpiresAt.IsZero() {
@@ -84,7 +83,7 @@ func (c Card) Markdown(now time.Time) string {
 	if c.Failing != "" {
 		table.row("last error", escape(c.Failure, maxErrorShown))
 	}
-	// What to do comes first: Temporal UI shows some eight lines, and the rest after scrolling.
+	// The next steps come first: Temporal UI shows about eight lines without scrolling.
 	return "### " + c.title() + "\n\n" + c.nextSteps() + "\n" + table.String()
 }
 
@@ -131,10 +130,10 @@ func (c Card) waitingText() string {
 	return ""
 }
 
-// used stands where somebody has to put what was used.
+// used returns the placeholder for an amount that a person must fill in.
 func used(string) string { return "<used>" }
 
-// nextSteps say what to do.
+// nextSteps returns what to do.
 func (c Card) nextSteps() string {
 	id := c.ID
 	switch {
@@ -151,10 +150,10 @@ func (c Card) nextSteps() string {
 	return "Nothing has to be done.\n"
 }
 
-// table is a Markdown table of two columns.
+// table builds a Markdown table of two columns.
 type table struct{ rows strings.Builder }
 
-// row adds a line; one that says nothing is left out. value is Markdown.
+// row adds a line, unless value is empty. value is Markdown.
 func (t *table) row(label, value string) {
 	if value != "" {
 		t.rows.WriteString("| " + label + " | " + value + " |\n") // workflowcheck does not trust fmt.Fprintf
@@ -163,10 +162,10 @@ func (t *table) row(label, value string) {
 
 func (t *table) String() string { return "| | |\n| --- | --- |\n" + t.rows.String() }
 
-// code shows text that cannot hold Markdown, such as scopes.
+// code formats text without Markdown in it, such as scopes.
 func code(words ...string) string { return "`" + strings.Join(words, "`, `") + "`" }
 
-// metadataText are the caller's own notes, which may hold anything.
+// metadataText returns the caller's own notes, which may contain anything.
 func metadataText(metadata earmark.Metadata) string {
 	var words []string
 	shown := 0
@@ -180,12 +179,12 @@ func metadataText(metadata earmark.Metadata) string {
 	return strings.Join(words, ", ")
 }
 
-// lines are what separates the lines and columns of an error's text.
+// lines replaces line breaks and tabs in an error's text.
 var lines = strings.NewReplacer("\r", "", "\n", " ", "\t", " ")
 
-// escape makes text of others plain in Markdown, on one line and visible: a punctuation
-// mark might be markup, HTML, a link or the end of a table's cell. Those that cannot be
-// stay as they are: Temporal UI would show their backslashes.
+// escape makes foreign text plain in Markdown, on one line and visible: a punctuation mark
+// could be markup, HTML, a link or the end of a table's cell. It leaves other characters
+// alone, because Temporal UI would show their backslashes.
 func escape(text string, maxBytes int) string {
 	if len(text) > maxBytes {
 		text = strings.ToValidUTF8(text[:maxBytes], "") + "…"
@@ -200,7 +199,7 @@ func escape(text string, maxBytes int) string {
 	return escaped.String()
 }
 
-// Stamp is a moment in UTC, to the second.
+// Stamp returns a moment in UTC, to the second.
 func Stamp(at time.Time) string { return at.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 func untilText(d time.Duration) string {
@@ -210,7 +209,7 @@ func untilText(d time.Duration) string {
 	return "in " + span(d)
 }
 
-// span is a duration without what does not matter in it.
+// span returns a duration without insignificant parts.
 func span(d time.Duration) string {
 	words := d.Round(time.Second).String()
 	for _, zero := range []string{"m0s", "h0m"} {

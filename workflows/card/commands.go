@@ -6,12 +6,12 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// reasonFlag ends a command that is shown to be pasted. A shell refuses the line until somebody
-// has put a reason in the place of <why>, so that pasted unchanged it does nothing.
+// reasonFlag ends a command that a person pastes. The shell refuses the line until the
+// person has replaced <why>, so an unchanged line does nothing.
 const reasonFlag = " --reason <why>"
 
-// Remedy returns the command that settles a stuck reservation, or lets it settle
-// itself. It is safe whatever the cause: usage that turns up later is still charged.
+// Remedy returns the command that settles a stuck reservation or lets it settle. It is safe
+// whatever the cause: usage that arrives later is still charged.
 func Remedy(r *earmark.Reservation, reason earmark.StuckReason) string {
 	switch {
 	case reason == earmark.StuckPaused:
@@ -19,7 +19,7 @@ func Remedy(r *earmark.Reservation, reason earmark.StuckReason) string {
 	case r.Lost:
 		return "earmark budget create SCOPE UNIT LIMIT"
 	case !r.Open():
-		return "earmark show " + r.ID // settled past its workflow: nothing is set aside
+		return "earmark show " + r.ID // already settled: it holds nothing
 	case reason == earmark.StuckOrphan:
 		return "earmark adopt " + r.ID + reasonFlag
 	case len(r.RejectedUsage) > 0:
@@ -28,7 +28,8 @@ func Remedy(r *earmark.Reservation, reason earmark.StuckReason) string {
 	return "earmark " + releaseCommand(r.ID)
 }
 
-// commitCommand is the command that commits usage in the units of amounts; value gives that of a unit.
+// commitCommand returns the command that commits usage in the units of amounts; value
+// returns the amount of a unit.
 func commitCommand(id string, amounts earmark.Amounts, value func(unit string) string) string {
 	command := "commit " + id
 	for _, unit := range amounts.Units() {
@@ -39,7 +40,7 @@ func commitCommand(id string, amounts earmark.Amounts, value func(unit string) s
 
 func releaseCommand(id string) string { return "release " + id + reasonFlag }
 
-// block is a Markdown block of commands to paste.
+// block returns a Markdown block of commands to paste.
 func block(commands ...string) string {
 	return "```\nearmark " + strings.Join(commands, "\nearmark ") + "\n```\n"
 }
