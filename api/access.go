@@ -24,12 +24,12 @@ func newAccess(hosts []string) access {
 
 // check refuses a call for a host name that a stranger may have pointed at this server, and a
 // change that comes from a page of another origin.
-func (a access) check(c *gin.Context) error {
-	if host := hostname(c.Request.Host); !a.knows(host) {
+func (a access) check(r *http.Request) error {
+	if host := hostname(r.Host); !a.knows(host) {
 		return forbidden("Host", "%q is not a name of this server; call it by its IP address, or name the host with --allowed-hosts", earmark.Clip(host))
 	}
-	if err := a.crossOrigin.Check(c.Request); err != nil {
-		return forbidden("Origin", "a page of another site may not call %s here", c.Request.Method)
+	if err := a.crossOrigin.Check(r); err != nil {
+		return forbidden("Origin", "a page of another site may not call %s here", r.Method)
 	}
 	return nil
 }
@@ -57,7 +57,7 @@ func forbidden(field, format string, args ...any) error {
 
 // refuseStrangers is access as middleware.
 func (s *server) refuseStrangers(c *gin.Context) {
-	if err := s.access.check(c); err != nil {
+	if err := s.access.check(c.Request); err != nil {
 		c.Header("Cache-Control", "no-store")
 		s.fail(c, err)
 		c.Abort()

@@ -104,6 +104,8 @@ type Options struct {
 	// Registry takes the API's metrics and is what /metrics shows. One registry
 	// serves one handler. A new one is made when nil.
 	Registry *prometheus.Registry
+	// MetricsElsewhere leaves /metrics to OpsServer: here nothing is at that path.
+	MetricsElsewhere bool
 	// Hosts are the names that the server answers to, besides IP addresses and names without a
 	// dot. A browser sends the name of the page's own site, which a stranger may point here.
 	Hosts []string
@@ -223,12 +225,16 @@ func New(options Options) http.Handler {
 	router.NoRoute(s.handle(noRoute))
 	router.NoMethod(s.handle(noMethod))
 	// What cannot be collected is left out, and the rest is shown.
-	s.routes(router, promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	shown := gin.WrapH(promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	if options.MetricsElsewhere {
+		shown = s.handle(noRoute)
+	}
+	s.routes(router, shown)
 	return router
 }
 
 // routes lists every call of the API; openapi.yaml lists the same.
-func (s *server) routes(router *gin.Engine, metrics http.Handler) {
+func (s *server) routes(router *gin.Engine, metrics gin.HandlerFunc) {
 	read := func(path string, handler gin.HandlerFunc) {
 		router.GET(path, handler)
 		router.HEAD(path, handler)
@@ -255,7 +261,7 @@ func (s *server) routes(router *gin.Engine, metrics http.Handler) {
 
 	read("/healthz", s.handle(s.health))
 	read("/readyz", s.handle(s.ready))
-	read("/metrics", gin.WrapH(metrics))
+	read("/metrics", metrics)
 	read("/openapi.yaml", s.handle(s.document))
 	read("/", s.handle(status)) // pages for people, which openapi.yaml leaves out
 	read("/status/*file", s.handle(status))

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -73,20 +72,6 @@ func (s *server) ready(c *gin.Context) error {
 		return answer(c, http.StatusOK, readiness{Status: "ready", Checks: checks})
 	}
 	return s.notReady(c, checks)
-}
-
-// ReadyHandler answers /readyz for a process without the API, such as a worker: 200 when every check passes, and
-// otherwise 503, with each check by name. A check waits for 2 seconds at most.
-func ReadyHandler(checks map[string]func(context.Context) error) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer, status := readiness{Status: "ready", Checks: runChecks(r.Context(), checks)}, http.StatusOK
-		if len(awayWords(answer.Checks)) > 0 {
-			answer.Status, status = "not ready", http.StatusServiceUnavailable
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(answer)
-	})
 }
 
 // look asks everybody at once. Who polls is not known while Temporal is not ready.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -73,25 +72,22 @@ func (p *process) close(ctx context.Context) {
 	p.traces.Shutdown(ctx, p.logger)
 }
 
-// serveMetrics answers /metrics, /healthz and /readyz until ctx is done, for a process that
-// has no other port.
-func (p *process) serveMetrics(ctx context.Context, addr string, ready map[string]func(context.Context) error) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+// ops listens on the operators' address, if there is one. show answers there until its context is done.
+func (p *process) ops(ctx context.Context, s *settings) (show func(ctx context.Context, health http.Handler) error, err error) {
+	if s.OpsAddr == "" {
+		return func(context.Context, http.Handler) error { return nil }, nil
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.OpsAddr)
 	if err != nil {
-		return fmt.Errorf("the metrics cannot be shown on %s (choose another with --metrics-addr): %w", addr, err)
+		return nil, fmt.Errorf("metrics, health and profiles cannot be shown on %s (choose another with --ops-addr): %w", s.OpsAddr, err)
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", p.metrics.Handler())
-	mux.Handle("GET /readyz", api.ReadyHandler(ready))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]string{"status": "ok", "version": version, "commit": commit})
-	})
-	server := api.Server(addr, mux, p.logger)
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	p.logger.InfoContext(ctx, "The metrics are shown.", "address", listener.Addr().String())
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return func(ctx context.Context, health http.Handler) error {
+		server := api.OpsServer(s.OpsAddr, health, p.metrics.Handler(), s.AllowedHosts, p.logger)
+		defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+		p.logger.InfoContext(ctx, "Metrics, health and profiles are shown.", "address", listener.Addr().String())
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	}, nil
 }

@@ -50,6 +50,7 @@ environment variables (TEMPORAL_ADDRESS, …) and profile file.`,
 	s.temporalFlags(cmd.Flags())
 	s.apiFlags(cmd.Flags())
 	s.tlsFlags(cmd.Flags())
+	s.opsFlags(cmd.Flags())
 	s.workerFlags(cmd.Flags())
 	s.logFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&s.WithoutWorker, "without-worker", false, "serve the API alone; workers run elsewhere (env EARMARK_WITHOUT_WORKER)")
@@ -72,6 +73,10 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	if err != nil {
 		return fmt.Errorf("the HTTP API cannot listen on %s (choose another with --addr): %w", s.Addr, err)
 	}
+	showOps, err := p.ops(ctx, s)
+	if err != nil {
+		return err
+	}
 
 	coordinator := &lifecycle.Coordinator{Client: p.temporal, Ledger: p.metrics.Ledger, Deadline: s.AdmissionDeadline, SettleWindow: s.SettleWindow, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes, Logger: logger}
 	if !s.WithoutWorker {
@@ -83,7 +88,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		UIURL: s.UIURL, Namespace: p.namespace, Hosts: s.AllowedHosts,
 		AdmissionDeadline: s.AdmissionDeadline, Stopping: ctx.Done(),
 		Version: version, Commit: commit, TemporalDetail: s.temporalDetail,
-		Logger: logger, Registry: p.metrics.Registry, Traces: p.traces.Provider(),
+		Logger: logger, Registry: p.metrics.Registry, MetricsElsewhere: s.OpsAddr != "", Traces: p.traces.Provider(),
 	})
 
 	// The worker outlives ctx until the last call is answered.
@@ -96,6 +101,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	} else {
 		group.Go(func() error { worker.AwaitLedger(groupCtx, p.metrics.Ledger, logger); return nil })
 	}
+	group.Go(func() error { return showOps(workerCtx, handler) })
 	server := api.Server(s.Addr, handler, logger)
 	group.Go(func() error {
 		if err := serveOn(server, listener, files); !errors.Is(err, http.ErrServerClosed) {

@@ -33,7 +33,7 @@ type settings struct {
 	AdmissionDeadline       time.Duration `env:"EARMARK_ADMISSION_DEADLINE"`
 	SettleWindow            time.Duration `env:"EARMARK_SETTLE_WINDOW, default=1500ms"`
 	DrainDelay              time.Duration `env:"EARMARK_DRAIN_DELAY, default=5s"`
-	MetricsAddr             string        `env:"EARMARK_METRICS_ADDR"`
+	OpsAddr                 string        `env:"EARMARK_OPS_ADDR"`
 	WithoutWorker           bool          `env:"EARMARK_WITHOUT_WORKER"`
 	WithoutSearchAttributes bool          `env:"EARMARK_WITHOUT_SEARCH_ATTRIBUTES"`
 	LogLevel                slog.Level    `env:"EARMARK_LOG_LEVEL, default=info"`
@@ -77,10 +77,7 @@ func (s *settings) logFlags(flags *pflag.FlagSet) {
 
 func (s *settings) apiFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.Addr, "addr", "127.0.0.1:8080", "address that the HTTP API listens on (env EARMARK_ADDR)")
-	flags.BoolVar(&s.AllowNetwork, "allow-unauthenticated-network-access", false,
-		"listen on an address that is not loopback although calls are not authenticated: whoever can reach it can spend every budget (env EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS)")
-	flags.StringSliceVar(&s.AllowedHosts, "allowed-hosts", nil,
-		"names that callers use for this server, besides IP addresses and names without a dot, such as earmark.internal.example; other names are refused, since a web page could have them point here (env EARMARK_ALLOWED_HOSTS)")
+	s.networkFlags(flags, "listen on an address that is not loopback although calls are not authenticated: whoever can reach it can spend every budget")
 	flags.StringVar(&s.UIURL, "ui-url", "", "address of Temporal UI, for the links in answers (env EARMARK_UI_URL)")
 	flags.DurationVar(&s.AdmissionDeadline, "admission-deadline", lifecycle.DefaultDeadline, "how long a caller waits for a decision at most (env EARMARK_ADMISSION_DEADLINE)")
 	flags.DurationVar(&s.SettleWindow, "settle-window", lifecycle.DefaultSettleWindow, "how long a reservation's first workflow task stays open for its commit or release, which then costs no second task; 0s is not at all (env EARMARK_SETTLE_WINDOW)")
@@ -92,10 +89,15 @@ func (s *settings) tlsFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.TLSKey, "tls-key", "", "PEM file with the private key of --tls-cert (env EARMARK_TLS_KEY)")
 }
 
-func (s *settings) metricsFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&s.MetricsAddr, "metrics-addr", "", "address to show /metrics, /healthz and /readyz on, such as 127.0.0.1:9464; none when empty (env EARMARK_METRICS_ADDR)")
-	flags.BoolVar(&s.AllowNetwork, "allow-unauthenticated-network-access", false,
-		"show the metrics on an address that is not loopback: whoever can reach it can read them (env EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS)")
+func (s *settings) opsFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.OpsAddr, "ops-addr", "", "address of its own for operators, such as 127.0.0.1:9464: /metrics, /healthz, /readyz and /debug/pprof, without TLS; none when empty (env EARMARK_OPS_ADDR)")
+}
+
+// networkFlags say who may reach what this process listens on; allow is what the first one permits.
+func (s *settings) networkFlags(flags *pflag.FlagSet, allow string) {
+	flags.BoolVar(&s.AllowNetwork, "allow-unauthenticated-network-access", false, allow+" (env EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS)")
+	flags.StringSliceVar(&s.AllowedHosts, "allowed-hosts", nil,
+		"names that callers use for this process, besides IP addresses and names without a dot, such as earmark.internal.example; other names are refused, since a web page could have them point here (env EARMARK_ALLOWED_HOSTS)")
 }
 
 // load fills from the environment what no flag has set, and checks the whole.
@@ -126,7 +128,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 	take("admission-deadline", env.AdmissionDeadline != 0, func() { s.AdmissionDeadline = env.AdmissionDeadline })
 	take("settle-window", true, func() { s.SettleWindow = env.SettleWindow })
 	take("drain-delay", true, func() { s.DrainDelay = env.DrainDelay })
-	take("metrics-addr", true, func() { s.MetricsAddr = env.MetricsAddr })
+	take("ops-addr", true, func() { s.OpsAddr = env.OpsAddr })
 	take("without-worker", true, func() { s.WithoutWorker = env.WithoutWorker })
 	take("without-search-attributes", true, func() { s.WithoutSearchAttributes = env.WithoutSearchAttributes })
 	take("log-level", true, func() { s.LogLevel = env.LogLevel })
@@ -149,10 +151,14 @@ func (s *settings) check(cmd *cobra.Command) error {
 		return usageError{fmt.Errorf("--drain-delay is %s; 0s to %s are allowed", s.DrainDelay, maxDrainDelay)}
 	case s.TLSCert == "" && s.TLSKey != "", s.TLSCert != "" && s.TLSKey == "":
 		return usageError{fmt.Errorf("--tls-cert is %q and --tls-key is %q; give both, or neither", s.TLSCert, s.TLSKey)}
-	case has("addr"):
-		return checkAddr("--addr", s.Addr, s.AllowNetwork)
-	case has("metrics-addr") && s.MetricsAddr != "":
-		return checkAddr("--metrics-addr", s.MetricsAddr, s.AllowNetwork)
+	}
+	if has("addr") {
+		if err := checkAddr("--addr", s.Addr, s.AllowNetwork); err != nil {
+			return err
+		}
+	}
+	if has("ops-addr") && s.OpsAddr != "" {
+		return checkAddr("--ops-addr", s.OpsAddr, s.AllowNetwork)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/earmark-dev/earmark/api"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
 	"github.com/earmark-dev/earmark/worker"
 )
@@ -27,7 +28,8 @@ func newWorker() *cobra.Command {
 	s.databaseFlags(cmd.Flags())
 	s.temporalFlags(cmd.Flags())
 	s.workerFlags(cmd.Flags())
-	s.metricsFlags(cmd.Flags())
+	s.opsFlags(cmd.Flags())
+	s.networkFlags(cmd.Flags(), "show metrics, health and profiles on an address that is not loopback: whoever can reach it can read them")
 	s.logFlags(cmd.Flags())
 	return cmd
 }
@@ -39,14 +41,16 @@ func runWorker(cmd *cobra.Command, s *settings) error {
 		return err
 	}
 	defer p.close(ctx)
+	showOps, err := p.ops(ctx, s)
+	if err != nil {
+		return err
+	}
 	w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
 	logger.InfoContext(ctx, "The worker starts.", "namespace", p.namespace, "version", version, "commit", commit)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.Run(ctx) })
-	if s.MetricsAddr != "" {
-		temporal := &lifecycle.Coordinator{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
-		ready := map[string]func(context.Context) error{"postgres": p.metrics.Ledger.Ready, "temporal": temporal.Ready}
-		group.Go(func() error { return p.serveMetrics(ctx, s.MetricsAddr, ready) })
-	}
+	temporal := &lifecycle.Coordinator{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
+	health := api.HealthHandler(map[string]func(context.Context) error{"postgres": p.metrics.Ledger.Ready, "temporal": temporal.Ready}, version, commit)
+	group.Go(func() error { return showOps(ctx, health) })
 	return group.Wait()
 }

@@ -156,9 +156,11 @@ func TestMonitoringFindsItsWay(t *testing.T) {
 		require.NoError(t, err)
 		return string(content)
 	}
-	_, port, _ := strings.Cut(*project.Services["worker"].Environment["EARMARK_METRICS_ADDR"], ":")
-	require.Contains(t, read("deploy/prometheus/prometheus.yml"), "targets: [serve:8080, worker:"+port+"]")
-	require.Contains(t, strings.Join(project.Services["worker"].HealthCheck.Test, " "), "health --url http://127.0.0.1:"+port)
+	for _, name := range []string{"serve", "worker"} {
+		_, port, _ := strings.Cut(*project.Services[name].Environment["EARMARK_OPS_ADDR"], ":")
+		require.Contains(t, read("deploy/prometheus/prometheus.yml"), name+":"+port)
+		require.Contains(t, strings.Join(project.Services[name].HealthCheck.Test, " "), "health --url http://127.0.0.1:"+port)
+	}
 	require.Contains(t, read("deploy/grafana/provisioning/datasources/prometheus.yml"), "url: http://prometheus:9090")
 	mounts := map[string]string{}
 	for _, volume := range project.Services["grafana"].Volumes {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 func (b *env) workerWithMetrics() string {
 	b.t.Helper()
 	addr := "127.0.0.1:" + strconv.Itoa(stack.FreePorts(b.t, 1)[0])
-	b.Worker("--metrics-addr", addr).AwaitLog("Started Worker")
+	b.Worker("--ops-addr", addr).AwaitLog("Started Worker")
 	return "http://" + addr
 }
 
@@ -204,17 +205,42 @@ func TestMetricsWithPostgresAway(t *testing.T) {
 	stack.Eventually(t, moment, "earmark_ledger_up 1", func() bool { return strings.Contains(scrape(t, b.base), "earmark_ledger_up 1\n") })
 }
 
-func TestMetricsAddrIsLoopbackOrMeantSo(t *testing.T) {
+func TestOpsAddrIsLoopbackOrMeantSo(t *testing.T) {
 	t.Parallel()
 	s := stack.New(t, stack.Options{})
 	for addr, says := range map[string]string{
-		"0.0.0.0:9464": `--metrics-addr is "0.0.0.0:9464", which others can reach`,
-		"9464":         `--metrics-addr is "9464"; it needs the form host:port`,
+		"0.0.0.0:9464": `--ops-addr is "0.0.0.0:9464", which others can reach`,
+		"9464":         `--ops-addr is "9464"; it needs the form host:port`,
 	} {
-		result := s.Run("worker", "--metrics-addr", addr)
-		require.Equal(t, 2, result.Code, result.Stderr)
-		require.Contains(t, result.Stderr, says)
+		for _, command := range []string{"worker", "serve"} {
+			result := s.Run(command, "--ops-addr", addr)
+			require.Equal(t, 2, result.Code, result.Stderr)
+			require.Contains(t, result.Stderr, says)
+		}
 	}
+}
+
+// With an address for operators, the API's has no metrics; health is on both, also while the server drains.
+func TestOpsAddrOfAServer(t *testing.T) {
+	t.Parallel()
+	ops := "127.0.0.1:" + strconv.Itoa(stack.FreePorts(t, 1)[0])
+	b := setup(t, stack.Options{}, "--ops-addr", ops, "--drain-delay", "2s")
+	require.Contains(t, scrape(t, "http://"+ops), "earmark_http_requests_total")
+	b.do("GET", "/metrics", "").status(t, http.StatusNotFound)
+	b.do("GET", "/debug/pprof/heap", "").status(t, http.StatusNotFound)
+	profiles := api{t: t, base: "http://" + ops}
+	require.Equal(t, http.StatusOK, profiles.try("HEAD", "/debug/pprof/heap", "").code)
+	require.Equal(t, "ready: postgres, temporal, worker answer\n", b.MustRun("health", "--url", b.base))
+	require.Equal(t, "ready: postgres, temporal, worker answer\n", b.MustRun("health", "--url", "http://"+ops))
+
+	taken := b.Run("serve", "--addr", "127.0.0.1:0", "--ops-addr", ops)
+	require.Equal(t, 1, taken.Code)
+	require.Contains(t, taken.Stderr, "cannot be shown on "+ops+" (choose another with --ops-addr)")
+
+	b.server.Signal(syscall.SIGTERM)
+	stack.Eventually(t, moment, "the news that the server stops", func() bool {
+		return strings.Contains(b.Run("health", "--url", "http://"+ops).Stderr, "about to stop")
+	})
 }
 
 // What compose and an exec probe ask of a worker: the same question as of a server.
@@ -222,7 +248,7 @@ func TestHealthOfAWorker(t *testing.T) {
 	t.Parallel()
 	b := setup(t, stack.Options{OwnPostgres: true})
 	addr := "127.0.0.1:" + strconv.Itoa(stack.FreePorts(t, 1)[0])
-	b.Worker("--metrics-addr", addr).AwaitLog("Started Worker")
+	b.Worker("--ops-addr", addr).AwaitLog("Started Worker")
 	stack.Eventually(t, moment, "a healthy worker", func() bool {
 		return b.Run("health", "--url", "http://"+addr).Stdout == "ready: postgres, temporal answer\n"
 	})

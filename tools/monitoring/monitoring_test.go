@@ -150,7 +150,7 @@ func TestScrapeConfig(t *testing.T) {
 	require.ElementsMatch(t, []string{filepath.Base(alertsFile), filepath.Base(recordingFile)}, config.RuleFiles)
 	require.Len(t, config.ScrapeConfigs, 1)
 	job := config.ScrapeConfigs[0].JobName
-	require.Equal(t, []string{"serve:8080", "worker:9464"}, config.ScrapeConfigs[0].StaticConfigs[0].Targets)
+	require.Equal(t, []string{"serve:9464", "worker:9464"}, config.ScrapeConfigs[0].StaticConfigs[0].Targets)
 	for _, file := range []string{alertsFile, dashboardFile} {
 		text, err := os.ReadFile(filepath.Join(root, file))
 		require.NoError(t, err)
