@@ -50,13 +50,13 @@ type Ledger interface {
 	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
 	// Known are those of ids that have a row.
 	Known(ctx context.Context, tenant string, ids []string) ([]string, error)
-	CreateBudget(ctx context.Context, tenant string, request earmark.BudgetRequest) (*earmark.Budget, error)
+	CreateBudget(ctx context.Context, tenant string, request earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error)
 	// Budget gives nil where there is none, as PatchBudget and ArchiveBudget do.
 	Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
 	Budgets(ctx context.Context, tenant string, filter earmark.BudgetFilter) (earmark.Page[earmark.Budget], error)
-	PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch) (*earmark.Budget, error)
+	PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error)
 	// ArchiveBudget answers the same when it is repeated.
-	ArchiveBudget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
+	ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error)
 	Entries(ctx context.Context, tenant string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error)
 	// Overview counts what is held, by age.
 	Overview(ctx context.Context, tenant string) (earmark.Overview, error)

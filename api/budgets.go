@@ -21,7 +21,7 @@ func (s *server) createBudget(c *gin.Context) error {
 		return err
 	}
 	budget, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.Budget, error) {
-		return s.ledger.CreateBudget(c.Request.Context(), earmark.DefaultTenant, request)
+		return s.ledger.CreateBudget(c.Request.Context(), earmark.DefaultTenant, request, earmark.ActorAPI)
 	})
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (s *server) patchBudget(c *gin.Context) error {
 		return err
 	}
 	budget, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.Budget, error) {
-		return s.ledger.PatchBudget(c.Request.Context(), earmark.DefaultTenant, id, patch)
+		return s.ledger.PatchBudget(c.Request.Context(), earmark.DefaultTenant, id, patch, earmark.ActorAPI)
 	})
 	return answerBudget(c, id, budget, err)
 }
@@ -98,7 +98,7 @@ func (s *server) archiveBudget(c *gin.Context) error {
 		return err
 	}
 	budget, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.Budget, error) {
-		return s.ledger.ArchiveBudget(c.Request.Context(), earmark.DefaultTenant, id)
+		return s.ledger.ArchiveBudget(c.Request.Context(), earmark.DefaultTenant, id, earmark.ActorAPI)
 	})
 	return answerBudget(c, id, budget, err)
 }

@@ -148,7 +148,7 @@ func (f *fake) MarkChecked(_ context.Context, _, id string, orphan, _ bool) erro
 	return f.err
 }
 
-func (f *fake) CreateBudget(_ context.Context, _ string, request earmark.BudgetRequest) (*earmark.Budget, error) {
+func (f *fake) CreateBudget(_ context.Context, _ string, request earmark.BudgetRequest, _ earmark.Actor) (*earmark.Budget, error) {
 	f.record("CreateBudget", request)
 	return f.budget, f.err
 }
@@ -163,12 +163,12 @@ func (f *fake) Budgets(_ context.Context, _ string, filter earmark.BudgetFilter)
 	return f.budgets, f.err
 }
 
-func (f *fake) PatchBudget(_ context.Context, _, _ string, patch earmark.BudgetPatch) (*earmark.Budget, error) {
+func (f *fake) PatchBudget(_ context.Context, _, _ string, patch earmark.BudgetPatch, _ earmark.Actor) (*earmark.Budget, error) {
 	f.record("PatchBudget", patch)
 	return f.budget, f.err
 }
 
-func (f *fake) ArchiveBudget(_ context.Context, _, id string) (*earmark.Budget, error) {
+func (f *fake) ArchiveBudget(_ context.Context, _, id string, _ earmark.Actor) (*earmark.Budget, error) {
 	f.record("ArchiveBudget", id)
 	return f.budget, f.err
 }

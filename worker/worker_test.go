@@ -58,7 +58,7 @@ func newLedger(t *testing.T) *ledger {
 	l := &ledger{}
 	l.Calls = ledgertest.Calls{Model: ledgertest.New(time.Now), Do: l.locked}
 	limit := int64(1000)
-	_, err := l.Model.CreateBudget(t.Context(), "acme", earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit}.WithDefaults())
+	_, err := l.Model.CreateBudget(t.Context(), "acme", earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit}.WithDefaults(), earmark.ActorAPI)
 	require.NoError(t, err)
 	return l
 }

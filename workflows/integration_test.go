@@ -74,7 +74,7 @@ func TestNoAdmissionAfterAPublishedNo(t *testing.T) {
 		r.ledger.past(func(m *ledgertest.Ledger) (earmark.Result, error) {
 			page, err := m.Budgets(t.Context(), testTenant, earmark.BudgetFilter{})
 			require.NoError(t, err)
-			_, err = m.PatchBudget(t.Context(), testTenant, page.Data[0].ID, earmark.BudgetPatch{Limit: &limit})
+			_, err = m.PatchBudget(t.Context(), testTenant, page.Data[0].ID, earmark.BudgetPatch{Limit: &limit}, earmark.ActorAPI)
 			return earmark.Result{}, err
 		})
 		return nil

@@ -58,7 +58,7 @@ func (l *fakeLedger) lose() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.Model = ledgertest.New(l.clock)
-	_, err := l.Model.CreateBudget(context.Background(), testTenant, l.budget)
+	_, err := l.Model.CreateBudget(context.Background(), testTenant, l.budget, earmark.ActorAPI)
 	require.NoError(l.t, err)
 }
 

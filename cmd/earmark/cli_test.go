@@ -150,7 +150,7 @@ func (l *cannedLedger) Stuck(_ context.Context, _ string, f earmark.ReservationF
 	return pageOf(l.reservations, f.Cursor, f.Limit), l.err
 }
 
-func (l *cannedLedger) CreateBudget(_ context.Context, _ string, request earmark.BudgetRequest) (*earmark.Budget, error) {
+func (l *cannedLedger) CreateBudget(_ context.Context, _ string, request earmark.BudgetRequest, _ earmark.Actor) (*earmark.Budget, error) {
 	l.request = request
 	if l.err != nil {
 		return nil, l.err
@@ -171,12 +171,12 @@ func (l *cannedLedger) Budgets(_ context.Context, _ string, f earmark.BudgetFilt
 	return pageOf(l.budgets, f.Cursor, f.Limit), l.err
 }
 
-func (l *cannedLedger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch) (*earmark.Budget, error) {
+func (l *cannedLedger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, _ earmark.Actor) (*earmark.Budget, error) {
 	l.patch = patch
 	return l.Budget(ctx, tenant, id)
 }
 
-func (l *cannedLedger) ArchiveBudget(ctx context.Context, tenant, id string) (*earmark.Budget, error) {
+func (l *cannedLedger) ArchiveBudget(ctx context.Context, tenant, id string, _ earmark.Actor) (*earmark.Budget, error) {
 	return l.Budget(ctx, tenant, id)
 }
 

@@ -60,7 +60,7 @@ func New(clock func() time.Time) *Ledger {
 func (l *Ledger) now() time.Time { return l.clock().UTC().Truncate(time.Microsecond) }
 
 // CreateBudget stores a valid request, defaults filled.
-func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest) (*earmark.Budget, error) {
+func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error) {
 	for _, b := range l.budgets {
 		if b.tenant == tenant && b.ArchivedAt == nil && b.Scope == r.Scope && b.Unit == r.Unit && b.Window.Period == r.Window.Period {
 			return nil, earmark.Errorf(earmark.CodeBudgetExists, "exists")
@@ -71,12 +71,12 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 		SoftCeiling: r.SoftCeiling, Overage: r.Overage, CreatedAt: l.now(),
 	}}
 	l.budgets[b.ID] = b
-	l.noteBudget(b, fmt.Sprintf("created with limit %d", b.Limit))
+	l.noteBudget(b, by, fmt.Sprintf("created with limit %d", b.Limit))
 	return l.Budget(ctx, tenant, b.ID)
 }
 
 // PatchBudget changes a budget; nil when there is none.
-func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch) (*earmark.Budget, error) {
+func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
 	b := l.budgets[id]
 	if b == nil || b.tenant != tenant {
 		return nil, nil
@@ -90,16 +90,16 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 	}
 	if changed.Limit != b.Limit || changed.Enforcement != b.Enforcement || changed.Overage != b.Overage || !equal(changed.SoftCeiling, b.SoftCeiling) {
 		b.Budget = changed
-		l.noteBudget(b, "changed")
+		l.noteBudget(b, by, "changed")
 	}
 	return l.Budget(ctx, tenant, id)
 }
 
 // ArchiveBudget ends a budget for new holds; nil when there is none.
-func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string) (*earmark.Budget, error) {
+func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error) {
 	if b := l.budgets[id]; b != nil && b.tenant == tenant && b.ArchivedAt == nil {
 		b.ArchivedAt = new(l.now())
-		l.noteBudget(b, "archived")
+		l.noteBudget(b, by, "archived")
 	}
 	return l.Budget(ctx, tenant, id)
 }
@@ -258,9 +258,9 @@ func (l *Ledger) note(kind string, r *reservation, actor earmark.Actor, reason s
 	}})
 }
 
-func (l *Ledger) noteBudget(b *budget, reason string) {
+func (l *Ledger) noteBudget(b *budget, by earmark.Actor, reason string) {
 	l.entries = append(l.entries, entry{tenant: b.tenant, Entry: earmark.Entry{
-		Kind: "budget", BudgetID: b.ID, Actor: earmark.ActorAPI.String(), Reason: reason, CreatedAt: l.now(),
+		Kind: "budget", BudgetID: b.ID, Actor: by.String(), Reason: reason, CreatedAt: l.now(),
 	}})
 }
 

@@ -133,7 +133,7 @@ func apart(t *testing.T) *env {
 	t.Cleanup(cancel)
 	s := &env{T: t, ctx: ctx, rows: &rows{Ledger: ledgertest.New(time.Now)}}
 	most := int64(limit)
-	_, err := s.rows.CreateBudget(ctx, "acme", earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &most}.WithDefaults())
+	_, err := s.rows.CreateBudget(ctx, "acme", earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &most}.WithDefaults(), earmark.ActorAPI)
 	require.NoError(t, err)
 	s.here, s.there = newView(s.rows), newView(s.rows)
 	namespace := "of-" + earmark.NewReservationID()
@@ -386,7 +386,7 @@ func TestCoordinatorWaitsForADurableNo(t *testing.T) {
 			more := int64(2 * limit)
 			page, err := s.rows.Budgets(s.ctx, "acme", earmark.BudgetFilter{})
 			require.NoError(t, err)
-			_, err = s.rows.PatchBudget(s.ctx, "acme", page.Data[0].ID, earmark.BudgetPatch{Limit: &more})
+			_, err = s.rows.PatchBudget(s.ctx, "acme", page.Data[0].ID, earmark.BudgetPatch{Limit: &more}, earmark.ActorAPI)
 			require.NoError(t, err)
 		}
 	}

@@ -211,7 +211,7 @@ func TestCoordinatorRefusesAnAttempt(t *testing.T) {
 		s.coordinator.SettleWindow = lifecycle.MaxSettleWindow
 		s.work()
 		most := int64(limit)
-		_, err := s.rows.CreateBudget(s.ctx, "acme", earmark.BudgetRequest{Scope: "acme/strict", Unit: "tokens", Limit: &most, Overage: earmark.OverageReject}.WithDefaults())
+		_, err := s.rows.CreateBudget(s.ctx, "acme", earmark.BudgetRequest{Scope: "acme/strict", Unit: "tokens", Limit: &most, Overage: earmark.OverageReject}.WithDefaults(), earmark.ActorAPI)
 		require.NoError(s, err)
 		a := admissionOf(100)
 		a.Request.Scopes, a.Request.TTLSeconds = []string{"acme/strict"}, 1

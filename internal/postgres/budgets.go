@@ -12,30 +12,31 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-const noteBudgetSQL = "SELECT earmark.note(p_kind => 'budget', p_tenant => @tenant, p_reservation_id => NULL, p_budget_id => @id, p_actor => @actor, p_reason => @reason)"
+const (
+	createBudgetSQL = "SELECT earmark.create_budget(p_id => @id, p_tenant => @tenant, p_scope => @scope, p_unit => @unit, p_limit => @limit, " +
+		"p_period => @period, p_timezone => @timezone, p_enforcement => @enforcement, p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor)"
+	changeBudgetSQL = "SELECT earmark.change_budget(p_tenant => @tenant, p_id => @id, p_limit => @limit, p_enforcement => @enforcement, " +
+		"p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, p_reason => @reason)"
+	archiveBudgetSQL = "SELECT earmark.archive_budget(p_tenant => @tenant, p_id => @id, p_actor => @actor)"
+)
 
 var (
 	//go:embed sql/budgets.sql
 	budgetsSQL string
-	//go:embed sql/create_budget.sql
-	createBudgetSQL string
 	//go:embed sql/lock_budget.sql
 	lockBudgetSQL string
-	//go:embed sql/patch_budget.sql
-	patchBudgetSQL string
-	//go:embed sql/archive_budget.sql
-	archiveBudgetSQL string
 )
 
 // CreateBudget stores a valid request, defaults filled. The error's code is
 // budget_exists when the scope has one for the same unit and period.
-func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest) (*earmark.Budget, error) {
+func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error) {
 	if err := l.checkTimezone(ctx, r.Window.Timezone); err != nil {
 		return nil, err
 	}
 	id := earmark.NewBudgetID()
-	_, err := l.pool.Exec(ctx, createBudgetSQL, id, tenant, r.Scope, r.Unit, *r.Limit, string(r.Window.Period), r.Window.Timezone,
-		string(r.Enforcement), r.SoftCeiling, string(r.Overage), earmark.ActorAPI.String())
+	_, err := l.pool.Exec(ctx, createBudgetSQL, namedArgs{
+		"id": id, "tenant": tenant, "scope": r.Scope, "unit": r.Unit, "limit": *r.Limit, "period": string(r.Window.Period), "timezone": r.Window.Timezone,
+		"enforcement": string(r.Enforcement), "soft_ceiling": r.SoftCeiling, "overage": string(r.Overage), "actor": by.String()})
 	if sqlState(err) == uniqueViolation {
 		return nil, earmark.Errorf(earmark.CodeBudgetExists, "%s has a budget of %s per %s already; change it with PATCH, or archive it first", r.Scope, r.Unit, r.Window.Period)
 	}
@@ -83,8 +84,16 @@ func (l *Ledger) Budgets(ctx context.Context, tenant string, f earmark.BudgetFil
 
 // PatchBudget changes a budget under its lock, so that an admission sees the
 // limit before or after and never between; nil when there is none.
-func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch) (*earmark.Budget, error) {
-	err := l.changeBudget(ctx, tenant, id, func(tx pgx.Tx, b earmark.Budget) error {
+func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
+	err := l.inTx(ctx, func(tx pgx.Tx) error {
+		var b earmark.Budget
+		err := tx.QueryRow(ctx, lockBudgetSQL, tenant, id).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt)
+		if isNoRows(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 		if b.ArchivedAt != nil {
 			return earmark.Errorf(earmark.CodeInvalidRequest, "the budget was archived at %s and cannot change any more", b.ArchivedAt.UTC().Format(time.RFC3339))
 		}
@@ -96,10 +105,9 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		if change == "" {
 			return nil
 		}
-		if _, err := tx.Exec(ctx, patchBudgetSQL, tenant, id, b.Limit, string(b.Enforcement), b.SoftCeiling, string(b.Overage)); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, noteBudgetSQL, namedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI.String(), "reason": change})
+		_, err = tx.Exec(ctx, changeBudgetSQL, namedArgs{
+			"tenant": tenant, "id": id, "limit": b.Limit, "enforcement": string(b.Enforcement), "soft_ceiling": b.SoftCeiling, "overage": string(b.Overage),
+			"actor": by.String(), "reason": change})
 		return err
 	})
 	if err != nil {
@@ -110,37 +118,11 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 
 // ArchiveBudget ends a budget for new holds; open ones settle in it. Archiving
 // twice is once. It returns nil when there is none.
-func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string) (*earmark.Budget, error) {
-	err := l.changeBudget(ctx, tenant, id, func(tx pgx.Tx, b earmark.Budget) error {
-		if b.ArchivedAt != nil {
-			return nil
-		}
-		if _, err := tx.Exec(ctx, archiveBudgetSQL, tenant, id); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, noteBudgetSQL, namedArgs{"tenant": tenant, "id": id, "actor": earmark.ActorAPI.String(), "reason": "archived"})
-		return err
-	})
-	if err != nil {
-		return nil, err
+func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error) {
+	if _, err := l.pool.Exec(ctx, archiveBudgetSQL, namedArgs{"tenant": tenant, "id": id, "actor": by.String()}); err != nil {
+		return nil, fault(err)
 	}
 	return l.Budget(ctx, tenant, id)
-}
-
-// changeBudget runs change on a budget whose row is locked. It does nothing when
-// there is no such budget.
-func (l *Ledger) changeBudget(ctx context.Context, tenant, id string, change func(pgx.Tx, earmark.Budget) error) error {
-	return l.inTx(ctx, func(tx pgx.Tx) error {
-		var b earmark.Budget
-		err := tx.QueryRow(ctx, lockBudgetSQL, tenant, id).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt)
-		if isNoRows(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return change(tx, b)
-	})
 }
 
 func (l *Ledger) queryBudgets(ctx context.Context, tenant, id string, f earmark.BudgetFilter) ([]earmark.Budget, error) {

@@ -11,11 +11,11 @@ import (
 )
 
 func (b *env) create(r earmark.BudgetRequest) (*earmark.Budget, error) {
-	return b.CreateBudget(ctx(), earmark.DefaultTenant, r.WithDefaults())
+	return b.CreateBudget(ctx(), earmark.DefaultTenant, r.WithDefaults(), earmark.ActorAPI)
 }
 
 func (b *env) patch(id string, p earmark.BudgetPatch) (*earmark.Budget, error) {
-	return b.PatchBudget(ctx(), earmark.DefaultTenant, id, p)
+	return b.PatchBudget(ctx(), earmark.DefaultTenant, id, p, earmark.ActorAPI)
 }
 
 func requireRefused(t *testing.T, code earmark.Code, field string, err error) {
@@ -59,10 +59,10 @@ func TestOneBudgetForAScopeUnitAndPeriod(t *testing.T) {
 		_, err = b.create(other)
 		require.NoError(t, err)
 	}
-	_, err = b.CreateBudget(ctx(), "other tenant", request.WithDefaults())
+	_, err = b.CreateBudget(ctx(), "other tenant", request.WithDefaults(), earmark.ActorAPI)
 	require.NoError(t, err)
 
-	_, err = b.ArchiveBudget(ctx(), earmark.DefaultTenant, first.ID)
+	_, err = b.ArchiveBudget(ctx(), earmark.DefaultTenant, first.ID, earmark.ActorAPI)
 	require.NoError(t, err)
 	second, err := b.create(request)
 	require.NoError(t, err, "an archived budget makes room for another")
@@ -139,10 +139,10 @@ func TestNoSuchBudget(t *testing.T) {
 		budget, err := b.Budget(ctx(), who[0], who[1])
 		require.NoError(t, err)
 		require.Nil(t, budget)
-		budget, err = b.PatchBudget(ctx(), who[0], who[1], earmark.BudgetPatch{Limit: new(int64(1))})
+		budget, err = b.PatchBudget(ctx(), who[0], who[1], earmark.BudgetPatch{Limit: new(int64(1))}, earmark.ActorAPI)
 		require.NoError(t, err)
 		require.Nil(t, budget)
-		budget, err = b.ArchiveBudget(ctx(), who[0], who[1])
+		budget, err = b.ArchiveBudget(ctx(), who[0], who[1], earmark.ActorAPI)
 		require.NoError(t, err)
 		require.Nil(t, budget)
 	}
@@ -154,11 +154,11 @@ func TestArchivedBudgetSettlesAndHoldsNoMore(t *testing.T) {
 	budget := b.budget("acme", "tokens", 1000)
 	open := b.held(admission("open", tokens(400), "acme"))
 	late := b.held(admission("late", tokens(100), "acme"))
-	archived, err := b.ArchiveBudget(ctx(), earmark.DefaultTenant, budget.ID)
+	archived, err := b.ArchiveBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.ActorAPI)
 	require.NoError(t, err)
 	require.NotNil(t, archived.ArchivedAt)
 	require.Equal(t, int64(500), archived.Balance.Reserved)
-	again, err := b.ArchiveBudget(ctx(), earmark.DefaultTenant, budget.ID)
+	again, err := b.ArchiveBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.ActorAPI)
 	require.NoError(t, err)
 	require.Equal(t, archived.ArchivedAt, again.ArchivedAt)
 	_, err = b.patch(budget.ID, earmark.BudgetPatch{Limit: new(int64(1))})
@@ -184,7 +184,7 @@ func TestBudgetsAreListedByScopeOrPathInPages(t *testing.T) {
 		b.budget(scope, "requests", 1)
 	}
 	gone := b.budget("acme/ml", "usd_micros", 1)
-	_, err := b.ArchiveBudget(ctx(), earmark.DefaultTenant, gone.ID)
+	_, err := b.ArchiveBudget(ctx(), earmark.DefaultTenant, gone.ID, earmark.ActorAPI)
 	require.NoError(t, err)
 	list := func(f earmark.BudgetFilter) (found []string) {
 		for {
@@ -274,12 +274,12 @@ func TestPatchToHardTakesTheCeilingAway(t *testing.T) {
 	budget := b.budget("acme", "tokens", 1000, func(r *earmark.BudgetRequest) {
 		r.Enforcement, r.SoftCeiling = earmark.EnforcementSoft, new(int64(1200))
 	})
-	patched, err := b.PatchBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Enforcement: new(earmark.EnforcementHard)})
+	patched, err := b.PatchBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Enforcement: new(earmark.EnforcementHard)}, earmark.ActorAPI)
 	require.NoError(t, err)
 	require.Equal(t, earmark.EnforcementHard, patched.Enforcement)
 	require.Nil(t, patched.SoftCeiling)
 	ceiling := new(int64(1200))
-	_, err = b.PatchBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Enforcement: new(earmark.EnforcementHard), SoftCeiling: &ceiling})
+	_, err = b.PatchBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Enforcement: new(earmark.EnforcementHard), SoftCeiling: &ceiling}, earmark.ActorAPI)
 	requireRefused(t, earmark.CodeInvalidRequest, "soft_ceiling", err)
 }
 

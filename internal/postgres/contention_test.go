@@ -145,7 +145,7 @@ func (c *contention) sweepSome(random *rand.Rand) error {
 
 func (c *contention) patchSome(random *rand.Rand) error {
 	id := c.budgets[random.IntN(len(c.budgets))]
-	_, err := c.PatchBudget(ctx(), earmark.DefaultTenant, id, earmark.BudgetPatch{Limit: new(200 + random.Int64N(3000))})
+	_, err := c.PatchBudget(ctx(), earmark.DefaultTenant, id, earmark.BudgetPatch{Limit: new(200 + random.Int64N(3000))}, earmark.ActorAPI)
 	return err
 }
 
@@ -208,7 +208,7 @@ func TestPatchedLimitHoldsForAdmissionsThatBeginAfterIt(t *testing.T) {
 		})
 	}
 	for patch := int64(1); patch <= patches; patch++ {
-		_, err := b.PatchBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Limit: new(limitOf(patch))})
+		_, err := b.PatchBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Limit: new(limitOf(patch))}, earmark.ActorAPI)
 		require.NoError(t, err)
 		patched.Store(patch)
 	}

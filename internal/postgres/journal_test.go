@@ -141,6 +141,11 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 		{"less than nothing reserved", "R8", `UPDATE earmark.reservations SET amounts = '{"tokens": -1}' WHERE state = 'held'`},
 		{"usage in another unit", "R8", `UPDATE earmark.reservations SET usage = '{"requests": 1}' WHERE state = 'committed'`},
 		{"function changed by hand", "functions", "ALTER FUNCTION earmark.reserve RESET lock_timeout"},
+		{"key without a tenant", "keys", `ALTER TABLE earmark.keys DROP CONSTRAINT keys_tenant_fkey; UPDATE earmark.keys SET tenant = 'nobody'`},
+		{"key that nobody created", "keys", "INSERT INTO earmark.keys (id, tenant, name, role, scopes, hash) SELECT 'byhand000000', tenant, '', 'admin', '{}', hash FROM earmark.keys"},
+		{"key that nobody revoked", "keys", "UPDATE earmark.keys SET revoked_at = clock_timestamp()"},
+		{"key that nobody rotated", "keys", "UPDATE earmark.keys SET replaced_by = id"},
+		{"audit log without its guard", "keys", "ALTER TABLE earmark.audit_log DISABLE TRIGGER audit_log_append_only"},
 		{"usage below zero", "R8", `UPDATE earmark.reservations SET usage = '{"tokens": -1}' WHERE state = 'committed'`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -149,6 +154,7 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 			b.budget("acme/ml", "tokens", 1000)
 			b.commit(b.held(admission("a", tokens(100), "acme/ml")), tokens(60))
 			b.held(admission("b", tokens(200), "acme/ml"))
+			b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead})
 			clean, err := b.CheckRules(ctx())
 			require.NoError(t, err)
 			require.Empty(t, clean.Mismatches())

@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -176,14 +175,6 @@ func TestRevocationIsFinal(t *testing.T) {
 	require.Equal(t, []string{"key.create", "key.revoke"}, b.actions(key.ID))
 }
 
-// actions are what the audit log has about a subject, oldest first.
-func (b *env) actions(subject string) []string {
-	b.t.Helper()
-	var actions []string
-	require.NoError(b.t, b.pool.QueryRow(ctx(), "SELECT array_agg(action ORDER BY id) FROM earmark.audit_log WHERE subject = $1", subject).Scan(&actions))
-	return actions
-}
-
 func TestLastUseIsKeptToTheHour(t *testing.T) {
 	b := setup(t)
 	one, two := b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead}), b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead})
@@ -269,7 +260,7 @@ func TestTenants(t *testing.T) {
 func TestStepMakesTheTenantsThatOwnSomething(t *testing.T) {
 	b := setup(t)
 	for _, tenant := range []string{"b", "a", "old tenant"} {
-		_, err := b.CreateBudget(ctx(), tenant, earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: new(int64(1000))}.WithDefaults())
+		_, err := b.CreateBudget(ctx(), tenant, earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: new(int64(1000))}.WithDefaults(), earmark.ActorAPI)
 		require.NoError(t, err)
 	}
 	early := admission("k", tokens(1), "acme")
@@ -288,39 +279,4 @@ func TestStepMakesTheTenantsThatOwnSomething(t *testing.T) {
 		ids = append(ids, tenant.ID)
 	}
 	require.Equal(t, []string{"a", "b", "default", "no budget", "old tenant"}, ids)
-}
-
-func TestAuditLogShowsAKeyBeforeAndAfter(t *testing.T) {
-	b := setup(t)
-	key := b.key(earmark.DefaultTenant, earmark.KeyRequest{Name: "chat", Role: earmark.RoleRead})
-	fresh, err := b.RotateKey(ctx(), earmark.DefaultTenant, key.ID, time.Hour, earmark.ActorAPI.WithKey(key.ID), "yearly")
-	require.NoError(t, err)
-	require.Equal(t, []string{"key.create"}, b.actions(fresh.ID))
-	var actor, reason string
-	var before, after []byte
-	require.NoError(t, b.pool.QueryRow(ctx(), "SELECT actor, reason, before, after FROM earmark.audit_log WHERE action = 'key.rotate'").Scan(&actor, &reason, &before, &after))
-	require.Equal(t, "key:"+key.ID, actor)
-	require.Equal(t, "yearly", reason)
-	var was, is earmark.Key
-	require.NoError(t, json.Unmarshal(before, &was))
-	require.NoError(t, json.Unmarshal(after, &is))
-	require.Equal(t, key.Key, was)
-	require.Equal(t, fresh.ID, is.ReplacedBy)
-}
-
-func TestAuditLogIsAppendOnly(t *testing.T) {
-	b := setup(t)
-	b.tenant("acme")
-	for _, statement := range []string{
-		"UPDATE earmark.audit_log SET reason = ''", "DELETE FROM earmark.audit_log", "TRUNCATE earmark.audit_log",
-		"SET earmark.pruning = 'on'; DELETE FROM earmark.audit_log", "SET session_replication_role = 'replica'; DELETE FROM earmark.audit_log",
-	} {
-		conn, err := b.pool.Acquire(ctx())
-		require.NoError(t, err)
-		_, err = conn.Conn().PgConn().Exec(ctx(), statement).ReadAll()
-		require.ErrorContains(t, err, "the audit log is append-only", statement)
-		require.NoError(t, conn.Conn().Close(ctx())) // with its settings
-		conn.Release()
-	}
-	require.Equal(t, []string{"tenant.create"}, b.actions("acme"))
 }

@@ -53,7 +53,7 @@ func (b *env) budget(scope, unit string, limit int64, change ...func(*earmark.Bu
 	}
 	request = request.WithDefaults()
 	require.NoError(b.t, request.Validate())
-	budget, err := b.CreateBudget(ctx(), earmark.DefaultTenant, request)
+	budget, err := b.CreateBudget(ctx(), earmark.DefaultTenant, request, earmark.ActorAPI)
 	require.NoError(b.t, err)
 	return budget
 }

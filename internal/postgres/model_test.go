@@ -34,9 +34,9 @@ func init() {
 
 // oracle is what the ledger on Postgres and the model have in common.
 type oracle interface {
-	CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest) (*earmark.Budget, error)
-	PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch) (*earmark.Budget, error)
-	ArchiveBudget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
+	CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error)
+	PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error)
+	ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error)
 	Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
 	Budgets(ctx context.Context, tenant string, f earmark.BudgetFilter) (earmark.Page[earmark.Budget], error)
 	Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error)
@@ -227,7 +227,7 @@ func (m *machine) createBudget(t *rapid.T) {
 	}
 	require.NoError(t, r.Validate())
 	both(t, m, func(l oracle) (*earmark.Budget, error) {
-		b, err := l.CreateBudget(ctx(), earmark.DefaultTenant, r)
+		b, err := l.CreateBudget(ctx(), earmark.DefaultTenant, r, earmark.ActorAPI)
 		if b != nil && l == oracle(m.postgres) {
 			m.budgets = append(m.budgets, b.ID)
 			m.model.NewBudgetID = func() string { return b.ID }
@@ -285,7 +285,9 @@ func (m *machine) patchBudget(t *rapid.T) {
 		patch.Overage = new(drawOverage(t))
 	}
 	id := m.drawBudget(t)
-	both(t, m, func(l oracle) (*earmark.Budget, error) { return l.PatchBudget(ctx(), earmark.DefaultTenant, id, patch) })
+	both(t, m, func(l oracle) (*earmark.Budget, error) {
+		return l.PatchBudget(ctx(), earmark.DefaultTenant, id, patch, earmark.ActorAPI)
+	})
 }
 
 func (m *machine) archiveBudget(t *rapid.T) {
@@ -293,7 +295,9 @@ func (m *machine) archiveBudget(t *rapid.T) {
 		t.Skip("without budgets there is little to see")
 	}
 	id := m.drawBudget(t)
-	both(t, m, func(l oracle) (*earmark.Budget, error) { return l.ArchiveBudget(ctx(), earmark.DefaultTenant, id) })
+	both(t, m, func(l oracle) (*earmark.Budget, error) {
+		return l.ArchiveBudget(ctx(), earmark.DefaultTenant, id, earmark.ActorAPI)
+	})
 }
 
 // drawAmount draws small amounts, so that several fit, and from the edges: of

@@ -171,7 +171,7 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 	for _, call := range []func() error{
 		func() error { _, err := b.Commit(long, s, tokens(1)); return err },
 		func() error {
-			_, err := b.PatchBudget(long, earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Limit: new(int64(1))})
+			_, err := b.PatchBudget(long, earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Limit: new(int64(1))}, earmark.ActorAPI)
 			return err
 		},
 	} {

@@ -133,7 +133,7 @@ func TestThroughATransactionPooler(t *testing.T) {
 	}))
 	b.requireBalance(budget.ID, 0, 3*lifecycles/2)
 	require.NoError(t, b.Ready(ctx()))
-	_, err := b.PatchBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Limit: new(int64(2_000_000))})
+	_, err := b.PatchBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.BudgetPatch{Limit: new(int64(2_000_000))}, earmark.ActorAPI)
 	require.NoError(t, err)
 	held := b.held(admission("held", tokens(1), "acme"))
 	b.due(held.ID)

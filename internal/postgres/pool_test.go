@@ -32,7 +32,7 @@ func lifecycleOn(t *testing.T, pool *pgxpool.Pool) error {
 	ledger := postgres.New(pool)
 	limit := int64(1000)
 	request := earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit}.WithDefaults()
-	if _, err := ledger.CreateBudget(ctx(), earmark.DefaultTenant, request); err != nil {
+	if _, err := ledger.CreateBudget(ctx(), earmark.DefaultTenant, request, earmark.ActorAPI); err != nil {
 		return err
 	}
 	a := admission("a", tokens(10), "acme")

@@ -68,6 +68,15 @@ var releasedCalls = []string{
 	"SELECT earmark.charge(p_id => $1::text, p_tenant => $2::text, p_hash => $3::text, p_scopes => $4::text[], p_amounts => $5::jsonb, p_metadata => $6::jsonb, p_at => $7::timestamptz, p_actor => $8::text, p_reason => $9::text)",
 	"SELECT earmark.sweep(p_grace_ms => $1::bigint, p_max => $2::integer, p_actor => $3::text, p_reason => $4::text)",
 	"SELECT earmark.prune(p_tenant => $1::text, p_keep_ms => $2::bigint, p_after_at => $3::timestamptz, p_after_id => $4::text, p_max => $5::integer, p_dry => $6::boolean, p_actor => $7::text)",
+	"SELECT earmark.create_budget(p_id => $1::text, p_tenant => $2::text, p_scope => $3::text, p_unit => $4::text, p_limit => $5::bigint, p_period => $6::text, p_timezone => $7::text, p_enforcement => $8::text, p_soft_ceiling => $9::bigint, p_overage => $10::text, p_actor => $11::text)",
+	"SELECT earmark.change_budget(p_tenant => $1::text, p_id => $2::text, p_limit => $3::bigint, p_enforcement => $4::text, p_soft_ceiling => $5::bigint, p_overage => $6::text, p_actor => $7::text, p_reason => $8::text)",
+	"SELECT earmark.archive_budget(p_tenant => $1::text, p_id => $2::text, p_actor => $3::text)",
+	"SELECT earmark.create_key(p_id => $1::text, p_tenant => $2::text, p_name => $3::text, p_role => $4::text, p_scopes => $5::text[], p_hash => $6::bytea, p_expires_at => $7::timestamptz, p_actor => $8::text, p_reason => $9::text)",
+	"SELECT earmark.rotate_key(p_tenant => $1::text, p_id => $2::text, p_new_id => $3::text, p_hash => $4::bytea, p_overlap_ms => $5::bigint, p_actor => $6::text, p_reason => $7::text)",
+	"SELECT earmark.revoke_key(p_tenant => $1::text, p_id => $2::text, p_actor => $3::text, p_reason => $4::text)",
+	"SELECT earmark.mark_keys_used(p_ids => $1::text[])",
+	"SELECT earmark.create_tenant(p_id => $1::text, p_actor => $2::text, p_reason => $3::text)",
+	"SELECT earmark.set_tenant_disabled(p_id => $1::text, p_disabled => $2::boolean, p_actor => $3::text, p_reason => $4::text)",
 }
 
 // Postgres finds a function for each released call: no argument was renamed, taken away, or added

@@ -52,6 +52,7 @@ var mechanisms = []mechanism{
 	// The books add up.
 	{"a balance changes with its entry", "balance-with-entry", []string{"UPDATE earmark.windows SET reserved = reserved + p_reserved_delta"}, database + "TestReserveCommitGivesTheRestBack"},
 	{"entries are append-only", "append-only", []string{"RETURN NULL;"}, database + "TestEntriesAreAppendOnly"},
+	{"the audit log is append-only", "audit-append-only", []string{"RETURN NULL;"}, database + "TestAuditLogIsAppendOnly"},
 	{"a reservation settles in its own window", "own-window", []string{"PERFORM earmark.post(p_kind => 'commit', p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => (SELECT max(window_start) FROM earmark.windows WHERE budget_id = s.budget_id),"}, database + "TestReservationSettlesInItsOwnWindow"},
 	{"one moment selects the window and is when the reservation was made", "one-moment", []string{"VALUES (p_id, p_tenant, 'held', p_hash, p_scopes, p_amounts, p_on_expiry, p_metadata, p_workflow_id, clock_timestamp(),"}, database + "TestReservationIsMadeInItsWindow"},
 	{"a batch locks what its calls need, and no more", "own-pairs", []string{"AND (p_pairs IS NULL OR true)"}, database + "TestBatchMakesNoWindowThatNobodyAskedFor"},

@@ -1,0 +1,56 @@
+-- Changes of budgets. Each leaves an entry in the journal and a row in the audit log.
+
+-- A budget without its balance, as the audit log keeps it.
+CREATE OR REPLACE FUNCTION earmark.budget_json(b earmark.budgets) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN jsonb_build_object('id', b.id, 'scope', b.scope, 'unit', b.unit, 'limit', b.limit_amount,
+        'window', jsonb_build_object('period', b.period, 'timezone', b.timezone), 'enforcement', b.enforcement, 'soft_ceiling', b.soft_ceiling,
+        'overage', b.overage, 'created_at', b.created_at, 'archived_at', b.archived_at);
+END $$;
+
+-- Raises unique_violation when the scope has a budget of the same unit and period.
+CREATE OR REPLACE FUNCTION earmark.create_budget(p_id text, p_tenant text, p_scope text, p_unit text, p_limit bigint, p_period text, p_timezone text,
+    p_enforcement text, p_soft_ceiling bigint, p_overage text, p_actor text) RETURNS void
+LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+DECLARE
+    b        earmark.budgets;
+    v_reason text := format('created with limit %s', p_limit);
+BEGIN
+    INSERT INTO earmark.budgets (id, tenant, scope, unit, limit_amount, period, timezone, enforcement, soft_ceiling, overage)
+    VALUES (p_id, p_tenant, p_scope, p_unit, p_limit, p_period, p_timezone, p_enforcement, p_soft_ceiling, p_overage) RETURNING * INTO b;
+    PERFORM earmark.note('budget', b.tenant, NULL, b.id, p_actor, v_reason);
+    PERFORM earmark.log_change(b.tenant, p_actor, 'budget.create', b.id, v_reason, NULL, earmark.budget_json(b));
+END $$;
+
+-- Changes a budget whose row the caller has locked. p_reason says what changes.
+CREATE OR REPLACE FUNCTION earmark.change_budget(p_tenant text, p_id text, p_limit bigint, p_enforcement text, p_soft_ceiling bigint, p_overage text,
+    p_actor text, p_reason text) RETURNS void
+LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+DECLARE
+    b        earmark.budgets;
+    v_before jsonb;
+BEGIN
+    SELECT * INTO STRICT b FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id FOR NO KEY UPDATE;
+    v_before := earmark.budget_json(b);
+    UPDATE earmark.budgets SET limit_amount = p_limit, enforcement = p_enforcement, soft_ceiling = p_soft_ceiling, overage = p_overage
+    WHERE id = b.id RETURNING * INTO b;
+    PERFORM earmark.note('budget', b.tenant, NULL, b.id, p_actor, p_reason);
+    PERFORM earmark.log_change(b.tenant, p_actor, 'budget.change', b.id, p_reason, v_before, earmark.budget_json(b));
+END $$;
+
+-- Archiving twice is once. It does nothing when there is no such budget.
+CREATE OR REPLACE FUNCTION earmark.archive_budget(p_tenant text, p_id text, p_actor text) RETURNS void
+LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+DECLARE
+    b        earmark.budgets;
+    v_before jsonb;
+BEGIN
+    SELECT * INTO b FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id FOR NO KEY UPDATE;
+    IF NOT FOUND OR b.archived_at IS NOT NULL THEN
+        RETURN;
+    END IF;
+    v_before := earmark.budget_json(b);
+    UPDATE earmark.budgets SET archived_at = clock_timestamp() WHERE id = b.id RETURNING * INTO b;
+    PERFORM earmark.note('budget', b.tenant, NULL, b.id, p_actor, 'archived');
+    PERFORM earmark.log_change(b.tenant, p_actor, 'budget.archive', b.id, 'archived', v_before, earmark.budget_json(b));
+END $$;
