@@ -85,6 +85,13 @@ RATE     ?= 15
 chaos: $(TEMPORAL) ## break everything while it is used, for DURATION=10m (SEED=… for the plan of an earlier run, RATE=15 requests/s)
 	@$(GO) test -C test -count 1 -v -timeout 0 -run '^TestChaos$$' ./chaos -args -duration $(DURATION) -seed $(or $(SEED),0) -rate $(RATE)
 
+WAVE      ?= 20000
+WAVE_RATE ?= 50
+
+.PHONY: chaos-wave
+chaos-wave: $(TEMPORAL) ## kill everything, start it again when WAVE=20000 holds are overdue, and see each end (WAVE_RATE=50 are made a second at least)
+	@$(GO) test -C test -count 1 -v -timeout 0 -run '^TestExpiryWave$$' ./chaos -args -wave $(WAVE) -wave-rate $(WAVE_RATE)
+
 .PHONY: replay-fixtures
 replay-fixtures: $(TEMPORAL) ## record the workflow histories that are missing from workflows/testdata/replay
 	@$(GO) test -count=1 -tags record -run '^TestRecord$$' ./workflows

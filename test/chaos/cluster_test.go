@@ -123,10 +123,16 @@ func (c *cluster) awaitCleanup() {
 		`SELECT (greatest(0, extract(epoch FROM max(expires_at) - clock_timestamp())) * 1e9)::bigint FROM earmark.reservations WHERE state = 'held'
 		 UNION ALL SELECT 0 ORDER BY 1 DESC NULLS LAST LIMIT 1`).Scan(&wait))
 	c.await(wait+grace+cleanupSlack, func() bool { return len(c.ids("state = 'held'")) == 0 })
+	c.awaitGuards(guardLimit, isShort())
+}
+
+// awaitGuards waits until there is exactly one open workflow for each reservation that is open. A short run
+// does not wait for the reconciler's minute.
+func (c *cluster) awaitGuards(limit time.Duration, short bool) {
+	c.t.Helper()
 	hurried := time.Now()
-	c.await(guardLimit, func() bool {
-		// A short run does not wait for the reconciler's minute.
-		if isShort() && time.Since(hurried) > cleanupSlack {
+	c.await(limit, func() bool {
+		if short && time.Since(hurried) > cleanupSlack {
 			hurried = time.Now()
 			c.Exec("UPDATE earmark.reservations SET checked_at = clock_timestamp() - interval '1 hour'")
 			_ = c.Client().ScheduleClient().GetHandle(context.Background(), "earmark-reconcile").Trigger(context.Background(), client.ScheduleTriggerOptions{})

@@ -158,9 +158,8 @@ func (c *cluster) linkKinds() []kind {
 	return kinds
 }
 
-// killEverything kills every process at once, starts all of them again, and
-// measures how long it takes until both servers admit.
-func (c *cluster) killEverything(d *driver, rng *rand.Rand) {
+// killAll kills every process at once.
+func (c *cluster) killAll() {
 	c.broken.breaks(postgresName)
 	c.broken.breaks(temporalName)
 	for _, n := range c.nodes {
@@ -172,17 +171,27 @@ func (c *cluster) killEverything(d *driver, rng *rand.Rand) {
 	for _, n := range c.nodes {
 		n.Wait(endLimit)
 	}
-	time.Sleep(time.Duration(500+rng.IntN(2500)) * time.Millisecond)
+}
 
-	restarted := time.Now()
+// startAll starts every process. The first ones do not wait for what they need.
+func (c *cluster) startAll() {
 	for _, n := range c.nodes {
 		c.startNode(n)
 	}
-	admitted := d.probe(restarted)
 	c.Postgres.Start()
 	c.broken.works(postgresName)
 	c.Temporal.Start()
 	c.broken.works(temporalName)
+}
+
+// killEverything kills every process at once, starts all of them again, and
+// measures how long it takes until both servers admit.
+func (c *cluster) killEverything(d *driver, rng *rand.Rand) {
+	c.killAll()
+	time.Sleep(time.Duration(500+rng.IntN(2500)) * time.Millisecond)
+
+	admitted := d.probe(time.Now())
+	c.startAll()
 	took := admitted()
 	require.NotZero(c.t, took, "nothing is admitted %s after everything was killed and restarted", probeLimit)
 	c.t.Logf("admission again %.1f s after everything was killed and restarted", took.Seconds())

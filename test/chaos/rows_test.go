@@ -83,9 +83,9 @@ func readEntries(t *testing.T, pool *pgxpool.Pool) []entry {
 		committed_after, ceiling, actor, reason, created_at FROM earmark.entries ORDER BY id`)
 }
 
-func collect[T any](t *testing.T, pool *pgxpool.Pool, sql string) []T {
+func collect[T any](t *testing.T, pool *pgxpool.Pool, sql string, args ...any) []T {
 	t.Helper()
-	rows, err := pool.Query(context.Background(), sql)
+	rows, err := pool.Query(context.Background(), sql, args...)
 	require.NoError(t, err)
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByNameLax[T])
 	require.NoError(t, err)
