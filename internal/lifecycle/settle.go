@@ -6,8 +6,11 @@ import (
 	"errors"
 	"time"
 
+	"go.temporal.io/api/serviceerror"
+
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/handoff"
+	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -62,7 +65,7 @@ func (c *Coordinator) settle(ctx context.Context, s settlement) (earmark.Result,
 	// Postgres is away, or it does not have the row while a workflow for it may be open:
 	// that may yet reserve, or know what a restored Postgres has lost. Temporal keeps the
 	// message.
-	signalErr := c.Client.SignalWorkflow(ctx, workflows.ReservationWorkflowID(s.ID), "", s.name, s.message)
+	signalErr := c.leave(ctx, s)
 	switch {
 	case signalErr == nil: // mutation: kept-by-temporal
 		return earmark.Result{}, true, nil
@@ -73,6 +76,20 @@ func (c *Coordinator) settle(ctx context.Context, s settlement) (earmark.Result,
 		return earmark.Result{}, false, away
 	}
 	return result, false, err
+}
+
+// leave signals the workflow, if it guards a reservation of the caller's tenant. Any other is as good as none:
+// an id can be computed from a tenant and a key, and a workflow does what a signal asks.
+func (c *Coordinator) leave(ctx context.Context, s settlement) error {
+	workflowID := workflows.ReservationWorkflowID(s.ID)
+	owner, err := workflowstore.TenantOf(ctx, c.Client, c.Namespace, workflowID)
+	if err != nil {
+		return err
+	}
+	if owner != s.Tenant { // mutation: own-tenant
+		return serviceerror.NewNotFound("this tenant has no such workflow")
+	}
+	return c.Client.SignalWorkflow(ctx, workflowID, "", s.name, s.message)
 }
 
 func within[T any](ctx context.Context, timeout time.Duration, call func(context.Context) (T, error)) (T, error) {

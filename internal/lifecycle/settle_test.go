@@ -129,6 +129,45 @@ func TestCoordinatorRowUnknownWhileTemporalIsAway(t *testing.T) {
 	}
 }
 
+// A tenant who knows the id of another's reservation does nothing to it, whatever is away, and learns no
+// more than of an id that never was.
+func TestCoordinatorLeavesOtherTenantsAlone(t *testing.T) {
+	t.Parallel()
+	s := apart(t)
+	s.work()
+	held, never := admissionOf(100), admissionOf(100)
+	s.admitted(held)
+	for name, fault := range map[string]error{"Postgres has no such row": nil, "Postgres is away": errAway} {
+		var answers []error
+		var outcomes []earmark.Outcome
+		for _, a := range []earmark.Admission{held, never} {
+			foreign := settlementOf(a)
+			foreign.Tenant = "globex"
+			s.here.before = func(context.Context, string) error { return fault }
+			for verb, settle := range map[string]func() (earmark.Result, bool, error){
+				"commit":  func() (earmark.Result, bool, error) { return s.coordinator.Commit(s.ctx, foreign, usage) },
+				"release": func() (earmark.Result, bool, error) { return s.coordinator.Release(s.ctx, foreign) },
+			} {
+				result, accepted, err := settle()
+				require.False(t, accepted, "%s, %s", name, verb)
+				require.Nil(t, result.Reservation, "%s, %s", name, verb)
+				answers, outcomes = append(answers, err), append(outcomes, result.Outcome)
+			}
+		}
+		for i := range answers {
+			require.ErrorIs(t, answers[i], fault, name)
+			require.Equal(t, outcomes[0], outcomes[i], name)
+		}
+	}
+	s.here.before = nil
+	require.False(t, s.signalled(held, workflows.MessageCommit))
+	require.False(t, s.signalled(held, workflows.MessageRelease))
+	require.Equal(t, earmark.StateHeld, s.row(held).State)
+	result, _, err := s.coordinator.Commit(s.ctx, settlementOf(held), usage)
+	require.NoError(t, err)
+	require.Equal(t, earmark.OutcomeApplied, result.Outcome)
+}
+
 // A charge does not depend on its caller's connection.
 func TestCoordinatorSettlesWhenItsCallerLeaves(t *testing.T) {
 	t.Parallel()

@@ -12,8 +12,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
@@ -25,9 +27,28 @@ type proxy struct {
 	mu     sync.Mutex
 	start  func(client.WorkflowRun, error) (client.WorkflowRun, error)
 	refuse error        // instead of a start
-	signal func() error // before every signal
+	signal func() error // before every look who owns a workflow, and before every signal
 	// firstUpdate may change the options of an update-with-start.
 	firstUpdate func(*client.UpdateWorkflowOptions)
+}
+
+func (p *proxy) WorkflowService() workflowservice.WorkflowServiceClient {
+	return histories{p.Client.WorkflowService(), p.signal}
+}
+
+// histories is Temporal's API with a fault where the first event of a workflow is read.
+type histories struct {
+	workflowservice.WorkflowServiceClient
+	fault func() error
+}
+
+func (h histories) GetWorkflowExecutionHistory(ctx context.Context, request *workflowservice.GetWorkflowExecutionHistoryRequest, options ...grpc.CallOption) (*workflowservice.GetWorkflowExecutionHistoryResponse, error) {
+	if h.fault != nil && request.GetMaximumPageSize() == 1 {
+		if err := h.fault(); err != nil {
+			return nil, err
+		}
+	}
+	return h.WorkflowServiceClient.GetWorkflowExecutionHistory(ctx, request, options...)
 }
 
 func (p *proxy) SignalWorkflow(ctx context.Context, workflowID, runID, name string, payload any) error {

@@ -277,29 +277,38 @@ func (f *StuckFinder) eachOfLast(ctx context.Context, workflowID string, found f
 // Lost describes a reservation that Postgres has lost as its workflow knows it. It
 // needs no worker: the workflow's input is its first event.
 func (f *StuckFinder) Lost(ctx context.Context, tenant, workflowID string) (*earmark.Reservation, error) {
-	answer, err := f.Client.WorkflowService().GetWorkflowExecutionHistory(ctx, &workflowservice.GetWorkflowExecutionHistoryRequest{
-		Namespace: f.Namespace, Execution: execution(workflowID), MaximumPageSize: 1,
-	})
-	if err != nil {
-		return nil, ignoreNotFound(err)
+	admission, at, err := started(ctx, f.Client, f.Namespace, workflowID)
+	if err != nil || admission.Tenant != tenant {
+		return nil, err
 	}
+	request := admission.Request
+	expires := at.Add(request.TTL())
+	return &earmark.Reservation{
+		ID: admission.ID, State: earmark.StateHeld, Scopes: request.Scopes, Amounts: request.Amounts, Metadata: request.Metadata,
+		CreatedAt: at, ExpiresAt: &expires, OnExpiry: request.OnExpiry, WorkflowID: workflowID, Lost: true,
+	}, nil
+}
+
+// TenantOf is the tenant whose reservation the workflow guards; empty where there is no workflow.
+func TenantOf(ctx context.Context, c client.Client, namespace, workflowID string) (string, error) {
+	admission, _, err := started(ctx, c, namespace, workflowID)
+	return admission.Tenant, err
+}
+
+// started is what the workflow was started with, and when; zero where there is none.
+func started(ctx context.Context, c client.Client, namespace, workflowID string) (admission earmark.Admission, at time.Time, err error) {
+	answer, err := c.WorkflowService().GetWorkflowExecutionHistory(ctx, &workflowservice.GetWorkflowExecutionHistoryRequest{
+		Namespace: namespace, Execution: execution(workflowID), MaximumPageSize: 1,
+	})
 	events := answer.GetHistory().GetEvents()
-	if len(events) == 0 {
-		return nil, nil
+	if err != nil || len(events) == 0 {
+		return admission, at, ignoreNotFound(err)
 	}
 	var input workflows.ReservationInput
 	if err := converter.GetDefaultDataConverter().FromPayloads(events[0].GetWorkflowExecutionStartedEventAttributes().GetInput(), &input); err != nil {
-		return nil, fmt.Errorf("the input of %s does not decode: %w", workflowID, err)
+		return admission, at, fmt.Errorf("the input of %s does not decode: %w", workflowID, err)
 	}
-	if input.Admission.Tenant != tenant {
-		return nil, nil
-	}
-	request, at := input.Admission.Request, events[0].GetEventTime().AsTime()
-	expires := at.Add(request.TTL())
-	return &earmark.Reservation{
-		ID: input.Admission.ID, State: earmark.StateHeld, Scopes: request.Scopes, Amounts: request.Amounts, Metadata: request.Metadata,
-		CreatedAt: at, ExpiresAt: &expires, OnExpiry: request.OnExpiry, WorkflowID: workflowID, Lost: true,
-	}, nil
+	return input.Admission, events[0].GetEventTime().AsTime(), nil
 }
 
 // Searches are the queries that find in Temporal UI what is stuck, as of now.
