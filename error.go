@@ -14,7 +14,8 @@ type Code string
 // The codes that callers can meet.
 const (
 	CodeInvalidRequest       Code = "invalid_request"        // the input breaks a rule; Field says where
-	CodeForbidden            Code = "forbidden"              // the call comes from an origin that may not make it
+	CodeUnauthenticated      Code = "unauthenticated"        // the call has no key, or one that does not work
+	CodeForbidden            Code = "forbidden"              // the key may not make this call, or it comes from an origin that may not
 	CodeNotFound             Code = "not_found"              // no such budget, reservation or path
 	CodeMethodNotAllowed     Code = "method_not_allowed"     // the path exists, but not for this method
 	CodePayloadTooLarge      Code = "payload_too_large"      // the body is over 64 KiB

@@ -25,6 +25,10 @@ import (
 // (*earmark.Error with CodeUnavailable) or an input that only the ledger can
 // judge (CodeInvalidRequest, CodeBudgetExists); everything else is an outcome.
 type Ledger interface {
+	// Credential is what a key is checked against; CodeNotFound where there is no such key.
+	Credential(ctx context.Context, keyID string) (*earmark.Credential, error)
+	// MarkKeysUsed notes, to the hour, that the keys were used.
+	MarkKeysUsed(ctx context.Context, ids []string) error
 	// Preflight reads whether the reservation exists or could not be admitted
 	// anyway. It changes nothing.
 	Preflight(ctx context.Context, admission earmark.Admission) (earmark.Preflight, error)
@@ -92,6 +96,9 @@ type Options struct {
 	// StuckFinder finds the reservations that are stuck for a reason that only Temporal
 	// knows; nil leaves those out.
 	StuckFinder StuckFinder
+	// WithoutKeys lets every caller be the administrator of the tenant "default". Without it, a
+	// call of /v1 needs a key.
+	WithoutKeys bool
 	// UIURL is where Temporal UI answers, such as http://127.0.0.1:8233; empty
 	// leaves ui_url empty. Namespace is "default" when empty.
 	UIURL     string
@@ -172,9 +179,11 @@ type server struct {
 	log              *slog.Logger
 	metrics          *metrics
 	access           access
+	roles            map[string]earmark.Role // that a call needs, by method and route
+	credentials      *credentials            // nil without keys
 	stopping         <-chan struct{}
 	lookout          lookout
-	overviews        shared[earmark.Overview]
+	overviews        sharedBy[earmark.Overview]
 	queues           queues
 	readiness        shared[map[string]check]
 	// What /healthz shows of the program.
@@ -206,67 +215,36 @@ func New(options Options) http.Handler {
 		metrics:          newMetrics(options.Registry),
 		access:           newAccess(options.Hosts),
 		stopping:         options.Stopping,
-		lookout:          lookout{finder: options.StuckFinder, ledger: options.Ledger, log: options.Logger},
+		lookout:          lookout{finder: options.StuckFinder, ledger: options.Ledger, log: options.Logger, findings: sharedBy[finding]{kept: findingsKept, timeout: findTimeout}},
 		version:          options.Version,
 		commitID:         options.Commit,
-		overviews:        shared[earmark.Overview]{kept: overviewKept, timeout: handlerTimeout},
+		overviews:        sharedBy[earmark.Overview]{kept: overviewKept, timeout: handlerTimeout},
 		queues:           newQueues(),
 		readiness:        shared[map[string]check]{kept: readinessKept, timeout: 2 * readyTimeout},
 		temporalDetail:   options.TemporalDetail,
 	}
 
+	if !options.WithoutKeys {
+		s.credentials = newCredentials(options.Ledger, options.Logger)
+	}
+
 	router := gin.New()
 	router.HandleMethodNotAllowed = true
 	router.RedirectTrailingSlash = false
+	router.Use(s.authenticate)
 	if options.Traces != nil {
 		router.Use(traceReservation, traceCalls(options.Traces))
 	}
-	router.Use(s.observe, s.recoverPanic, s.closeConnections, limitTime, s.refuseStrangers)
+	router.Use(s.observe, s.recoverPanic, s.closeConnections, limitTime, s.refuseStrangers, s.requireCaller)
 	router.NoRoute(s.handle(noRoute))
 	router.NoMethod(s.handle(noMethod))
 	// What cannot be collected is left out, and the rest is shown.
-	shown := gin.WrapH(promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	shown := handlerOf(promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	if options.MetricsElsewhere {
-		shown = s.handle(noRoute)
+		shown = noRoute
 	}
-	s.routes(router, shown)
+	s.roles = s.register(router, s.routes(shown))
 	return router
-}
-
-// routes lists every call of the API; openapi.yaml lists the same.
-func (s *server) routes(router *gin.Engine, metrics gin.HandlerFunc) {
-	read := func(path string, handler gin.HandlerFunc) {
-		router.GET(path, handler)
-		router.HEAD(path, handler)
-	}
-
-	router.POST("/v1/budgets", s.handle(s.createBudget))
-	read("/v1/budgets", s.handle(s.listBudgets))
-	read("/v1/budgets/:id", s.handle(s.getBudget))
-	router.PATCH("/v1/budgets/:id", s.handle(s.patchBudget))
-	router.DELETE("/v1/budgets/:id", s.handle(s.archiveBudget))
-
-	router.POST("/v1/reservations", s.handle(s.reserve))
-	read("/v1/reservations", s.handle(s.listReservations))
-	read("/v1/reservations/:id", s.handle(s.getReservation))
-	router.POST("/v1/reservations/:id/commit", s.handle(s.commit))
-	router.POST("/v1/reservations/:id/release", s.handle(s.release))
-	router.POST("/v1/reservations/:id/extend", s.handle(s.extend))
-	router.POST("/v1/reservations/:id/adopt", s.handle(s.adopt))
-
-	router.POST("/v1/usage", s.handle(s.chargeUsage))
-	router.POST("/v1/decisions", s.handle(s.decide))
-	read("/v1/entries", s.handle(s.listEntries))
-	read("/v1/overview", s.handle(s.overview))
-
-	read("/healthz", s.handle(s.health))
-	read("/readyz", s.handle(s.ready))
-	read("/metrics", metrics)
-	read("/openapi.yaml", s.handle(s.document))
-	read("/", s.handle(status)) // pages for people, which openapi.yaml leaves out
-	read("/status/*file", s.handle(status))
-	read("/docs", s.handle(docs))
-	read("/docs/*file", s.handle(docs))
 }
 
 // handle adapts a handler that may fail: an error becomes a problem.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
@@ -17,11 +18,11 @@ func (s *server) createBudget(c *gin.Context) error {
 	if err := decodeBody(c, &request); err != nil {
 		return err
 	}
-	if err := request.Validate(); err != nil {
+	if err := cmp.Or(request.Validate(), callerOf(c).needsScopes("scope", request.Scope)); err != nil {
 		return err
 	}
 	budget, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.Budget, error) {
-		return s.ledger.CreateBudget(c.Request.Context(), earmark.DefaultTenant, request, earmark.ActorAPI)
+		return s.ledger.CreateBudget(c.Request.Context(), callerOf(c).tenant, request, callerOf(c).actor())
 	})
 	if err != nil {
 		return err
@@ -36,7 +37,7 @@ func (s *server) listBudgets(c *gin.Context) error {
 		return err
 	}
 	page, err := inQueue(c.Request.Context(), s.queues.lists, func() (earmark.Page[earmark.Budget], error) {
-		return s.ledger.Budgets(c.Request.Context(), earmark.DefaultTenant, filter)
+		return s.ledger.Budgets(c.Request.Context(), callerOf(c).tenant, filter)
 	})
 	if err != nil {
 		return err
@@ -59,6 +60,9 @@ func budgetFilter(c *gin.Context) (filter earmark.BudgetFilter, err error) {
 	if filter.Scope != "" && filter.Covering != "" {
 		return filter, earmark.Invalidf("covering", "does not go with scope; give one of them")
 	}
+	if err = callerOf(c).needsNoBounds(); err != nil {
+		return filter, err
+	}
 	filter.Cursor, filter.Limit, err = q.page()
 	return filter, err
 }
@@ -68,9 +72,29 @@ func (s *server) getBudget(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	budget, err := s.visibleBudget(c, id)
+	return answerBudget(c, id, budget, err)
+}
+
+// visibleBudget is nil where there is none, or none on the scopes that the caller is bound to.
+func (s *server) visibleBudget(c *gin.Context, id string) (*earmark.Budget, error) {
 	budget, err := inQueue(c.Request.Context(), s.queues.reads, func() (*earmark.Budget, error) {
-		return s.ledger.Budget(c.Request.Context(), earmark.DefaultTenant, id)
+		return s.ledger.Budget(c.Request.Context(), callerOf(c).tenant, id)
 	})
+	if err != nil || budget == nil || !callerOf(c).covers(budget.Scope) {
+		return nil, err
+	}
+	return budget, nil
+}
+
+// changeBudget changes a budget that the caller may see. Its scope never changes.
+func (s *server) changeBudget(c *gin.Context, id string, change func() (*earmark.Budget, error)) error {
+	if callerOf(c).bound() {
+		if budget, err := s.visibleBudget(c, id); err != nil || budget == nil {
+			return answerBudget(c, id, budget, err)
+		}
+	}
+	budget, err := inQueue(c.Request.Context(), s.queues.changes, change)
 	return answerBudget(c, id, budget, err)
 }
 
@@ -86,10 +110,9 @@ func (s *server) patchBudget(c *gin.Context) error {
 	if err := patch.Validate(); err != nil {
 		return err
 	}
-	budget, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.Budget, error) {
-		return s.ledger.PatchBudget(c.Request.Context(), earmark.DefaultTenant, id, patch, earmark.ActorAPI)
+	return s.changeBudget(c, id, func() (*earmark.Budget, error) {
+		return s.ledger.PatchBudget(c.Request.Context(), callerOf(c).tenant, id, patch, callerOf(c).actor())
 	})
-	return answerBudget(c, id, budget, err)
 }
 
 func (s *server) archiveBudget(c *gin.Context) error {
@@ -97,10 +120,9 @@ func (s *server) archiveBudget(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	budget, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.Budget, error) {
-		return s.ledger.ArchiveBudget(c.Request.Context(), earmark.DefaultTenant, id, earmark.ActorAPI)
+	return s.changeBudget(c, id, func() (*earmark.Budget, error) {
+		return s.ledger.ArchiveBudget(c.Request.Context(), callerOf(c).tenant, id, callerOf(c).actor())
 	})
-	return answerBudget(c, id, budget, err)
 }
 
 func answerBudget(c *gin.Context, id string, budget *earmark.Budget, err error) error {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/earmark-dev/earmark"
@@ -28,7 +29,17 @@ type fake struct {
 	known          []string
 	knownErr       error
 	guarded        bool
-	settlement     earmark.Transition // of the last commit, release or extend
+	settlement     earmark.Transition             // of the last commit, release or extend
+	credentials    map[string]*earmark.Credential // by key id
+	credentialErr  error
+	lookups        []string // ids that Credential was asked for
+	marked         []string // ids that MarkKeysUsed was given
+	markErr        error
+	hang           bool         // Credential answers when its context ends
+	hanging        atomic.Int64 // calls of Credential under way
+	tenants        []string     // whom the calls were for, in their order
+	owner          string       // tenant that has what the fake has; empty: every tenant
+	by             earmark.Actor // of the last change of a budget or a key
 	err            error
 	coordinatorErr error
 
@@ -63,6 +74,14 @@ func (f *fake) record(name string, arg any) {
 	}
 }
 
+// of notes whom a call is for, and reports whether they have what the fake has.
+func (f *fake) of(tenant string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tenants = append(f.tenants, tenant)
+	return f.owner == "" || f.owner == tenant
+}
+
 // count is how often the call was made.
 func (f *fake) count(name string) int {
 	f.mu.Lock()
@@ -88,39 +107,76 @@ func (f *fake) last() any {
 	return f.calls[len(f.calls)-1].arg
 }
 
+func (f *fake) Credential(ctx context.Context, id string) (*earmark.Credential, error) {
+	f.hanging.Add(1)
+	defer f.hanging.Add(-1)
+	if f.hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lookups = append(f.lookups, id)
+	switch found := f.credentials[id]; {
+	case f.credentialErr != nil:
+		return nil, f.credentialErr
+	case found == nil:
+		return nil, earmark.Errorf(earmark.CodeNotFound, "there is no key with the id %q", id)
+	default:
+		read := *found
+		return &read, nil
+	}
+}
+
+func (f *fake) MarkKeysUsed(_ context.Context, ids []string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.marked = append(f.marked, ids...)
+	return f.markErr
+}
+
 func (f *fake) Preflight(_ context.Context, admission earmark.Admission) (earmark.Preflight, error) {
 	f.record("Preflight", admission)
+	f.of(admission.Tenant)
 	return f.preflight, f.err
 }
 
-func (f *fake) Decide(_ context.Context, _ string, request earmark.ReservationRequest) (earmark.Result, error) {
+func (f *fake) Decide(_ context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error) {
 	f.record("Decide", request)
+	f.of(tenant)
 	return f.result, f.err
 }
 
 func (f *fake) Extend(_ context.Context, settlement earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	f.settlement = settlement
 	f.record("Extend", ttl)
+	f.of(settlement.Tenant)
 	return f.result, f.err
 }
 
 func (f *fake) Charge(_ context.Context, charge earmark.Charge) (earmark.Result, error) {
 	f.record("Charge", charge)
+	f.of(charge.Tenant)
 	return f.result, f.err
 }
 
-func (f *fake) Reservation(_ context.Context, _, id string) (*earmark.Reservation, error) {
+func (f *fake) Reservation(_ context.Context, tenant, id string) (*earmark.Reservation, error) {
 	f.record("Reservation", id)
+	if !f.of(tenant) {
+		return nil, nil
+	}
 	return f.reservation, f.err
 }
 
-func (f *fake) Reservations(_ context.Context, _ string, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
+func (f *fake) Reservations(_ context.Context, tenant string, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
 	f.record("Reservations", filter)
+	f.of(tenant)
 	return f.reservations, f.err
 }
 
-func (f *fake) Stuck(_ context.Context, _ string, filter earmark.ReservationFilter, reported earmark.StuckIDs) (earmark.Page[earmark.Reservation], error) {
+func (f *fake) Stuck(_ context.Context, tenant string, filter earmark.ReservationFilter, reported earmark.StuckIDs) (earmark.Page[earmark.Reservation], error) {
 	f.record("Stuck", stuckCall{filter, reported})
+	f.of(tenant)
 	return f.reservations, f.err
 }
 
@@ -132,7 +188,7 @@ func (f *fake) Known(context.Context, string, []string) ([]string, error) {
 
 func (f *fake) Check(_ context.Context, tenant, id string) (*earmark.Check, error) {
 	f.record("Check", id)
-	if f.reservation == nil {
+	if !f.of(tenant) || f.reservation == nil {
 		return nil, f.err
 	}
 	return &earmark.Check{ID: id, Tenant: tenant, State: f.reservation.State, WorkflowID: f.reservation.WorkflowID}, f.err
@@ -148,33 +204,48 @@ func (f *fake) MarkChecked(_ context.Context, _, id string, orphan, _ bool) erro
 	return f.err
 }
 
-func (f *fake) CreateBudget(_ context.Context, _ string, request earmark.BudgetRequest, _ earmark.Actor) (*earmark.Budget, error) {
+func (f *fake) CreateBudget(_ context.Context, tenant string, request earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error) {
+	f.by = by
 	f.record("CreateBudget", request)
+	f.of(tenant)
 	return f.budget, f.err
 }
 
-func (f *fake) Budget(_ context.Context, _, id string) (*earmark.Budget, error) {
+func (f *fake) Budget(_ context.Context, tenant, id string) (*earmark.Budget, error) {
 	f.record("Budget", id)
+	if !f.of(tenant) {
+		return nil, nil
+	}
 	return f.budget, f.err
 }
 
-func (f *fake) Budgets(_ context.Context, _ string, filter earmark.BudgetFilter) (earmark.Page[earmark.Budget], error) {
+func (f *fake) Budgets(_ context.Context, tenant string, filter earmark.BudgetFilter) (earmark.Page[earmark.Budget], error) {
 	f.record("Budgets", filter)
+	f.of(tenant)
 	return f.budgets, f.err
 }
 
-func (f *fake) PatchBudget(_ context.Context, _, _ string, patch earmark.BudgetPatch, _ earmark.Actor) (*earmark.Budget, error) {
+func (f *fake) PatchBudget(_ context.Context, tenant, _ string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
+	f.by = by
 	f.record("PatchBudget", patch)
+	if !f.of(tenant) {
+		return nil, nil
+	}
 	return f.budget, f.err
 }
 
-func (f *fake) ArchiveBudget(_ context.Context, _, id string, _ earmark.Actor) (*earmark.Budget, error) {
+func (f *fake) ArchiveBudget(_ context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error) {
+	f.by = by
 	f.record("ArchiveBudget", id)
+	if !f.of(tenant) {
+		return nil, nil
+	}
 	return f.budget, f.err
 }
 
-func (f *fake) Entries(_ context.Context, _ string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error) {
+func (f *fake) Entries(_ context.Context, tenant string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error) {
 	f.record("Entries", filter)
+	f.of(tenant)
 	return f.entries, f.err
 }
 
@@ -187,6 +258,7 @@ func (f *fake) Ready(ctx context.Context) error {
 
 func (f *fake) Overview(_ context.Context, tenant string) (earmark.Overview, error) {
 	f.record("Overview", tenant)
+	f.of(tenant)
 	return f.overview, f.err
 }
 
@@ -201,12 +273,14 @@ func (g fakeCoordinator) Admit(_ context.Context, admission earmark.Admission) (
 func (g fakeCoordinator) Commit(_ context.Context, settlement earmark.Transition, usage earmark.Amounts) (earmark.Result, bool, error) {
 	g.settlement = settlement
 	g.record("Commit", usage)
+	g.of(settlement.Tenant)
 	return g.result, g.accepted, g.coordinatorErr
 }
 
 func (g fakeCoordinator) Release(_ context.Context, settlement earmark.Transition) (earmark.Result, bool, error) {
 	g.settlement = settlement
 	g.record("Release", settlement)
+	g.of(settlement.Tenant)
 	return g.result, g.accepted, g.coordinatorErr
 }
 

@@ -32,7 +32,13 @@ func (s *server) observe(c *gin.Context) {
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
 	}
 	if id != "" {
-		attrs = append(attrs, slog.String("reservation_id", id), slog.String("tenant", earmark.DefaultTenant))
+		attrs = append(attrs, slog.String("reservation_id", id))
+	}
+	if by := callerOf(c); by.tenant != "" {
+		attrs = append(attrs, slog.String("tenant", by.tenant))
+		if by.key != nil {
+			attrs = append(attrs, slog.String("key", by.key.ID))
+		}
 	}
 	s.log.LogAttrs(c.Request.Context(), level, "call answered", attrs...)
 }

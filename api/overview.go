@@ -18,8 +18,12 @@ func (s *server) overview(c *gin.Context) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
-	overview, err := s.overviews.get(c.Request.Context(), func(ctx context.Context) (earmark.Overview, error) {
-		return inQueue(ctx, s.queues.lists, func() (earmark.Overview, error) { return s.ledger.Overview(ctx, earmark.DefaultTenant) })
+	by := callerOf(c)
+	if err := by.needsNoBounds(); err != nil {
+		return err
+	}
+	overview, err := s.overviews.get(c.Request.Context(), by.sees(), func(ctx context.Context) (earmark.Overview, error) {
+		return inQueue(ctx, s.queues.lists, func() (earmark.Overview, error) { return s.ledger.Overview(ctx, by.tenant) })
 	})
 	if err != nil {
 		return err

@@ -40,7 +40,8 @@ type httpWords struct {
 var problems = map[earmark.Code]httpWords{
 	earmark.CodeInvalidRequest:       {status: http.StatusBadRequest, title: "The request breaks a rule"},
 	earmark.CodeBudgetExceeded:       {status: http.StatusPaymentRequired, title: "The request does not fit into a budget"},
-	earmark.CodeForbidden:            {status: http.StatusForbidden, title: "The call is not allowed from there"},
+	earmark.CodeUnauthenticated:      {status: http.StatusUnauthorized, title: "The call needs a key that works"},
+	earmark.CodeForbidden:            {status: http.StatusForbidden, title: "The call is not allowed"},
 	earmark.CodeNotFound:             {status: http.StatusNotFound, title: "Not found"},
 	earmark.CodeNoBudget:             {status: http.StatusNotFound, title: "A scope meets no budget"},
 	earmark.CodeMethodNotAllowed:     {status: http.StatusMethodNotAllowed, title: "The path does not answer this method"},
@@ -92,6 +93,9 @@ func (s *server) fail(c *gin.Context, err error) {
 	if c.Writer.Written() {
 		return // half an answer is out; it cannot be taken back
 	}
+	if e.Code == earmark.CodeUnauthenticated {
+		c.Header("WWW-Authenticate", challenge)
+	}
 	if wait := retryAfter(e); wait > 0 {
 		c.Header("Retry-After", wholeSeconds(wait))
 	}
@@ -120,9 +124,9 @@ func (s *server) problemOf(e *earmark.Error, words httpWords) problem {
 		Type:          problemTypePrefix + string(e.Code),
 		Title:         words.title,
 		Status:        words.status,
-		Detail:        e.Error(),
+		Detail:        withoutKeys(e.Error()),
 		Code:          e.Code,
-		Field:         e.Field,
+		Field:         withoutKeys(e.Field),
 		ReservationID: e.ReservationID,
 	}
 	if words.detail != "" && (e.Code == earmark.CodeInternal || e.Unwrap() != nil) {
@@ -151,8 +155,8 @@ func (s *server) logFault(c *gin.Context, e *earmark.Error, words httpWords) {
 		slog.Int("status", words.status),
 		slog.String("code", string(e.Code)),
 		slog.String("reservation_id", cmp.Or(e.ReservationID, subjectOf(c).reservationID)),
-		slog.String("tenant", earmark.DefaultTenant),
-		slog.String("error", e.Error()))
+		slog.String("tenant", callerOf(c).tenant),
+		slog.String("error", withoutKeys(e.Error())))
 }
 
 // retryAfter is how long the caller should wait, or 0 where waiting is not known

@@ -29,7 +29,7 @@ func (s *server) reserve(c *gin.Context) error {
 	}
 	admission := earmark.Admission{
 		ID:          subject.reservationID,
-		Tenant:      earmark.DefaultTenant,
+		Tenant:      callerOf(c).tenant,
 		Request:     request,
 		RequestHash: request.Hash(),
 	}
@@ -190,12 +190,12 @@ func (s *server) getReservation(c *gin.Context) error {
 		return err
 	}
 	reservation, err := inQueue(c.Request.Context(), s.queues.reads, func() (*earmark.Reservation, error) {
-		return s.ledger.Reservation(c.Request.Context(), earmark.DefaultTenant, id)
+		return s.ledger.Reservation(c.Request.Context(), callerOf(c).tenant, id)
 	})
 	switch {
 	case err != nil:
 		return err
-	case reservation == nil:
+	case reservation == nil, !callerOf(c).coversAll(reservation.Scopes):
 		return noReservationWithID(id)
 	}
 	return answer(c, http.StatusOK, s.show(reservation))
@@ -207,10 +207,13 @@ func (s *server) listReservations(c *gin.Context) error {
 		return err
 	}
 	if filter.Stuck {
+		if err := callerOf(c).needs(earmark.RoleOperate); err != nil {
+			return err
+		}
 		return s.listStuck(c, filter)
 	}
 	page, err := inQueue(c.Request.Context(), s.queues.lists, func() (earmark.Page[earmark.Reservation], error) {
-		return s.ledger.Reservations(c.Request.Context(), earmark.DefaultTenant, filter)
+		return s.ledger.Reservations(c.Request.Context(), callerOf(c).tenant, filter)
 	})
 	if err != nil {
 		return err
@@ -246,6 +249,9 @@ func reservationFilter(c *gin.Context) (filter earmark.ReservationFilter, err er
 		return filter, err
 	}
 	if filter.Stuck, filter.StuckReason, err = stuckQuery(q); err != nil {
+		return filter, err
+	}
+	if err = callerOf(c).needsNoBounds(); err != nil {
 		return filter, err
 	}
 	filter.Cursor, filter.Limit, err = q.page()
@@ -292,7 +298,7 @@ func reservationRequest(c *gin.Context) (earmark.ReservationRequest, error) {
 	if err := request.Validate(); err != nil {
 		return request, err
 	}
-	return request.WithDefaults(), nil
+	return request.WithDefaults(), callerOf(c).needsScopes("scopes", request.Scopes...)
 }
 
 // reservationID reads the id in the path. What has not the form of one cannot

@@ -2,12 +2,14 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/workflows"
 )
 
 // accepted is the body of a 202: Temporal has taken the settlement durably, and
@@ -45,7 +47,10 @@ func (s *server) commit(c *gin.Context) error {
 	if err := decodeBody(c, &body); err != nil {
 		return err
 	}
-	if err := cmp.Or(earmark.ValidateUsage(body.Usage), signBy(&settlement, body.Operator, body.Reason)); err != nil {
+	if err := earmark.ValidateUsage(body.Usage); err != nil {
+		return err
+	}
+	if err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
 		return err
 	}
 	started := time.Now()
@@ -63,7 +68,7 @@ func (s *server) release(c *gin.Context) error {
 	if err := decodeOptionalBody(c, &body); err != nil {
 		return err
 	}
-	if err := signBy(&settlement, body.Operator, body.Reason); err != nil {
+	if err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
 		return err
 	}
 	started := time.Now()
@@ -83,7 +88,10 @@ func (s *server) extend(c *gin.Context) error {
 	if err := decodeBody(c, &body); err != nil {
 		return err
 	}
-	if err := cmp.Or(earmark.ValidateTTL(body.TTLSeconds), signBy(&settlement, body.Operator, body.Reason)); err != nil {
+	if err := earmark.ValidateTTL(body.TTLSeconds); err != nil {
+		return err
+	}
+	if err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
 		return err
 	}
 	started := time.Now()
@@ -92,21 +100,48 @@ func (s *server) extend(c *gin.Context) error {
 	return s.answerSettlement(c, settlement.ID, result, false, err)
 }
 
-// signBy notes who settles and why. An operator is empty where it is the caller.
-func signBy(settlement *earmark.Transition, operator, reason string) error {
+// sign notes who settles and why, and refuses who may not. An operator is empty where it is the caller; a
+// person settles with the role operate.
+func (s *server) sign(c *gin.Context, settlement *earmark.Transition, operator, reason string) error {
+	by := callerOf(c)
 	settlement.Reason = reason
 	if operator != "" {
-		settlement.Actor = earmark.OperatorActor(operator)
-		if err := earmark.ValidateOperator(operator); err != nil {
+		settlement.Actor = by.operator(operator)
+		if err := cmp.Or(earmark.ValidateOperator(operator), by.needs(earmark.RoleOperate)); err != nil {
 			return err
 		}
 	}
-	return earmark.ValidateReason(reason)
+	if err := earmark.ValidateReason(reason); err != nil || !by.bound() {
+		return err
+	}
+	return s.needsReservation(c.Request.Context(), by, settlement.ID)
+}
+
+// needsReservation refuses a reservation that has scopes beyond those that the caller is bound to, as if it did
+// not exist. Temporal says which scopes it has where Postgres is away or has lost it.
+func (s *server) needsReservation(ctx context.Context, by caller, id string) error {
+	reservation, err := s.ledger.Reservation(ctx, by.tenant, id)
+	if reservation == nil && s.lookout.finder != nil {
+		lost, lostErr := s.lookout.finder.Lost(ctx, by.tenant, workflows.ReservationWorkflowID(id))
+		if lostErr != nil && err == nil {
+			err = earmark.Errorf(earmark.CodeUnavailable, "Postgres does not have the reservation, and Temporal did not answer whether a workflow has it: %w", lostErr)
+		}
+		if lost != nil {
+			reservation, err = lost, nil
+		}
+	}
+	switch {
+	case err != nil:
+		return withReservationID(err, id)
+	case reservation == nil, !by.coversAll(reservation.Scopes): // mutation: bound-key
+		return noReservationWithID(id)
+	}
+	return nil
 }
 
 func settlementOf(c *gin.Context) (earmark.Transition, error) {
 	id, err := reservationID(c)
-	return earmark.Transition{ID: id, Tenant: earmark.DefaultTenant, Actor: earmark.ActorAPI}, err
+	return earmark.Transition{ID: id, Tenant: callerOf(c).tenant, Actor: callerOf(c).actor()}, err
 }
 
 func (s *server) answerSettlement(c *gin.Context, id string, result earmark.Result, taken bool, err error) error {

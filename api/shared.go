@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -53,4 +54,36 @@ func (s *shared[T]) fresh() (answer T, fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.answer, !s.at.IsZero() && time.Since(s.at) < s.kept
+}
+
+// maxShared bounds the answers that a sharedBy keeps; past it those that are not fresh are dropped.
+const maxShared = 1_000
+
+// sharedBy is shared for a question that has an answer for each key, such as a tenant.
+type sharedBy[T any] struct {
+	kept, timeout time.Duration
+
+	mu    sync.Mutex
+	byKey map[string]*shared[T]
+}
+
+func (s *sharedBy[T]) get(ctx context.Context, key string, ask func(context.Context) (T, error)) (T, error) {
+	return s.of(key).get(ctx, ask)
+}
+
+func (s *sharedBy[T]) of(key string) *shared[T] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.byKey[key]; known != nil {
+		return known
+	}
+	if len(s.byKey) >= maxShared {
+		maps.DeleteFunc(s.byKey, func(_ string, kept *shared[T]) bool { _, fresh := kept.fresh(); return !fresh })
+	}
+	if s.byKey == nil {
+		s.byKey = make(map[string]*shared[T])
+	}
+	added := &shared[T]{kept: s.kept, timeout: s.timeout}
+	s.byKey[key] = added
+	return added
 }

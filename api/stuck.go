@@ -9,11 +9,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
@@ -40,16 +38,13 @@ type StuckFinder interface {
 	Searches(now time.Time) []earmark.Search
 }
 
-// lookout asks Temporal for stuck workflows, once for all who ask at the same time.
+// lookout asks Temporal for stuck workflows, once for all of a tenant who ask at the same time.
 type lookout struct {
 	finder StuckFinder
 	ledger Ledger
 	log    *slog.Logger
 
-	group singleflight.Group
-	mu    sync.Mutex // guards the finding
-	at    time.Time
-	last  finding
+	findings sharedBy[finding] // by tenant
 }
 
 // finding is what one search found.
@@ -59,39 +54,17 @@ type finding struct {
 	incomplete string
 }
 
-// look returns a finding no older than findingsKept. The search continues when its
-// caller leaves, because others wait for it too; each of them leaves when its own
-// context ends.
-func (l *lookout) look(ctx context.Context) (finding, error) {
+// look returns a finding no older than findingsKept.
+func (l *lookout) look(ctx context.Context, tenant string) (finding, error) {
 	if l.finder == nil {
 		return finding{}, nil
 	}
-	l.mu.Lock()
-	last, at := l.last, l.at
-	l.mu.Unlock()
-	if time.Since(at) < findingsKept {
-		return last, nil
-	}
-	search := l.group.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), findTimeout)
-		defer cancel()
-		found := l.search(ctx)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.last, l.at = found, time.Now()
-		return found, nil
-	})
-	select {
-	case found := <-search:
-		return found.Val.(finding), nil
-	case <-ctx.Done():
-		return finding{}, ctx.Err()
-	}
+	return l.findings.get(ctx, tenant, func(ctx context.Context) (finding, error) { return l.search(ctx, tenant), nil })
 }
 
-func (l *lookout) search(ctx context.Context) finding {
+func (l *lookout) search(ctx context.Context, tenant string) finding {
 	found := finding{workflows: make(map[string]workflowstore.StuckWorkflow)}
-	suspects, err := l.ledger.Suspects(ctx, earmark.DefaultTenant, maxSuspects)
+	suspects, err := l.ledger.Suspects(ctx, tenant, maxSuspects)
 	if err != nil { // the ledger's own list answers it, or fails as well
 		l.log.WarnContext(ctx, "Postgres did not list whose workflows to look for.", "error", err)
 		found.incomplete = "Postgres did not list the reservations whose workflows are looked for"
@@ -116,8 +89,8 @@ func (l *lookout) search(ctx context.Context) finding {
 // listStuck answers from Postgres whatever Temporal does, and says what could not
 // be looked at.
 func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) error {
-	ctx := c.Request.Context()
-	found, err := s.lookout.look(ctx)
+	ctx, by := c.Request.Context(), callerOf(c)
+	found, err := s.lookout.look(ctx, by.tenant)
 	if err != nil {
 		return err
 	}
@@ -135,7 +108,7 @@ func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) err
 		}
 	}
 	page, err := inQueue(ctx, s.queues.lists, func() (earmark.Page[earmark.Reservation], error) {
-		return s.ledger.Stuck(ctx, earmark.DefaultTenant, filter, reported)
+		return s.ledger.Stuck(ctx, by.tenant, filter, reported)
 	})
 	if err != nil {
 		return err
@@ -143,7 +116,7 @@ func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) err
 	shown := earmark.StuckPage{Page: earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{}, NextCursor: page.NextCursor},
 		Incomplete: found.incomplete, Searches: s.searches()}
 	if filter.Cursor == "" {
-		lost, err := s.lost(ctx, filter, found.workflows)
+		lost, err := s.lost(ctx, by, filter, found.workflows)
 		if err != nil {
 			s.log.WarnContext(ctx, "What Postgres has lost is not listed.", "error", err)
 			shown.Incomplete = cmp.Or(shown.Incomplete, "the reservations that Postgres has lost could not all be looked up")
@@ -178,12 +151,12 @@ func explain(r *earmark.Reservation, workflow workflowstore.StuckWorkflow) {
 // lost are the reservations whose settlement fails and that Postgres does not know
 // any more. They come on top of the first page, for nothing orders them.
 // An error says that some of them could not be looked up.
-func (s *server) lost(ctx context.Context, filter earmark.ReservationFilter, found map[string]workflowstore.StuckWorkflow) ([]earmark.Reservation, error) {
+func (s *server) lost(ctx context.Context, by caller, filter earmark.ReservationFilter, found map[string]workflowstore.StuckWorkflow) ([]earmark.Reservation, error) {
 	if len(found) == 0 {
 		return nil, nil
 	}
 	ids := slices.Sorted(maps.Keys(found))
-	known, err := s.ledger.Known(ctx, earmark.DefaultTenant, ids)
+	known, err := s.ledger.Known(ctx, by.tenant, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -194,10 +167,10 @@ func (s *server) lost(ctx context.Context, filter earmark.ReservationFilter, fou
 		if slices.Contains(known, id) || workflow.Reason == earmark.StuckOrphan || (filter.StuckReason != "" && filter.StuckReason != workflow.Reason) {
 			continue
 		}
-		r, err := s.lookout.finder.Lost(ctx, earmark.DefaultTenant, workflow.WorkflowID)
+		r, err := s.lookout.finder.Lost(ctx, by.tenant, workflow.WorkflowID)
 		if err != nil {
 			faults = err
-		} else if r != nil && covered(r, filter.Scope) {
+		} else if r != nil && by.coversAll(r.Scopes) && covered(r, filter.Scope) {
 			lost = append(lost, *r)
 		}
 	}

@@ -24,7 +24,8 @@ type fakeFinder struct {
 	asked    atomic.Int64
 	err      error
 	lostErr  error
-	search   func(context.Context) // runs in each search
+	lost     func() *earmark.Reservation // what Lost finds; a held one when nil
+	search   func(context.Context)       // runs in each search
 }
 
 func (f *fakeFinder) Find(ctx context.Context, suspects []string) (workflowstore.Findings, error) {
@@ -37,6 +38,9 @@ func (f *fakeFinder) Find(ctx context.Context, suspects []string) (workflowstore
 }
 
 func (f *fakeFinder) Lost(_ context.Context, _, workflowID string) (*earmark.Reservation, error) {
+	if f.lost != nil {
+		return f.lost(), f.lostErr
+	}
 	r := reservationIn(earmark.StateHeld)
 	r.ID, r.WorkflowID, r.Lost, r.Budgets = workflows.ReservationOf(workflowID), workflowID, true, nil
 	return r, f.lostErr
@@ -49,7 +53,7 @@ func (f *fakeFinder) Searches(now time.Time) []earmark.Search {
 func setupFinder(t *testing.T, f *fake, finder *fakeFinder) *env {
 	t.Helper()
 	b := setup(t, f)
-	b.handler = New(Options{Ledger: f, Coordinator: fakeCoordinator{f}, StuckFinder: finder, UIURL: uiURL, Logger: slog.New(slog.DiscardHandler)})
+	b.handler = New(Options{WithoutKeys: true, Ledger: f, Coordinator: fakeCoordinator{f}, StuckFinder: finder, UIURL: uiURL, Logger: slog.New(slog.DiscardHandler)})
 	return b
 }
 
@@ -147,18 +151,18 @@ func TestStuckSearchKeepsNobody(t *testing.T) {
 	t.Parallel()
 	begun, proceed := make(chan struct{}), make(chan struct{})
 	finder := &fakeFinder{search: func(context.Context) { close(begun); <-proceed }}
-	l := &lookout{finder: finder, ledger: &fake{}, log: slog.New(slog.DiscardHandler)}
+	l := &lookout{finder: finder, ledger: &fake{}, log: slog.New(slog.DiscardHandler), findings: sharedBy[finding]{kept: findingsKept, timeout: findTimeout}}
 	var group errgroup.Group
-	group.Go(func() error { _, err := l.look(t.Context()); return err })
+	group.Go(func() error { _, err := l.look(t.Context(), earmark.DefaultTenant); return err })
 	<-begun
 	leaving, leave := context.WithCancel(t.Context())
 	left := make(chan error, 1)
-	go func() { _, err := l.look(leaving); left <- err }()
+	go func() { _, err := l.look(leaving, earmark.DefaultTenant); left <- err }()
 	leave()
 	require.ErrorIs(t, <-left, context.Canceled)
 	close(proceed)
 	require.NoError(t, group.Wait())
-	_, err := l.look(t.Context())
+	_, err := l.look(t.Context(), earmark.DefaultTenant)
 	require.NoError(t, err)
 	require.Equal(t, int64(1), finder.asked.Load())
 }

@@ -50,7 +50,7 @@ func newSubject(c *gin.Context) (s subject) {
 	switch {
 	case s.keyErr != nil:
 	case s.key != "":
-		s.reservationID = earmark.ReservationID(earmark.DefaultTenant, s.key)
+		s.reservationID = earmark.ReservationID(callerOf(c).tenant, s.key)
 	case route == "/v1/reservations":
 		s.reservationID = earmark.NewReservationID()
 	}
@@ -76,6 +76,6 @@ func traceCalls(traces trace.TracerProvider) gin.HandlerFunc {
 // describeSpan adds the call's subject to its span.
 func describeSpan(c *gin.Context, id string) {
 	if span := trace.SpanFromContext(c.Request.Context()); id != "" && span.IsRecording() {
-		span.SetAttributes(attribute.String("earmark.reservation_id", id), attribute.String("earmark.tenant", earmark.DefaultTenant))
+		span.SetAttributes(attribute.String("earmark.reservation_id", id), attribute.String("earmark.tenant", callerOf(c).tenant))
 	}
 }

@@ -14,12 +14,13 @@ import (
 )
 
 // A handler derives the id of what it reserves or charges itself: no middleware has to
-// run before it.
+// run before it but the one that finds out who calls.
 func TestSubjectNeedsNoMiddleware(t *testing.T) {
 	t.Parallel()
 	f := &fake{preflight: fits(), result: earmark.Result{Outcome: earmark.OutcomeApplied, Reservation: reservationIn(earmark.StateHeld)}}
 	s := &server{queues: newQueues(), ledger: f, coordinator: fakeCoordinator{f}, preflightTimeout: readyTimeout, metrics: newMetrics(prometheus.NewRegistry())}
 	router := gin.New()
+	router.Use(func(c *gin.Context) { c.Set(callerKey, identity{caller: anybody}) })
 	router.POST("/v1/reservations", s.handle(s.reserve))
 	router.POST("/v1/usage", s.handle(s.chargeUsage))
 	call := func(path, key string) {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/http"
 	"time"
 
@@ -31,16 +32,16 @@ func (s *server) chargeUsage(c *gin.Context) error {
 	if err := decodeBody(c, &request); err != nil {
 		return err
 	}
-	if err := request.Validate(); err != nil {
+	if err := cmp.Or(request.Validate(), callerOf(c).needsScopes("scopes", request.Scopes...)); err != nil {
 		return err
 	}
 	request = request.WithDefaults()
 	charge := earmark.Charge{
 		ID:          subject.reservationID,
-		Tenant:      earmark.DefaultTenant,
+		Tenant:      callerOf(c).tenant,
 		Request:     request,
 		RequestHash: request.Hash(),
-		Actor:       earmark.ActorAPI,
+		Actor:       callerOf(c).actor(),
 		Reason:      "usage without a reservation",
 	}
 	started := time.Now()
@@ -79,7 +80,7 @@ func (s *server) decide(c *gin.Context) error {
 		return err
 	}
 	result, err := inQueue(c.Request.Context(), s.queues.reads, func() (earmark.Result, error) {
-		return s.ledger.Decide(c.Request.Context(), earmark.DefaultTenant, request)
+		return s.ledger.Decide(c.Request.Context(), callerOf(c).tenant, request)
 	})
 	if err != nil {
 		return err
@@ -105,7 +106,7 @@ func (s *server) listEntries(c *gin.Context) error {
 		return err
 	}
 	page, err := inQueue(c.Request.Context(), s.queues.lists, func() (earmark.Page[earmark.Entry], error) {
-		return s.ledger.Entries(c.Request.Context(), earmark.DefaultTenant, filter)
+		return s.ledger.Entries(c.Request.Context(), callerOf(c).tenant, filter)
 	})
 	if err != nil {
 		return err
@@ -123,6 +124,9 @@ func entryFilter(c *gin.Context) (filter earmark.EntryFilter, err error) {
 		return filter, err
 	}
 	if filter.ReservationID, err = q.id("reservation_id", earmark.IsReservationID, "rsv_…"); err != nil {
+		return filter, err
+	}
+	if err = callerOf(c).needsNoBounds(); err != nil {
 		return filter, err
 	}
 	filter.Cursor, filter.Limit, err = q.page()

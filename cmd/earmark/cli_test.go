@@ -226,6 +226,7 @@ func (g cannedCoordinator) Ready(context.Context) error { return nil }
 func serveCanned(t *testing.T, ledger *cannedLedger) (url string) {
 	t.Helper()
 	handler := api.New(api.Options{
+		WithoutKeys: true,
 		Ledger: ledger, Coordinator: cannedCoordinator{ledger}, UIURL: "http://127.0.0.1:8233", Logger: slog.New(slog.DiscardHandler),
 	})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -763,7 +764,7 @@ func TestWatchOutlivesTheServer(t *testing.T) {
 	t.Parallel()
 	ledger := &cannedLedger{budgets: cannedBudgets()}
 	var away atomic.Bool
-	handler := api.New(api.Options{Ledger: ledger, Coordinator: cannedCoordinator{ledger}, Logger: slog.New(slog.DiscardHandler)})
+	handler := api.New(api.Options{WithoutKeys: true, Ledger: ledger, Coordinator: cannedCoordinator{ledger}, Logger: slog.New(slog.DiscardHandler)})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if away.Load() {
 			w.WriteHeader(http.StatusBadGateway)

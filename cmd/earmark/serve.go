@@ -84,7 +84,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	}
 	finder := &workflowstore.StuckFinder{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
 	handler := api.New(api.Options{ //nolint:contextcheck // a handler has the context of its request
-		Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder,
+		WithoutKeys: true, Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder,
 		UIURL: s.UIURL, Namespace: p.namespace, Hosts: s.AllowedHosts,
 		AdmissionDeadline: s.AdmissionDeadline, Stopping: ctx.Done(),
 		Version: version, Commit: commit, TemporalDetail: s.temporalDetail,

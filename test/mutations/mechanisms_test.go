@@ -115,6 +115,13 @@ var mechanisms = []mechanism{
 	{"no time-out ends a workflow without its cleanup", "no-run-timeout", []string{"WorkflowTaskTimeout:      workflowTaskTimeout,\nWorkflowRunTimeout: time.Hour,"}, workflow + "TestLifecycleIsEagerAndSmall"},
 	{"a long history is begun anew", "continue-as-new", []string{"case false:"}, workflow + "TestFloodOfSignals"},
 
+	// Tenants stay apart.
+	{"a call needs its role", "role", []string{""}, "api TestEveryOperationNeedsItsRole"},
+	{"a key is known by its secret", "secret", []string{"if credential == nil {"}, "api TestCallsWithoutAKeyThatWorks"},
+	{"a revocation takes effect within seconds", "revocation", []string{"case found && now.Sub(kept.at) < credentialStale:"}, "api TestRevocationTakesEffectInTime"},
+	{"a key that is bound to scopes settles nothing beyond them", "bound-key", []string{"case reservation == nil:"}, "api TestKeysBoundToScopes"},
+	{"a message reaches no workflow of another tenant", "own-tenant", []string{"if owner == \"\" {"}, "internal/lifecycle TestCoordinatorLeavesOtherTenantsAlone"},
+
 	// Unknown is not success, and workflows outlive releases.
 	{"a no is reported when it is durable", "durable-no", []string{"return true"}, "internal/lifecycle TestCoordinatorWaitsForADurableNo"},
 	{"a lost row is charged by who commits it", "lost-row-by", []string{"Actor: earmark.ActorWorkflow, Reason: reason, At: r.createdAt,"}, workflow + "TestCommitOfALostReservationNamesItsActor"},

@@ -1,0 +1,125 @@
+package api
+
+import (
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/keys"
+)
+
+const (
+	authorizationHeader = "Authorization"
+	// challenge is what a 401 asks for.
+	challenge = `Bearer realm="earmark"`
+)
+
+// authenticate finds out who calls, before the call's trace and log name its subject. requireCaller answers
+// what is wrong with it.
+func (s *server) authenticate(c *gin.Context) {
+	var found identity
+	if found.err = noKeyInURL(c.Request.URL); found.err == nil && s.neededRole(c) != "" {
+		found.caller, found.err = s.caller(c)
+	}
+	c.Set(callerKey, found)
+	c.Next()
+}
+
+// neededRole is empty for a path that needs no key, and for one that does not exist.
+func (s *server) neededRole(c *gin.Context) earmark.Role {
+	return s.roles[c.Request.Method+" "+c.FullPath()]
+}
+
+// caller is who holds the key that the call came with.
+func (s *server) caller(c *gin.Context) (caller, error) {
+	if s.credentials == nil {
+		return anybody, nil
+	}
+	text, err := bearer(c.Request.Header)
+	if err != nil {
+		return caller{}, err
+	}
+	token, err := keys.Parse(text)
+	if err != nil {
+		return caller{}, unauthenticated("the key is %w", err)
+	}
+	key, err := s.credentials.check(c.Request.Context(), token)
+	if err != nil {
+		return caller{}, err
+	}
+	return caller{tenant: key.Tenant, key: key}, nil
+}
+
+// requireCaller refuses a call without a key, and one whose key may not make it.
+func (s *server) requireCaller(c *gin.Context) {
+	found := identityOf(c)
+	if needed := s.neededRole(c); found.err == nil && needed != "" {
+		found.err = found.caller.needs(needed) // mutation: role
+	}
+	if found.err != nil {
+		c.Header("Cache-Control", "no-store")
+		s.fail(c, found.err)
+		c.Abort()
+		return
+	}
+	c.Next()
+}
+
+// bearer reads the key from the header.
+func bearer(header http.Header) (string, error) {
+	values := header.Values(authorizationHeader)
+	switch len(values) {
+	case 0:
+		return "", unauthenticated("a key is needed: send it as \"Authorization: Bearer emk_…\"; `earmark key create` makes one")
+	case 1:
+	default:
+		return "", earmark.Invalidf(authorizationHeader, "is given %d times; send one key", len(values))
+	}
+	scheme, text, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", unauthenticated("the scheme is not supported: send \"Authorization: Bearer emk_…\"")
+	}
+	return strings.TrimLeft(text, " "), nil
+}
+
+func unauthenticated(format string, args ...any) error {
+	err := earmark.Errorf(earmark.CodeUnauthenticated, format, args...)
+	err.Field = authorizationHeader
+	return err
+}
+
+// keyNames are the query parameters in which other products take keys.
+var keyNames = []string{"access_token", "api_key", "apikey", "key", "token"}
+
+var (
+	// keyInQuery finds a key, and what begins like one. A cursor, which is random text too, does not have it.
+	keyInQuery = regexp.MustCompile(`(^|[=&;])` + keys.Prefix + `|` + keyInText.String())
+	keyInText  = regexp.MustCompile(keys.Prefix + `([a-z0-9]{12})_[0-9A-Za-z]*`)
+)
+
+// noKeyInURL refuses a key in the path and in the query string, of whatever parameter. It quotes nothing.
+func noKeyInURL(u *url.URL) error {
+	if keyInText.MatchString(u.Path) {
+		return earmark.Invalidf("", "a key in the path is refused: paths end up in logs; send it as \"Authorization: Bearer emk_…\", and revoke this one")
+	}
+	if u.RawQuery == "" {
+		return nil
+	}
+	plain, err := url.QueryUnescape(u.RawQuery)
+	if err != nil {
+		plain = u.RawQuery
+	}
+	values, _ := url.ParseQuery(u.RawQuery)
+	if !keyInQuery.MatchString(plain) && !slices.ContainsFunc(keyNames, values.Has) {
+		return nil
+	}
+	return earmark.Invalidf("", "a key in the query string is refused: query strings end up in logs; send it as \"Authorization: Bearer emk_…\", and revoke this one")
+}
+
+// withoutKeys is the text with the secret of each key in it left out.
+func withoutKeys(text string) string { return keyInText.ReplaceAllString(text, keys.Prefix+"${1}_…") }

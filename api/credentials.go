@@ -1,0 +1,241 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/keys"
+)
+
+const (
+	// credentialFresh is how long a credential is used without asking Postgres again. With
+	// credentialTimeout it stays below the 5 seconds within which a revocation takes effect.
+	credentialFresh = 3 * time.Second
+	// credentialStale is how long it is used while Postgres does not answer, so that a settlement
+	// reaches Temporal.
+	credentialStale = 60 * time.Second
+	// credentialTimeout bounds one look into Postgres.
+	credentialTimeout = time.Second
+	// credentialPause separates two looks for the same key after one that failed.
+	credentialPause = time.Second
+	// maxCredentials bounds the keys that are remembered, and maxUnknown the ids that are none.
+	maxCredentials = 10_000
+	maxUnknown     = 10_000
+	// maxLookups bounds the looks for ids that are not remembered: whoever makes ids up waits in line.
+	maxLookups = 2
+	// markTimeout bounds one note of which keys were used.
+	markTimeout = 5 * time.Second
+)
+
+// credentialSource is what credentials ask of the ledger.
+type credentialSource interface {
+	Credential(ctx context.Context, keyID string) (*earmark.Credential, error)
+	MarkKeysUsed(ctx context.Context, ids []string) error
+}
+
+// credentials checks keys. It remembers what Postgres said of each for a few seconds.
+type credentials struct {
+	source  credentialSource
+	log     *slog.Logger
+	now     func() time.Time
+	lookups *queue // of ids that are not remembered
+	flight  singleflight.Group
+
+	mu      sync.Mutex
+	known   map[string]remembered // by key id
+	unknown map[string]remembered // ids that no key has
+	used    map[string]time.Time  // the hour that was noted for a key, or is about to be
+	pending []string              // keys whose use is to be noted
+	marking bool                  // notePending runs
+}
+
+// remembered is what Postgres said of an id.
+type remembered struct {
+	credential *earmark.Credential // nil: no such key
+	at         time.Time           // when Postgres was asked
+	failed     time.Time           // when it was last asked in vain
+}
+
+func newCredentials(source credentialSource, log *slog.Logger) *credentials {
+	return &credentials{
+		source: source, log: log, now: time.Now, lookups: newQueue("unknown keys", maxLookups),
+		known: map[string]remembered{}, unknown: map[string]remembered{}, used: map[string]time.Time{},
+	}
+}
+
+// check is the key that the token is of. What is wrong with a key is said to its holder alone: whoever does
+// not have the secret learns that the key is not known.
+func (k *credentials) check(ctx context.Context, token keys.Token) (*earmark.Key, error) {
+	credential, err := k.lookup(ctx, token.ID)
+	if err != nil {
+		return nil, err
+	}
+	var stored [32]byte // compared in any case, so that the time does not say which ids exist
+	if credential != nil {
+		stored = credential.Hash
+	}
+	if right := keys.Equal(stored, token.Hash()); !right || credential == nil { // mutation: secret
+		return nil, unauthenticated("the key is not known")
+	}
+	key, now := &credential.Key, k.now()
+	switch {
+	case key.RevokedAt != nil:
+		return nil, unauthenticated("the key is revoked")
+	case key.ExpiresAt != nil && !now.Before(*key.ExpiresAt):
+		return nil, unauthenticated("the key has expired at %s", key.ExpiresAt.UTC().Format(time.RFC3339))
+	case credential.TenantDisabled:
+		return nil, unauthenticated("the tenant of the key is disabled")
+	}
+	k.markUsed(ctx, key, now)
+	return key, nil
+}
+
+// lookup is what Postgres has under the id; nil where it has nothing.
+func (k *credentials) lookup(ctx context.Context, id string) (*earmark.Credential, error) {
+	kept, found := k.recall(id)
+	now := k.now()
+	switch {
+	case found && now.Sub(kept.at) < credentialFresh: // mutation: revocation
+		return kept.credential, nil
+	case kept.usable(now) && now.Sub(kept.failed) < credentialPause:
+		return kept.credential, nil
+	}
+	results := k.flight.DoChan(id, func() (any, error) {
+		return k.refresh(context.WithoutCancel(ctx), id, kept)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case result := <-results:
+		credential, _ := result.Val.(*earmark.Credential)
+		return credential, result.Err
+	}
+}
+
+// usable reports whether a key may be used although Postgres does not answer.
+func (r remembered) usable(now time.Time) bool {
+	return r.credential != nil && now.Sub(r.at) < credentialStale
+}
+
+// refresh asks Postgres, and falls back to what it said before.
+func (k *credentials) refresh(ctx context.Context, id string, kept remembered) (*earmark.Credential, error) {
+	ctx, cancel := context.WithTimeout(ctx, credentialTimeout)
+	defer cancel()
+	asked := k.now()
+	ask := func() (*earmark.Credential, error) { return k.source.Credential(ctx, id) }
+	var credential *earmark.Credential
+	var err error
+	if kept.credential != nil {
+		credential, err = ask()
+	} else {
+		credential, err = inQueue(ctx, k.lookups, ask)
+	}
+	switch {
+	case err == nil, earmark.ErrorCode(err) == earmark.CodeNotFound:
+		k.remember(id, remembered{credential: credential, at: asked})
+		return credential, nil
+	case kept.usable(k.now()):
+		kept.failed = k.now()
+		k.remember(id, kept)
+		return kept.credential, nil
+	}
+	away := earmark.Errorf(earmark.CodeUnavailable, "the key could not be checked, for Postgres did not answer: %w", err)
+	away.RetryAfter = retryUnavailable
+	return nil, away
+}
+
+func (k *credentials) recall(id string) (kept remembered, found bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if kept, found = k.known[id]; !found {
+		kept, found = k.unknown[id]
+	}
+	return kept, found
+}
+
+// remember keeps known keys and ids of none apart, so that a flood of ids that are made up does not push a key out.
+func (k *credentials) remember(id string, what remembered) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if what.credential == nil {
+		delete(k.known, id)
+		keep(k.unknown, id, what, maxUnknown)
+		return
+	}
+	delete(k.unknown, id)
+	keep(k.known, id, what, maxCredentials)
+}
+
+// keep adds to a map of bounded size, which it empties when it is full.
+func keep(in map[string]remembered, id string, what remembered, limit int) {
+	if _, found := in[id]; !found && len(in) >= limit {
+		clear(in)
+	}
+	in[id] = what
+}
+
+// markUsed notes in the background that the key was used, once an hour.
+func (k *credentials) markUsed(ctx context.Context, key *earmark.Key, now time.Time) {
+	hour := now.UTC().Truncate(time.Hour)
+	if key.LastUsedAt != nil && !key.LastUsedAt.Before(hour) || !k.claim(key.ID, hour) {
+		return
+	}
+	go k.notePending(context.WithoutCancel(ctx))
+}
+
+// claim notes that the key was used in this hour, and reports whether its caller has to start notePending.
+func (k *credentials) claim(id string, hour time.Time) (start bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.used[id].Equal(hour) {
+		return false
+	}
+	if len(k.used) >= maxCredentials {
+		clear(k.used)
+	}
+	k.used[id] = hour
+	k.pending = append(k.pending, id)
+	start, k.marking = !k.marking, true
+	return start
+}
+
+// notePending writes which keys were used until there is nothing more to write.
+func (k *credentials) notePending(ctx context.Context) {
+	for {
+		ids := k.takePending()
+		if len(ids) == 0 {
+			return
+		}
+		if err := k.note(ctx, ids); err != nil {
+			k.log.WarnContext(ctx, "It could not be noted which keys were used; their next calls try again.", "error", err)
+			k.forget(ids)
+		}
+	}
+}
+
+func (k *credentials) takePending() (ids []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ids, k.pending = k.pending, nil
+	k.marking = len(ids) > 0
+	return ids
+}
+
+func (k *credentials) note(ctx context.Context, ids []string) error {
+	ctx, cancel := context.WithTimeout(ctx, markTimeout)
+	defer cancel()
+	return k.source.MarkKeysUsed(ctx, ids)
+}
+
+func (k *credentials) forget(ids []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, id := range ids {
+		delete(k.used, id)
+	}
+}

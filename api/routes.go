@@ -1,0 +1,76 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/earmark-dev/earmark"
+)
+
+// route is one call of the API or one page.
+type route struct {
+	method string // a GET answers HEAD too
+	path   string
+	// role is what a key needs; empty where no key is needed. Handlers ask for more where it
+	// depends on the request: see requireRole.
+	role    earmark.Role
+	handler func(*gin.Context) error
+}
+
+// routes lists every call; openapi.yaml lists the same, each with its role, but for the pages.
+func (s *server) routes(metrics func(*gin.Context) error) []route {
+	return []route{
+		{http.MethodPost, "/v1/budgets", earmark.RoleAdmin, s.createBudget},
+		{http.MethodGet, "/v1/budgets", earmark.RoleRead, s.listBudgets},
+		{http.MethodGet, "/v1/budgets/:id", earmark.RoleRead, s.getBudget},
+		{http.MethodPatch, "/v1/budgets/:id", earmark.RoleAdmin, s.patchBudget},
+		{http.MethodDelete, "/v1/budgets/:id", earmark.RoleAdmin, s.archiveBudget},
+
+		{http.MethodPost, "/v1/reservations", earmark.RoleReserve, s.reserve},
+		{http.MethodGet, "/v1/reservations", earmark.RoleRead, s.listReservations},
+		{http.MethodGet, "/v1/reservations/:id", earmark.RoleRead, s.getReservation},
+		{http.MethodPost, "/v1/reservations/:id/commit", earmark.RoleSettle, s.commit},
+		{http.MethodPost, "/v1/reservations/:id/release", earmark.RoleSettle, s.release},
+		{http.MethodPost, "/v1/reservations/:id/extend", earmark.RoleSettle, s.extend},
+		{http.MethodPost, "/v1/reservations/:id/adopt", earmark.RoleOperate, s.adopt},
+
+		{http.MethodPost, "/v1/usage", earmark.RoleReserve, s.chargeUsage},
+		{http.MethodPost, "/v1/decisions", earmark.RoleReserve, s.decide},
+		{http.MethodGet, "/v1/entries", earmark.RoleRead, s.listEntries},
+		{http.MethodGet, "/v1/overview", earmark.RoleRead, s.overview},
+
+		{http.MethodGet, "/healthz", "", s.health},
+		{http.MethodGet, "/readyz", "", s.ready},
+		{http.MethodGet, "/metrics", "", metrics},
+		{http.MethodGet, "/openapi.yaml", "", s.document},
+
+		{http.MethodGet, "/", "", status},
+		{http.MethodGet, "/status/*file", "", status},
+		{http.MethodGet, "/docs", "", docs},
+		{http.MethodGet, "/docs/*file", "", docs},
+	}
+}
+
+// register adds the routes to the router and returns the role that each needs.
+func (s *server) register(router *gin.Engine, routes []route) map[string]earmark.Role {
+	roles := make(map[string]earmark.Role)
+	for _, r := range routes {
+		methods := []string{r.method}
+		if r.method == http.MethodGet {
+			methods = append(methods, http.MethodHead)
+		}
+		for _, method := range methods {
+			router.Handle(method, r.path, s.handle(r.handler))
+			roles[method+" "+r.path] = r.role
+		}
+	}
+	return roles
+}
+
+func handlerOf(h http.Handler) func(*gin.Context) error {
+	return func(c *gin.Context) error {
+		h.ServeHTTP(c.Writer, c.Request)
+		return nil
+	}
+}
