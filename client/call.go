@@ -181,6 +181,9 @@ func (c *Client) sendOnce(ctx context.Context, call call, body []byte) (answer, 
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
+	if c.apiKey != "" {
+		request.Header.Set("Authorization", "Bearer "+c.apiKey)
+	}
 	if call.key != "" {
 		request.Header.Set("Idempotency-Key", call.key)
 	}

@@ -39,6 +39,7 @@ type Client struct {
 	http        *http.Client
 	roots       *x509.CertPool // of the default HTTP client
 	userAgent   string
+	apiKey      string // empty for none
 	maxAttempts int
 	pause       func(ctx context.Context, d time.Duration) error
 
@@ -60,6 +61,12 @@ func WithHTTPClient(httpClient *http.Client) Option {
 // system's; nil is the system's. A client given by WithHTTPClient is left as it is.
 func WithRootCAs(roots *x509.CertPool) Option {
 	return func(c *Client) { c.roots = roots }
+}
+
+// WithAPIKey sends the key emk_… with every call. An Earmark that asks for keys answers
+// a call without one with CodeUnauthenticated. The empty key sends none.
+func WithAPIKey(key string) Option {
+	return func(c *Client) { c.apiKey = key }
 }
 
 // WithUserAgent sets the User-Agent header.

@@ -338,7 +338,7 @@ func TestProblemsComeBackWhole(t *testing.T) {
 func TestForeignAnswers(t *testing.T) {
 	t.Parallel()
 	for status, code := range map[int]earmark.Code{
-		301: earmark.CodeInternal, 400: earmark.CodeInvalidRequest, 401: earmark.CodeInvalidRequest, 404: earmark.CodeNotFound,
+		301: earmark.CodeInternal, 400: earmark.CodeInvalidRequest, 401: earmark.CodeUnauthenticated, 404: earmark.CodeNotFound,
 		405: earmark.CodeMethodNotAllowed, 413: earmark.CodePayloadTooLarge, 415: earmark.CodeUnsupportedMediaType,
 		429: earmark.CodeUnavailable, 500: earmark.CodeInternal, 502: earmark.CodeUnavailable, 503: earmark.CodeUnavailable, 504: earmark.CodeUnavailable,
 	} {
@@ -627,4 +627,21 @@ func TestUnencodableRequest(t *testing.T) {
 	require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err))
 	var unsupported *json.UnsupportedTypeError
 	require.ErrorAs(t, err, &unsupported)
+}
+
+// The key goes with every call, in the header alone, and is in no error.
+func TestAPIKey(t *testing.T) {
+	t.Parallel()
+	const key = "emk_abcdefgh0129_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg3qHHtK"
+	b := setup(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+	_, err := b.client.Budget(t.Context(), "bud_x")
+	require.Equal(t, earmark.CodeUnauthenticated, earmark.ErrorCode(err))
+	require.Empty(t, b.sent[0].header.Values("Authorization"))
+
+	WithAPIKey(key)(b.client)
+	_, err = b.client.Budget(t.Context(), "bud_x")
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), key)
+	require.Equal(t, []string{"Bearer " + key}, b.sent[1].header.Values("Authorization"))
+	require.Empty(t, b.sent[1].query)
 }

@@ -64,6 +64,8 @@ func (a answer) foreign() error {
 // codeOf is the nearest code for a status that comes without one.
 func codeOf(status int) earmark.Code {
 	switch status {
+	case http.StatusUnauthorized:
+		return earmark.CodeUnauthenticated
 	case http.StatusForbidden:
 		return earmark.CodeForbidden
 	case http.StatusNotFound:

@@ -150,7 +150,13 @@ func (s *session) advise(p *sheet, e *earmark.Error) {
 		p.line("`earmark list` and `earmark budget list` show what there is.")
 	case earmark.CodeInternal:
 		p.line("The server's log says more.")
+	case earmark.CodeUnauthenticated:
+		p.line("Set %s to a key, or %s to a file that holds one. A key is made with", apiKeyEnv, apiKeyFileEnv)
+		p.line("access to the database: earmark key create --tenant T --role R")
 	case earmark.CodeForbidden:
+		if e.Field != "Host" {
+			return // the headline names the role or the scope
+		}
 		p.line("The server answers to IP addresses, to names without a dot, and to those that it")
 		p.line("was started with: earmark serve --allowed-hosts NAME")
 	case earmark.CodeMethodNotAllowed, earmark.CodeUnsupportedMediaType, earmark.CodePayloadTooLarge:

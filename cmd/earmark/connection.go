@@ -61,10 +61,14 @@ func (c *connection) connect(cmd *cobra.Command) error {
 	return nil
 }
 
-// client makes a client of the server.
+// client makes a client of the server, with the key that the environment has.
 func (c *connection) client(userAgent string, options ...client.Option) (*client.Client, error) {
+	key, err := apiKey()
+	if err != nil {
+		return nil, usageError{err}
+	}
 	api, err := client.New(c.url, append([]client.Option{
-		client.WithRootCAs(c.roots),
+		client.WithRootCAs(c.roots), client.WithAPIKey(key),
 		client.WithUserAgent(userAgent + "/" + version),
 	}, options...)...)
 	if err != nil {
