@@ -35,10 +35,10 @@ type fake struct {
 	lookups        []string // ids that Credential was asked for
 	marked         []string // ids that MarkKeysUsed was given
 	markErr        error
-	hang           bool         // Credential answers when its context ends
-	hanging        atomic.Int64 // calls of Credential under way
-	tenants        []string     // whom the calls were for, in their order
-	owner          string       // tenant that has what the fake has; empty: every tenant
+	hang           bool          // Credential answers when its context ends
+	hanging        atomic.Int64  // calls of Credential under way
+	tenants        []string      // whom the calls were for, in their order
+	owner          string        // tenant that has what the fake has; empty: every tenant
 	by             earmark.Actor // of the last change of a budget or a key
 	err            error
 	coordinatorErr error

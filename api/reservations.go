@@ -251,7 +251,7 @@ func reservationFilter(c *gin.Context) (filter earmark.ReservationFilter, err er
 	if filter.Stuck, filter.StuckReason, err = stuckQuery(q); err != nil {
 		return filter, err
 	}
-	if err = callerOf(c).needsNoBounds(); err != nil {
+	if err := callerOf(c).needsNoBounds(); err != nil {
 		return filter, err
 	}
 	filter.Cursor, filter.Limit, err = q.page()

@@ -227,7 +227,7 @@ func serveCanned(t *testing.T, ledger *cannedLedger) (url string) {
 	t.Helper()
 	handler := api.New(api.Options{
 		WithoutKeys: true,
-		Ledger: ledger, Coordinator: cannedCoordinator{ledger}, UIURL: "http://127.0.0.1:8233", Logger: slog.New(slog.DiscardHandler),
+		Ledger:      ledger, Coordinator: cannedCoordinator{ledger}, UIURL: "http://127.0.0.1:8233", Logger: slog.New(slog.DiscardHandler),
 	})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Date", now.Format(http.TimeFormat))
