@@ -1,4 +1,4 @@
-// Package ctxtime waits for time or the end of a context, whichever comes first.
+// Package ctxtime waits for a duration or the end of a context, whichever comes first.
 package ctxtime
 
 import (
@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Sleep waits for d. It is false when ctx ends first, and at once when ctx has ended.
+// Sleep waits for d and returns true. It returns false if ctx ends first or has ended.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	if ctx.Err() != nil {
 		return false

@@ -7,9 +7,9 @@ type decisionWaiter struct {
 	answer      chan earmark.Result
 }
 
-// AwaitDecision returns a channel that receives the latest decision on the admission,
-// and a function that ends the wait. A yes is final. A no becomes final when the
-// workflow has closed with it; until then a yes may follow.
+// AwaitDecision returns a channel that receives the latest decision on the admission, and a
+// function that ends the wait. An admission is final. A denial is final only after the
+// workflow has closed with it; until then an admission may follow.
 func (x *Exchange) AwaitDecision(admission earmark.Admission) (answer <-chan earmark.Result, cancel func()) {
 	if x == nil {
 		return nil, func() {}
@@ -28,7 +28,7 @@ func (x *Exchange) AwaitDecision(admission earmark.Admission) (answer <-chan ear
 	}
 }
 
-// DeliverDecision hands the decision to every call that waits for the id. A call with
+// DeliverDecision sends the decision to every call that waits for the id. A call with
 // another request under the same id gets OutcomeMismatch instead.
 func (x *Exchange) DeliverDecision(admission earmark.Admission, result earmark.Result) {
 	if x == nil {
@@ -42,9 +42,9 @@ func (x *Exchange) DeliverDecision(admission earmark.Admission, result earmark.R
 			answer = earmark.Result{Outcome: earmark.OutcomeMismatch}
 		}
 		select {
-		case <-w.answer: // an earlier decision that was not received, and is out of date
+		case <-w.answer: // an earlier decision that nobody has received, now out of date
 		default:
 		}
-		w.answer <- answer // nobody else sends
+		w.answer <- answer // no other goroutine sends
 	}
 }

@@ -7,27 +7,27 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// maxWindows bounds the open windows of a process. Each occupies a slot for a workflow task and
-// one for a local activity.
+// maxWindows bounds the open windows of a process. Each occupies a slot for a workflow task
+// and one for a local activity.
 const maxWindows = 256
 
-// Settlement is what the ledger answered to a commit or a release, and who asked.
+// Settlement is the ledger's answer to a commit or a release, and the actor.
 type Settlement struct {
 	earmark.Transition
 	Result earmark.Result
 }
 
-// window is the time in which the first task of a reservation's workflow stays open for its
-// settlement.
+// window is the time for which the first task of a reservation's workflow stays open for
+// its settlement.
 type window struct {
-	settled chan Settlement // unbuffered: either the task takes the settlement, or its sender learns that the window is over
+	settled chan Settlement // unbuffered: either the task takes the settlement, or the sender learns that the window has ended
 	over    chan struct{}
 	end     *time.Timer
 }
 
-// OpenWindow lets the first task of a workflow that is about to start in this process wait for
-// the settlement, for length from now at most. It is false when length is zero, too many windows
-// are open, or one is open for this id.
+// OpenWindow lets the first task of a workflow that is about to start in this process wait
+// for the settlement, for at most length from now. It returns false if length is zero, too
+// many windows are open, or one is open for this id.
 func (x *Exchange) OpenWindow(id string, length time.Duration) bool {
 	if x == nil || length <= 0 {
 		return false
@@ -46,14 +46,14 @@ func (x *Exchange) OpenWindow(id string, length time.Duration) bool {
 	return true
 }
 
-// CloseWindow ends the reservation's window, so that its workflow goes on without the settlement.
+// CloseWindow ends the reservation's window; its workflow continues without the settlement.
 func (x *Exchange) CloseWindow(id string) {
 	if w := x.window(id); w != nil {
 		x.closeWindow(id, w)
 	}
 }
 
-// CloseWindows ends all windows, and opens none from now on. Call it before the worker stops.
+// CloseWindows ends all windows and opens no further ones. Call it before the worker stops.
 func (x *Exchange) CloseWindows() {
 	if x == nil {
 		return
@@ -66,8 +66,8 @@ func (x *Exchange) CloseWindows() {
 	}
 }
 
-// AwaitSettlement waits in the reservation's window. It is false when the window ends first, and
-// where there is none.
+// AwaitSettlement waits in the reservation's window. It returns false if the window ends
+// first or there is none.
 func (x *Exchange) AwaitSettlement(ctx context.Context, id string) (Settlement, bool) {
 	w := x.window(id)
 	if w == nil {
@@ -83,9 +83,9 @@ func (x *Exchange) AwaitSettlement(ctx context.Context, id string) (Settlement, 
 	return Settlement{}, false
 }
 
-// DeliverSettlement hands the settlement to the task that waits for it, or is about to. It is
-// false when the window ends first, and where there is none: then the workflow does not know of
-// the settlement.
+// DeliverSettlement delivers the settlement to the task that waits for it or will soon. It
+// returns false if the window ends first or there is none: the workflow then does not know
+// of the settlement.
 func (x *Exchange) DeliverSettlement(ctx context.Context, s Settlement) bool {
 	w := x.window(s.ID)
 	if w == nil {
@@ -115,7 +115,7 @@ func (x *Exchange) closeWindow(id string, w *window) {
 	x.endLocked(id, w)
 }
 
-// endLocked ends a window that has not ended. The mutex is held.
+// endLocked ends a window that has not ended. The caller holds the mutex.
 func (x *Exchange) endLocked(id string, w *window) {
 	if x.windows[id] != w {
 		return

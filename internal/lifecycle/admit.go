@@ -23,10 +23,10 @@ var (
 	errDeadline = errors.New("the deadline of the admission has passed")
 )
 
-// Admit starts the reservation's workflow and waits for its decision until the
-// deadline. Past the deadline the result is unknown, and the workflow resolves it.
-// AdmitBy arrives as Postgres' time at the beginning of the call; Admit adds the
-// deadline, after which the ledger reserves nothing.
+// Admit starts the reservation's workflow and waits for its decision until the deadline.
+// After the deadline the outcome is unknown, and the workflow resolves it. The caller sets
+// AdmitBy to Postgres' time at the beginning of the call; Admit adds the deadline, after
+// which the ledger reserves nothing.
 func (c *Coordinator) Admit(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
 	deadline := c.Deadline
 	if deadline == 0 {
@@ -55,8 +55,8 @@ func (c *Coordinator) Admit(ctx context.Context, admission earmark.Admission) (e
 	return earmark.Result{}, c.unknown(ctx, admission, errTooLate)
 }
 
-// enter takes a place among the admissions under way, and waits for one up to timeout.
-// When it fails, nothing has begun.
+// enter takes a place among the running admissions, and waits for one up to timeout. If it
+// returns an error, nothing has begun.
 func (c *Coordinator) enter(ctx context.Context, timeout time.Duration) (leave func(), err error) {
 	c.init()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -80,8 +80,8 @@ func (c *Coordinator) attempt(ctx context.Context, admission earmark.Admission) 
 	return c.admitLocal(ctx, admission)
 }
 
-// admitRemote starts the workflow and queries its decision in one call; a worker in
-// another process answers.
+// admitRemote starts the workflow and sends it the update that waits for the decision, in
+// one call; a worker in another process answers.
 func (c *Coordinator) admitRemote(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
 	start := c.Client.NewWithStartWorkflowOperation(c.startOptions(admission), workflows.ReservationType, c.input(admission))
 	handle, err := c.Client.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
@@ -104,14 +104,14 @@ func (c *Coordinator) admitRemote(ctx context.Context, admission earmark.Admissi
 
 // admitLocal starts the workflow eagerly: its first task runs in this process, which
 // delivers the decision at once. Meanwhile the ledger reserves speculatively, so that
-// neither waits for the other. A yes needs both: the ledger's yes, and a started
-// workflow of this very attempt, which then finds the reservation. If the start fails,
-// the hold remains until the caller retries with the same key or its lease expires.
-// While starts fail, the next admissions leave the reserve to their workflow, so that
-// no more holds remain.
+// neither waits for the other. An admission needs both: reserved amounts, and a workflow
+// that was started for this attempt, which then finds the reservation. If the start fails,
+// the hold remains until the caller retries with the same key or its lease ends. While
+// starts fail, the next admissions leave the reserve to their workflow, so that no further
+// holds remain.
 func (c *Coordinator) admitLocal(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends what waits below
+	defer cancel() // ends the calls that wait below
 	local, stop := c.Handoff.AwaitDecision(admission)
 	defer stop()
 
@@ -143,21 +143,19 @@ func (c *Coordinator) admitLocal(ctx context.Context, admission earmark.Admissio
 	return reconcileResults(ctx, s.speculation, result)
 }
 
-// callerLeft reports whether the caller of Admit has ended it, by a cancellation or a
-// deadline of its own.
+// callerLeft reports whether the caller of Admit cancelled it or its own deadline passed.
 func callerLeft(ctx context.Context) bool { return ctx.Err() != nil && !ranOut(ctx) }
 
-// ranOut reports whether the deadline of the admission has ended it. A start that Temporal refuses, or a
-// caller who leaves, says nothing about how fast Temporal is.
+// ranOut reports whether the deadline of the admission ended it. If Temporal refuses a
+// start or the caller leaves, that does not show that Temporal is slow.
 func ranOut(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errDeadline) }
 
-// sources are where a decision may come from. A nil channel is a source that is not
-// asked.
+// sources are the places from which a decision may come. A nil channel is an unused source.
 type sources struct {
 	local       <-chan earmark.Result // the workflow's activity in this process
 	speculation *handoff.Speculation
 	speculative <-chan struct{} // closed when the speculation has its result
-	fresh       bool            // the workflow was started for this very attempt
+	fresh       bool            // the workflow was started for this attempt
 	remote      <-chan reply    // Temporal
 }
 
@@ -178,7 +176,7 @@ func (c *Coordinator) decision(ctx context.Context, admission earmark.Admission,
 		case <-s.speculative:
 			s.speculative = nil
 			if result, err = s.speculation.Result(); err != nil || !s.fresh && !stood(result) { // mutation: retry-by-ledger
-				continue // the workflow asks the ledger itself
+				continue // the workflow calls the ledger itself
 			}
 		case <-slow.C:
 			if s.remote == nil {
@@ -199,23 +197,24 @@ func (c *Coordinator) decision(ctx context.Context, admission earmark.Admission,
 	}
 }
 
-// isFinal reports whether a result in this process can be acted on. A row in Postgres
-// can, and an id of another request is no admission either way. A no becomes final once
-// the workflow has closed with it.
+// isFinal reports whether the API may answer with a result of this process. It may if a row
+// exists in Postgres, or if the id belongs to another request, which is no admission in
+// either case. A denial becomes final when the workflow has closed with it.
 func isFinal(result earmark.Result) bool {
 	return result.Reservation != nil || result.Outcome == earmark.OutcomeMismatch // mutation: durable-no
 }
 
-// stood reports whether the ledger has found a reservation under the id, which an earlier call made. That
-// is the answer, since a workflow is open. If that one is about to close with the denial of another call, the
-// reservation is without a workflow until the call that made it, or else the reconciler, starts one.
+// stood reports whether the ledger found a reservation that an earlier call made under the
+// id. That is the answer, because a workflow is open. If that workflow is about to close
+// with the denial of another call, the reservation has no workflow until its own call, or
+// the reconciler, starts one.
 func stood(result earmark.Result) bool {
 	return result.Outcome == earmark.OutcomeSame || result.Outcome == earmark.OutcomeMismatch
 }
 
-// reconcileResults compares a workflow's decision with the speculation's. A no of
-// another call's workflow does not cover what was reserved for this request since: the
-// next attempt starts a workflow for it, or meets the one that guards it.
+// reconcileResults compares the workflow's decision with the result of the speculation. The
+// denial of another call's workflow does not cover what was reserved for this request
+// since: the next attempt starts a workflow for it, or finds the one that guards it.
 func reconcileResults(ctx context.Context, speculation *handoff.Speculation, result earmark.Result) (earmark.Result, error) {
 	select {
 	case <-speculation.Done():
@@ -225,17 +224,17 @@ func reconcileResults(ctx context.Context, speculation *handoff.Speculation, res
 	own, err := speculation.Result()
 	switch {
 	case err != nil || own.Reservation == nil:
-		return result, nil //nolint:nilerr // the workflow has asked the ledger itself
+		return result, nil //nolint:nilerr // the workflow has called the ledger itself
 	case result.Reservation == nil:
 		return earmark.Result{}, errAnothers
 	case own.Outcome == earmark.OutcomeApplied && result.Reservation.State == earmark.StateHeld:
-		result.Outcome = earmark.OutcomeApplied // by this very call
+		result.Outcome = earmark.OutcomeApplied // by this call
 	}
 	return result, nil
 }
 
-// startEagerly starts the workflow of this attempt. It is not fresh when that of another
-// call was open, which may be about to close with a decision of its own.
+// startEagerly starts the workflow of this attempt. fresh is false if the workflow of
+// another call was open, which may be about to close with a decision of its own.
 func (c *Coordinator) startEagerly(ctx context.Context, admission earmark.Admission, window bool) (run client.WorkflowRun, fresh bool, err error) {
 	options := c.startOptions(admission)
 	options.EnableEagerStart = true
@@ -260,7 +259,7 @@ type reply struct {
 	err    error
 }
 
-// queryAsync runs a call whose reply is one of several sources. It ends with the call's
+// queryAsync runs a call whose reply is one of several sources. The call ends with its
 // context.
 func queryAsync(call func() (earmark.Result, error)) <-chan reply {
 	replies := make(chan reply, 1)
@@ -271,7 +270,7 @@ func queryAsync(call func() (earmark.Result, error)) <-chan reply {
 	return replies
 }
 
-// queryWorkflow asks the workflow for its decision.
+// queryWorkflow sends the workflow the update that waits for its decision.
 func (c *Coordinator) queryWorkflow(ctx context.Context, admission earmark.Admission, run client.WorkflowRun) (earmark.Result, error) {
 	for {
 		var snapshot activities.Snapshot
@@ -280,7 +279,7 @@ func (c *Coordinator) queryWorkflow(ctx context.Context, admission earmark.Admis
 		switch {
 		case err == nil:
 			return c.resultOf(ctx, admission, snapshot)
-		case !errors.As(err, &notReady): // most likely it closed meanwhile, for which the server has several errors
+		case !errors.As(err, &notReady): // it has probably closed meanwhile, for which the server has several errors
 			return c.awaitResult(ctx, admission, run)
 		case !ctxtime.Sleep(ctx, attemptPause):
 			return earmark.Result{}, ctx.Err()
@@ -288,8 +287,8 @@ func (c *Coordinator) queryWorkflow(ctx context.Context, admission earmark.Admis
 	}
 }
 
-// awaitResult waits for the workflow's end. If the workflow was another request's, it
-// has not looked at this one, which is then too late for it.
+// awaitResult waits for the workflow's end. A workflow of another request has not decided
+// on this one, for which it is then too late.
 func (c *Coordinator) awaitResult(ctx context.Context, admission earmark.Admission, run client.WorkflowRun) (earmark.Result, error) {
 	var ended workflows.WorkflowResult
 	if err := run.Get(ctx, &ended); err != nil {
@@ -314,7 +313,7 @@ func (c *Coordinator) resultOf(ctx context.Context, admission earmark.Admission,
 	if reservation == nil { // Postgres has lost it since
 		return earmark.Result{Outcome: earmark.OutcomeUnknown}, nil
 	}
-	if reservation.State != earmark.StateHeld { // settled since, or long before
+	if reservation.State != earmark.StateHeld { // settled meanwhile, or long ago
 		result.Outcome = earmark.OutcomeSame
 	}
 	result.Reservation = reservation
@@ -322,7 +321,7 @@ func (c *Coordinator) resultOf(ctx context.Context, admission earmark.Admission,
 }
 
 func (c *Coordinator) startOptions(admission earmark.Admission) client.StartWorkflowOptions {
-	// Postgres will set the real expiry; for finding workflows this is near enough.
+	// An estimate for searches; Postgres sets the real expiry.
 	return workflowstore.StartOptions(admission, time.Now().Add(admission.Request.TTL()), c.Unindexed)
 }
 
@@ -330,7 +329,7 @@ func (c *Coordinator) input(admission earmark.Admission) workflows.ReservationIn
 	return workflows.ReservationInput{Admission: admission, Unindexed: c.Unindexed}
 }
 
-// unknown is the error of an admission whose decision did not arrive.
+// unknown returns the error of an admission whose decision did not arrive.
 func (c *Coordinator) unknown(ctx context.Context, admission earmark.Admission, err error) error {
 	if ranOut(ctx) {
 		c.pace.undecided()
@@ -348,8 +347,8 @@ func (c *Coordinator) unknown(ctx context.Context, admission earmark.Admission, 
 	return unknown
 }
 
-// transient reports whether the same call may succeed in a moment. The SDK gives a
-// call half of the time that is left, and does not repeat it when that is over.
+// transient reports whether the same call may soon succeed. The SDK gives a call half of
+// the remaining time and does not repeat it after that.
 func transient(err error) bool {
 	var (
 		slow        *serviceerror.DeadlineExceeded

@@ -19,7 +19,7 @@ func (c *Coordinator) Guarded(ctx context.Context, workflowID string) (bool, err
 	return activities.IsOpen(status), nil
 }
 
-// Adopt starts a workflow that guards a reservation which exists.
+// Adopt starts a workflow that guards an existing reservation.
 func (c *Coordinator) Adopt(ctx context.Context, check earmark.Check) error {
 	if err := c.workflows().Adopt(ctx, check); err != nil {
 		return earmark.Errorf(earmark.CodeUnavailable, "Temporal did not start the workflow: %w", err)

@@ -1,6 +1,7 @@
-// Package lifecycle takes a reservation through its life: it starts the workflow and
-// waits for its decision, settles in the ledger, and then notifies the workflow. What an answer means in HTTP is in package
-// api, and the order of events in a workflow is in package workflows.
+// Package lifecycle runs reservations from outside their workflows: it starts a workflow
+// and waits for its decision, settles in the ledger, and then notifies the workflow.
+// Package api maps its answers to HTTP; package workflows has the order of events in a
+// workflow.
 package lifecycle
 
 import (
@@ -20,51 +21,52 @@ import (
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 )
 
-// Ledger is what the coordinator needs of the ledger. An error means that the outcome
-// is not known.
+// Ledger is the part of the ledger that the coordinator uses. An error means that the
+// outcome is unknown.
 type Ledger interface {
 	Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error)
 	Commit(ctx context.Context, t earmark.Transition, usage earmark.Amounts) (earmark.Result, error)
 	Release(ctx context.Context, t earmark.Transition) (earmark.Result, error)
 	GiveBack(ctx context.Context, t earmark.Transition) (earmark.Result, error)
 	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
-	// MarkUnnotified leaves it to the reconciler to notify the workflow of a settlement.
+	// MarkUnnotified makes the reconciler notify the workflow of a settlement.
 	MarkUnnotified(ctx context.Context, tenant, id string) error
 }
 
-// Coordinator runs the workflows of reservations. Its methods are safe for concurrent
-// use. Client, Ledger and Logger are required.
+// Coordinator admits and settles reservations. Its methods are safe for concurrent use.
+// Client, Ledger and Logger are required.
 type Coordinator struct {
 	Client client.Client
 	Ledger Ledger
-	// Handoff brings the results of the worker in this process; nil where there is none.
+	// Handoff connects the worker in this process; nil if there is none.
 	Handoff *handoff.Exchange
-	// Deadline is how long a decision may take, DefaultDeadline when zero.
+	// Deadline is how long a decision may take; zero means DefaultDeadline.
 	Deadline time.Duration
 	// SettleWindow is how long the first task of a workflow that starts in this process
-	// stays open for the settlement, at most MaxSettleWindow; zero is not at all.
+	// stays open for the settlement, at most MaxSettleWindow; zero means not at all.
 	SettleWindow time.Duration
 	Namespace    string
-	// Unindexed leaves the search attributes alone.
+	// Unindexed says that the namespace has no search attributes of Earmark, so workflows
+	// set none.
 	Unindexed bool
 	Logger    *slog.Logger
 
 	once        sync.Once
-	admissions  *semaphore.Weighted // under way, each with its weight
+	admissions  *semaphore.Weighted // running, each with its weight
 	pace        pace
-	notifying   *semaphore.Weighted // under way
-	unnotified  atomic.Int64        // workflows that wait to be notified, or are being notified
+	notifying   *semaphore.Weighted // running
+	unnotified  atomic.Int64        // workflows that wait for a notification or are being notified
 	notifiers   sync.WaitGroup      // one for each settlement, after its caller has the answer
-	stopping    chan struct{}       // closed when notifications are not to be waited for any more
+	stopping    chan struct{}       // closed when nothing waits for notifications any more
 	stopWaiting func()
 	// startsWork says that the last start of a workflow succeeded.
 	startsWork atomic.Bool
 	polls      polls // of the task queue, by any worker
 }
 
-// Close ends the settle windows and waits until the workflows of all settlements were
+// Close ends the settle windows and waits until the workflows of all settlements have been
 // notified; after closeTimeout it leaves the rest to the reconciler. Call it after the last
-// settlement, and before the worker stops.
+// settlement and before the worker stops.
 func (c *Coordinator) Close() {
 	c.Handoff.CloseWindows()
 	c.init()

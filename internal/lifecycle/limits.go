@@ -2,15 +2,15 @@ package lifecycle
 
 import "time"
 
-// DefaultDeadline is how long a caller waits for a decision at most.
+// DefaultDeadline is the longest time that a caller waits for a decision.
 const DefaultDeadline = 2 * time.Second
 
 // Limits of the settle window, which begins with the start of the workflow.
 const (
-	// DefaultSettleWindow suits short requests. It is below DefaultDeadline: a call that asks the
-	// workflow for its decision is answered when the window is over.
+	// DefaultSettleWindow suits short requests. It is below DefaultDeadline, because a call
+	// that waits for the workflow's decision gets it only after the window.
 	DefaultSettleWindow = 1500 * time.Millisecond
-	// MaxSettleWindow is well below 80 % of a workflow task's time-out, past which the SDK
+	// MaxSettleWindow is well below 80 % of a workflow task's time-out, at which the SDK
 	// begins a new task.
 	MaxSettleWindow = 2500 * time.Millisecond
 )
@@ -18,37 +18,40 @@ const (
 // Limits of an admission.
 const (
 	// handoffTimeout is how long the coordinator waits for the decision in this process
-	// before it queries the workflow, whose first task may run in another one.
+	// before it asks the workflow, whose first task may run in another process.
 	handoffTimeout = 100 * time.Millisecond
-	// maxAdmissions bounds the admissions under way in this process. More would not be
-	// decided sooner, and would hold up the settlements: at 30 ms each this is 1,000 a second.
+	// maxAdmissions bounds the admissions at once in this process. More would not be
+	// decided sooner, and would delay the settlements. At 30 ms each, 32 make 1,000 a
+	// second.
 	maxAdmissions = 32
-	// maxAttempts bounds the attempts at one admission that meet a workflow whose
-	// deadline, of an earlier call, is over.
+	// maxAttempts bounds the attempts of one admission that find a workflow of an earlier
+	// call whose deadline has passed.
 	maxAttempts = 3
-	// attemptPause separates two attempts, and two queries to a workflow whose task has
-	// failed and is about to run again.
+	// attemptPause is the pause between two attempts, and between two updates to a workflow
+	// whose task has failed and will soon run again.
 	attemptPause = 100 * time.Millisecond
-	// retryPause is the wait that a caller is asked for after an unknown or failed call.
+	// retryPause is the Retry-After of an unknown or failed call.
 	retryPause = time.Second
 )
 
 // Limits of a settlement.
 const (
-	// ledgerTimeout is how long the ledger may take, so that time is left to hand the
-	// settlement to Temporal.
+	// ledgerTimeout bounds the ledger's call, so that time remains to send the settlement
+	// to Temporal.
 	ledgerTimeout = 1500 * time.Millisecond
-	// settleTimeout bounds a whole settlement, which continues when its caller leaves.
+	// settleTimeout bounds a whole settlement, which continues after its caller has left.
 	settleTimeout = 5 * time.Second
-	// maxNotifying bounds the workflows that are being notified of a settlement at once. It is small, so that
+	// maxNotifying bounds the notifications of settlements at once. It is small, so that
 	// many settlements in a moment hardly delay the admissions.
 	maxNotifying = 8
-	// maxUnnotified bounds those that wait for it. From half of that on only as many admissions are under
-	// way as notifications, so that they do not fall further behind; past it the reconciler notifies.
+	// maxUnnotified bounds the workflows that wait for a notification. Above half of it, at
+	// most maxNotifying admissions run at once, so that the notifications do not fall
+	// further behind; above it the reconciler notifies.
 	maxUnnotified = 1024
-	// notifyTimeout bounds a notification with the wait for its turn, and signalTimeout without.
+	// notifyTimeout bounds a notification including the wait for its turn, signalTimeout
+	// the call alone.
 	notifyTimeout = 30 * time.Second
 	signalTimeout = 5 * time.Second
-	// closeTimeout is how long a process that stops still notifies workflows.
+	// closeTimeout is how long a stopping process still notifies workflows.
 	closeTimeout = 5 * time.Second
 )

@@ -2,19 +2,19 @@ package lifecycle
 
 import "sync"
 
-// maxWeight leaves room for 4 admissions at once.
+// maxWeight still allows 4 admissions at once.
 const maxWeight = maxAdmissions / 4
 
-// pace makes an admission weigh more while admissions get no decision in time, so that fewer are under
-// way at once. Where Temporal is slow, many starts at once would each take longer than the deadline, and none
-// would succeed.
+// pace raises the weight of an admission while admissions get no decision in time, so that
+// fewer run at once. If Temporal is slow, many starts at once would all take longer than
+// the deadline, and none would succeed.
 type pace struct {
 	mu     sync.Mutex
 	slow   int64 // the weight, less 1
 	streak int64 // decisions since the last change
 }
 
-// weight is what an admission takes of maxAdmissions.
+// weight returns the share of maxAdmissions that one admission takes.
 func (p *pace) weight() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -28,7 +28,7 @@ func (p *pace) undecided() {
 	p.slow, p.streak = min(2*p.slow+1, maxWeight-1), 0
 }
 
-// decided halves the weight after as many decisions in a row as may be under way at once.
+// decided halves the weight after as many decisions in a row as admissions may run at once.
 func (p *pace) decided() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 )
 
-// Ready is nil when Temporal answers and has the search attributes. An error has
+// Ready returns nil if Temporal answers and has the search attributes. The error is
 // CodeUnavailable.
 func (c *Coordinator) Ready(ctx context.Context) error {
 	if _, err := c.Client.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {

@@ -16,7 +16,7 @@ import (
 
 var errBacklog = errors.New("too many workflows wait to be notified")
 
-// settlement is a commit or a release: a call of the ledger, and the message that tells
+// settlement is a commit or a release: a call to the ledger, and the message that notifies
 // the workflow.
 type settlement struct {
 	earmark.Transition
@@ -25,8 +25,8 @@ type settlement struct {
 	message any    // its payload
 }
 
-// Commit charges usage. accepted means that the ledger did not, and that Temporal keeps
-// the usage until the workflow has charged it.
+// Commit charges usage. accepted is true if the ledger has not charged it yet, and Temporal
+// keeps the usage until the workflow has.
 func (c *Coordinator) Commit(ctx context.Context, t earmark.Transition, usage earmark.Amounts) (result earmark.Result, accepted bool, err error) {
 	t.Attempt = rand.Text()
 	return c.settle(ctx, settlement{
@@ -37,7 +37,8 @@ func (c *Coordinator) Commit(ctx context.Context, t earmark.Transition, usage ea
 	})
 }
 
-// Release gives everything back; see Commit. An operator's is an expiry with a reason.
+// Release gives the whole amount back; see Commit. An operator's release is an expiry with
+// a reason.
 func (c *Coordinator) Release(ctx context.Context, t earmark.Transition) (result earmark.Result, accepted bool, err error) {
 	release := c.Ledger.Release
 	if t.Actor.Operator() != "" {
@@ -51,9 +52,8 @@ func (c *Coordinator) Release(ctx context.Context, t earmark.Transition) (result
 	})
 }
 
-// settle is one call of the ledger, whose answer is the caller's. The workflow hears of
-// it afterwards. It continues when its caller leaves: a charge must not depend on a
-// connection.
+// settle calls the ledger and returns its answer; the workflow is notified afterwards. It
+// continues after its caller has left: a charge must not depend on a connection.
 func (c *Coordinator) settle(ctx context.Context, s settlement) (earmark.Result, bool, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
@@ -62,15 +62,15 @@ func (c *Coordinator) settle(ctx context.Context, s settlement) (earmark.Result,
 		c.notify(ctx, s, result) // mutation: notify
 		return result, false, nil
 	}
-	// Postgres is away, or it does not have the row while a workflow for it may be open:
-	// that may yet reserve, or know what a restored Postgres has lost. Temporal keeps the
-	// message.
+	// Postgres is away, or it does not have the row although a workflow for it may be open:
+	// that workflow may still reserve, or may know what a restored Postgres has lost.
+	// Temporal keeps the message.
 	signalErr := c.leave(ctx, s)
 	switch {
 	case signalErr == nil: // mutation: kept-by-temporal
 		return earmark.Result{}, true, nil
 	case err == nil && !isNotFound(signalErr): // mutation: unknown-is-unavailable
-		// Only Temporal could say whether a workflow has the reservation.
+		// Only Temporal knows whether a workflow has the reservation.
 		away := earmark.Errorf(earmark.CodeUnavailable, "Postgres does not have the reservation, and Temporal did not answer whether a workflow has it: %w", signalErr)
 		away.RetryAfter = retryPause
 		return earmark.Result{}, false, away
@@ -98,14 +98,14 @@ func within[T any](ctx context.Context, timeout time.Duration, call func(context
 	return call(ctx)
 }
 
-// notify lets the workflow know what the ledger answered, in the background. If that
-// fails, the reconciler does it, and at the end of the lease the workflow looks itself.
+// notify sends the ledger's answer to the workflow, in the background. If that fails, the
+// reconciler notifies it; at the latest the workflow reads the ledger when the lease ends.
 func (c *Coordinator) notify(ctx context.Context, s settlement, result earmark.Result) {
 	switch result.Outcome {
 	case earmark.OutcomeApplied, earmark.OutcomeSame:
-	case earmark.OutcomeOverageRejected: // changes what happens at the end of the lease, and is not to be applied again
+	case earmark.OutcomeOverageRejected: // it changes what happens when the lease ends; the workflow must not commit again
 		s.name, s.message = workflows.SignalRefresh, nil // mutation: refused-is-not-sent
-	default: // nothing has changed
+	default: // nothing changed
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -126,7 +126,7 @@ func (c *Coordinator) notify(ctx context.Context, s settlement, result earmark.R
 	})
 }
 
-// signal sends the settlement to the workflow, when it is its turn.
+// signal sends the settlement to the workflow, after waiting for its turn.
 func (c *Coordinator) signal(ctx context.Context, s settlement) error {
 	defer c.unnotified.Add(-1)
 	if c.unnotified.Add(1) > maxUnnotified {

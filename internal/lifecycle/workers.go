@@ -14,21 +14,22 @@ import (
 	"github.com/earmark-dev/earmark/workflows"
 )
 
-// Limits of the look whether a worker polls. Temporal lists a worker for five minutes after its last
-// poll, and notes the start of a poll alone.
+// Limits of the check for a polling worker. Temporal lists a worker for five minutes after
+// its last poll, and records only the start of a poll.
 const (
-	// maxPollAge is how long the newest poll may have begun ago: a poll waits in Temporal for a minute,
-	// and the worker then polls again.
+	// maxPollAge is the maximum time since the newest poll began: a poll waits in Temporal
+	// for a minute, and the worker then polls again.
 	maxPollAge = 90 * time.Second
-	// maxTaskAge is how long a task may wait while no new poll begins. A worker that lives either
-	// waits in a poll, and would have the task, or begins one.
+	// maxTaskAge is how long a task may wait while no new poll begins. A living worker
+	// either waits in a poll, and would have got the task, or begins one.
 	maxTaskAge = 3 * time.Second
-	// workersTimeout bounds the look after an admission that nobody decided: its caller waits.
+	// workersTimeout bounds the check after an undecided admission, because its caller
+	// waits.
 	workersTimeout = 200 * time.Millisecond
 )
 
-// WorkersReady is nil when a worker polls the task queue for workflow tasks, in this process or in
-// another one. An error has CodeUnavailable, and says what to start.
+// WorkersReady returns nil if a worker, in this process or another one, polls the task
+// queue for workflow tasks. The error is CodeUnavailable and says what to start.
 func (c *Coordinator) WorkersReady(ctx context.Context) error {
 	missing, err := c.missingWorker(ctx)
 	switch {
@@ -40,7 +41,7 @@ func (c *Coordinator) WorkersReady(ctx context.Context) error {
 	return nil
 }
 
-// missingWorker says that no worker polls, and what to start; it is empty where one polls.
+// missingWorker returns "" if a worker polls, and otherwise says so and what to start.
 func (c *Coordinator) missingWorker(ctx context.Context) (string, error) {
 	queue, err := c.Client.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{
 		Namespace: c.Namespace, TaskQueue: &taskqueuepb.TaskQueue{Name: workflows.TaskQueue},
@@ -61,15 +62,15 @@ func (c *Coordinator) missingWorker(ctx context.Context) (string, error) {
 		workflows.TaskQueue, c.Namespace, since), nil
 }
 
-// polls remembers the newest poll of the task queue that Temporal listed.
+// polls stores the newest poll of the task queue that Temporal has listed.
 type polls struct {
 	mu     sync.Mutex
-	newest time.Time // by Temporal's clock, which is compared with itself alone
+	newest time.Time // by Temporal's clock, compared only with itself
 	since  time.Time // when this process first saw it
 }
 
-// look reports whether a worker polls, and since when not, as the end of a sentence. waiting is how
-// long a task has waited.
+// look reports whether a worker polls; if not, it says since when, as the end of a
+// sentence. waiting is how long a task has waited.
 func (p *polls) look(now time.Time, pollers []*taskqueuepb.PollerInfo, waiting time.Duration) (since string, polled bool) {
 	if len(pollers) == 0 {
 		return "", false

@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	// holdsMaxAge is how long an answer of Postgres is shown, so that several
-	// scrapers, or an impatient one, cost it one query.
+	// holdsMaxAge is how long one answer of Postgres is reused, so that several scrapers
+	// cost one query.
 	holdsMaxAge = 5 * time.Second
-	// holdsTimeout bounds the query, the wait for a connection included. It is below
-	// what Prometheus waits for a scrape.
+	// holdsTimeout bounds the query, including the wait for a connection. It is below
+	// Prometheus' scrape timeout.
 	holdsTimeout = 2 * time.Second
 )
 
-// holds reports what the whole ledger holds; every process reports the same.
-// Where Postgres does not answer, `earmark_ledger_up` is 0 and the rest is absent:
-// what was is not shown as what is.
+// holds reports the holds of the whole ledger; every process reports the same. If Postgres
+// does not answer, `earmark_ledger_up` is 0 and the other metrics are absent, so that no
+// old value looks current.
 type holds struct {
 	read  func(context.Context) (postgres.Holds, error)
 	units *unitLabels
@@ -50,14 +50,14 @@ var (
 	orphans     = describe("earmark_orphan_reservations", "Open reservations that no open workflow was found to guard, in the whole ledger.")
 )
 
-// Describe lists what Collect may give.
+// Describe lists the metrics that Collect may return.
 func (h *holds) Describe(descriptions chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{ledgerUp, openHolds, heldAmount, oldestHold, overdue, mostOverdue, orphans} {
 		descriptions <- d
 	}
 }
 
-// Collect asks Postgres, unless it did so a moment ago.
+// Collect reads Postgres, or reuses the last answer up to holdsMaxAge.
 func (h *holds) Collect(metrics chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
@@ -83,15 +83,15 @@ func (h *holds) Collect(metrics chan<- prometheus.Metric) {
 	gauge(orphans, float64(now.Orphans))
 }
 
-// current answers with what was read at most holdsMaxAge ago, a failure included:
-// a Postgres in trouble is not asked more often than one that is well.
+// current returns what was read at most holdsMaxAge ago, including a failure: a Postgres in
+// trouble gets no more queries than a healthy one.
 func (h *holds) current() (postgres.Holds, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.readAt.IsZero() && time.Since(h.readAt) < holdsMaxAge {
 		return h.latest, h.err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), holdsTimeout) // a collector is given no context
+	ctx, cancel := context.WithTimeout(context.Background(), holdsTimeout) // a collector gets no context
 	defer cancel()
 	h.latest, h.err = h.read(ctx)
 	h.readAt = time.Now()

@@ -12,9 +12,9 @@ import (
 	"github.com/earmark-dev/earmark/internal/postgres"
 )
 
-// Ledger is the ledger with its transitions counted. Whoever asks in this process,
-// the API or an activity, asks through it. What was late or over is counted with
-// the answer `applied`, which one call in all processes gets.
+// Ledger counts the ledger's transitions. The API and the activities of this process call
+// the ledger through it. Late usage and overage are counted with the outcome `applied`,
+// which exactly one call in all processes gets.
 type Ledger struct {
 	*postgres.Ledger
 
@@ -52,12 +52,12 @@ func newLedger(ledger *postgres.Ledger, registry prometheus.Registerer, units *u
 	}
 }
 
-// Reserve is counted.
+// Reserve counts the outcome.
 func (l *Ledger) Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error) {
 	return l.count("reserve", func() (earmark.Result, error) { return l.Ledger.Reserve(ctx, a) })
 }
 
-// Commit is counted, and so is what it charges late or beyond the reserved amount.
+// Commit counts the outcome, and what it charges late or beyond the reserved amount.
 func (l *Ledger) Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
 	result, err := l.count("commit", func() (earmark.Result, error) { return l.Ledger.Commit(ctx, s, usage) })
 	if err != nil || result.Outcome != earmark.OutcomeApplied || result.Reservation == nil {
@@ -72,32 +72,32 @@ func (l *Ledger) Commit(ctx context.Context, s earmark.Transition, usage earmark
 	return result, nil
 }
 
-// Release is counted.
+// Release counts the outcome.
 func (l *Ledger) Release(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.count("release", func() (earmark.Result, error) { return l.Ledger.Release(ctx, s) })
 }
 
-// GiveBack is counted.
+// GiveBack counts the outcome.
 func (l *Ledger) GiveBack(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.count("give_back", func() (earmark.Result, error) { return l.Ledger.GiveBack(ctx, s) })
 }
 
-// Expire is counted.
+// Expire counts the outcome.
 func (l *Ledger) Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.count("expire", func() (earmark.Result, error) { return l.Ledger.Expire(ctx, s) })
 }
 
-// Extend is counted.
+// Extend counts the outcome.
 func (l *Ledger) Extend(ctx context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	return l.count("extend", func() (earmark.Result, error) { return l.Ledger.Extend(ctx, s, ttl) })
 }
 
-// Charge is counted.
+// Charge counts the outcome.
 func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
 	return l.count("charge", func() (earmark.Result, error) { return l.Ledger.Charge(ctx, c) })
 }
 
-// Sweep counts as a run of the sweeper, which is alone in calling it.
+// Sweep counts a run of the sweeper, its only caller.
 func (l *Ledger) Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error) {
 	ids, err := l.Ledger.Sweep(ctx, grace, limit)
 	if l.work != nil {

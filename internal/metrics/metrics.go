@@ -1,6 +1,6 @@
-// Package metrics counts what one process of Earmark does, and shows it to
-// Prometheus. Every label has a closed set of values, or one that is cut off at a
-// named bound. docs/observability.md lists them all.
+// Package metrics counts what one process of Earmark does, for Prometheus. Every label has
+// a closed set of values, or a set with a named bound. docs/observability.md lists all
+// metrics.
 package metrics
 
 import (
@@ -16,32 +16,32 @@ import (
 	"github.com/earmark-dev/earmark/internal/postgres"
 )
 
-// secondsBuckets reach from 1 ms, below the fastest call, to 10 s, past every
-// deadline of a caller.
+// secondsBuckets reach from 1 ms, below the fastest call, to 10 s, above every deadline of
+// a caller.
 var secondsBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
-// Options say what a process is.
+// Options describe a process.
 type Options struct {
-	// Version and Commit say what was built; Commit is empty where it is not known.
+	// Version and Commit identify the build; Commit is empty if it is not known.
 	Version, Commit string
 	Pool            *pgxpool.Pool
-	// Works is true where a worker runs in the process: only there are the sweeper
-	// and the reconciler expected to run.
+	// Works is true if a worker runs in the process. The sweeper and the reconciler run
+	// only there.
 	Works bool
 }
 
-// Metrics are those of one process.
+// Metrics are the metrics of one process.
 type Metrics struct {
-	// Registry takes further metrics of the process.
+	// Registry accepts further metrics of the process.
 	Registry *prometheus.Registry
-	// Ledger is the ledger of the process, whose transitions are counted.
+	// Ledger is the ledger of the process, with its transitions counted.
 	Ledger *Ledger
 
 	temporal client.MetricsHandler
-	work     *work // nil where no worker runs
+	work     *work // nil if no worker runs
 }
 
-// New makes the metrics of a process and the ledger on its pool.
+// New returns the metrics of a process and the ledger on its pool.
 func New(options Options) (*Metrics, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -63,13 +63,13 @@ func New(options Options) (*Metrics, error) {
 	return m, err
 }
 
-// Handler shows the metrics. A metric that cannot be collected is left out, and
-// the rest is shown.
+// Handler serves the metrics. It leaves out a metric that cannot be collected and serves
+// the rest.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
-// Observe makes a Temporal client, and the workers made with it, count what they do.
+// Observe makes a Temporal client, and the workers made with it, report metrics.
 func (m *Metrics) Observe(options *client.Options) {
 	options.MetricsHandler = m.temporal
 	if m.work != nil {

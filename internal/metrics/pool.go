@@ -19,7 +19,7 @@ var (
 	poolWaitSeconds = describe("earmark_pool_wait_seconds_total", "Seconds spent in waiting for a connection where none was free.")
 )
 
-// Describe lists what Collect gives.
+// Describe lists the metrics that Collect returns.
 func (p pool) Describe(descriptions chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{poolConnections, poolMax, poolAcquires, poolWaits, poolCanceled, poolWaitSeconds} {
 		descriptions <- d

@@ -11,8 +11,8 @@ import (
 	"go.temporal.io/sdk/contrib/opentelemetry"
 )
 
-// newTemporalHandler puts the metrics of Temporal's SDK, whose names begin with
-// temporal_, into the registry.
+// newTemporalHandler registers the metrics of Temporal's SDK, whose names begin with
+// temporal_.
 func newTemporalHandler(registry prometheus.Registerer) (client.MetricsHandler, error) {
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo(), otelprometheus.WithoutTargetInfo())
 	if err != nil {

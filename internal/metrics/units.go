@@ -3,14 +3,14 @@ package metrics
 import "sync"
 
 const (
-	// maxUnits bounds the label values that callers make by inventing units.
+	// maxUnits bounds the label values, because callers can invent units.
 	maxUnits = 20
 	// otherUnits is the label of the units past the bound.
 	otherUnits = "other"
 )
 
-// unitLabels gives each unit its label: the first ones of a process their own name.
-// The zero value is ready.
+// unitLabels returns the label of a unit: the first maxUnits units of a process keep their
+// own name. The zero value is ready to use.
 type unitLabels struct {
 	mu    sync.Mutex
 	known map[string]bool

@@ -11,13 +11,13 @@ import (
 	"github.com/earmark-dev/earmark/activities"
 )
 
-// reconcileActivity is the name that the reconciler's activity is registered under.
+// reconcileActivity is the registered name of the reconciler's activity.
 const reconcileActivity = "Reconcile"
 
-// settlementActivities are those that a workflow tries until the ledger answers.
+// settlementActivities are the activities that a workflow repeats until the ledger answers.
 var settlementActivities = []string{"Reserve", "Commit", "Release", "GiveBack", "Expire", "Extend", "Charge", "Inspect"}
 
-// work is what a worker does beside the transitions.
+// work counts what a worker does besides transitions.
 type work struct {
 	sweeper    runs
 	swept      prometheus.Counter
@@ -27,7 +27,7 @@ type work struct {
 	failures   *prometheus.CounterVec
 }
 
-// runs count what is done over and over.
+// runs counts a repeated job.
 type runs struct {
 	total *prometheus.CounterVec
 	last  prometheus.Gauge
@@ -55,7 +55,7 @@ func newWork(registry prometheus.Registerer) *work {
 			Help: "Calls of a workflow to the ledger that failed although the quick tries were over; each is tried again until it succeeds.",
 		}, []string{"activity"}),
 	}
-	for _, name := range settlementActivities { // 0 differs from absent
+	for _, name := range settlementActivities { // so that each shows 0 instead of being absent
 		w.failures.WithLabelValues(name)
 	}
 	return w
@@ -87,13 +87,13 @@ func (r runs) ran(err error) {
 	r.last.SetToCurrentTime()
 }
 
-// workInterceptor sees the activities of a worker. It leaves workflows alone.
+// workInterceptor observes the activities of a worker, and no workflows.
 type workInterceptor struct {
 	interceptor.InterceptorBase
 	work *work
 }
 
-// InterceptActivity puts itself before an activity.
+// InterceptActivity wraps an activity.
 func (i *workInterceptor) InterceptActivity(_ context.Context, next interceptor.ActivityInboundInterceptor) interceptor.ActivityInboundInterceptor {
 	return &activityInterceptor{ActivityInboundInterceptorBase: interceptor.ActivityInboundInterceptorBase{Next: next}, work: i.work}
 }
@@ -103,8 +103,8 @@ type activityInterceptor struct {
 	work *work
 }
 
-// ExecuteActivity counts a reconcile run, and a settlement that fails for longer
-// than the moment its local activity has.
+// ExecuteActivity counts a reconcile run, and a settlement that fails for longer than its
+// local activity may take.
 func (i *activityInterceptor) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
 	info := activity.GetInfo(ctx)
 	answer, err := i.Next.ExecuteActivity(ctx, in)

@@ -13,13 +13,14 @@ import (
 //go:embed sql/audit/*.sql
 var auditFS embed.FS
 
-// AuditCheck is one rule of the ledger, checked on every row it is about.
+// AuditCheck is the result for one rule of the ledger, checked on every row that the rule
+// covers.
 type AuditCheck struct {
 	Rule       string   `json:"rule"`       // such as "R1"
-	Meaning    string   `json:"meaning"`    // the rule in a sentence
-	Checked    int64    `json:"checked"`    // rows looked at
+	Meaning    string   `json:"meaning"`    // the rule in one sentence
+	Checked    int64    `json:"checked"`    // rows checked
 	Mismatched int64    `json:"mismatched"` // rows that break the rule
-	Examples   []string `json:"examples"`   // at most ten of them, in words
+	Examples   []string `json:"examples"`   // at most ten of them, described
 }
 
 // AuditReport is the result of an audit.
@@ -27,7 +28,7 @@ type AuditReport struct {
 	Checks []AuditCheck `json:"checks"`
 }
 
-// Mismatches says what is wrong, a line each; nothing when the ledger is clean.
+// Mismatches returns one line for each broken row; none if the ledger is clean.
 func (r AuditReport) Mismatches() []string {
 	var lines []string
 	for _, check := range r.Checks {
@@ -38,8 +39,8 @@ func (r AuditReport) Mismatches() []string {
 	return lines
 }
 
-// CheckRules checks the ledger's rules on the live database, all at one moment: it
-// reads in one snapshot, and blocks nobody.
+// CheckRules checks the ledger's rules on the live database. It reads one snapshot and
+// blocks nobody.
 func (l *Ledger) CheckRules(ctx context.Context) (AuditReport, error) {
 	var report AuditReport
 	names, err := auditFS.ReadDir("sql/audit")

@@ -27,7 +27,7 @@ func (l *Ledger) reserveSingle(ctx context.Context, a earmark.Admission) (earmar
 		"workflow_id": a.WorkflowID, "admit_by": orNull(a.AdmitBy), "released": a.Released, "any_scope": a.Request.AnyScope(), "actor": earmark.ActorWorkflow.String()})
 }
 
-// reserveCall is an admission as earmark.reserve_batch takes it.
+// reserveCall is an admission in the form of earmark.reserve_batch.
 type reserveCall struct {
 	ID         string           `json:"id"`
 	Hash       string           `json:"hash"`
@@ -52,7 +52,7 @@ func (l *Ledger) reserveBatch(ctx context.Context, admissions []earmark.Admissio
 	return l.transitions(ctx, reserveBatchSQL, namedArgs{"tenant": admissions[0].Tenant, "calls": calls, "actor": earmark.ActorWorkflow.String()})
 }
 
-// commitCall is a commit that waits for its turn.
+// commitCall is a commit that waits in a batch.
 type commitCall struct {
 	settlement earmark.Transition
 	usage      earmark.Amounts
@@ -64,7 +64,8 @@ func (l *Ledger) commitSingle(ctx context.Context, c commitCall) (earmark.Result
 	args["usage"], args["attempt"] = c.usage, s.Attempt
 	result, err := l.transition(ctx, commitSQL, args)
 	if err == nil && result.Outcome == earmark.OutcomeOverflow {
-		// The commit was rolled back with all that it wrote. Whoever sent it by signal has only the journal to look at.
+		// Postgres has rolled the commit back with everything that it wrote. A caller that
+		// sent it by signal finds the refusal only in the journal.
 		return l.transition(ctx, refuseOverflowSQL, args) // mutation: overflow-entry
 	}
 	return result, err
@@ -74,7 +75,7 @@ func (l *Ledger) commitBatch(ctx context.Context, commits []commitCall) ([]*earm
 	type call struct {
 		earmark.Transition
 		Usage  earmark.Amounts `json:"usage"`
-		Reason string          `json:"reason"` // also when it is empty
+		Reason string          `json:"reason"` // also if it is empty
 	}
 	calls := make([]call, len(commits))
 	for i, c := range commits {
@@ -83,8 +84,8 @@ func (l *Ledger) commitBatch(ctx context.Context, commits []commitCall) ([]*earm
 	return l.transitions(ctx, commitBatchSQL, namedArgs{"calls": calls})
 }
 
-// transitions calls a ledger function that answers with a Result, or null, for each of
-// several calls.
+// transitions calls a ledger function that returns a Result, or null, for each of several
+// calls.
 func (l *Ledger) transitions(ctx context.Context, sql string, args ...any) ([]*earmark.Result, error) {
 	rows, err := l.pool.Query(ctx, sql, args...)
 	if err != nil {

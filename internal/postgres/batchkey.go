@@ -6,12 +6,13 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// budgetKey names the budgets of a unit on a scope.
+// budgetKey identifies the budgets of a unit on a scope.
 func budgetKey(tenant, scope, unit string) string { return tenant + " " + scope + " " + unit }
 
-// batchKey names what an admission waits for others on: the uppermost scope on which it is known to meet a
-// budget. Where none is known, it goes with those that have the same scopes and units. A key that is out of
-// date costs time only: whatever brought calls together, each locks the budgets that apply to it.
+// batchKey returns the key under which an admission is batched with others: the uppermost
+// scope that is known to have a budget for it. If none is known, it is batched with
+// admissions of the same scopes and units. An outdated key costs only time: each call locks
+// the budgets that apply to it, whatever batch it is in.
 func (l *Ledger) batchKey(a earmark.Admission) string {
 	units := a.Request.Amounts.Units()
 	for _, scope := range a.Request.Scopes {
@@ -31,8 +32,9 @@ func (l *Ledger) batchKey(a earmark.Admission) string {
 	return a.Tenant + " " + strings.Join(a.Request.Scopes, " ") + " " + strings.Join(units, " ")
 }
 
-// learn remembers from an answer the uppermost budget that an admission met, forgets the budget that it was
-// thought to meet and did not, and returns the key of those that meet on it.
+// learn stores the uppermost budget that an answer names, forgets a budget that the
+// admission was expected to meet and did not, and returns the key of the admissions that
+// share that budget.
 func (l *Ledger) learn(tenant, key string, result earmark.Result) string {
 	top, depth, confirmed := key, -1, false
 	meet := func(scope, unit string) {
@@ -50,7 +52,7 @@ func (l *Ledger) learn(tenant, key string, result earmark.Result) string {
 		if !confirmed {
 			l.budgeted.take(key)
 		}
-	case result.Outcome == earmark.OutcomeDenied && result.Decision != nil: // it names only those that are short
+	case result.Outcome == earmark.OutcomeDenied && result.Decision != nil: // a denial names only the budgets without room
 		for _, v := range result.Decision.Violations {
 			meet(v.Scope, v.Unit)
 		}

@@ -27,8 +27,8 @@ var (
 	lockBudgetSQL string
 )
 
-// CreateBudget stores a valid request, defaults filled. The error's code is
-// budget_exists when the scope has one for the same unit and period.
+// CreateBudget stores a valid request whose defaults are filled. The error is
+// CodeBudgetExists if the scope has a budget for the same unit and period.
 func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error) {
 	if err := l.checkTimezone(ctx, r.Window.Timezone); err != nil {
 		return nil, err
@@ -61,8 +61,8 @@ func (l *Ledger) checkTimezone(ctx context.Context, name string) error {
 	return fault(err)
 }
 
-// Budget returns one budget with the balance of its current window; nil when
-// there is none. Archived budgets are found too.
+// Budget returns one budget, archived or not, with the balance of its current window; nil
+// if there is none.
 func (l *Ledger) Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error) {
 	budgets, err := l.queryBudgets(ctx, tenant, id, earmark.BudgetFilter{Limit: 1})
 	if err != nil || len(budgets) == 0 {
@@ -82,8 +82,8 @@ func (l *Ledger) Budgets(ctx context.Context, tenant string, f earmark.BudgetFil
 	return page(budgets, limit, func(b earmark.Budget) string { return budgetList(tenant, f).cursor(b.CreatedAt, b.ID) }), nil
 }
 
-// PatchBudget changes a budget under its lock, so that an admission sees the
-// limit before or after and never between; nil when there is none.
+// PatchBudget changes a budget under its lock, so that an admission sees the limit before
+// or after the change. It returns nil if there is no such budget.
 func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
 	err := l.inTx(ctx, func(tx pgx.Tx) error {
 		var b earmark.Budget
@@ -116,8 +116,9 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 	return l.Budget(ctx, tenant, id)
 }
 
-// ArchiveBudget ends a budget for new holds; open ones settle in it. Archiving
-// twice is once. It returns nil when there is none.
+// ArchiveBudget archives a budget: it no longer limits new requests, and its open
+// reservations still settle. Archiving it again changes nothing. It returns nil if there is
+// no such budget.
 func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error) {
 	if _, err := l.pool.Exec(ctx, archiveBudgetSQL, namedArgs{"tenant": tenant, "id": id, "actor": by.String()}); err != nil {
 		return nil, fault(err)

@@ -25,9 +25,9 @@ var (
 	markGuardedSQL string
 )
 
-// ClaimChecks takes up to limit open reservations, and up to limit settled ones
-// whose workflow may not know it, that were not looked at for leastAge: the ones
-// looked at longest ago first. It counts as the look.
+// ClaimChecks returns up to limit open reservations, and up to limit settled ones whose
+// workflow may not know it, that were last checked at least leastAge ago: the longest
+// unchecked first. It records the check.
 func (l *Ledger) ClaimChecks(ctx context.Context, leastAge time.Duration, limit int) ([]earmark.Check, error) {
 	rows, err := l.pool.Query(ctx, claimChecksSQL, leastAge.Seconds(), limit)
 	if err != nil {
@@ -37,7 +37,7 @@ func (l *Ledger) ClaimChecks(ctx context.Context, leastAge time.Duration, limit 
 	return checks, fault(err)
 }
 
-// Check is what a new workflow of the reservation needs, nil when there is no such
+// Check returns what a new workflow of the reservation needs; nil if there is no such
 // reservation.
 func (l *Ledger) Check(ctx context.Context, tenant, id string) (*earmark.Check, error) {
 	rows, err := l.pool.Query(ctx, checkSQL, tenant, id)
@@ -57,14 +57,14 @@ func checkOf(row pgx.CollectableRow) (earmark.Check, error) {
 	return c, err
 }
 
-// MarkChecked notes what a look at a reservation's workflow found: orphan when no
-// open workflow guards it, and refreshed when a settled one need not be told.
+// MarkChecked records the result of a check: orphan if no open workflow guards the
+// reservation, refreshed if its workflow needs no notification.
 func (l *Ledger) MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error {
 	_, err := l.pool.Exec(ctx, markCheckedSQL, tenant, id, orphan, refreshed)
 	return fault(err)
 }
 
-// MarkGuarded notes of several reservations that an open workflow guards them.
+// MarkGuarded records that an open workflow guards each of the reservations.
 func (l *Ledger) MarkGuarded(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
@@ -73,7 +73,7 @@ func (l *Ledger) MarkGuarded(ctx context.Context, ids []string) error {
 	return fault(err)
 }
 
-// MarkPaused makes those of ids that are settled due for a look.
+// MarkPaused makes the settled reservations among ids due for a check.
 func (l *Ledger) MarkPaused(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
@@ -82,8 +82,8 @@ func (l *Ledger) MarkPaused(ctx context.Context, ids []string) error {
 	return fault(err)
 }
 
-// MarkUnnotified notes that the workflow of a settled reservation may not know of it, so
-// that ClaimChecks returns it.
+// MarkUnnotified records that the workflow of a settled reservation may not know of the
+// settlement, so that ClaimChecks returns it.
 func (l *Ledger) MarkUnnotified(ctx context.Context, tenant, id string) error {
 	_, err := l.pool.Exec(ctx, markUnnotifiedSQL, tenant, id)
 	return fault(err)

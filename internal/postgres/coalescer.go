@@ -12,24 +12,25 @@ import (
 )
 
 const (
-	// maxBatch bounds the calls of a batch. It keeps the locks of a batch, which others wait
-	// for, well below the ledger's lock_timeout.
+	// maxBatch bounds the calls of a batch, and so keeps the time of its locks well below
+	// the ledger's lock_timeout.
 	maxBatch = 32
-	// batchTimeout bounds a batch, whose context does not end with any caller's.
+	// batchTimeout bounds a batch, whose context is independent of its callers' contexts.
 	batchTimeout = 1500 * time.Millisecond
-	// maxSingles bounds the calls of a batch that are made alone at the same time.
+	// maxSingles bounds the single calls that one batch makes at once.
 	maxSingles = 4
 	tracerName = "github.com/earmark-dev/earmark/internal/postgres"
 )
 
 // coalescer sends calls with the same key as a batch. One call or batch of a key runs at a
-// time: a call alone starts at once, and the calls that arrive while it runs form the next
-// batch. They would wait for each other's locks anyway, each for a commit on disk and a
-// round trip; in a batch they wait once.
+// time: a call without others starts at once, and the calls that arrive while it runs form
+// the next batch. Without batches they would wait for each other's locks, each for a disk
+// commit and a round trip; in a batch they wait once.
 type coalescer[C any] struct {
 	name   string // of a batch's span
 	single func(context.Context, C) (earmark.Result, error)
-	// batch answers each call in turn; nil for one that has to be made alone.
+	// batch returns the answers in the order of the calls; nil for a call that must be made
+	// alone.
 	batch func(context.Context, []C) ([]*earmark.Result, error)
 
 	mu      sync.Mutex
@@ -39,7 +40,7 @@ type coalescer[C any] struct {
 type queued[C any] struct {
 	ctx    context.Context //nolint:containedctx // of the caller, who may leave before its turn
 	call   C
-	answer chan answer // has room for the answer, which nobody reads once the caller has left
+	answer chan answer // buffered: nobody reads the answer after the caller has left
 }
 
 type answer struct {
@@ -47,8 +48,8 @@ type answer struct {
 	err    error
 }
 
-// do makes the call, and returns when it is answered or ctx is done. In that case the
-// outcome is not known, as with any call.
+// do makes the call, and returns when it is answered or ctx is done. If ctx ends first, the
+// outcome is unknown, as with any call.
 func (c *coalescer[C]) do(ctx context.Context, key string, call C) (earmark.Result, error) {
 	c.mu.Lock()
 	if c.waiting == nil {
@@ -72,8 +73,8 @@ func (c *coalescer[C]) do(ctx context.Context, key string, call C) (earmark.Resu
 	}
 }
 
-// occupy returns what ends the use of a key. A call that hangs, on a broken connection
-// say, holds others up no longer than a batch may take.
+// occupy returns a function that frees the key. A call that hangs, for example on a broken
+// connection, delays others for at most batchTimeout.
 func (c *coalescer[C]) occupy(key string) (leave func()) {
 	next := sync.OnceFunc(func() { c.next(key) })
 	hangs := time.AfterFunc(batchTimeout, next)
@@ -83,7 +84,7 @@ func (c *coalescer[C]) occupy(key string) (leave func()) {
 	}
 }
 
-// next sends the calls that have been waiting, or leaves the key free.
+// next sends the waiting calls, or frees the key.
 func (c *coalescer[C]) next(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,15 +101,15 @@ func (c *coalescer[C]) next(key string) {
 	}()
 }
 
-// present leaves out the calls whose callers have left.
+// present returns the calls whose callers have not left.
 func present[C any](calls []*queued[C]) []*queued[C] {
 	return slices.DeleteFunc(calls, func(q *queued[C]) bool { return q.ctx.Err() != nil })
 }
 
-// send answers every one of the calls. A batch fails whole if one call spoils it, as an
-// overflow does, and its outcome may be unknown. It is then sent in halves, one after the
-// other, so that the rows that it failed on do not meet all of its calls at once (R6). A call
-// that has landed already answers "same" (R5).
+// send answers every call. If one call breaks the batch, for example by an overflow, the
+// whole batch fails, and its outcome may be unknown. send then sends it in halves, one
+// after the other, so that the rows on which it failed do not get all of its calls at once
+// (R6). A call that has already succeeded answers "same" (R5).
 func (c *coalescer[C]) send(batch []*queued[C]) {
 	if batch = present(batch); len(batch) == 0 {
 		return
@@ -146,8 +147,8 @@ func (c *coalescer[C]) sendSingle(q *queued[C]) {
 	q.answer <- answer{result, err}
 }
 
-// sendBatch makes the calls in one round trip. Each call's trace has a span for it: the SQL is
-// below the span of the first call, and the other spans link to that one.
+// sendBatch makes the calls in one round trip. Each call's trace has a span for it: the SQL
+// is below the span of the first call, and the other spans link to that one.
 func (c *coalescer[C]) sendBatch(batch []*queued[C]) ([]*earmark.Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), batchTimeout)
 	defer cancel()
@@ -165,7 +166,7 @@ func (c *coalescer[C]) sendBatch(batch []*queued[C]) ([]*earmark.Result, error) 
 	return c.batch(ctx, calls)
 }
 
-// startSpan starts a span below the one of ctx, and does nothing where ctx is not traced.
+// startSpan starts a span below that of ctx, and does nothing if ctx is not traced.
 func startSpan(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
 	return trace.SpanFromContext(ctx).TracerProvider().Tracer(tracerName).Start(ctx, name, options...)
 }

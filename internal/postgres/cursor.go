@@ -12,11 +12,11 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// list names a list together with its filter. A cursor carries the name, so that it is refused
-// by any other list: a page of one list would begin at an arbitrary row of another.
+// list identifies a list together with its filter. A cursor contains it, so that every
+// other list refuses the cursor: the page would begin at an arbitrary row.
 type list string
 
-// listNameBytes is enough to tell lists and filters apart; a cursor is no secret.
+// listNameBytes is enough to distinguish lists and filters; a cursor is no secret.
 const listNameBytes = 6
 
 func listOf(name string, filter ...any) list {
@@ -24,12 +24,13 @@ func listOf(name string, filter ...any) list {
 	return list(base64.RawURLEncoding.EncodeToString(sum[:listNameBytes]))
 }
 
-// cursor names the last row of a page that is ordered by time and id.
+// cursor encodes the last row of a page that is ordered by time and id.
 func (l list) cursor(at time.Time, id string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(string(l) + " " + at.UTC().Format(time.RFC3339Nano) + " " + id))
 }
 
-// parse returns the row that a cursor names; nil for the empty cursor of the first page.
+// parse returns the row of a cursor; nil for the empty cursor of the first page. The error
+// is CodeInvalidRequest.
 func (l list) parse(cursor string) (at *time.Time, id string, err error) {
 	if cursor == "" {
 		return nil, "", nil
@@ -41,13 +42,14 @@ func (l list) parse(cursor string) (at *time.Time, id string, err error) {
 	of, row, _ := strings.Cut(string(raw), " ")
 	stamp, id, _ := strings.Cut(row, " ")
 	parsed, err := time.Parse(time.RFC3339Nano, stamp)
-	if err != nil || of != string(l) || !utf8.ValidString(id) || strings.ContainsRune(id, 0) { // Postgres would refuse it, as a fault
+	if err != nil || of != string(l) || !utf8.ValidString(id) || strings.ContainsRune(id, 0) { // Postgres would refuse it with a fault
 		return nil, "", badCursor()
 	}
 	return &parsed, id, nil
 }
 
-// parseEntry returns the id of the entry that a cursor names, 0 for the first page.
+// parseEntry returns the entry id of a cursor; 0 for the first page. The error is
+// CodeInvalidRequest.
 func (l list) parseEntry(cursor string) (id int64, err error) {
 	at, text, err := l.parse(cursor)
 	if err != nil || at == nil {

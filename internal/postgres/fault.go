@@ -12,7 +12,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// SQLSTATEs that mean something to the ledger, from the manual's appendix A.
+// SQLSTATEs that the ledger distinguishes, from appendix A of the manual.
 const (
 	numericValueOutOfRange = "22003"
 	invalidParameterValue  = "22023"
@@ -24,11 +24,10 @@ const (
 // retryAfterFault is the Retry-After while Postgres is away.
 const retryAfterFault = time.Second
 
-// fault turns what pgx returns into an *earmark.Error. Mostly it is unavailable: the
-// outcome of the call is not known or it was rolled back, and it may be tried
-// again. What Postgres refuses in the statement itself is internal: a bug, which
-// trying again does not mend. Errors that are the ledger's own already stay as they
-// are. The SQLSTATE stays readable in the chain.
+// fault turns an error of pgx into an *earmark.Error. Most errors are CodeUnavailable: the
+// outcome is unknown or the call was rolled back, and the caller may repeat it. If Postgres
+// refuses the statement itself, that is CodeInternal: a bug, which a retry does not fix.
+// The ledger's own errors stay unchanged. The SQLSTATE stays in the chain.
 func fault(err error) error {
 	if err == nil {
 		return nil
@@ -44,7 +43,7 @@ func fault(err error) error {
 	switch state := sqlState(err); {
 	case state == "":
 		unavailable = earmark.Errorf(earmark.CodeUnavailable, "Postgres did not answer: %w", err)
-	case state == noSuchStatement || state == statementExists: // a pooler gave the session that has it, or lacks it, to another
+	case state == noSuchStatement || state == statementExists: // a pooler gave the session to another caller
 		unavailable = earmark.Errorf(earmark.CodeUnavailable, "the database URL goes through a transaction pooler, which prepared statements do not survive; "+
 			"add default_query_exec_mode=cache_describe to it: %w", err)
 	case slices.Contains(bugClasses, state[:2]):

@@ -15,19 +15,18 @@ var (
 	boundHoldsSQL string
 )
 
-// Holds is what open reservations set aside in the whole ledger, of all tenants.
+// Holds describes the open reservations of the whole ledger, of all tenants.
 type Holds struct {
 	Held, Review int64 // reservations, by state
 	Orphans      int64
 	Overdue      int64
-	OldestAge    time.Duration // since the oldest one was made; 0 without any
-	MostOverdue  time.Duration // how far past its expiry a held one is at the most; 0 without any
-	// Amounts are by unit. They are for looking at: past 2^53 they are rounded.
+	OldestAge    time.Duration // of the oldest reservation; 0 if there is none
+	MostOverdue  time.Duration // how far the most overdue one is past its expiry; 0 if none is overdue
+	// Amounts are the reserved amounts by unit, for display: above 2^53 they are rounded.
 	Amounts map[string]float64
 }
 
-// Holds reads what is set aside: one pass over the open reservations, 0.1 s for
-// 100,000 of them.
+// Holds reads the open reservations in one pass: 0.1 s for 100,000 of them.
 func (l *Ledger) Holds(ctx context.Context) (Holds, error) {
 	holds := Holds{Amounts: make(map[string]float64)}
 	err := l.inTx(ctx, func(tx pgx.Tx) error {

@@ -1,6 +1,5 @@
-// Package postgres is the ledger on Postgres. Each transition is one call of a
-// PL/pgSQL function in one round trip (rule R6); the functions are in the
-// migrations directory.
+// Package postgres is the ledger on Postgres. Each transition is one call of a PL/pgSQL
+// function in one round trip (rule R6); the functions are in migrations/functions.
 package postgres
 
 import (
@@ -16,18 +15,18 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Ledger holds budgets, reservations and entries in Postgres. Its methods are
-// safe for concurrent use. They answer with outcomes; an error means that the
-// result is not known (code unavailable) or that the input was refused.
+// Ledger holds budgets, reservations and entries in Postgres. Its methods are safe for
+// concurrent use. They return outcomes; an error means that the outcome is unknown
+// (CodeUnavailable), that there is a bug (CodeInternal), or that the input was refused.
 type Ledger struct {
 	pool     *pgxpool.Pool
 	reserves coalescer[earmark.Admission]
 	commits  coalescer[commitCall]
-	holds    recent[hold]     // the reservations that were made here and not committed, by id
-	budgeted recent[struct{}] // the uppermost budgets that admissions met, by budgetKey
+	holds    recent[hold]     // reservations that this process made and has not committed, by id
+	budgeted recent[struct{}] // the uppermost budgets of recent admissions, by budgetKey
 }
 
-// New makes a ledger on a pool whose database is migrated.
+// New returns a ledger on a pool whose database is migrated.
 func New(pool *pgxpool.Pool) *Ledger {
 	l := &Ledger{pool: pool}
 	l.reserves = coalescer[earmark.Admission]{name: "earmark.reserve_batch", single: l.reserveSingle, batch: l.reserveBatch}
@@ -35,7 +34,7 @@ func New(pool *pgxpool.Pool) *Ledger {
 	return l
 }
 
-// The calls of the ledger's functions, which are in migrations/functions.
+// Calls of the ledger's functions, which are in migrations/functions.
 const (
 	preflightSQL = "SELECT earmark.preflight(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, p_any_scope => @any_scope)"
 	decideSQL    = "SELECT earmark.decide(p_tenant => @tenant, p_scopes => @scopes, p_amounts => @amounts, p_any_scope => @any_scope)"
@@ -52,12 +51,12 @@ const (
 //go:embed sql/bound_transaction.sql
 var boundTransactionSQL string
 
-// byName names the arguments that settlements have in common.
+// byName returns the arguments that settlements have in common.
 func byName(s earmark.Transition) namedArgs {
 	return namedArgs{"tenant": s.Tenant, "id": s.ID, "actor": s.Actor.String(), "reason": s.Reason}
 }
 
-// Preflight reads what is known before an admission. It changes nothing.
+// Preflight makes the read before an admission. It changes nothing.
 func (l *Ledger) Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error) {
 	var preflight earmark.Preflight
 	err := l.read(ctx, &preflight, preflightSQL, namedArgs{
@@ -100,59 +99,59 @@ func (l *Ledger) Commit(ctx context.Context, s earmark.Transition, usage earmark
 	return l.commits.do(ctx, held.batchKey, call)
 }
 
-// Release is the caller's own: nothing was spent, and that is final. Outcomes:
-// applied, same, conflict, unknown.
+// Release gives the amount back as the caller's own release: nothing was spent, and that is
+// final. Outcomes: applied, same, conflict, unknown.
 func (l *Ledger) Release(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	args := byName(s)
 	args["final"] = true
 	return l.transition(ctx, releaseSQL, args)
 }
 
-// GiveBack is an operator's release: an expiry with a reason, after which usage
-// that turns up is still charged. Outcomes as Release.
+// GiveBack gives the amount back as an operator's release: an expiry with a reason, after
+// which late usage is still charged. Outcomes as for Release.
 func (l *Ledger) GiveBack(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	args := byName(s)
 	args["final"] = false
 	return l.transition(ctx, releaseSQL, args)
 }
 
-// Expire applies the expiry policy to a reservation that is due. Outcomes:
-// applied, same (not held any more), not_due with RemainingMS, overflow, unknown.
+// Expire applies the expiry policy to a reservation whose lease has ended. Outcomes:
+// applied, same (no longer held), not_due with RemainingMS, overflow, unknown.
 func (l *Ledger) Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.transition(ctx, expireSQL, byName(s))
 }
 
-// Extend lets the lease run for ttl from now, if that is longer than it runs
-// already. Outcomes: applied, same, conflict, expired, unknown.
+// Extend extends the lease to ttl from now, if that is later than its expiry. Outcomes:
+// applied, same, conflict, expired, unknown.
 func (l *Ledger) Extend(ctx context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	args := byName(s)
 	args["ttl_ms"] = ttl.Milliseconds()
 	return l.transition(ctx, extendSQL, args)
 }
 
-// Adopt notes who starts a new workflow for an open reservation, and why.
+// Adopt writes a journal entry: the actor starts a new workflow for an open reservation.
 // Outcomes: applied, conflict, unknown.
 func (l *Ledger) Adopt(ctx context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.transition(ctx, adoptSQL, byName(s))
 }
 
-// Charge charges amounts that have no reservation. Outcomes: applied, same,
-// mismatch, no_budget, unit_not_budgeted, overflow.
+// Charge charges amounts without a reservation. Outcomes: applied, same, mismatch,
+// no_budget, unit_not_budgeted, overflow.
 func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
 	return l.transition(ctx, chargeSQL, namedArgs{
 		"id": c.ID, "tenant": c.Tenant, "hash": c.RequestHash, "scopes": c.Request.Scopes, "amounts": c.Request.Amounts,
 		"metadata": metadata(c.Request.Metadata), "at": orNull(c.At), "actor": c.Actor.String(), "reason": c.Reason})
 }
 
-// Inspect returns a reservation as it stands. Outcomes: same, unknown.
+// Inspect returns a reservation's current state. Outcomes: same, unknown.
 func (l *Ledger) Inspect(ctx context.Context, tenant, id string) (earmark.Result, error) {
 	result := earmark.Result{Outcome: earmark.OutcomeUnknown}
 	err := l.read(ctx, &result, inspectSQL, namedArgs{"tenant": tenant, "id": id})
 	return result, err
 }
 
-// Sweep expires up to limit held reservations that are overdue by more than
-// grace, and returns their ids.
+// Sweep expires up to limit held reservations that have been overdue for more than grace,
+// and returns their ids.
 func (l *Ledger) Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error) {
 	var ids []string
 	args := namedArgs{"grace_ms": grace.Milliseconds(), "max": limit, "actor": earmark.ActorSweeper.String(), "reason": "overdue, and its workflow did not act"}
@@ -160,8 +159,8 @@ func (l *Ledger) Sweep(ctx context.Context, grace time.Duration, limit int) ([]s
 	return ids, fault(err)
 }
 
-// Ready reports whether Postgres answers and is migrated: the schema and the functions are this
-// program's, or newer ones.
+// Ready returns nil if Postgres answers and is migrated: the schema and the functions are
+// this program's, or newer ones. The error is CodeUnavailable.
 func (l *Ledger) Ready(ctx context.Context) error {
 	current, latest, err := SchemaVersion(ctx, l.pool)
 	if err != nil {
@@ -180,18 +179,18 @@ func (l *Ledger) Ready(ctx context.Context) error {
 	return nil
 }
 
-// transition calls a ledger function that answers with a Result.
+// transition calls a ledger function that returns a Result.
 func (l *Ledger) transition(ctx context.Context, sql string, args ...any) (earmark.Result, error) {
 	var result earmark.Result
 	err := l.read(ctx, &result, sql, args...)
 	if sqlState(err) == numericValueOutOfRange { // mutation: overflow
-		return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil // the call was rolled back whole
+		return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil // the whole call was rolled back
 	}
 	return result, err
 }
 
-// read scans the one JSON document that sql answers with into target, and leaves
-// target as it is where there is no row.
+// read scans the one JSON document that sql returns into target. Without a row, target
+// stays unchanged.
 func (l *Ledger) read(ctx context.Context, target any, sql string, args ...any) error {
 	var document []byte
 	err := l.pool.QueryRow(ctx, sql, args...).Scan(&document)
@@ -207,14 +206,13 @@ func (l *Ledger) read(ctx context.Context, target any, sql string, args ...any) 
 	return nil
 }
 
-// inTx runs f in a transaction. Rollback does not depend on ctx, which may be
-// the reason for it.
+// inTx runs f in a transaction. The rollback does not use ctx, whose end may be its reason.
 func (l *Ledger) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 	tx, err := l.pool.Begin(ctx)
 	if err != nil {
 		return fault(err)
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after a commit it does nothing
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // no effect after a commit
 	if _, err := tx.Exec(ctx, boundTransactionSQL); err != nil {
 		return fault(err)
 	}

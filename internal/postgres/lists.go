@@ -19,12 +19,12 @@ var (
 	entriesSQL string
 )
 
-// planAnew makes Postgres plan a list for the filters that it is asked for with.
-// The plan that it keeps after some calls is one for all filters, and reads the
-// whole table for what an index would find.
+// planAnew makes Postgres plan a list for its actual filters. The generic plan that
+// Postgres keeps after some calls serves all filters, and reads the whole table where an
+// index would do.
 const planAnew = pgx.QueryExecModeCacheDescribe
 
-// Reservation returns one reservation, nil when there is none.
+// Reservation returns one reservation; nil if there is none.
 func (l *Ledger) Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error) {
 	var r *earmark.Reservation
 	err := l.read(ctx, &r, reservationSQL, tenant, id)
@@ -83,7 +83,7 @@ func pageSize(limit int) int {
 	return min(limit, earmark.MaxPageSize)
 }
 
-// page cuts rows, which were asked for one over the limit, to a page.
+// page cuts rows, of which limit + 1 were requested, to one page.
 func page[T any](rows []T, limit int, cursor func(T) string) earmark.Page[T] {
 	if len(rows) <= limit {
 		return earmark.Page[T]{Data: rows}

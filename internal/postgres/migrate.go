@@ -19,15 +19,15 @@ import (
 )
 
 const (
-	// The schema is spelled out: for a user called earmark the schema earmark comes
-	// first on the search path, and does not exist when the table is made.
+	// With the schema's name, because for a user called earmark the schema earmark comes
+	// first on the search path, and does not exist when goose creates the table.
 	migrationsTable = "public.earmark_migrations"
-	// How long one of several processes that migrate at once waits for the others.
+	// The pause between tries to get the lock while another process migrates.
 	migrationLockProbeSeconds = 1
 	migrationLockProbesAtMost = 60
 )
 
-// Migration is one step of the schema, or the ledger's functions, and when it was applied.
+// Migration is one step of the schema, or the set of functions, and when it was applied.
 type Migration struct {
 	Version   int64 // 0 for the functions
 	Name      string
@@ -35,9 +35,9 @@ type Migration struct {
 	Took      time.Duration
 }
 
-// Migrate brings the schema and the functions to what this program needs and returns the
-// steps that it applied. Of several processes that call it at once, one works and the others
-// wait. Functions that a newer program has applied stay: they serve the calls of this one too.
+// Migrate applies the steps and functions that this program needs, and returns those that
+// it applied. If several processes call it at once, one works and the others wait.
+// Functions of a newer program stay, because they serve the calls of this one too.
 func Migrate(ctx context.Context, pool *pgxpool.Pool) (applied []Migration, err error) {
 	if err := requireDirect(ctx, pool); err != nil {
 		return nil, fmt.Errorf("migrate the database: %w", err)
@@ -67,8 +67,8 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) (applied []Migration, err 
 	return applied, nil
 }
 
-// applyFunctions replaces the functions, all in one transaction, unless this set was applied
-// before. It returns nil when there was nothing to do.
+// applyFunctions replaces the functions in one transaction, unless this set was applied
+// before. It returns nil if it had nothing to do.
 func applyFunctions(ctx context.Context, pool *pgxpool.Pool) (*Migration, error) {
 	began := time.Now()
 	known, _, err := functionsApplied(ctx, pool)
@@ -91,7 +91,8 @@ func applyFunctions(ctx context.Context, pool *pgxpool.Pool) (*Migration, error)
 
 func functionsName() string { return "functions " + migrations.FunctionsChecksum()[:12] }
 
-// functionsApplied reports whether this program's set of functions was ever applied, and when.
+// functionsApplied reports whether this program's set of functions was ever applied, and
+// when.
 func functionsApplied(ctx context.Context, pool *pgxpool.Pool) (applied bool, at time.Time, err error) {
 	var exists bool
 	if err := pool.QueryRow(ctx, "SELECT to_regclass('earmark.function_sets') IS NOT NULL").Scan(&exists); err != nil || !exists {
@@ -104,7 +105,7 @@ func functionsApplied(ctx context.Context, pool *pgxpool.Pool) (applied bool, at
 	return err == nil, at, err
 }
 
-// MigrationStatus lists every step of the schema, oldest first, and then the functions.
+// MigrationStatus returns every step of the schema, oldest first, and then the functions.
 func MigrationStatus(ctx context.Context, pool *pgxpool.Pool) ([]Migration, error) {
 	var steps []Migration
 	err := withProvider(pool, func(_ *sql.DB, provider *goose.Provider) error {
@@ -125,8 +126,8 @@ func MigrationStatus(ctx context.Context, pool *pgxpool.Pool) ([]Migration, erro
 	return steps, nil
 }
 
-// SchemaVersion returns the database's version, 0 when it was never migrated,
-// and the one that this program needs.
+// SchemaVersion returns the database's version, 0 if it was never migrated, and the version
+// that this program needs.
 func SchemaVersion(ctx context.Context, pool *pgxpool.Pool) (current, latest int64, err error) {
 	latest = migrations.Latest()
 	var exists bool
@@ -139,7 +140,7 @@ func SchemaVersion(ctx context.Context, pool *pgxpool.Pool) (current, latest int
 	return current, latest, err
 }
 
-// requireKnown refuses a database whose schema is newer than this program's.
+// requireKnown returns an error if the database's schema is newer than this program's.
 func requireKnown(ctx context.Context, pool *pgxpool.Pool) error {
 	current, latest, err := SchemaVersion(ctx, pool)
 	if err != nil || current <= latest {
@@ -149,9 +150,9 @@ func requireKnown(ctx context.Context, pool *pgxpool.Pool) error {
 		"or a build from before the first release, whose schema cannot be upgraded; run the newer program, or use an empty database", current, latest)
 }
 
-// requireDirect refuses a connection that goes through a pooler: the lock that keeps
-// two migrations apart belongs to a session, and a pooler may hand on that session
-// with the lock. It is known by the id of the process that serves us, which a
+// requireDirect returns an error if the connection goes through a pooler: the lock that
+// serialises migrations belongs to a session, and a pooler may give that session to another
+// client, with the lock. It recognises a pooler by the id of the server process, which a
 // pooler does not pass on.
 func requireDirect(ctx context.Context, pool *pgxpool.Pool) error {
 	conn, err := pool.Acquire(ctx)
@@ -169,7 +170,7 @@ func requireDirect(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// locked runs f while this process alone migrates.
+// locked runs f while no other process migrates.
 func locked(ctx context.Context, db *sql.DB, f func() error) (err error) {
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(migrationLockProbeSeconds, migrationLockProbesAtMost))
 	if err != nil {

@@ -8,11 +8,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// namedArgs are the arguments of a statement by their names there, such as @id. pgx.NamedArgs
-// reads the statement anew for each call; here it is read once.
+// namedArgs are the arguments of a statement by name, such as @id. pgx.NamedArgs parses the
+// statement on each call; namedArgs parses it once.
 type namedArgs map[string]any
 
-// positional is a statement with $1 in place of a name, and the names in that order.
+// positional is a statement with $1 in place of each name, and the names in order.
 type positional struct {
 	sql   string
 	names []any
@@ -37,7 +37,7 @@ func (a namedArgs) RewriteQuery(ctx context.Context, conn *pgx.Conn, sql string,
 		}
 		known, _ = positionals.LoadOrStore(sql, p)
 	}
-	p := known.(*positional) // nothing else is stored
+	p := known.(*positional) // the map holds nothing else
 	newArgs = make([]any, len(p.names))
 	for i, name := range p.names {
 		newArgs[i] = a[name.(string)]

@@ -11,7 +11,7 @@ import (
 //go:embed sql/overview.sql
 var overviewSQL string
 
-// Overview counts what is held, by age.
+// Overview counts the open reservations of a tenant, by age.
 func (l *Ledger) Overview(ctx context.Context, tenant string) (earmark.Overview, error) {
 	var endsSeconds []int64
 	for _, age := range earmark.OverviewAges() {

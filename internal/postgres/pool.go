@@ -11,20 +11,21 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Defaults of the pool; a connection string may set its own (pool_max_conns=…).
+// Defaults of the pool; a connection string can override them (pool_max_conns=…).
 const (
 	connectTimeout    = 5 * time.Second
-	healthCheckPeriod = 5 * time.Second // how soon broken idle connections are noticed
+	healthCheckPeriod = 5 * time.Second // how soon the pool notices broken idle connections
 	minMaxConns       = 16
 )
 
-// Open makes a pool for a connection string, such as
-// postgres://user:password@host:5432/earmark. It does not connect yet, so that a
-// process can start before its database. adjust has the last word on its settings.
+// Open returns a pool for a connection string, such as
+// postgres://user:password@host:5432/earmark. It does not connect yet, so that a process
+// can start before its database. adjust is applied after all other settings. The error is
+// CodeInvalidRequest.
 func Open(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
-		// pgx's message can hold the connection string with its password cut out.
+		// pgx's message may contain the connection string, without its password.
 		return nil, earmark.Errorf(earmark.CodeInvalidRequest, "the database URL is not usable: %w", err)
 	}
 	if err := checkExecMode(config.ConnConfig); err != nil {
@@ -38,7 +39,7 @@ func Open(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Confi
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "earmark"
 	}
-	config.ConnConfig.RuntimeParams["timezone"] = "UTC" // so that times in JSON are, whatever zone the server is set to
+	config.ConnConfig.RuntimeParams["timezone"] = "UTC" // so that times in JSON are UTC, whatever the server's time zone
 	for _, change := range adjust {
 		change(config)
 	}
@@ -49,10 +50,11 @@ func Open(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Confi
 	return pool, nil
 }
 
-// checkExecMode refuses the ways to send a statement that the ledger's calls do not work with. Arguments of exec and
-// simple_protocol go without the types that Postgres knows, so that none of the ledger's JSON arrives. describe_exec
-// asks for a statement's types in one transaction and runs it in the next, between which a transaction pooler changes
-// the session: the statement of another caller may run.
+// checkExecMode refuses the exec modes that the ledger's calls do not work with. exec and
+// simple_protocol send arguments without Postgres' types, so the ledger's JSON does not
+// arrive. describe_exec asks for a statement's types in one transaction and runs it in the
+// next; a transaction pooler may change the session in between, and the statement of
+// another caller may run.
 func checkExecMode(config *pgx.ConnConfig) error {
 	switch config.DefaultQueryExecMode {
 	case pgx.QueryExecModeCacheStatement:
@@ -70,7 +72,7 @@ func checkExecMode(config *pgx.ConnConfig) error {
 	return nil
 }
 
-// urlWords are a connection string's words for the modes that checkExecMode refuses.
+// urlWords are the names in a connection string of the modes that checkExecMode refuses.
 var urlWords = map[pgx.QueryExecMode]string{
 	pgx.QueryExecModeDescribeExec:   "describe_exec",
 	pgx.QueryExecModeExec:           "exec",

@@ -10,16 +10,16 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// What is pruned, and how.
+// Bounds of pruning.
 const (
-	// LeastKept is how long a settled reservation is kept at least, and so how long
-	// its idempotency key answers.
+	// LeastKept is the minimum time that a settled reservation is kept, and so how long its
+	// idempotency key answers.
 	LeastKept = 30 * 24 * time.Hour
-	// DefaultKept is above the longest window and what comes late for it.
+	// DefaultKept is longer than the longest window and the usage that arrives late for it.
 	DefaultKept = 90 * 24 * time.Hour
-	// pruneBatch bounds how long a transaction of prune has rows locked.
+	// pruneBatch bounds how long one transaction locks rows.
 	pruneBatch = 500
-	// pruneBreath leaves the disk to others between two batches.
+	// pruneBreath is the pause between two batches, which leaves the disk to others.
 	pruneBreath = 10 * time.Millisecond
 )
 
@@ -28,24 +28,24 @@ var (
 	pruneExtentSQL string
 )
 
-// PruneOptions say what to prune.
+// PruneOptions are the options of Prune.
 type PruneOptions struct {
-	Keep  time.Duration // how long a settled reservation is kept, LeastKept at least
+	Keep  time.Duration // how long a settled reservation is kept, at least LeastKept
 	Dry   bool          // only count
 	Actor earmark.Actor
-	// Progress, unless nil, receives the progress after each batch.
+	// Progress receives the report after each batch; may be nil.
 	Progress func(PruneReport)
 }
 
-// PruneReport counts what was removed, or in a dry run what would be.
+// PruneReport counts what was removed, or in a dry run what would be removed.
 type PruneReport struct {
-	Total        int64 `json:"total"`     // reservations that are old enough to be looked at
+	Total        int64 `json:"total"`     // reservations that are old enough to be checked
 	LookedAt     int64 `json:"looked_at"` // of those
 	Reservations int64 `json:"reservations"`
 	Entries      int64 `json:"entries"`
 }
 
-// pruned is what earmark.prune answers.
+// pruned is the result of earmark.prune.
 type pruned struct {
 	Busy         bool       `json:"busy"`
 	LookedAt     int64      `json:"looked_at"`
@@ -58,10 +58,10 @@ type pruned struct {
 const pruneSQL = "SELECT earmark.prune(p_tenant => @tenant, p_keep_ms => @keep_ms, p_after_at => @after_at, p_after_id => @after_id, " +
 	"p_max => @max, p_dry => @dry, p_actor => @actor)"
 
-// Prune removes reservations that were settled long ago, with their entries, in
-// batches of a transaction each: it may be interrupted and begun again at any
-// time, and takes no lock that an admission waits for. Of a window that ends,
-// nothing is removed before its end. Balances stay as they are.
+// Prune removes reservations that were settled long ago, with their entries, in batches of
+// one transaction each. It may be interrupted and started again at any time, and takes no
+// lock that an admission waits for. It removes nothing from a window that has not ended.
+// Balances stay unchanged.
 func (l *Ledger) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) {
 	var report PruneReport
 	if o.Keep < LeastKept {
@@ -81,7 +81,7 @@ func (l *Ledger) Prune(ctx context.Context, o PruneOptions) (PruneReport, error)
 	return report, nil
 }
 
-// pruneExtent returns the tenants, and notes how much there is to look at.
+// pruneExtent returns the tenants, and reports how many reservations there are to check.
 func (l *Ledger) pruneExtent(ctx context.Context, keep time.Duration, report *PruneReport) (tenants []string, err error) {
 	rows, err := l.pool.Query(ctx, pruneExtentSQL, keep.Milliseconds())
 	if err != nil {

@@ -6,11 +6,12 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// maxRecent bounds what a recent remembers, twice over.
+// maxRecent bounds each of the two generations of a recent.
 const maxRecent = 20_000
 
-// recent remembers the values that were added last, by their keys, in two generations: when the
-// younger one is full, the older one is forgotten. What uses it works without it, more slowly.
+// recent stores the values that were added last, by key, in two generations: when the
+// younger one is full, the older one is dropped. It is a cache: its users work without it,
+// more slowly.
 type recent[V any] struct {
 	mu         sync.Mutex
 	young, old map[string]V
@@ -55,7 +56,7 @@ type hold struct {
 	amounts  earmark.Amounts
 }
 
-// covers reports whether usage is in the reserved units, and not more.
+// covers reports whether usage is in the reserved units and within the reserved amounts.
 func (h hold) covers(usage earmark.Amounts) bool {
 	for unit, used := range usage {
 		if reserved, found := h.amounts[unit]; !found || used > reserved {

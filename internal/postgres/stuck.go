@@ -18,8 +18,8 @@ var (
 	knownSQL string
 )
 
-// Stuck lists the reservations that need somebody to look, newest first, with the
-// reason of each. reported are those of which Temporal says so.
+// Stuck lists the reservations that need a person, newest first, each with its reason.
+// reported are those that Temporal reports as stuck.
 func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.ReservationFilter, reported earmark.StuckIDs) (earmark.Page[earmark.Reservation], error) {
 	var none earmark.Page[earmark.Reservation]
 	list := listOf("stuck", tenant, f.Scope, f.StuckReason)
@@ -40,8 +40,8 @@ func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.Reservation
 	return page(reservations, limit, func(r earmark.Reservation) string { return list.cursor(r.CreatedAt, r.ID) }), nil
 }
 
-// Suspects returns up to limit held reservations, those whose leases end first:
-// the ones to ask Temporal about.
+// Suspects returns up to limit held reservations, those whose leases end first: their
+// workflows are worth a check in Temporal.
 func (l *Ledger) Suspects(ctx context.Context, tenant string, limit int) ([]string, error) {
 	return l.ids(ctx, suspectsSQL, tenant, limit)
 }

@@ -10,25 +10,24 @@ import (
 
 type reservationKey struct{}
 
-// WithReservation makes a trace that begins in ctx the reservation's: calls that
-// come without a trace of their caller's are found together, however far apart.
+// WithReservation makes a trace that begins in ctx the trace of the reservation: it joins
+// calls of callers that send no trace of their own, however far apart they are.
 func WithReservation(ctx context.Context, reservationID string) context.Context {
 	return context.WithValue(ctx, reservationKey{}, reservationID)
 }
 
-// TraceID is the trace of a reservation whose callers have none of their own. It
-// follows from the id, so that every process comes to the same, and to the same
-// decision on whether it is sampled.
+// TraceID returns the trace of a reservation whose callers send none. It is derived from
+// the id, so that every process gets the same trace and the same sampling decision.
 func TraceID(reservationID string) (id trace.TraceID) {
 	sum := sha256.Sum256([]byte("trace of " + reservationID))
 	copy(id[:], sum[:])
 	return id
 }
 
-// ids makes the ids of traces and spans.
+// ids generates the ids of traces and spans.
 type ids struct{}
 
-// NewIDs begins a trace.
+// NewIDs returns the ids of a new trace and its first span.
 func (ids) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
 	reservationID, _ := ctx.Value(reservationKey{}).(string)
 	if reservationID != "" {
@@ -39,7 +38,7 @@ func (ids) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
 	return id, newSpanID()
 }
 
-// NewSpanID goes on with a trace.
+// NewSpanID returns the id of a further span of a trace.
 func (ids) NewSpanID(context.Context, trace.TraceID) trace.SpanID { return newSpanID() }
 
 func newSpanID() (id trace.SpanID) {

@@ -10,10 +10,10 @@ import (
 // traceIDKey is the key of the trace in a log line.
 const traceIDKey = "trace_id"
 
-// temporalTraceIDKey is what Temporal's SDK calls it.
+// temporalTraceIDKey is the key that Temporal's SDK uses.
 const temporalTraceIDKey = "TraceID"
 
-// Logs adds the trace to the lines that are logged in one.
+// Logs adds the trace id to log lines whose context has a trace.
 func Logs(handler slog.Handler) slog.Handler { return logs{handler} }
 
 type logs struct{ slog.Handler }
@@ -29,8 +29,8 @@ func (l logs) WithAttrs(attrs []slog.Attr) slog.Handler { return logs{l.Handler.
 
 func (l logs) WithGroup(name string) slog.Handler { return logs{l.Handler.WithGroup(name)} }
 
-// RenameKeys gives the lines of Temporal's SDK the key that all others have. It is
-// for slog.HandlerOptions.
+// RenameKeys changes the key in the log lines of Temporal's SDK to traceIDKey. It is for
+// slog.HandlerOptions.
 func RenameKeys(_ []string, attr slog.Attr) slog.Attr {
 	if attr.Key == temporalTraceIDKey {
 		attr.Key = traceIDKey

@@ -1,6 +1,6 @@
-// Package tracing makes OpenTelemetry traces, one for each reservation, and sends
-// them where the standard OTEL_* environment variables say. Where those name no
-// place, nothing is made and nothing runs.
+// Package tracing makes OpenTelemetry traces, one for each reservation, and sends them to
+// the destination in the standard OTEL_* environment variables. Without a destination it
+// makes nothing and runs nothing.
 package tracing
 
 import (
@@ -30,15 +30,15 @@ import (
 const (
 	serviceName = "earmark" // unless OTEL_SERVICE_NAME says otherwise
 	scopeName   = "github.com/earmark-dev/earmark"
-	// flushTimeout bounds how long the end of a process waits for its last spans.
+	// flushTimeout bounds how long a stopping process waits for its last spans.
 	flushTimeout = 5 * time.Second
 )
 
-// Tracing makes and sends spans. A nil one does neither.
+// Tracing makes and sends spans. A nil Tracing does neither.
 type Tracing struct{ provider *sdktrace.TracerProvider }
 
-// FromEnv sets tracing up as the OTEL_* variables say; nil when they name no place
-// to send traces to. An error names the variable that is wrong.
+// FromEnv sets up tracing from the OTEL_* variables; nil if they name no destination. The
+// error names the variable that is wrong.
 func FromEnv(ctx context.Context, version string, logger *slog.Logger) (*Tracing, error) {
 	on, err := wanted()
 	if err != nil || !on {
@@ -48,7 +48,7 @@ func FromEnv(ctx context.Context, version string, logger *slog.Logger) (*Tracing
 	if err != nil {
 		return nil, err
 	}
-	// Later ones win: what the environment says comes last.
+	// Later options win; the environment comes last.
 	described, err := resource.New(ctx, resource.WithTelemetrySDK(),
 		resource.WithAttributes(attribute.String("service.name", serviceName), attribute.String("service.version", version)), resource.WithFromEnv())
 	if err != nil {
@@ -58,12 +58,12 @@ func FromEnv(ctx context.Context, version string, logger *slog.Logger) (*Tracing
 	return New(sdktrace.WithBatcher(exporter), sdktrace.WithResource(described)), nil
 }
 
-// New makes tracing with options of its own, for tests.
+// New returns a Tracing with its own options, for tests.
 func New(options ...sdktrace.TracerProviderOption) *Tracing {
 	return &Tracing{sdktrace.NewTracerProvider(append(options, sdktrace.WithIDGenerator(ids{}))...)}
 }
 
-// wanted reports whether the environment names a place to send traces to.
+// wanted reports whether the environment names a destination for traces.
 func wanted() (bool, error) {
 	exporter := os.Getenv("OTEL_TRACES_EXPORTER")
 	switch {
@@ -77,8 +77,8 @@ func wanted() (bool, error) {
 	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != "", nil
 }
 
-// newExporter reads everything but the protocol from the environment by itself. It
-// does not connect yet.
+// newExporter reads the protocol; the exporter reads the rest of the environment. It does
+// not connect yet.
 func newExporter(ctx context.Context) (sdktrace.SpanExporter, error) {
 	name := "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 	protocol := os.Getenv(name)
@@ -95,7 +95,7 @@ func newExporter(ctx context.Context) (sdktrace.SpanExporter, error) {
 	return nil, fmt.Errorf("%s is %q; use grpc or http/protobuf", name, protocol)
 }
 
-// Provider is for what makes spans of its own; nil where tracing is off.
+// Provider returns the provider for code that makes its own spans; nil if tracing is off.
 func (t *Tracing) Provider() trace.TracerProvider {
 	if t == nil {
 		return nil
@@ -103,25 +103,25 @@ func (t *Tracing) Provider() trace.TracerProvider {
 	return t.provider
 }
 
-// Pool makes a pool trace the queries of whatever is traced itself.
+// Pool makes a pool trace the queries of traced calls.
 func (t *Tracing) Pool(config *pgxpool.Config) {
 	if t != nil {
-		// A query's parameters stay out of its span, as they stay out of logs.
+		// The parameters of a query are left out of its span, as they are left out of logs.
 		config.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(t.provider), otelpgx.WithSpanNameFunc(queryName))
 	}
 }
 
-// Observe makes a Temporal client, and the workers made with it, trace what they do.
-// The context of a trace travels in headers, which a replay does not compare.
+// Observe makes a Temporal client, and the workers made with it, make traces. The trace
+// context travels in headers, which a replay does not compare.
 func (t *Tracing) Observe(options *client.Options) error {
 	if t == nil {
 		return nil
 	}
 	traced, err := opentelemetry.NewTracingInterceptor(opentelemetry.TracerOptions{
 		Tracer: t.provider.Tracer(scopeName),
-		// A header that another language's client made is no reason to fail its call.
+		// A header from a client in another language must not make its call fail.
 		AllowInvalidParentSpans: true,
-		DisableQueryTracing:     true, // queries are people looking at a workflow
+		DisableQueryTracing:     true, // queries come from people who look at a workflow
 	})
 	if err != nil {
 		return fmt.Errorf("trace Temporal's calls: %w", err)
@@ -130,7 +130,7 @@ func (t *Tracing) Observe(options *client.Options) error {
 	return nil
 }
 
-// Shutdown sends what is not sent yet.
+// Shutdown sends the remaining spans.
 func (t *Tracing) Shutdown(ctx context.Context, logger *slog.Logger) {
 	if t == nil {
 		return
@@ -142,7 +142,7 @@ func (t *Tracing) Shutdown(ctx context.Context, logger *slog.Logger) {
 	}
 }
 
-// queryName is the ledger's function that a statement calls, else its first words.
+// queryName returns the ledger function that a statement calls, or else its first words.
 func queryName(statement string) string {
 	lines := slices.DeleteFunc(strings.Split(statement, "\n"), func(line string) bool { return strings.HasPrefix(line, "--") })
 	words := strings.Fields(strings.Join(lines, " "))

@@ -17,7 +17,8 @@ import (
 	"github.com/earmark-dev/earmark/workflows"
 )
 
-// searchablePause separates two looks whether Temporal takes a new search attribute.
+// searchablePause is the pause between two checks whether Temporal accepts a new search
+// attribute.
 const searchablePause = 100 * time.Millisecond
 
 // SearchAttributes returns the names and types that a namespace needs.
@@ -30,7 +31,7 @@ func SearchAttributes() map[string]enumspb.IndexedValueType {
 	return types
 }
 
-// MissingSearchAttributes lists those that the namespace does not have, sorted.
+// MissingSearchAttributes returns those that the namespace does not have, sorted.
 func MissingSearchAttributes(ctx context.Context, c client.Client, namespace string) ([]string, error) {
 	listed, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
 	if err != nil {
@@ -46,8 +47,9 @@ func MissingSearchAttributes(ctx context.Context, c client.Client, namespace str
 	return missing, nil
 }
 
-// AddSearchAttributes registers what is missing, waits until Temporal takes it, and
-// returns its names. Names with an error are registered, and the wait has failed.
+// AddSearchAttributes registers the missing ones, waits until Temporal accepts them, and
+// returns their names. If it returns names and an error, they are registered, and the wait
+// has failed.
 func AddSearchAttributes(ctx context.Context, c client.Client, namespace string) ([]string, error) {
 	missing, err := MissingSearchAttributes(ctx, c, namespace)
 	if err != nil || len(missing) == 0 {
@@ -63,7 +65,7 @@ func AddSearchAttributes(ctx context.Context, c client.Client, namespace string)
 	return missing, awaitSearchable(ctx, c, namespace, missing)
 }
 
-// awaitSearchable waits until Temporal takes a search for the attributes. Its servers
+// awaitSearchable waits until Temporal accepts a search for the attributes. Its servers
 // learn of registered attributes a moment later, and refuse workflows with them until then.
 func awaitSearchable(ctx context.Context, c client.Client, namespace string, names []string) error {
 	request := &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: strings.Join(names, " IS NULL AND ") + " IS NULL"}

@@ -15,14 +15,14 @@ import (
 	"github.com/earmark-dev/earmark/workflows/card"
 )
 
-// workflowTaskTimeout is how soon the task of a killed process runs elsewhere. It is
+// workflowTaskTimeout is how soon the task of a killed process runs in another one. It is
 // above the time that the task's local activities may take.
 const workflowTaskTimeout = 5 * time.Second
 
-// StartOptions are the options that every Reservation workflow starts with. No
-// execution or run time-out: those end a workflow without its cleanup. Postgres
-// decides whether an id is new, not Temporal, so a closed workflow's id may be
-// used again and an open one's is attached to.
+// StartOptions returns the options of every Reservation workflow. They have no execution or
+// run time-out, because those end a workflow without its cleanup. Postgres, not Temporal,
+// decides whether an id is new; so the id of a closed workflow may be used again, and a
+// start attaches to an open one.
 func StartOptions(admission earmark.Admission, expiresAt time.Time, unindexed bool) client.StartWorkflowOptions {
 	options := client.StartWorkflowOptions{
 		ID:                       admission.WorkflowID,
@@ -40,12 +40,13 @@ func StartOptions(admission earmark.Admission, expiresAt time.Time, unindexed bo
 	return options
 }
 
-// maxScopesIndexed bounds the attribute of scopes, in bytes of the JSON that Temporal stores. Temporal refuses to start
-// a workflow if one attribute has more than 2,048 bytes.
+// maxScopesIndexed bounds the attribute of scopes, in bytes of the JSON that Temporal
+// stores. Temporal refuses to start a workflow if one attribute has more than 2,048 bytes.
 const maxScopesIndexed = 2_000
 
-// indexedScopes lists the scopes and all above them, so that a search for one finds what is held under it. The
-// shortest come first; the longest are left out where all of them pass maxScopesIndexed.
+// indexedScopes returns the scopes and all scopes above them, so that a search for one
+// finds the holds under it. The shortest come first; the longest are left out if all
+// together exceed maxScopesIndexed.
 func indexedScopes(scopes []string) []string {
 	var all []string
 	for _, scope := range scopes {
@@ -55,7 +56,7 @@ func indexedScopes(scopes []string) []string {
 	all = slices.Compact(all)
 	size := len("[]")
 	for i, path := range all {
-		size += len(path) + len(`"",`) // no character of a scope is escaped in JSON
+		size += len(path) + len(`"",`) // JSON escapes no character of a scope
 		if size > maxScopesIndexed {   // mutation: scopes-indexed
 			return all[:i]
 		}

@@ -1,6 +1,5 @@
-// Package workflowstore is what the processes of the product ask of Temporal about the
-// workflows of reservations: it starts them, reads them, and finds those that are stuck.
-// Nothing in it runs inside of a workflow.
+// Package workflowstore starts the workflows of reservations from outside, reads them, and
+// finds those that are stuck. Nothing in it runs inside a workflow.
 package workflowstore
 
 import (
@@ -26,11 +25,11 @@ type Store struct {
 	Unindexed bool
 }
 
-// Open lists those of the workflows that Temporal's visibility has as running.
+// Open returns those of the workflows that Temporal's visibility lists as running.
 func (s *Store) Open(ctx context.Context, workflowIDs []string) (map[string]bool, error) {
 	quoted := make([]string, 0, len(workflowIDs))
 	for _, id := range workflowIDs {
-		if !strings.ContainsAny(id, `'"\\`) { // none that the product made
+		if !strings.ContainsAny(id, `'"\\`) { // Earmark makes no such id
 			quoted = append(quoted, "'"+id+"'")
 		}
 	}
@@ -51,7 +50,7 @@ func (s *Store) Open(ctx context.Context, workflowIDs []string) (map[string]bool
 	return open, nil
 }
 
-// Status describes the latest workflow of that id.
+// Status describes the latest workflow with that id.
 func (s *Store) Status(ctx context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error) {
 	description, err := s.Client.DescribeWorkflowExecution(ctx, workflowID, "")
 	if err != nil {
@@ -60,8 +59,8 @@ func (s *Store) Status(ctx context.Context, workflowID string) (enumspb.Workflow
 	return description.GetWorkflowExecutionInfo().GetStatus(), nil
 }
 
-// Result is the result of the latest workflow of that id; zero while it is open and
-// when it ended without one.
+// Result returns the result of the latest workflow with that id; zero if it is open or
+// ended without a result.
 func (s *Store) Result(ctx context.Context, workflowID string) (activities.Snapshot, error) {
 	history := s.Client.GetWorkflowHistory(ctx, workflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT)
 	var ended workflows.WorkflowResult
@@ -86,7 +85,8 @@ func (s *Store) Refresh(ctx context.Context, workflowID string) error {
 	return s.Client.SignalWorkflow(ctx, workflowID, "", workflows.SignalRefresh, nil)
 }
 
-// Paused lists the reservations whose workflow is paused; none where Temporal cannot pause.
+// Paused returns the ids of the reservations whose workflow is paused; none if Temporal
+// cannot pause.
 func (s *Store) Paused(ctx context.Context) ([]string, error) {
 	ids, _, err := listIDs(ctx, s.Client, pausedWorkflows)
 	var refused *serviceerror.InvalidArgument
@@ -99,10 +99,10 @@ func (s *Store) Paused(ctx context.Context) ([]string, error) {
 	return ids, err
 }
 
-// unpauseIdentity is whom Temporal UI names.
+// unpauseIdentity is the name that Temporal UI shows.
 const unpauseIdentity = "earmark-reconciler"
 
-// Unpause lets a paused workflow run on; one that runs is left alone.
+// Unpause lets a paused workflow continue; it has no effect on one that runs.
 func (s *Store) Unpause(ctx context.Context, namespace, workflowID, reason string) error {
 	_, err := s.Client.WorkflowService().UnpauseWorkflowExecution(ctx, &workflowservice.UnpauseWorkflowExecutionRequest{
 		Namespace: namespace, WorkflowId: workflowID, Identity: unpauseIdentity, Reason: reason,
@@ -114,8 +114,8 @@ func (s *Store) Unpause(ctx context.Context, namespace, workflowID, reason strin
 	return err
 }
 
-// Adopt starts a workflow for a reservation that exists; one that is open already
-// is as good.
+// Adopt starts a workflow for an existing reservation; it succeeds too if one is already
+// open.
 func (s *Store) Adopt(ctx context.Context, check earmark.Check) error {
 	input := workflows.ReservationInput{Adopt: true, Unindexed: s.Unindexed, Admission: earmark.Admission{
 		ID: check.ID, Tenant: check.Tenant, Request: check.Request, RequestHash: check.RequestHash, WorkflowID: check.WorkflowID}}

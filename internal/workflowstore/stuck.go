@@ -26,58 +26,58 @@ import (
 	"github.com/earmark-dev/earmark/workflows"
 )
 
-// Bounds of one search for stuck workflows, so that the search is no load of its own.
+// Bounds of one search for stuck workflows, so that the search does not load Temporal.
 const (
-	listedPerPage   = 500 // workflows that one call returns
+	listedPerPage   = 500 // workflows in one page
 	maxListed       = 10_000
 	maxDescribed    = 100
 	describesAtOnce = 8
-	lastEvents      = 20  // of a history, among which is what fails
-	maxDetailBytes  = 500 // of an error that is shown
-	// failingTries is from which try on an activity keeps failing; the quick tries
-	// before it are not counted.
+	lastEvents      = 20  // of a history; the failure is among them
+	maxDetailBytes  = 500 // of an error in a list
+	// failingTries is the number of tries from which an activity counts as failing; the
+	// tries before it are quick.
 	failingTries = 4
 )
 
-// The searches for stuck workflows. Temporal before 1.31 has no attribute for tasks that
-// fail; there the workflow is described. Temporal before 1.30 cannot pause a workflow.
+// The searches for stuck workflows. Temporal before 1.31 has no attribute for failing
+// tasks, so look describes the workflow. Temporal before 1.30 cannot pause a workflow.
 const (
 	openReservations   = "WorkflowType = '" + workflows.ReservationType + "' AND ExecutionStatus = 'Running'"
 	settlementFailing  = openReservations + " AND EarmarkState = '" + workflows.StateAttributeSettling + "'"
 	inReview           = openReservations + " AND EarmarkState = '" + workflows.StateAttributeReview + "'"
 	taskFailing        = openReservations + " AND TemporalReportedProblems IS NOT NULL"
 	pausedWorkflows    = "WorkflowType = '" + workflows.ReservationType + "' AND ExecutionStatus = 'Paused'"
-	overdueReservation = openReservations + " AND EarmarkState IS NULL AND EarmarkExpiresAt < '%s'" // not moved by an extension
+	overdueReservation = openReservations + " AND EarmarkState IS NULL AND EarmarkExpiresAt < '%s'" // the attribute does not follow an extension
 )
 
 // StuckWorkflow is a reservation's workflow that makes no progress.
 type StuckWorkflow struct {
 	WorkflowID string
 	Reason     earmark.StuckReason
-	Since      *time.Time // nil where it is not known
+	Since      *time.Time // nil if it is not known
 	Detail     string     // the last error, or who paused it and why
 }
 
 // Findings are the stuck workflows that one call of Find found.
 type Findings struct {
 	Workflows []StuckWorkflow
-	// Incomplete says what was not looked at; empty when all was.
+	// Incomplete says what was not checked; empty if everything was.
 	Incomplete string
 }
 
-// StuckFinder finds what only Temporal knows of stuck reservations.
+// StuckFinder finds the stuck reservations that only Temporal knows.
 type StuckFinder struct {
 	Client    client.Client
 	Namespace string
-	Unindexed bool // the namespace has no search attributes of ours
+	Unindexed bool // the namespace has no search attributes of Earmark
 
-	unreported  atomic.Bool // Temporal does not report tasks that fail
+	unreported  atomic.Bool // Temporal does not report failing tasks
 	neverPaused atomic.Bool // Temporal does not know the status
 }
 
-// Find describes the workflows that the searches return, and suspects, which are
-// workflow ids. It calls Temporal a bounded number of times. Beyond maxDescribed, only
-// the search result is reported.
+// Find describes the workflows that the searches return, and suspects, which are workflow
+// ids. It calls Temporal a bounded number of times. Beyond maxDescribed it reports only the
+// search result.
 func (f *StuckFinder) Find(ctx context.Context, suspects []string) (Findings, error) {
 	settling, moreSettling, err := f.list(ctx, settlementFailing, f.Unindexed)
 	if err != nil {
@@ -140,7 +140,7 @@ func (f *StuckFinder) Find(ctx context.Context, suspects []string) (Findings, er
 	return findings, nil
 }
 
-// rank puts those first of which something is known.
+// rank sorts the workflows with a known reason first.
 func rank(reason earmark.StuckReason) int {
 	switch reason {
 	case earmark.StuckPaused:
@@ -154,7 +154,8 @@ func rank(reason earmark.StuckReason) int {
 	}
 }
 
-// listIfKnown is list for a query that older servers refuse; unknown remembers that this one does.
+// listIfKnown is list for a query that older servers refuse; unknown stores that this
+// server does.
 func (f *StuckFinder) listIfKnown(ctx context.Context, query string, unknown *atomic.Bool) (ids []string, more bool, err error) {
 	ids, more, err = f.list(ctx, query, unknown.Load())
 	var refused *serviceerror.InvalidArgument
@@ -194,7 +195,7 @@ func listIDs(ctx context.Context, c client.Client, query string) (ids []string, 
 	}
 }
 
-// look describes one workflow. It is nil where that makes progress.
+// look describes one workflow. It returns nil if the workflow makes progress.
 func (f *StuckFinder) look(ctx context.Context, workflowID string, listed bool) (*StuckWorkflow, error) {
 	description, err := f.Client.DescribeWorkflowExecution(ctx, workflowID, "")
 	var notFound *serviceerror.NotFound
@@ -203,7 +204,7 @@ func (f *StuckFinder) look(ctx context.Context, workflowID string, listed bool) 
 		return nil, err
 	}
 	if missing || !activities.IsOpen(description.GetWorkflowExecutionInfo().GetStatus()) {
-		if listed { // it has closed since
+		if listed { // it has closed meanwhile
 			return nil, nil
 		}
 		return &StuckWorkflow{WorkflowID: workflowID, Reason: earmark.StuckOrphan}, nil
@@ -224,14 +225,14 @@ func (f *StuckFinder) look(ctx context.Context, workflowID string, listed bool) 
 		since, err := f.begun(ctx, workflowID, activity.GetActivityId())
 		return &StuckWorkflow{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing, Since: since, Detail: failureText(activity.GetLastFailure())}, err
 	}
-	if listed { // between two tries, or it got on just now
+	if listed { // between two tries, or it has just made progress
 		return &StuckWorkflow{WorkflowID: workflowID, Reason: earmark.StuckSettlementFailing}, nil
 	}
 	return nil, nil
 }
 
-// taskFailure is why the workflow's task fails. Only the first failure of a row is
-// in the history.
+// taskFailure returns why the workflow's task fails. The history contains only the first of
+// several failures in a row.
 func (f *StuckFinder) taskFailure(ctx context.Context, workflowID string) (string, error) {
 	var text string
 	err := f.eachOfLast(ctx, workflowID, func(event *historypb.HistoryEvent) bool {
@@ -246,7 +247,7 @@ func (f *StuckFinder) taskFailure(ctx context.Context, workflowID string) (strin
 	return text, err
 }
 
-// begun is when the activity was scheduled: its retries leave no events.
+// begun returns when the activity was scheduled: its retries leave no events.
 func (f *StuckFinder) begun(ctx context.Context, workflowID, activityID string) (at *time.Time, err error) {
 	err = f.eachOfLast(ctx, workflowID, func(event *historypb.HistoryEvent) bool {
 		if event.GetActivityTaskScheduledEventAttributes().GetActivityId() != activityID {
@@ -258,7 +259,7 @@ func (f *StuckFinder) begun(ctx context.Context, workflowID, activityID string) 
 	return at, err
 }
 
-// eachOfLast goes through the last events, the newest first, until found is true.
+// eachOfLast reads the last events, newest first, until found returns true.
 func (f *StuckFinder) eachOfLast(ctx context.Context, workflowID string, found func(*historypb.HistoryEvent) bool) error {
 	answer, err := f.Client.WorkflowService().GetWorkflowExecutionHistoryReverse(ctx, &workflowservice.GetWorkflowExecutionHistoryReverseRequest{
 		Namespace: f.Namespace, Execution: execution(workflowID), MaximumPageSize: lastEvents,
@@ -274,8 +275,8 @@ func (f *StuckFinder) eachOfLast(ctx context.Context, workflowID string, found f
 	return nil
 }
 
-// Lost describes a reservation that Postgres has lost as its workflow knows it. It
-// needs no worker: the workflow's input is its first event.
+// Lost describes a reservation that Postgres has lost, from its workflow's first event,
+// which is the input. It needs no worker.
 func (f *StuckFinder) Lost(ctx context.Context, tenant, workflowID string) (*earmark.Reservation, error) {
 	admission, at, err := started(ctx, f.Client, f.Namespace, workflowID)
 	if err != nil || admission.Tenant != tenant {
@@ -311,7 +312,7 @@ func started(ctx context.Context, c client.Client, namespace, workflowID string)
 	return input.Admission, events[0].GetEventTime().AsTime(), nil
 }
 
-// Searches are the queries that find in Temporal UI what is stuck, as of now.
+// Searches returns the queries that find stuck reservations in Temporal UI, as of now.
 func (f *StuckFinder) Searches(now time.Time) []earmark.Search {
 	if f.Unindexed {
 		return []earmark.Search{}
@@ -330,7 +331,7 @@ func (f *StuckFinder) Searches(now time.Time) []earmark.Search {
 	return searches
 }
 
-// pausedText says who paused a workflow and why.
+// pausedText returns who paused a workflow and why.
 func pausedText(pause *workflowpb.WorkflowExecutionPauseInfo) string {
 	text := "paused"
 	if by := pause.GetIdentity(); by != "" {
@@ -342,12 +343,12 @@ func pausedText(pause *workflowpb.WorkflowExecutionPauseInfo) string {
 	return inOneLine(text)
 }
 
-// failureText is the failure's message and its causes', cut to what fits a line.
+// failureText returns the messages of the failure and its causes, cut to fit one line.
 func failureText(failure *failurepb.Failure) string {
 	var messages []string
 	for ; failure != nil; failure = failure.GetCause() {
 		m := failure.GetMessage()
-		repeats := func(message string) bool { return strings.Contains(message, m) } // an error's text has its causes' in it
+		repeats := func(message string) bool { return strings.Contains(message, m) } // an error's text contains its causes
 		if !slices.ContainsFunc(messages, repeats) {
 			messages = append(messages, m)
 		}
@@ -355,7 +356,7 @@ func failureText(failure *failurepb.Failure) string {
 	return inOneLine(strings.Join(messages, ": "))
 }
 
-// inOneLine is the text without its line breaks, cut to maxDetailBytes.
+// inOneLine returns the text without line breaks, cut to maxDetailBytes.
 func inOneLine(text string) string {
 	text = strings.Join(strings.Fields(text), " ")
 	if len(text) > maxDetailBytes {

@@ -22,12 +22,12 @@ const template = "earmark_template"
 var (
 	makeTemplate sync.Once
 	errTemplate  error
-	cloning      sync.Mutex // Postgres refuses to clone a template that another session clones
+	cloning      sync.Mutex // Postgres refuses to clone a template that another session is cloning
 	databases    atomic.Int64
 )
 
-// URL clones the template on the server at serverURL and returns the clone's
-// connection string. The clone is dropped with the test.
+// URL clones the template on the server at serverURL and returns the clone's connection
+// string. The end of the test drops the clone.
 func URL(tb testing.TB, serverURL string) string {
 	tb.Helper()
 	ctx := context.Background()
@@ -42,7 +42,7 @@ func URL(tb testing.TB, serverURL string) string {
 	return clone
 }
 
-// Pool is URL with a pool on it, closed with the test.
+// Pool returns a pool on a clone (see URL). The end of the test closes it.
 func Pool(tb testing.TB, serverURL string) *pgxpool.Pool {
 	tb.Helper()
 	pool, err := postgres.Open(context.Background(), URL(tb, serverURL))

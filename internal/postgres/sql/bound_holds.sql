@@ -1,4 +1,4 @@
--- The planner overrates how many units a reservation has, and would compile the
--- query, which takes longer than the query does.
+-- The planner overestimates the number of units of a reservation and would compile the
+-- query, which takes longer than the query itself.
 SET LOCAL jit = off;
 SET LOCAL statement_timeout = '2s'

@@ -1,8 +1,7 @@
--- Open reservations, and settled ones whose workflow may not know it: the ones
--- looked at longest ago first. $1 least age of the last look in seconds, $2 rows
--- of each kind. Postgres takes no row locks inside a UNION, hence the two
--- steps; and it finds by an index only what is compared with a value that stands
--- still, hence the SELECT around the clock.
+-- Open reservations, and settled ones whose workflow may not know it: the longest unchecked
+-- first. $1 minimum age of the last check in seconds, $2 rows of each kind. Two steps,
+-- because Postgres takes no row locks inside a UNION. The SELECT around the clock makes its
+-- value constant, which an index search needs.
 WITH open AS (
     SELECT id, checked_at FROM earmark.reservations
     WHERE state IN ('held', 'review') AND checked_at < (SELECT clock_timestamp()) - $1 * interval '1 second'

@@ -1,6 +1,6 @@
--- What open reservations set aside, one row a unit: one pass over the partial index
--- of open reservations and their rows. A reservation is counted with the first of
--- its units; it has at least one.
+-- The reserved amounts of open reservations, one row a unit: one pass over the partial
+-- index of open reservations and their rows. A reservation is counted with the first of its
+-- units; it has at least one.
 SELECT u.unit,
        sum(u.amount::numeric)::float8,
        count(*) FILTER (WHERE u.n = 1 AND r.state = 'held'),

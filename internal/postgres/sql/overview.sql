@@ -1,5 +1,6 @@
--- $1 tenant, $2 the ages in seconds at which a group ends, $3 the most reservations to count, $4 how many of the oldest to show.
--- The partial index on what is open finds it, however much has settled.
+-- $1 tenant, $2 the ages in seconds at which a group ends, $3 the maximum number of
+-- reservations to count, $4 how many of the oldest to show.
+-- The partial index on open reservations serves it, however many have settled.
 WITH moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
 open AS NOT MATERIALIZED (
     SELECT r.id, r.state, r.amounts, r.created_at, r.orphan, r.state = 'held' AND r.expires_at < now AS overdue,

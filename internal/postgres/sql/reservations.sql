@@ -1,6 +1,8 @@
--- $2 state, $3 scope, $4 overdue, $5 orphan, $6 and $7 the last row of the page before, $8 rows.
--- A scope that little is under costs a look at each reservation, so that look is
--- one search in a text, "/ acme/ml/u1/ other/": no index would be worth its writes.
+-- $2 state, $3 scope, $4 overdue, $5 orphan, $6 and $7 the last row of the page before, $8
+-- rows.
+-- If a scope has few reservations, the query checks every reservation of the tenant. The
+-- check is therefore one search in a text, "/ acme/ml/u1/ other/"; an index would cost more
+-- in writes than it saves.
 SELECT earmark.reservation_json(r)
 FROM earmark.reservations r
 WHERE r.tenant = $1

@@ -1,9 +1,9 @@
--- What earmark.StuckReason defines, as far as the ledger knows it. $2 scope, $3 reason,
--- $4 how far past its expiry in milliseconds, $5 and $6 ids of which Temporal says that their
--- task or their settlement fails, $7 and $8 the last row of the page before, $9 rows, $10 ids
--- of which Temporal says that no open workflow guards them, if they are still open, $11 ids
--- of which Temporal says that their workflow is paused.
--- Each branch has an index that holds little besides what is stuck.
+-- The part of earmark.StuckReason that the ledger knows. $2 scope, $3 reason, $4 how far
+-- past its expiry in milliseconds, $5 and $6 ids for which Temporal reports a failing task
+-- or settlement, $7 and $8 the last row of the page before, $9 rows, $10 ids for which
+-- Temporal reports no open workflow, if they are still open, $11 ids for which Temporal
+-- reports a paused workflow.
+-- Each branch has an index that contains little besides stuck reservations.
 WITH found AS (
     SELECT id FROM earmark.reservations WHERE state = 'held' AND expires_at < (SELECT clock_timestamp()) - $4 * interval '1 millisecond'
     UNION SELECT id FROM earmark.reservations WHERE state = 'review'

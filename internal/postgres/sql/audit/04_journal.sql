@@ -1,8 +1,8 @@
 -- R4: entries are protected, and each follows from the one before it
 SELECT count(*), count(*) FILTER (WHERE bad), coalesce((array_agg(what) FILTER (WHERE bad))[1:10], '{}')
 FROM (
-    -- A checkpoint follows from everything up to its place. What is left before it
-    -- has lost its neighbours, and is checked by that.
+    -- A checkpoint follows from everything up to its place. Entries that are left before it
+    -- have lost their neighbours; the checkpoint covers them.
     SELECT CASE WHEN id < checkpoint_id THEN false
                 WHEN id = checkpoint_id THEN reserved_after <> reserved_so_far OR committed_after <> committed_so_far
                 ELSE reserved_after::numeric <> reserved_delta::numeric + reserved_before OR committed_after::numeric <> committed_delta::numeric + committed_before
