@@ -70,12 +70,14 @@ func TestPastedCommandsDoNothing(t *testing.T) {
 		const list = `+string(list)+`;
 		for (const flag of ["", " --url http://127.0.0.1:8081"]) {
 			for (const r of list) for (const [, line] of commands(r, flag)) console.log(line);
-			console.log(...bulk("review", list.slice(0, 4), flag));
-			console.log(...bulk("review", list, flag));
+			for (const some of [list.slice(0, 4), list]) for (const [, line] of bulk("review", some, flag)) console.log(line);
+			for (const [, line] of bulk("paused", list, flag)) console.log(line);
 		}`)
 	require.Contains(t, lines, "earmark commit "+id+" requests=<used> tokens=<used> --url http://127.0.0.1:8081 --reason <why>")
 	require.Contains(t, lines, "earmark drain --scope acme --stuck review --reason <why>")
 	require.Contains(t, lines, "earmark drain --scope <scope> --stuck review --reason <why>")
+
+	require.Contains(t, lines, `for id in $(earmark stuck --reason paused --json | grep -o '"workflow_id": *"[^"]*"' | cut -d '"' -f 4); do temporal workflow unpause --workflow-id "$id" --reason <why>; done`)
 
 	program := "#!/bin/sh\necho \"$@\" >> ran\n"
 	for _, shell := range []string{"sh", "bash"} {
@@ -97,4 +99,35 @@ func TestPastedCommandsDoNothing(t *testing.T) {
 		require.NoError(t, paste(filled))
 		require.FileExists(t, filepath.Join(dir, "ran"))
 	}
+}
+
+// The command for all paused reservations unpauses the workflow of each; with no or one reservation there is none.
+func TestStatusPageUnpausesAll(t *testing.T) {
+	t.Parallel()
+	lines := runScript(t, `
+		import { bulk } from "./status/rules.js";
+		const r = { state: "held", scopes: ["acme"] };
+		console.log(bulk("paused", [], "").length, bulk("paused", [r], "").length);
+		for (const [label, line] of bulk("paused", [r, { ...r, state: "expired" }], " --url http://127.0.0.1:8081")) console.log(label + "\n" + line);`)
+	require.Len(t, lines, 3)
+	require.Equal(t, []string{"0 0", "Let all their workflows run, with Temporal's command line"}, lines[:2])
+
+	dir := t.TempDir()
+	page, err := json.Marshal(earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{
+		{WorkflowID: "reservation-rsv_a", Metadata: earmark.Metadata{"note": `"workflow_id":"other"`}}, {WorkflowID: "reservation-rsv_b"},
+	}})
+	require.NoError(t, err)
+	for name, program := range map[string]string{
+		"earmark":  `[ "$*" = "stuck --reason paused --json --url http://127.0.0.1:8081" ] && printf "%s\n" '` + string(page) + `'`,
+		"temporal": `echo "$*" >> ran`,
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+program+"\n"), 0o755))
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.ReplaceAll(lines[2], "<why>", "checked"))
+	cmd.Dir, cmd.Env = dir, []string{"PATH=" + dir + ":" + os.Getenv("PATH")}
+	output, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	ran, err := os.ReadFile(filepath.Join(dir, "ran"))
+	require.NoError(t, err)
+	require.Equal(t, "workflow unpause --workflow-id reservation-rsv_a --reason checked\nworkflow unpause --workflow-id reservation-rsv_b --reason checked\n", string(ran))
 }

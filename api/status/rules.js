@@ -18,12 +18,16 @@ const used = "<used>";
 // withServer names the server in front of what is to be filled in.
 const withServer = (line, urlFlag) => !line.startsWith("earmark ") ? line : (line.includes(" --reason ") ? line.replace(" --reason ", `${urlFlag} --reason `) : line + urlFlag);
 
-// bulk is the command for all that are stuck for a reason, where they are several. It shows them, and gives them back
-// with --yes.
+// bulk is the command for all that are stuck for a reason, where they are several, with its label. Paused workflows need
+// to run again, which Temporal's command line does for one at a time. Else it shows them, and gives them back with --yes.
 export function bulk(reason, all, urlFlag) {
+  if (reason === "paused") {
+    const unpause = `for id in $(earmark stuck --reason paused --json${urlFlag} | grep -o '"workflow_id": *"[^"]*"' | cut -d '"' -f 4); do temporal workflow unpause --workflow-id "$id"${why}; done`;
+    return all.length < 2 ? [] : [["Let all their workflows run, with Temporal's command line", unpause]];
+  }
   const open = all.filter((r) => !r.lost && (r.state === "held" || r.state === "review"));
   if (open.length < 2) return [];
-  return [withServer(`earmark drain --scope ${common(open.flatMap((r) => r.scopes)) || "<scope>"} --stuck ${reason}${why}`, urlFlag)];
+  return [["Give all back, with --yes", withServer(`earmark drain --scope ${common(open.flatMap((r) => r.scopes)) || "<scope>"} --stuck ${reason}${why}`, urlFlag)]];
 }
 
 // common is the longest scope that covers all of them, "" where there is none.

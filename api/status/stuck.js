@@ -59,7 +59,7 @@ function render() {
   const groups = [...new Set(shown.map((r) => r.stuck.reason))];
   sync(find(".groups", section), groups, (reason) => reason, makeGroup, (node, reason) => {
     const all = latest.filter((r) => r.stuck.reason === reason);
-    sync(find(".bulk", node), bulk(reason, all, urlFlag), (line) => line, (line) => command("Give all back, with --yes", line), () => {});
+    sync(find(".bulk", node), bulk(reason, all, urlFlag), ([, line]) => line, ([label, line]) => command(label, line), () => {});
     sync(find("ul", node), shown.filter((r) => r.stuck.reason === reason), (r) => r.id, makeCard, updateCard);
   });
   pager(find(".pager", section), first, cardsShown, latest.length, (to) => {
