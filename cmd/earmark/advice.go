@@ -105,6 +105,7 @@ func inFlagWords(e *earmark.Error) string {
 		"scopes": "SCOPE", "scope": "SCOPE", "unit": "UNIT", "amounts": "--amount", "usage": "UNIT=N", "ttl_seconds": "--ttl",
 		"on_expiry": "--on-expiry", "metadata": "--metadata", "Idempotency-Key": "--key", "soft_ceiling": "--soft-ceiling",
 		"limit": "LIMIT", "enforcement": "--enforcement", "overage": "--overage", "reason": "--reason", "operator": "--as", "covering": "--covering",
+		"name": "--name", "role": "--role", "expires_at": "--expires", "overlap": "--overlap", "tenant": "TENANT",
 	}[name]
 	switch {
 	case name == "window":

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"text/tabwriter"
 
@@ -40,9 +39,7 @@ func printAudit(cmd *cobra.Command, report postgres.AuditReport, asJSON bool) er
 	out := cmd.OutOrStdout()
 	mismatches := report.Mismatches()
 	if asJSON {
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(report); err != nil {
+		if err := printJSON(out, report); err != nil {
 			return err
 		}
 	} else {

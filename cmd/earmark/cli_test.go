@@ -478,60 +478,84 @@ func TestWrongUse(t *testing.T) {
 	t.Parallel()
 	reservation, budget := reservationNo(0, earmark.StateHeld).ID, cannedBudgets()[0].ID
 	for command, words := range map[string]string{
-		"reserve --amount tokens=1":                                 "SCOPE is missing",
-		"reserve acme":                                              "--amount is missing",
-		"reserve acme --amount tokens":                              "has no unit; write UNIT=N",
-		"reserve acme --amount 600":                                 "has no unit; write UNIT=N",
-		"reserve acme --amount tokens=1.5":                          "a point may mean a fraction or a thousand",
-		"reserve acme --amount tokens=-1":                           "--amount",
-		"reserve acme --amount tokens=1 --amount tokens=2":          "tokens is given twice",
-		"reserve a//b --amount tokens=1":                            `SCOPE: "a//b" is not a scope`,
-		"reserve acme --amount tokens=1 --ttl soon":                 "write 90s, 5m, 1h30m, or a number of seconds",
-		"reserve acme --amount tokens=1 --ttl 8d":                   "is not a duration",
-		"reserve acme --amount tokens=1 --ttl 192h":                 "8d is out of range: 1s to 7d are allowed",
-		"reserve acme --amount tokens=1 --ttl 1500ms":               "is not in whole seconds",
-		"reserve acme --amount tokens=1 --on-expiry keep":           "use one of release, commit, review",
-		"reserve acme --amount tokens=1 --metadata model":           "is not of the form KEY=VALUE",
-		"reserve acme --amount tokens=1 --key schlüssel":            "--key: holds a character that is not printable ASCII",
-		"usage acme --amount tokens=1":                              "--key is missing",
-		"usage acme --key k":                                        "--amount is missing",
-		"commit " + reservation:                                     "UNIT=N is missing",
-		"commit " + reservation + " 450":                            "has no unit; write UNIT=N, such as tokens=1200",
-		"commit " + budget + " tokens=1":                            "is a budget's id",
-		"commit rsv_abc tokens=1":                                   "is not the id of a reservation",
-		"release":                                                   "ID is missing",
-		"release " + reservation + " because":                       "one argument too many",
-		"release " + reservation:                                    "--reason is missing",
-		"release " + reservation + " --reason x --as a:b":           `--as: "a:b" is not a name`,
-		"adopt " + reservation:                                      "--reason is missing",
-		"adopt":                                                     "ID is missing",
-		"commit " + reservation + " --usage 1":                      "has no unit",
-		"commit " + reservation + " tokens=1 --usage tokens=1":      "one argument too many",
-		"stuck --reason bored":                                      "use one of paused, task_failing, settlement_failing, orphan, review, expiry_missed",
-		"drain --reason x":                                          "--scope is missing",
-		"drain --scope acme":                                        "--reason is missing",
-		"drain --scope acme --reason x --state committed":           "use one of held, review",
-		"drain --scope acme --reason x --state held --stuck review": "do not go together",
-		"drain --scope a//b --reason x":                             `"--scope" flag: "a//b" is not a scope`,
-		"extend " + reservation:                                     "--ttl is missing",
-		"list --state open":                                         "use one of held, committed, released, expired, review",
-		"list --limit 0":                                            "--limit is 0",
-		"list acme":                                                 "takes no arguments",
-		"entries --budget " + budget + " --reservation x":           "do not go together",
-		"budget list --scope a --covering a":                        "do not go together",
-		"budget show " + reservation:                                "is a reservation's id",
-		"budget set " + budget:                                      "nothing to change",
-		"budget set " + budget + " --soft-ceiling much":             "only digits are allowed",
-		"budget archive " + budget:                                  "pass --yes",
-		"budget create acme tokens":                                 "LIMIT is missing",
-		"budget create acme tokens 1.000":                           "LIMIT: \"1.000\" is not an amount",
-		"budget create acme Tokens 1":                               "UNIT: \"Tokens\" is not a unit",
-		"budget create acme tokens 9 --timezone Berlin":             "--timezone: \"Berlin\" is not an IANA time zone",
-		"budget create acme tokens 9 --soft-ceiling 8":              "--soft-ceiling: 8 is below the limit 9",
-		"budget create acme tokens 9 --period daily":                "use one of lifetime, hour, day, week, month",
-		"budget lst":                                                `there is no command "lst" (list or set?)`,
-		"list --url 127.0.0.1:8080":                                 "--url (or EARMARK_URL)",
-		"show rsv_" + strings.Repeat("x", 60) + " --frobnicat":      "unknown flag",
+		"reserve --amount tokens=1":                                   "SCOPE is missing",
+		"reserve acme":                                                "--amount is missing",
+		"reserve acme --amount tokens":                                "has no unit; write UNIT=N",
+		"reserve acme --amount 600":                                   "has no unit; write UNIT=N",
+		"reserve acme --amount tokens=1.5":                            "a point may mean a fraction or a thousand",
+		"reserve acme --amount tokens=-1":                             "--amount",
+		"reserve acme --amount tokens=1 --amount tokens=2":            "tokens is given twice",
+		"reserve a//b --amount tokens=1":                              `SCOPE: "a//b" is not a scope`,
+		"reserve acme --amount tokens=1 --ttl soon":                   "write 90s, 5m, 1h30m, or a number of seconds",
+		"reserve acme --amount tokens=1 --ttl 8d":                     "is not a duration",
+		"reserve acme --amount tokens=1 --ttl 192h":                   "8d is out of range: 1s to 7d are allowed",
+		"reserve acme --amount tokens=1 --ttl 1500ms":                 "is not in whole seconds",
+		"reserve acme --amount tokens=1 --on-expiry keep":             "use one of release, commit, review",
+		"reserve acme --amount tokens=1 --metadata model":             "is not of the form KEY=VALUE",
+		"reserve acme --amount tokens=1 --key schlüssel":              "--key: holds a character that is not printable ASCII",
+		"usage acme --amount tokens=1":                                "--key is missing",
+		"usage acme --key k":                                          "--amount is missing",
+		"commit " + reservation:                                       "UNIT=N is missing",
+		"commit " + reservation + " 450":                              "has no unit; write UNIT=N, such as tokens=1200",
+		"commit " + budget + " tokens=1":                              "is a budget's id",
+		"commit rsv_abc tokens=1":                                     "is not the id of a reservation",
+		"release":                                                     "ID is missing",
+		"release " + reservation + " because":                         "one argument too many",
+		"release " + reservation:                                      "--reason is missing",
+		"release " + reservation + " --reason x --as a:b":             `--as: "a:b" is not a name`,
+		"adopt " + reservation:                                        "--reason is missing",
+		"adopt":                                                       "ID is missing",
+		"commit " + reservation + " --usage 1":                        "has no unit",
+		"commit " + reservation + " tokens=1 --usage tokens=1":        "one argument too many",
+		"stuck --reason bored":                                        "use one of paused, task_failing, settlement_failing, orphan, review, expiry_missed",
+		"drain --reason x":                                            "--scope is missing",
+		"drain --scope acme":                                          "--reason is missing",
+		"drain --scope acme --reason x --state committed":             "use one of held, review",
+		"drain --scope acme --reason x --state held --stuck review":   "do not go together",
+		"drain --scope a//b --reason x":                               `"--scope" flag: "a//b" is not a scope`,
+		"extend " + reservation:                                       "--ttl is missing",
+		"list --state open":                                           "use one of held, committed, released, expired, review",
+		"list --limit 0":                                              "--limit is 0",
+		"list acme":                                                   "takes no arguments",
+		"entries --budget " + budget + " --reservation x":             "do not go together",
+		"budget list --scope a --covering a":                          "do not go together",
+		"budget show " + reservation:                                  "is a reservation's id",
+		"budget set " + budget:                                        "nothing to change",
+		"budget set " + budget + " --soft-ceiling much":               "only digits are allowed",
+		"budget archive " + budget:                                    "pass --yes",
+		"budget create acme tokens":                                   "LIMIT is missing",
+		"budget create acme tokens 1.000":                             "LIMIT: \"1.000\" is not an amount",
+		"budget create acme Tokens 1":                                 "UNIT: \"Tokens\" is not a unit",
+		"budget create acme tokens 9 --timezone Berlin":               "--timezone: \"Berlin\" is not an IANA time zone",
+		"budget create acme tokens 9 --soft-ceiling 8":                "--soft-ceiling: 8 is below the limit 9",
+		"budget create acme tokens 9 --period daily":                  "use one of lifetime, hour, day, week, month",
+		"budget lst":                                                  `there is no command "lst" (list or set?)`,
+		"key create":                                                  "--role is missing: use one of read, settle, reserve, operate, admin",
+		"key create --role root":                                      "use one of read, settle, reserve, operate, admin",
+		"key create --role read --tenant Acme":                        `TENANT: "Acme" is not a tenant's id`,
+		"key create --role read --scope a//b":                         `"a//b" is not a scope`,
+		"key create --role read --scope a --scope a":                  "a is given twice",
+		"key create --role read --expires 0":                          "is not in the future",
+		"key create --role read --expires soon":                       "write 90d, 12h or 30m",
+		"key create --role read --expires -1h":                        "write 90d, 12h or 30m",
+		"key create --role read --expires 3651d":                      "--expires: ",
+		"key create --role read --expires 99999999999999d":            "write 90d, 12h or 30m",
+		"key create --role read --name " + strings.Repeat("n", 65):    "--name: is 65 bytes long; at most 64 are allowed",
+		"key create --role read --as a:b":                             `--as: "a:b" is not a name`,
+		"key create --role read --reason " + strings.Repeat("r", 513): "--reason: is 513 bytes long",
+		"key rotate":                                           "ID is missing",
+		"key rotate abcdefgh0129 --overlap 31d":                "--overlap: 744h0m0s is out of range: 0 to 720 hours are allowed",
+		"key rotate emk_abcdefgh0129_x":                        "the 12 characters after emk_, and not the key",
+		"key revoke emk_abcdefgh0129_x --reason x":             "the 12 characters after emk_, and not the key",
+		"key revoke ABC --reason x":                            "that is not the id of a key",
+		"key revoke abcdefgh0129":                              "--reason is missing",
+		"key list --tenant Acme":                               `TENANT: "Acme" is not a tenant's id`,
+		"tenant create":                                        "TENANT is missing",
+		"tenant create a/b":                                    `TENANT: "a/b" is not a tenant's id`,
+		"tenant disable acme":                                  "--reason is missing",
+		"tenant list acme":                                     "takes no arguments",
+		"list --url 127.0.0.1:8080":                            "--url (or EARMARK_URL)",
+		"show rsv_" + strings.Repeat("x", 60) + " --frobnicat": "unknown flag",
 	} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
@@ -652,6 +676,8 @@ func TestCompletion(t *testing.T) {
 		"budget create --period=":     {"lifetime", "hour", "day", "week", "month", ":4"},
 		"budget set x --overage=":     {"allow_with_overdraft", "allow_if_available", "reject", ":4"},
 		"budget set x --enforcement=": {"hard", "soft", ":4"},
+		"key create --role=":          {"read", "settle", "reserve", "operate", "admin", ":4"},
+		"key create --tenant=":        {":4"},
 		"reserve --on-expiry=":        {"release", "commit", "review", ":4"},
 		"reserve acme/m":              {"acme/ml", ":36"},
 		"reserve --amount=":           {"tokens=", "usd_micros=", ":38"},
@@ -660,7 +686,9 @@ func TestCompletion(t *testing.T) {
 		"commit rsv_x tok":            {":4"},
 	} {
 		args := append([]string{"__complete", "--url=" + url}, strings.Fields(words)...)
-		if command, _, found := strings.Cut(words, " "); found && command != "budget" { // the flag belongs to the command
+		if command, _, found := strings.Cut(words, " "); command == "key" { // it asks no server
+			args = append([]string{"__complete"}, strings.Fields(words)...)
+		} else if found && command != "budget" { // the flag belongs to the command
 			args = append([]string{"__complete", command, "--url=" + url}, strings.Fields(words)[1:]...)
 		} else if found {
 			args = append([]string{"__complete", "budget", strings.Fields(words)[1], "--url=" + url}, strings.Fields(words)[2:]...)
@@ -692,14 +720,14 @@ func TestEnvironment(t *testing.T) {
 // Every command shows how it is used.
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, group := range []string{"", "budget"} {
+	for _, group := range []string{"", "budget", "tenant", "key"} {
 		root := newRoot()
 		cmd := root
 		if group != "" {
 			cmd, _, _ = root.Find([]string{group})
 		}
 		for _, c := range cmd.Commands() {
-			if c.GroupID != "Budgets and reservations:" && group == "" {
+			if group == "" && c.GroupID != "Budgets and reservations:" && c.GroupID != "Tenants and keys:" {
 				continue
 			}
 			require.NotEmpty(t, c.Example, c.CommandPath())

@@ -22,7 +22,7 @@ const (
 
 	// Of the commands that call a server.
 	exitDenied   = 3 // the request does not fit into a budget
-	exitNotFound = 4 // there is no such budget or reservation, or a scope meets no budget
+	exitNotFound = 4 // there is no such budget, reservation, tenant or key, or a scope meets no budget
 	exitUnknown  = 5 // no answer, or one without a decision: the outcome is not known
 )
 
@@ -83,6 +83,7 @@ func newRoot() *cobra.Command {
 	addGroup(root, "Budgets and reservations:", newBudget(), newReserve(), newCommit(), newRelease(), newExtend(),
 		newShow(), newList(), newUsage(), newDecide(), newEntries())
 	addGroup(root, "Look after it:", newStuck(), newAdopt(), newDrain(), newPrune())
+	addGroup(root, "Tenants and keys:", newTenant(), newKey())
 	addGroup(root, "Check it:", newAudit(), newHealth(), newReplay(), newDemo())
 	return root
 }

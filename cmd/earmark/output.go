@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -75,6 +76,19 @@ type sheet struct {
 
 func (p *sheet) line(format string, args ...any) {
 	fmt.Fprintf(&p.text, format+"\n", args...)
+}
+
+// flush writes what the sheet holds.
+func (p *sheet) flush() error {
+	_, err := io.WriteString(p.out, p.text.String())
+	return err
+}
+
+// printJSON prints a document for programs.
+func printJSON(out io.Writer, document any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(document)
 }
 
 // field is a label and what it says. A field without a value is left out.

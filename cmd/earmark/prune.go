@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -90,9 +89,7 @@ func (f *pruneFlags) run(ctx context.Context, cmd *cobra.Command, pool *pgxpool.
 
 func (f *pruneFlags) print(out io.Writer, report postgres.PruneReport) error {
 	if f.asJSON {
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(report)
+		return printJSON(out, report)
 	}
 	what := fmt.Sprintf("%s reservations that were settled more than %s ago, and %s entries of theirs",
 		earmark.FormatAmount(report.Reservations), days(f.keep), earmark.FormatAmount(report.Entries))

@@ -15,9 +15,12 @@ import (
 // byFlags say who settles and why.
 type byFlags struct{ operator, reason string }
 
-func (f *byFlags) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.reason, "reason", "", "`WHY`, for the journal")
-	cmd.Flags().StringVar(&f.operator, "as", "", "the `NAME` that the journal names beside it (default: the user of this machine)")
+func (f *byFlags) flags(cmd *cobra.Command) { f.flagsFor(cmd, "the journal") }
+
+// flagsFor is flags where another record than the journal keeps them.
+func (f *byFlags) flagsFor(cmd *cobra.Command, record string) {
+	cmd.Flags().StringVar(&f.reason, "reason", "", "`WHY`, for "+record)
+	cmd.Flags().StringVar(&f.operator, "as", "", "the `NAME` that "+record+" names beside it (default: the user of this machine)")
 }
 
 // by checks both before anything is sent.
