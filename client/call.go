@@ -17,23 +17,23 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// How a call is repeated. Pauses double from firstPause to longestPause, each cut
-// short at random by up to a half, so that many clients do not come back at once.
+// How a call is repeated. Pauses double from firstPause to longestPause. Each is shortened
+// at random by up to a half, so that many clients do not return at once.
 const (
 	defaultMaxAttempts = 4
 	firstPause         = 100 * time.Millisecond
 	longestPause       = 2 * time.Second
-	// longestRetryAfter bounds how long a Retry-After is heeded within a call; the
-	// error has it in full.
+	// longestRetryAfter bounds how long a call waits for a Retry-After; the error has the
+	// full value.
 	longestRetryAfter = 5 * time.Second
 )
 
-// maxAnswerBytes bounds an answer that is read: a full page of reservations, each
-// with all the metadata and budgets that it may have, is smaller.
+// maxAnswerBytes bounds an answer. A full page of reservations, each with as much metadata
+// and as many budgets as possible, is smaller.
 const maxAnswerBytes = 64 << 20
 
-// call is one call of the API. repeat says that sending it twice does no more
-// than sending it once.
+// call is one call of the API. repeat says that sending it twice has the same effect as
+// sending it once.
 type call struct {
 	method   string
 	path     string
@@ -41,15 +41,15 @@ type call struct {
 	key      string
 	body     any
 	repeat   bool
-	attempts int           // instead of the client's own bound, where set
-	limit    time.Duration // of one attempt, where set
-	// pastForeign repeats the call after an answer that is not Earmark's own too, such
-	// as a proxy's 404 during a deployment.
+	attempts int           // instead of the client's own bound; 0: that bound
+	limit    time.Duration // of one attempt; 0: none of its own
+	// pastForeign also repeats the call after a failure that Earmark did not write, such as
+	// a proxy's 404 during a deployment.
 	pastForeign bool
 }
 
-// answer is what came back, read to its end. sent is how often the call went out,
-// as far as is known, the repeats that net/http makes by itself included.
+// answer is an answer, read to its end. sent is how often the call was sent, as far as is
+// known, including repeats by net/http itself.
 type answer struct {
 	status int
 	header http.Header
@@ -71,8 +71,7 @@ func page[T any](ctx context.Context, c *Client, path string, query url.Values) 
 	return value, err
 }
 
-// exchange makes a call and decodes what it succeeded with into target, if there
-// is one.
+// exchange makes a call and decodes a successful answer into target, unless that is nil.
 func (c *Client) exchange(ctx context.Context, call call, target any) (answer, error) {
 	var body []byte
 	if call.body != nil {
@@ -96,8 +95,8 @@ func (c *Client) exchange(ctx context.Context, call call, target any) (answer, e
 	return got, nil
 }
 
-// sendUntilAnswered repeats a call that may be repeated while the service is away.
-// It gives up early where the context would end before the next attempt.
+// sendUntilAnswered repeats a repeatable call while the service is away. It gives up early
+// if ctx would end before the next attempt.
 func (c *Client) sendUntilAnswered(ctx context.Context, call call, body []byte) (answer, error) {
 	attempts, sent := c.maxAttempts, 0
 	if call.attempts > 0 {
@@ -116,13 +115,13 @@ func (c *Client) sendUntilAnswered(ctx context.Context, call call, body []byte) 
 			return got, err
 		}
 		if c.pause(ctx, wait) != nil {
-			return got, err // says more than that the context ended
+			return got, err // it says more than the end of the context
 		}
 	}
 }
 
-// away reports whether the service, or the way to it, failed in passing. A 500 is
-// a bug and would come again; a 4xx is an answer; a certificate that is not trusted stays so.
+// away reports whether the service, or the network to it, failed temporarily. A 500 is a
+// bug and would come again; a 4xx is an answer; an untrusted certificate stays untrusted.
 func away(got answer, err error) bool {
 	var untrusted *tls.CertificateVerificationError
 	if err != nil {
@@ -153,8 +152,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// send makes one attempt. Its errors have CodeUnavailable where nothing or half
-// an answer came back; whether the call took effect is then not known.
+// send makes one attempt. Its error is CodeUnavailable if no answer or half an answer
+// arrived; whether the call took effect is then unknown.
 func (c *Client) send(ctx context.Context, call call, body []byte) (answer, error) {
 	if call.limit > 0 {
 		var cancel context.CancelFunc
@@ -166,7 +165,7 @@ func (c *Client) send(ctx context.Context, call call, body []byte) (answer, erro
 		GotConn: func(httptrace.GotConnInfo) { connections.Add(1) },
 	})
 	got, err := c.sendOnce(ctx, call, body)
-	got.sent = max(1, int(connections.Load())) // another transport may not trace
+	got.sent = max(1, int(connections.Load())) // a custom transport may not trace
 	return got, err
 }
 

@@ -3,9 +3,9 @@
 // Do and DoStream guard a piece of work: they reserve, keep the lease while the
 // work runs, and settle. The other methods are the API's calls one by one.
 //
-// Every answer that is not what the caller asked for comes back as an
-// *earmark.Error with the code that the API gave. Calls that are safe to repeat
-// are repeated, with pauses, when the connection breaks or the service is away;
+// Every answer other than success is an *earmark.Error with the code of the API. Calls that
+// are safe to repeat are repeated, with pauses, if the connection breaks or the service is
+// away; each method says whether it is.
 // see the methods for which those are.
 package client
 
@@ -22,24 +22,24 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Limits of the default HTTP client. An admission is decided within seconds; a
-// call that takes longer than callTimeout is not coming back.
+// Limits of the default HTTP client. An admission is decided within seconds; a call that
+// takes longer than callTimeout will get no answer.
 const (
 	callTimeout         = 30 * time.Second
 	maxIdleConns        = 512
-	maxIdleConnsPerHost = 256 // one for each request in flight of a busy backend
+	maxIdleConnsPerHost = 256 // one for each concurrent request of a busy backend
 	idleConnTimeout     = 90 * time.Second
 )
 
 const defaultUserAgent = "earmark-go-client"
 
-// Client calls one Earmark. It is safe for concurrent use.
+// Client calls one Earmark server. It is safe for concurrent use.
 type Client struct {
-	base        string // without a slash at its end
+	base        string // without a trailing slash
 	http        *http.Client
 	roots       *x509.CertPool // of the default HTTP client
 	userAgent   string
-	apiKey      string // empty for none
+	apiKey      string // "" if none
 	maxAttempts int
 	pause       func(ctx context.Context, d time.Duration) error
 
@@ -48,23 +48,23 @@ type Client struct {
 	unsettled   func(context.Context, *UnsettledError)
 }
 
-// Option changes a client under construction.
+// Option configures a client in New.
 type Option func(*Client)
 
-// WithHTTPClient uses another HTTP client than the default one, which pools its
-// connections and gives up on a call after 30 seconds.
+// WithHTTPClient replaces the default HTTP client, which pools its connections and gives up
+// on a call after 30 seconds.
 func WithHTTPClient(httpClient *http.Client) Option {
 	return func(c *Client) { c.http = httpClient }
 }
 
-// WithRootCAs trusts these certificate authorities of an https server instead of the
-// system's; nil is the system's. A client given by WithHTTPClient is left as it is.
+// WithRootCAs trusts these certificate authorities instead of the system's; nil means the
+// system's. It does not change a client from WithHTTPClient.
 func WithRootCAs(roots *x509.CertPool) Option {
 	return func(c *Client) { c.roots = roots }
 }
 
-// WithAPIKey sends the key emk_… with every call. An Earmark that asks for keys answers
-// a call without one with CodeUnauthenticated. The empty key sends none.
+// WithAPIKey sends the key emk_… with every call. An Earmark that requires keys answers a
+// call without one with CodeUnauthenticated. An empty key is not sent.
 func WithAPIKey(key string) Option {
 	return func(c *Client) { c.apiKey = key }
 }
@@ -74,34 +74,35 @@ func WithUserAgent(userAgent string) Option {
 	return func(c *Client) { c.userAgent = userAgent }
 }
 
-// WithMaxAttempts bounds how often a call that is safe to repeat is sent, the
-// first time included. The default is 4; 1 turns repeating off. Do and DoStream
-// settle by WithSettleLimit instead.
+// WithMaxAttempts bounds how often a repeatable call is sent, including the first time. The
+// default is 4; 1 turns repetition off. Do and DoStream settle within WithSettleLimit
+// instead.
 func WithMaxAttempts(attempts int) Option {
 	return func(c *Client) { c.maxAttempts = max(1, attempts) }
 }
 
-// WithSettleLimit bounds how long Do and DoStream try to settle once the work is
-// done. The default is 30 seconds, which a restart of Earmark fits into.
+// WithSettleLimit bounds how long Do and DoStream try to settle after the work. The default
+// is 30 seconds, enough for a restart of Earmark.
 func WithSettleLimit(limit time.Duration) Option {
 	return func(c *Client) { c.settleLimit = limit }
 }
 
-// WithLogger takes what Do and DoStream have to say about leases that are not kept
-// and reservations that are not settled. The default is slog.Default().
+// WithLogger sets the logger for leases that Do and DoStream cannot keep and reservations
+// that they cannot settle. The default is slog.Default().
 func WithLogger(log *slog.Logger) Option {
 	return func(c *Client) { c.log = log }
 }
 
-// WithUnsettled receives every reservation that Do or DoStream could not settle,
-// besides the log. It is the place to count them, or to keep usage for later; it
-// also hears of those whose error nobody sees, because the work panicked. It is
-// called before Do returns, and on a context that the caller's end does not reach.
+// WithUnsettled sets a function that receives every reservation that Do or DoStream could
+// not settle, in addition to the log. Use it to count them, or to keep usage for later. It
+// also receives those whose error nobody sees because the work panicked. It runs before Do
+// returns, on a context that does not end with the caller's.
 func WithUnsettled(tell func(ctx context.Context, unsettled *UnsettledError)) Option {
 	return func(c *Client) { c.unsettled = tell }
 }
 
-// New makes a client of the Earmark at baseURL, such as http://127.0.0.1:8080.
+// New returns a client of the Earmark server at baseURL, such as http://127.0.0.1:8080. The
+// error is CodeInvalidRequest.
 func New(baseURL string, options ...Option) (*Client, error) {
 	parsed, err := url.Parse(baseURL)
 	if err != nil {
@@ -131,7 +132,7 @@ func New(baseURL string, options ...Option) (*Client, error) {
 func newHTTPClient(roots *x509.CertPool) *http.Client {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment}
 	if standard, ok := http.DefaultTransport.(*http.Transport); ok {
-		transport = standard.Clone() // with its timeouts for dialing and TLS
+		transport = standard.Clone() // including its timeouts for dialing and TLS
 	}
 	transport.MaxIdleConns = maxIdleConns
 	transport.MaxIdleConnsPerHost = maxIdleConnsPerHost
@@ -142,7 +143,7 @@ func newHTTPClient(roots *x509.CertPool) *http.Client {
 	return &http.Client{Transport: transport, Timeout: callTimeout}
 }
 
-// IsDenied reports whether err says that a request does not fit into a budget.
+// IsDenied reports whether err is a denial: the request does not fit into a budget.
 func IsDenied(err error) bool {
 	return earmark.ErrorCode(err) == earmark.CodeBudgetExceeded
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/earmark-dev/earmark/client/internal/choice"
 )
 
-// Bounds of the settlement after the work is done. One attempt is cut short so
-// that a connection that hangs leaves time for another.
+// Bounds of the settlement after the work. Each attempt is bounded, so that a hanging
+// connection leaves time for another attempt.
 const (
 	defaultSettleLimit = 30 * time.Second
 	settleAttemptLimit = 10 * time.Second
@@ -21,32 +21,31 @@ const (
 
 const nothingSentReason = "the caller says that nothing was sent"
 
-// Do runs work, such as one call of a model, within a reservation: it reserves,
-// keeps the lease for as long as work runs (7 days at most), and settles by what
-// work returns:
+// Do runs work, such as one call of a model, within a reservation: it reserves, extends the
+// lease while work runs (7 days at most), and settles by the result of work:
 //
-//   - usage that is not all zero is charged, with an error as well as without one;
+//   - usage that is not all zero is charged, with or without an error;
 //   - usage of all zeros is charged if there is no error;
-//   - with ErrNothingSent in the error, the reservation is released;
-//   - otherwise nobody knows what was spent: the reservation is left to its expiry
-//     policy, and the error has an *UnsettledError with ErrUsageUnknown.
+//   - if the error wraps ErrNothingSent, the reservation is released;
+//   - otherwise the usage is unknown: the reservation is left to its expiry policy, and
+//     the error has an *UnsettledError with ErrUsageUnknown.
 //
-// A panic passes through and leaves the reservation to its expiry policy too. Usage
-// has exactly the reserved units.
+// A panic passes through and also leaves the reservation to its expiry policy. The usage
+// must have exactly the reserved units.
 //
-// The request chooses that policy, OnExpiry; there is no default here. It decides
-// who pays for a crash in the middle: OnExpiryCommit charges what was reserved, the
-// choice for resold calls; OnExpiryRelease charges nobody, although the provider
-// may; OnExpiryReview leaves it to a person.
+// The request must choose that policy, OnExpiry; there is no default here. It decides who
+// pays for a crash in between: OnExpiryCommit charges the reserved amount, the choice for
+// resold calls; OnExpiryRelease charges nobody, although the provider may charge you;
+// OnExpiryReview leaves the decision to a person.
 //
-// Where work was not run, the error is an *earmark.Error, such as a denial (see
-// IsDenied), or wraps ErrKeyInUse. Else it holds work's own error and, when the
-// settlement failed, an *UnsettledError; errors.Is and errors.As find both.
-// Settling goes on after ctx has ended, and is repeated until WithSettleLimit.
+// If work did not run, the error is an *earmark.Error, such as a denial (see IsDenied), or
+// wraps ErrKeyInUse. Otherwise it holds work's own error and, if the settlement failed, an
+// *UnsettledError; errors.Is and errors.As find both. The settlement continues after ctx
+// has ended, and is repeated until WithSettleLimit.
 //
-// key names this run: a second one with the same key does not begin. With an empty
-// key every run is another one. Since a run that died may have spent money, its key
-// does not begin again either; try again with a new one.
+// key names this run: a second run with the same key does not start. With an empty key
+// every run gets a new one. A run that died may have spent money, so its key does not start
+// another run either; use a new key.
 func (c *Client) Do(ctx context.Context, key string, request earmark.ReservationRequest,
 	work func(ctx context.Context, r *earmark.Reservation) (earmark.Amounts, error),
 ) (Settled, error) {
@@ -59,15 +58,14 @@ func (c *Client) Do(ctx context.Context, key string, request earmark.Reservation
 		func() report { return report{usage: usage} })
 }
 
-// DoStream is Do for work that counts what it uses as it goes, such as a stream
-// that may break. What the meter says when work ends is charged, also when work
-// fails, is cancelled or panics: that much is known to be spent. A meter that was
-// never used, or that stands at zero after an error, says nothing, and then the
-// reservation is left to its expiry policy, or released if work said that nothing
-// was sent.
+// DoStream is Do for work that counts its usage as it goes, such as a stream that may
+// break. The usage on the meter when work ends is charged, even if work fails, is cancelled
+// or panics, because that usage is spent. A meter that was never used, or that is zero
+// after an error, is not evidence: the reservation is then left to its expiry policy, or
+// released if work called NothingSent.
 //
-// A commit is final. So count early what costs early: the prompt's tokens when it
-// is sent, each chunk as it comes, and set the exact totals when the model gives
+// A commit is final, so count usage as early as it is spent: the prompt's tokens when you
+// send it, each chunk when it arrives, and set the exact totals when the model reports
 // them.
 func (c *Client) DoStream(ctx context.Context, key string, request earmark.ReservationRequest,
 	work func(ctx context.Context, r *earmark.Reservation, meter *Meter) error,
@@ -78,7 +76,7 @@ func (c *Client) DoStream(ctx context.Context, key string, request earmark.Reser
 		func() report { return meter.report(request.Amounts) })
 }
 
-// report is what work said about its usage; nil usage is no word.
+// report is the usage that work reported; nil usage means that it reported none.
 type report struct {
 	usage       earmark.Amounts
 	nothingSent bool
@@ -99,8 +97,8 @@ func (c *Client) guard(ctx context.Context, key string, request earmark.Reservat
 		if returned {
 			return
 		}
-		// A panic, or runtime.Goexit. It goes on after this, unrecovered, so that its
-		// trace is whole. Only usage that was counted is settled by.
+		// A panic, or runtime.Goexit. It continues after this deferred call, so that its
+		// trace is whole. Only counted usage is settled.
 		stop()
 		said := read()
 		said.failed, said.nothingSent = true, false
@@ -117,9 +115,9 @@ func (c *Client) guard(ctx context.Context, key string, request earmark.Reservat
 	return settled, bothErrors(workErr, err)
 }
 
-// reserveForOneRun reserves, and refuses a reservation that another run made with
-// the same key. One that an earlier attempt of this very call made, whose answer
-// was lost, is its own.
+// reserveForOneRun reserves, and refuses a reservation that another run made with the same
+// key. It accepts a reservation that an earlier attempt of this call made, whose answer was
+// lost.
 func (c *Client) reserveForOneRun(ctx context.Context, key string, request earmark.ReservationRequest) (*earmark.Reservation, error) {
 	if err := choice.CheckOnExpiry(request); err != nil {
 		return nil, err
@@ -134,8 +132,8 @@ func (c *Client) reserveForOneRun(ctx context.Context, key string, request earma
 	return r, nil
 }
 
-// settleBy settles by what work said. It never releases where a commit may have
-// landed, and never guesses.
+// settleBy settles by the report. It never releases if a commit may have succeeded, and
+// never guesses.
 func (c *Client) settleBy(ctx context.Context, r *earmark.Reservation, said report) (Settled, error) {
 	ctx = context.WithoutCancel(ctx)
 	unsettled := UnsettledError{ReservationID: r.ID, OnExpiry: r.OnExpiry}

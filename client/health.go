@@ -6,20 +6,20 @@ import (
 	"net/http"
 )
 
-// Check is what the service says of one thing that it needs.
+// Check is the state of one dependency of the service.
 type Check struct {
 	Status string `json:"status"` // "up" or "down"
-	Detail string `json:"detail"` // why it is down, or what there is to know of it
+	Detail string `json:"detail"` // why it is down, or a remark
 }
 
-// Health is nil when the service's process answers. It is not repeated.
+// Health returns nil if the service's process answers. The call is not repeated.
 func (c *Client) Health(ctx context.Context) error {
 	_, err := c.exchange(ctx, call{method: http.MethodGet, path: "/healthz"}, nil)
 	return err
 }
 
-// Ready reports on "postgres" and "temporal". The error is CodeUnavailable when one
-// is away; the checks are given then too. It is not repeated.
+// Ready returns the checks of "postgres" and "temporal". The error is CodeUnavailable if
+// one is away; the checks are returned then too. The call is not repeated.
 func (c *Client) Ready(ctx context.Context) (map[string]Check, error) {
 	answer, err := c.send(ctx, call{method: http.MethodGet, path: "/readyz"}, nil)
 	if err != nil {

@@ -9,10 +9,9 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// How a lease is kept, as parts of its length. It is extended with a third of it
-// left, and that third is room for several attempts. Retry-After is not heeded: it
-// is at least a second, which may be the whole lease, and one small call a pause is
-// no storm.
+// When a lease is extended, in parts of its length. A third of the lease is left at that
+// point, enough for several attempts. Retry-After is ignored: it is at least a second,
+// which may be the whole lease, and one small call for each pause is little load.
 const (
 	shortestExtendPause = 50 * time.Millisecond
 	longestExtendPause  = 5 * time.Second
@@ -31,18 +30,17 @@ func extendLimit(ttl time.Duration) time.Duration {
 	return min(max(ttl/6, shortestExtendLimit), longestExtendLimit)
 }
 
-// lease is a reservation that is to outlive ttl. No clock is compared with the
-// server's: the lease is at least ttl long from the moment since, which is before
-// the call that began it was sent.
+// lease is a reservation that must outlive ttl. The client never compares its clock with
+// the server's: the lease is at least ttl long from the moment since, which is before the
+// first call was sent.
 type lease struct {
 	id    string
 	ttl   time.Duration
 	since time.Time
 }
 
-// keep extends the lease until stop is called, which waits for that to end. The
-// caller's context may end long before the work notices; the lease is kept for the
-// work.
+// keep extends the lease until stop is called; stop waits for a running extension. The
+// caller's context may end long before the work notices, so keep does not end with it.
 func (c *Client) keep(ctx context.Context, l lease) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
@@ -56,9 +54,9 @@ func (c *Client) keep(ctx context.Context, l lease) (stop func()) {
 	}
 }
 
-// keepExtending goes on past the lease's end while Earmark is away, for state
-// decides there and not the clock. It ends when there is nothing left to extend:
-// the work goes on then, since its money may be spent, and its commit will be late.
+// keepExtending continues after the end of the lease while Earmark is away, because the
+// state decides there, not the clock. It stops when nothing is left to extend; the work
+// continues, because its money may be spent, and its commit will be late.
 func (c *Client) keepExtending(ctx context.Context, l lease) {
 	failing := false
 	for wait := time.Until(l.since.Add(extendAfter(l.ttl))); sleep(ctx, wait) == nil; {

@@ -8,15 +8,15 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Meter counts what a run has used so far. Its zero value is ready, and it is safe
-// for concurrent use. What is counted after the work has returned is not charged.
+// Meter counts the usage of a run. Its zero value is ready to use, and it is safe for
+// concurrent use. Usage counted after the work has returned is not charged.
 type Meter struct {
 	mu          sync.Mutex
 	used        earmark.Amounts // nil until something was reported
 	nothingSent bool
 }
 
-// Add counts amounts on top of what was counted, such as the tokens of one chunk.
+// Add adds amounts to the count, such as the tokens of one chunk.
 func (m *Meter) Add(used earmark.Amounts) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -26,8 +26,8 @@ func (m *Meter) Add(used earmark.Amounts) {
 	}
 }
 
-// Set puts the count of each unit in used, such as the totals that a model gives at
-// the end of a stream. Other units stay as they are.
+// Set replaces the count of each unit in used, for example by the totals that a model
+// reports at the end of a stream. Other units stay unchanged.
 func (m *Meter) Set(used earmark.Amounts) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -35,16 +35,15 @@ func (m *Meter) Set(used earmark.Amounts) {
 	maps.Copy(m.used, used)
 }
 
-// NothingSent says that no request went out, see ErrNothingSent. Usage that was
-// counted outweighs it.
+// NothingSent says that no request was sent, see ErrNothingSent. Counted usage takes
+// precedence.
 func (m *Meter) NothingSent() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.nothingSent = true
 }
 
-// Usage returns what was counted so far; nil when nothing was reported, not even a
-// zero.
+// Usage returns the count so far; nil if nothing was reported, not even a zero.
 func (m *Meter) Usage() earmark.Amounts {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -57,16 +56,16 @@ func (m *Meter) begin() {
 	}
 }
 
-// Report returns the usage that settles a run that reserved these amounts, for those
-// who settle it themselves: the usage in exactly the reserved units, nil when
-// nothing was reported, and whether nothing was sent.
+// Report returns the usage that settles a run with these reserved amounts, for code that
+// settles it itself: the usage in exactly the reserved units, nil if nothing was reported,
+// and whether NothingSent was called.
 func (m *Meter) Report(reserved earmark.Amounts) (usage earmark.Amounts, nothingSent bool) {
 	r := m.report(reserved)
 	return r.usage, r.nothingSent
 }
 
-// report is what the run is settled by. A meter stands at zero for each reserved
-// unit from the start, so a unit that was not reached is charged as zero.
+// report returns the report that settles the run. A meter is zero for each reserved unit
+// from the start, so a unit that was not counted is charged as zero.
 func (m *Meter) report(reserved earmark.Amounts) report {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -79,8 +78,8 @@ func (m *Meter) report(reserved earmark.Amounts) report {
 	return report{usage: usage, nothingSent: m.nothingSent}
 }
 
-// saturatingAdd stops at the largest amount: a charge that wraps around would be
-// refused, and the usage lost.
+// saturatingAdd stops at math.MaxInt64: Earmark would refuse a sum that wraps around, and
+// the usage would be lost.
 func saturatingAdd(a, b int64) int64 {
 	if a > 0 && b > math.MaxInt64-a {
 		return math.MaxInt64

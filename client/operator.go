@@ -8,14 +8,15 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// By is a person who settles in the caller's place, and why. The journal keeps both.
+// By names a person who settles in the caller's place, and says why. The journal keeps
+// both.
 type By struct {
 	Operator string `json:"operator,omitempty"` // a name, see earmark.ValidateOperator
 	Reason   string `json:"reason,omitempty"`
 }
 
-// Stuck lists the reservations that need somebody to look, newest first. Of the
-// filter it takes Scope, StuckReason, Cursor and Limit. It is repeated.
+// Stuck lists the reservations that need a person, newest first. Of the filter it uses
+// Scope, StuckReason, Cursor and Limit. The call is repeated.
 func (c *Client) Stuck(ctx context.Context, filter earmark.ReservationFilter) (earmark.StuckPage, error) {
 	query := reservationQuery(earmark.ReservationFilter{Scope: filter.Scope, Cursor: filter.Cursor, Limit: filter.Limit, Stuck: true, StuckReason: filter.StuckReason})
 	var page earmark.StuckPage
@@ -23,7 +24,7 @@ func (c *Client) Stuck(ctx context.Context, filter earmark.ReservationFilter) (e
 	return page, err
 }
 
-// CommitBy is Commit by a person.
+// CommitBy is Commit by an operator.
 func (c *Client) CommitBy(ctx context.Context, id string, usage earmark.Amounts, by By) (Settled, error) {
 	return c.settle(ctx, changeCall(id, verbCommit, struct {
 		Usage earmark.Amounts `json:"usage"`
@@ -31,13 +32,13 @@ func (c *Client) CommitBy(ctx context.Context, id string, usage earmark.Amounts,
 	}{usage, by}))
 }
 
-// GiveBack is an operator's release: an expiry with a reason, after which usage
-// that turns up is still charged. It is repeated.
+// GiveBack is a release by an operator: an expiry with a reason, after which late usage is
+// still charged. The call is repeated.
 func (c *Client) GiveBack(ctx context.Context, id string, by By) (Settled, error) {
 	return c.settle(ctx, changeCall(id, verbRelease, by))
 }
 
-// ExtendBy is Extend by a person.
+// ExtendBy is Extend by an operator.
 func (c *Client) ExtendBy(ctx context.Context, id string, ttl time.Duration, by By) (*earmark.Reservation, error) {
 	return one[earmark.Reservation](ctx, c, changeCall(id, "extend", struct {
 		TTLSeconds int64 `json:"ttl_seconds"`
@@ -45,8 +46,8 @@ func (c *Client) ExtendBy(ctx context.Context, id string, ttl time.Duration, by 
 	}{wholeSeconds(ttl), by}))
 }
 
-// Adopt starts a new workflow for an open reservation that lost its own; one that
-// has an open workflow keeps it. It is repeated.
+// Adopt starts a new workflow for an open reservation that lost its own; a reservation with
+// an open workflow keeps it. The call is repeated.
 func (c *Client) Adopt(ctx context.Context, id string, by By) (*earmark.Reservation, error) {
 	return one[earmark.Reservation](ctx, c, changeCall(id, "adopt", by))
 }

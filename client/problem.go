@@ -11,7 +11,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// problem is an error as the API writes it (RFC 9457).
+// problem is an error in the JSON of the API (RFC 9457).
 type problem struct {
 	Title         string               `json:"title"`
 	Detail        string               `json:"detail"`
@@ -24,13 +24,13 @@ type problem struct {
 	ReservationID string               `json:"reservation_id"`
 }
 
-// problem makes an error of an answer that is not a success.
+// problem returns the error of an answer other than success.
 func (a answer) problem() error {
 	var p problem
 	if err := json.Unmarshal(a.body, &p); err != nil || p.Code == "" {
 		return a.foreign()
 	}
-	message := strings.TrimPrefix(p.Detail, p.Field+": ") // Error() puts the field in front again
+	message := strings.TrimPrefix(p.Detail, p.Field+": ") // Error() adds the field again
 	if message == "" {
 		message = p.Title
 	}
@@ -42,8 +42,8 @@ func (a answer) problem() error {
 	return e
 }
 
-// errForeign marks an answer that Earmark did not write: it says nothing about what
-// Earmark did.
+// errForeign marks an answer that Earmark did not write: it says nothing about the outcome
+// in Earmark.
 var errForeign = errors.New("not in Earmark's words")
 
 // isForeign reports whether the answer is a failure that Earmark did not write.
@@ -51,8 +51,7 @@ func (a answer) isForeign() bool {
 	return (a.status < 200 || a.status > 299) && errors.Is(a.problem(), errForeign)
 }
 
-// foreign makes an error of an answer that is not Earmark's own, such as one of a
-// proxy in between.
+// foreign returns the error of an answer that Earmark did not write, such as a proxy's.
 func (a answer) foreign() error {
 	const maxQuotedBytes = 200
 	text := strings.TrimSpace(strings.ToValidUTF8(string(a.body[:min(len(a.body), maxQuotedBytes)]), ""))
@@ -61,7 +60,7 @@ func (a answer) foreign() error {
 	return e
 }
 
-// codeOf is the nearest code for a status that comes without one.
+// codeOf returns the nearest code for a status without one.
 func codeOf(status int) earmark.Code {
 	switch status {
 	case http.StatusUnauthorized:
@@ -86,8 +85,7 @@ func codeOf(status int) earmark.Code {
 	return earmark.CodeInternal
 }
 
-// retryAfter reads the header of the same name, in seconds or as a date; 0 when
-// there is none.
+// retryAfter reads the header Retry-After, in seconds or as a date; 0 if there is none.
 func (a answer) retryAfter() time.Duration {
 	text := a.header.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

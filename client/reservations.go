@@ -11,32 +11,32 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Settled is what a commit or a release came to.
+// Settled is the result of a commit or a release.
 type Settled struct {
-	// Reservation is how it stands; nil when Accepted.
+	// Reservation is its state after the call; nil if Accepted.
 	Reservation *earmark.Reservation
-	// Accepted means that the ledger is away and that the settlement is kept
-	// durably until it is back. Repeating the call is safe.
+	// Accepted means that the ledger is away, and that Temporal keeps the settlement until
+	// the ledger is back. Repeating the call is safe.
 	Accepted bool
 }
 
-// Reserve sets amounts aside for one request. CodeBudgetExceeded is a denial, and
-// then the error's Violations say where.
+// Reserve sets amounts aside for one request. The error is CodeBudgetExceeded for a denial;
+// its Violations name the budgets.
 //
-// key names the request: the same key and request give the same reservation,
-// however often they are sent. With an empty key Reserve makes one up for this
-// call, so that it can be repeated within it; a caller who wants to try again
-// later, after CodeAdmissionUnknown or CodeUnavailable, needs a key of its own.
+// key names the request: the same key and request return the same reservation, however
+// often they are sent. With an empty key Reserve generates one for this call, so that it
+// can repeat the call. To try again later, after CodeAdmissionUnknown or CodeUnavailable,
+// pass a key of your own.
 //
-// Replayed tells that an earlier call had made the reservation: another request
-// with this key runs, or ran. Do not call the model then, unless you know that the
-// earlier call was yours and did not. It is repeated; what an attempt of this very
+// If Replayed is true, an earlier call made the reservation: another request with this key
+// runs, or ran. Do not call the model then, unless you know that the earlier call was yours
+// and did not call it. The call is repeated; a reservation that an earlier attempt of this
 // call made is not Replayed.
 func (c *Client) Reserve(ctx context.Context, key string, request earmark.ReservationRequest) (*earmark.Reservation, error) {
 	if key == "" {
 		r, err := c.make(ctx, reserveCall(rand.Text(), request))
 		if r != nil {
-			r.Replayed = false // nobody else has this key
+			r.Replayed = false // no other call has this key
 		}
 		return r, err
 	}
@@ -46,8 +46,8 @@ func (c *Client) Reserve(ctx context.Context, key string, request earmark.Reserv
 	return c.make(ctx, reserveCall(key, request))
 }
 
-// make makes a reservation, and tells whether an earlier call had made it. A call
-// that was sent more than once may have met its own first attempt.
+// make makes a reservation, and reports in Replayed whether an earlier call had made it. A
+// call that was sent more than once may find the reservation of its own first attempt.
 func (c *Client) make(ctx context.Context, call call) (*earmark.Reservation, error) {
 	var r earmark.Reservation
 	got, err := c.exchange(ctx, call, &r)
@@ -58,18 +58,18 @@ func (c *Client) make(ctx context.Context, call call) (*earmark.Reservation, err
 	return &r, nil
 }
 
-// Decide asks whether a request would be admitted now, and reserves nothing. It
-// is repeated.
+// Decide reports whether a request would be admitted now, and reserves nothing. The call is
+// repeated.
 func (c *Client) Decide(ctx context.Context, request earmark.ReservationRequest) (*earmark.Decision, error) {
 	return one[earmark.Decision](ctx, c, call{method: http.MethodPost, path: "/v1/decisions", body: request, repeat: true})
 }
 
-// Reservation shows a reservation. It is repeated.
+// Reservation returns a reservation. The call is repeated.
 func (c *Client) Reservation(ctx context.Context, id string) (*earmark.Reservation, error) {
 	return one[earmark.Reservation](ctx, c, call{method: http.MethodGet, path: reservationPath(id), repeat: true})
 }
 
-// Reservations lists reservations, newest first. It is repeated.
+// Reservations lists reservations, newest first. The call is repeated.
 func (c *Client) Reservations(ctx context.Context, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
 	return page[earmark.Reservation](ctx, c, "/v1/reservations", reservationQuery(filter))
 }
@@ -85,28 +85,27 @@ func reservationQuery(filter earmark.ReservationFilter) url.Values {
 	return query
 }
 
-// Commit charges what was used, in exactly the reserved units, and gives the rest
-// back. It is repeated.
+// Commit charges the usage, in exactly the reserved units, and gives the rest back. The
+// call is repeated.
 func (c *Client) Commit(ctx context.Context, id string, usage earmark.Amounts) (Settled, error) {
 	return c.settle(ctx, commitCall(id, usage))
 }
 
-// Release gives everything back, for nothing was spent. reason may be empty. It
-// is repeated.
+// Release gives the whole amount back, because nothing was spent. It is final. reason may
+// be empty. The call is repeated.
 func (c *Client) Release(ctx context.Context, id, reason string) (Settled, error) {
 	return c.settle(ctx, releaseCall(id, reason))
 }
 
-// Extend moves the expiry of a held reservation to at least ttl from now; parts of
-// a second are rounded up. It is repeated.
+// Extend moves the expiry of a held reservation to at least ttl from now; parts of a second
+// are rounded up. The call is repeated.
 func (c *Client) Extend(ctx context.Context, id string, ttl time.Duration) (*earmark.Reservation, error) {
 	return one[earmark.Reservation](ctx, c, extendCall(id, ttl))
 }
 
-// ChargeUsage charges usage that has no reservation; the answer is a committed
-// reservation. key names the usage and is required: the same usage sent again
-// under another key is charged again. Replayed tells that an earlier call had
-// charged it. It is repeated.
+// ChargeUsage charges usage without a reservation; it returns a committed reservation. key
+// names the usage and is required: the same usage under another key is charged again. If
+// Replayed is true, an earlier call had charged it. The call is repeated.
 func (c *Client) ChargeUsage(ctx context.Context, key string, request earmark.UsageRequest) (*earmark.Reservation, error) {
 	if err := earmark.ValidateIdempotencyKey(key); err != nil {
 		return nil, err
@@ -114,7 +113,7 @@ func (c *Client) ChargeUsage(ctx context.Context, key string, request earmark.Us
 	return c.make(ctx, call{method: http.MethodPost, path: "/v1/usage", key: key, body: request, repeat: true})
 }
 
-// Entries lists the journal, oldest first. It is repeated.
+// Entries lists the journal, oldest first. The call is repeated.
 func (c *Client) Entries(ctx context.Context, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error) {
 	query := pageQuery(filter.Cursor, filter.Limit)
 	set(query, "budget_id", filter.BudgetID)
@@ -122,7 +121,7 @@ func (c *Client) Entries(ctx context.Context, filter earmark.EntryFilter) (earma
 	return page[earmark.Entry](ctx, c, "/v1/entries", query)
 }
 
-// Overview counts what is held, by age. It is repeated.
+// Overview counts the open reservations, by age. The call is repeated.
 func (c *Client) Overview(ctx context.Context) (*earmark.Overview, error) {
 	return one[earmark.Overview](ctx, c, call{method: http.MethodGet, path: "/v1/overview", repeat: true})
 }

@@ -7,32 +7,32 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// What a guarded run wanted to do when it could not settle.
+// What a guarded run tried when it could not settle.
 const (
 	verbCommit  = "commit"
 	verbRelease = "release"
 )
 
 var (
-	// ErrNothingSent is how the work of Do and DoStream says that no request went
-	// out, so that nothing can have been spent. Nothing else gives budget back
-	// before the lease runs out. See NothingSent.
+	// ErrNothingSent is how the work of Do and DoStream says that no request was sent, so
+	// that nothing can have been spent. Nothing else releases the reservation before its
+	// lease ends. See NothingSent.
 	ErrNothingSent = errors.New("nothing was sent")
 
-	// ErrUsageUnknown is why a reservation is left to its expiry policy: the work
-	// failed, or ended, without saying what it used, and did not say that nothing
+	// ErrUsageUnknown is why a reservation is left to its expiry policy: the work ended,
+	// with or without an error, without reporting its usage, and did not say that nothing
 	// was sent.
 	ErrUsageUnknown = errors.New("what was used is not known")
 
-	// ErrKeyInUse is why Do and DoStream did not begin: another run with the same
-	// key holds its reservation, or held it when it died. Two runs would share one
-	// reservation, and only one of them would be charged.
+	// ErrKeyInUse is why Do and DoStream did not start: another run with the same key holds
+	// its reservation, or held it when it died. Two runs would share one reservation, and
+	// only one of them would be charged.
 	ErrKeyInUse = errors.New("another run with this key holds its reservation")
 )
 
-// NothingSent marks err: no request went out, and the reservation may be given
-// back. Use it only where that is certain, such as when a prompt was refused before
-// it was sent. A timeout is no such case.
+// NothingSent marks err: no request was sent, and the reservation may be released. Use it
+// only if that is certain, for example if a prompt was refused before it was sent. After a
+// timeout it is not certain.
 func NothingSent(err error) error {
 	if err == nil {
 		return ErrNothingSent
@@ -40,26 +40,26 @@ func NothingSent(err error) error {
 	return fmt.Errorf("%w: %w", ErrNothingSent, err)
 }
 
-// UnsettledError says that a run is over and its reservation is not settled, or is
-// not known to be. It says nothing about the work itself, whose result stands.
+// UnsettledError says that a run has ended and that its reservation is not settled, or may
+// not be. The result of the work stands.
 type UnsettledError struct {
 	ReservationID string
-	// Verb is what was tried, "commit" or "release"; empty where nothing was,
-	// because the usage is not known.
+	// Verb is what was tried, "commit" or "release"; empty if nothing was tried because the
+	// usage is not known.
 	Verb string
-	// Usage is what a commit was to charge, else nil.
+	// Usage is the usage to commit; nil otherwise.
 	Usage earmark.Amounts
-	// OnExpiry is what happens to the reservation when its lease runs out, as Earmark
-	// last said: the request's own, and OnExpiryReview after CodeOverageRejected.
+	// OnExpiry is the reservation's expiry policy as Earmark last reported it: the
+	// request's own, or OnExpiryReview after CodeOverageRejected.
 	OnExpiry earmark.OnExpiry
 	// Err is ErrUsageUnknown or an *earmark.Error.
 	Err error
 }
 
-// Refused reports whether Earmark answered with a no, such as CodeOverageRejected,
-// CodeAlreadySettled or CodeNotFound: nothing was charged by this run, and trying again will not
-// help. Otherwise a commit or release that was tried may have landed or not, and it
-// is safe to send again: Commit with the same ReservationID and Usage.
+// Refused reports whether Earmark refused the settlement, for example with
+// CodeOverageRejected, CodeAlreadySettled or CodeNotFound: this run charged nothing, and a
+// retry will not help. Otherwise a commit or release may or may not have succeeded, and it
+// is safe to send it again: Commit with the same ReservationID and Usage.
 func (e *UnsettledError) Refused() bool {
 	if e.Verb == "" || errors.Is(e.Err, errForeign) {
 		return false
@@ -90,8 +90,8 @@ func (e *UnsettledError) Error() string {
 // Unwrap returns Err.
 func (e *UnsettledError) Unwrap() error { return e.Err }
 
-// bothErrors keeps the work's error and the settlement's, so that errors.Is and
-// errors.As find either.
+// bothErrors joins the work's error and the settlement's, so that errors.Is and errors.As
+// find either.
 func bothErrors(work, settlement error) error {
 	switch {
 	case work == nil:

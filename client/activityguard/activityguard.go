@@ -1,7 +1,6 @@
-// Package activityguard guards activities that call a model, for those who run
-// their AI calls in Temporal already. Its interceptor reserves before an activity
-// runs and signals the usage to the reservation's own workflow afterwards; the
-// signal is kept by Temporal even when no Earmark worker runs.
+// Package activityguard guards Temporal activities that call a model. Its interceptor
+// reserves before an activity runs, and afterwards signals the usage to the reservation's
+// own workflow. Temporal keeps the signal even if no Earmark worker runs.
 package activityguard
 
 import (
@@ -28,51 +27,49 @@ import (
 )
 
 const (
-	// leaseMargin is how much longer than its activity a reservation is held, for
-	// the signal to arrive.
+	// leaseMargin is how much longer than its activity a reservation is held, so that the
+	// signal can arrive.
 	leaseMargin = 10 * time.Second
-	// settleLimit bounds the settlement, which the activity's own end does not cut.
+	// settleLimit bounds the settlement, which continues after the activity has ended.
 	settleLimit = 15 * time.Second
-	// longestWait is how long a denied activity waits for a new window; what is further
-	// away is for the workflow to decide.
+	// longestWait is the longest time after which a denied activity is tried again in a new
+	// window. If the window starts later, the workflow decides.
 	longestWait = time.Minute
 )
 
-// Options say which activities are guarded, and how. Earmark, Temporal and Request
-// are required.
+// Options configure the interceptor. Earmark, Temporal and Request are required.
 type Options struct {
-	// Earmark is where budget is reserved.
+	// Earmark is the client that reserves.
 	Earmark *client.Client
-	// Temporal is a client of the namespace that Earmark's workflows run in, which
-	// need not be that of the activities.
+	// Temporal is a client of the namespace of Earmark's workflows, which may differ from
+	// that of the activities.
 	Temporal temporalclient.Client
-	// Request says what to set aside for an activity, of its type and with its
-	// arguments, and whether it is guarded at all. OnExpiry is required, see
-	// client.Do. Without TTLSeconds the
-	// reservation is held until the activity's own deadline.
+	// Request returns what to set aside for an activity of this type with these arguments,
+	// and whether to guard it at all. OnExpiry is required, see client.Do. Without
+	// TTLSeconds the reservation is held until the activity's own deadline.
 	Request func(ctx context.Context, activityType string, args []any) (request earmark.ReservationRequest, guarded bool, err error)
-	// ShowViolations puts the budgets that a denied activity does not fit into, with
-	// their ids, scopes and balances, into the error's text and details, and so into
-	// the workflow's history and to whoever reads its failure. Without it they are
-	// logged alone.
+	// ShowViolations adds the budgets that a denied activity does not fit into, with their
+	// ids, scopes and balances, to the error's text and details. They then appear in the
+	// workflow's history and to everyone who reads its failure. Without ShowViolations they
+	// appear only in the log.
 	ShowViolations bool
-	// Logger gets denials and reservations that were left to their expiry;
-	// slog.Default() when nil.
+	// Logger receives denials and reservations that were left to their expiry; nil means
+	// slog.Default().
 	Logger *slog.Logger
 }
 
 // NewInterceptor returns an interceptor for worker.Options.Interceptors.
 //
-// A guarded activity counts what it uses with Meter. When it ends, with or
-// without an error, that is charged. If it counted nothing, the reservation is
-// left to its expiry policy, unless it said NothingSent. Each attempt of an
-// activity has a reservation of its own, since the one before may have spent.
+// A guarded activity counts its usage with Meter. When it ends, with or without an error,
+// that usage is charged. If it counted nothing, the reservation is left to its expiry
+// policy, unless the activity called NothingSent. Each attempt of an activity has its own
+// reservation, because the attempt before may have spent.
 //
-// A denial fails the attempt with an application error of type "budget_exceeded",
-// with the violations as its details under ShowViolations. Where holds alone stand in
-// the way it is retryable, at the pace of the activity's retry policy, since a hold may
-// be settled at any moment; where a new window begins within a minute, then. Any other
-// denial is not retryable.
+// A denial fails the attempt with an application error of type "budget_exceeded", whose
+// details are the violations if ShowViolations is set. If the request would fit without the
+// holds, the error is retryable at the pace of the activity's retry policy, because a hold
+// may be settled at any moment. If a new window begins within a minute, the error is
+// retryable then. Every other denial is not retryable.
 func NewInterceptor(options Options) interceptor.WorkerInterceptor {
 	if options.Logger == nil {
 		options.Logger = slog.Default()
@@ -82,8 +79,8 @@ func NewInterceptor(options Options) interceptor.WorkerInterceptor {
 
 type meterKey struct{}
 
-// Meter returns the meter of the guarded activity that ctx belongs to. Outside of
-// one it returns a meter that nobody reads.
+// Meter returns the meter of the guarded activity that ctx belongs to. Without a guarded
+// activity it returns a meter that nobody reads.
 func Meter(ctx context.Context) *client.Meter {
 	if meter, ok := ctx.Value(meterKey{}).(*client.Meter); ok {
 		return meter
@@ -105,7 +102,7 @@ type guard struct {
 	Options
 }
 
-// ExecuteActivity reserves, runs the activity, and settles by what its meter says.
+// ExecuteActivity reserves, runs the activity, and settles by its meter.
 func (g *guard) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
 	info := activity.GetInfo(ctx)
 	request, guarded, err := g.Request(ctx, info.ActivityType.Name, in.Args)
@@ -126,16 +123,16 @@ func (g *guard) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActi
 		return nil, g.refusal(ctx, err)
 	}
 	meter := new(client.Meter)
-	failed := true // until the activity returns otherwise: a panic is a failure
-	// Deferred, for what was counted is spent also when the activity panics.
+	failed := true // until the activity returns: a panic is a failure
+	// Deferred, because counted usage is spent even if the activity panics.
 	defer func() { g.settle(ctx, reservation, meter, failed) }()
 	result, err := g.Next.ExecuteActivity(context.WithValue(ctx, meterKey{}, meter), in)
 	failed = err != nil
 	return result, err
 }
 
-// settle signals what the meter says. What cannot be settled is left to the
-// reservation's expiry policy and logged; the activity's own result stands.
+// settle signals the usage of the meter. If it cannot settle, it logs that and leaves the
+// reservation to its expiry policy; the activity's own result stands.
 func (g *guard) settle(ctx context.Context, reservation *earmark.Reservation, meter *client.Meter, failed bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
 	defer cancel()
@@ -162,9 +159,9 @@ func (g *guard) settle(ctx context.Context, reservation *earmark.Reservation, me
 	}
 }
 
-// signal sends a message to the reservation's workflow, which Temporal keeps until
-// it is applied. If that workflow has ended, as it has after an expiry, the usage
-// is late and goes to the API; so it does when Temporal is away.
+// signal sends a message to the reservation's workflow, and Temporal keeps it until it is
+// applied. If that workflow has ended, as after an expiry, or Temporal is away, signal
+// sends the usage to the API.
 func (g *guard) signal(ctx context.Context, id, name string, message any, direct func() error) error {
 	err := g.Temporal.SignalWorkflow(ctx, workflows.ReservationWorkflowID(id), "", name, message)
 	if err == nil {
@@ -177,22 +174,22 @@ func (g *guard) signal(ctx context.Context, id, name string, message any, direct
 	return direct()
 }
 
-// key names one attempt of one activity.
+// key returns the idempotency key of one attempt of one activity.
 func key(info activity.Info) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%s\x00%d",
 		info.Namespace, info.WorkflowExecution.ID, info.WorkflowExecution.RunID, info.ActivityID, info.Attempt))
 	return "activity-" + hex.EncodeToString(sum[:])
 }
 
-// leaseUntil returns how long to hold, in seconds, for the lease to outlast the
-// activity, which Temporal ends at its deadline.
+// leaseUntil returns the TTL, in seconds, with which the lease outlasts the activity, which
+// Temporal ends at its deadline.
 func leaseUntil(deadline time.Time) int64 {
 	lease := time.Until(deadline) + leaseMargin
 	return int64(min(max(lease, earmark.MinTTL), earmark.MaxTTL) / time.Second)
 }
 
-// refusal turns what Earmark answered into an error that Temporal retries where
-// that helps.
+// refusal turns an error of Earmark into an error that Temporal retries if a retry can
+// help.
 func (g *guard) refusal(ctx context.Context, err error) error {
 	var e *earmark.Error
 	if !errors.As(err, &e) {

@@ -1,9 +1,9 @@
-// Package ginmiddleware guards gin handlers with Earmark, as package middleware
-// guards net/http handlers; see there for what is settled and how.
+// Package ginmiddleware guards gin handlers with Earmark, as package middleware guards
+// net/http handlers. Package middleware documents what is settled and how.
 //
 //	router.POST("/chat", ginmiddleware.Guard(earmarks, ask), chat)
 //
-// The handlers after it count with Meter(c). Put gin.Recovery in front of it.
+// The handlers after it count their usage with Meter(c). Install gin.Recovery before it.
 package ginmiddleware
 
 import (
@@ -16,11 +16,11 @@ import (
 	"github.com/earmark-dev/earmark/client/middleware"
 )
 
-// AskFunc derives what to set aside from a request, as a middleware.AskFunc does.
+// AskFunc returns what to set aside for a request, like middleware.AskFunc.
 type AskFunc func(*gin.Context) (middleware.Ask, error)
 
-// Guard guards the handlers that come after it. A request that is not admitted is
-// aborted with middleware.WriteProblem, or what middleware.WithRefusal says.
+// Guard guards the handlers after it. It aborts a request that is not admitted with
+// middleware.WriteProblem, or with the answer of middleware.WithRefusal.
 func Guard(c *client.Client, ask AskFunc, options ...middleware.Option) gin.HandlerFunc {
 	return func(g *gin.Context) {
 		admitted := false
@@ -40,10 +40,10 @@ func Guard(c *client.Client, ask AskFunc, options ...middleware.Option) gin.Hand
 // Meter returns the meter of the guarded request.
 func Meter(g *gin.Context) *client.Meter { return middleware.Meter(g.Request.Context()) }
 
-// NothingSent says that the request was answered without spending anything.
+// NothingSent marks the request as answered without spending anything.
 func NothingSent(g *gin.Context) { middleware.NothingSent(g.Request.Context()) }
 
-// Reservation returns what was set aside for the guarded request.
+// Reservation returns the reservation of the guarded request.
 func Reservation(g *gin.Context) *earmark.Reservation {
 	return middleware.Reservation(g.Request.Context())
 }

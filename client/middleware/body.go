@@ -9,9 +9,9 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// PeekBody reads a request's body, of at most maxBytes, and leaves it to be read
-// again. It is for an AskFunc whose amounts are in the body. The error is
-// CodePayloadTooLarge or CodeInvalidRequest.
+// PeekBody reads a request's body, at most maxBytes, and restores it for the next reader.
+// Use it in an AskFunc whose amounts depend on the body. The error is CodePayloadTooLarge
+// or CodeInvalidRequest.
 func PeekBody(r *http.Request, maxBytes int64) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
@@ -28,7 +28,7 @@ func PeekBody(r *http.Request, maxBytes int64) ([]byte, error) {
 	return body, nil
 }
 
-// readAgain reads what was read before and closes what it came from.
+// readAgain returns bytes that were read before, and closes their source.
 type readAgain struct {
 	io.Reader
 	io.Closer

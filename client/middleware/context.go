@@ -18,9 +18,9 @@ func with(ctx context.Context, meter *client.Meter, reservation *earmark.Reserva
 	return context.WithValue(ctx, contextKey{}, run{meter, reservation})
 }
 
-// Meter returns the meter of the guarded request that ctx belongs to. Without a
-// guard it returns one that nobody reads, so that a handler runs by itself too, in
-// tests for one.
+// Meter returns the meter of the guarded request that ctx belongs to. Without a guard it
+// returns a meter that nobody reads, so that a handler also runs alone, for example in
+// tests.
 func Meter(ctx context.Context) *client.Meter {
 	if guarded, ok := ctx.Value(contextKey{}).(run); ok {
 		return guarded.meter
@@ -28,12 +28,12 @@ func Meter(ctx context.Context) *client.Meter {
 	return &client.Meter{}
 }
 
-// NothingSent says that the request was answered without spending anything, and
-// gives the reservation back. Usage that was metered outweighs it.
+// NothingSent marks the request as answered without spending anything, and releases the
+// reservation. Counted usage takes precedence.
 func NothingSent(ctx context.Context) { Meter(ctx).NothingSent() }
 
-// Reservation returns what was set aside for the request that ctx belongs to; nil
-// without a guard, and under WithFailOpen while Earmark is away.
+// Reservation returns the reservation of the request that ctx belongs to; nil without a
+// guard, and with WithFailOpen while Earmark is away.
 func Reservation(ctx context.Context) *earmark.Reservation {
 	guarded, _ := ctx.Value(contextKey{}).(run)
 	return guarded.reservation

@@ -1,10 +1,10 @@
-// Package middleware guards net/http handlers with Earmark: before a handler runs,
-// the worst case of its request is reserved; while it runs, the lease is kept; when
-// it returns, what it metered is charged.
+// Package middleware guards net/http handlers with Earmark: it reserves the worst case of a
+// request before the handler runs, extends the lease while it runs, and charges the usage
+// that it counted when it returns.
 //
 //	guarded := middleware.Handler(earmarks, ask, handler)
 //
-// The handler counts with Meter(r.Context()). Its ResponseWriter is the server's
+// The handler counts its usage with Meter(r.Context()). Its ResponseWriter is the server's
 // own, so flushing, http.ResponseController and hijacking work as without a guard.
 package middleware
 
@@ -19,39 +19,38 @@ import (
 
 // Ask is what to set aside for one HTTP request.
 type Ask struct {
-	// Key names the run, see client.Do; empty for another one each time. Do not take
-	// it from the caller as it is: put the caller's own name in front, or one caller
-	// takes up the keys of another.
+	// Key names the run, see client.Do; if it is empty, each run gets a new one. If the key
+	// comes from your caller, put the caller's name in front of it, or one caller can use
+	// up the keys of another.
 	Key     string
 	Request earmark.ReservationRequest
 }
 
-// AskFunc derives an Ask. An *earmark.Error of it is answered by its code, such as
-// CodeInvalidRequest with 400; another error is answered with 500, without its
-// text. To look into the body, use PeekBody.
+// AskFunc returns the Ask of a request. An *earmark.Error is answered by its code, for
+// example CodeInvalidRequest with 400; every other error is answered with 500, without its
+// text. To read the body, use PeekBody.
 type AskFunc func(*http.Request) (Ask, error)
 
-// Option changes a guard under construction.
+// Option configures a guard.
 type Option func(*guard)
 
-// WithRefusal answers requests that did not get to the handler, in place of
-// WriteProblem. err is the AskFunc's own, or holds an *earmark.Error or
-// client.ErrKeyInUse.
+// WithRefusal replaces WriteProblem as the answer to a request that did not reach the
+// handler. err is the AskFunc's own, or wraps an *earmark.Error or client.ErrKeyInUse.
 func WithRefusal(answer func(w http.ResponseWriter, r *http.Request, err error)) Option {
 	return func(g *guard) { g.refuse = answer }
 }
 
-// WithViolations shows a denied caller which budgets the request does not fit
-// into: their ids, scopes, limits and balances. Use it where the budgets are the
-// caller's own. The default is a 402 without them.
+// WithViolations includes the budgets that a denied request does not fit into: their ids,
+// scopes, limits and balances. Use it only if the budgets are the caller's own. The default
+// is a 402 without them.
 func WithViolations() Option {
 	return func(g *guard) { g.refuse = writeWithViolations }
 }
 
-// WithFailOpen runs the handler without a reservation while Earmark is away, where
-// the default is to answer 503. Limits do not hold then. uncharged is handed what
-// the handler metered (nil if nothing), to be charged later with
-// client.ChargeUsage; its context does not end with the request's.
+// WithFailOpen runs the handler without a reservation while Earmark is away; the default is
+// to answer 503. Limits do not hold then. uncharged receives the usage that the handler
+// counted (nil if none), for a later client.ChargeUsage; its context does not end with the
+// request's.
 func WithFailOpen(uncharged func(ctx context.Context, ask Ask, usage earmark.Amounts)) Option {
 	return func(g *guard) { g.uncharged = uncharged }
 }
@@ -65,15 +64,14 @@ type guard struct {
 }
 
 // Handler guards next. A request that is not admitted is answered without next, see
-// WriteProblem. After next, what Meter(r.Context()) says is settled as by
-// client.DoStream: a handler that returns, panics or loses its caller after it
-// metered usage is charged that much; one that metered nothing leaves the
-// reservation to its expiry policy, unless it called NothingSent. Panics pass
-// through. Reservations that could not be settled go to the client's log and to
-// client.WithUnsettled.
+// WriteProblem. After next, the usage on Meter(r.Context()) is settled like that of
+// client.DoStream: a handler that counted usage is charged for it, whether it returns,
+// panics or loses its caller; a handler that counted nothing leaves the reservation to its
+// expiry policy, unless it called NothingSent. Panics pass through. The client's log and
+// client.WithUnsettled receive reservations that could not be settled.
 //
-// The response ends after the settlement, since the server ends it when Handler
-// returns; client.WithSettleLimit bounds that.
+// The response ends after the settlement, because the server ends it when Handler returns;
+// client.WithSettleLimit bounds that.
 func Handler(c *client.Client, ask AskFunc, next http.Handler, options ...Option) http.Handler {
 	g := &guard{client: c, ask: ask, next: next, refuse: WriteProblem}
 	for _, option := range options {
@@ -93,7 +91,7 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		func(ctx context.Context, reservation *earmark.Reservation, meter *client.Meter) error {
 			admitted = true
 			g.next.ServeHTTP(w, r.WithContext(with(ctx, meter, reservation)))
-			return ctx.Err() // a caller who is gone: a meter at zero then says nothing
+			return ctx.Err() // the caller is gone: a meter at zero is then no evidence
 		})
 	switch {
 	case admitted || err == nil: // the client has reported what is not settled
@@ -111,15 +109,15 @@ func (g *guard) runUnguarded(w http.ResponseWriter, r *http.Request, ask Ask) {
 	g.next.ServeHTTP(w, r.WithContext(with(r.Context(), meter, nil)))
 }
 
-// isAway reports whether Earmark, and not the caller, is gone.
+// isAway reports whether Earmark is away, and not the caller gone.
 func isAway(r *http.Request, err error) bool {
 	code := earmark.ErrorCode(err)
 	return r.Context().Err() == nil && (code == earmark.CodeUnavailable || code == earmark.CodeAdmissionUnknown)
 }
 
-// fault keeps a refusal that the caller can do something about. The others blame
-// what the AskFunc made of the request, such as a scope without a budget, and so
-// this service.
+// fault returns refusals that the caller can do something about unchanged. The others, such
+// as a scope without a budget, come from the AskFunc's request, and so are a fault of this
+// service.
 func fault(err error) error {
 	switch earmark.ErrorCode(err) {
 	case earmark.CodeBudgetExceeded, earmark.CodeAdmissionUnknown, earmark.CodeUnavailable,
@@ -133,7 +131,7 @@ func fault(err error) error {
 	}
 }
 
-// misaskedError is an error of Earmark's that is this service's own fault.
+// misaskedError is an error of Earmark that this service caused.
 type misaskedError struct{ err error }
 
 func (e *misaskedError) Error() string {

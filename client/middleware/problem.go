@@ -12,21 +12,21 @@ import (
 	"github.com/earmark-dev/earmark/client"
 )
 
-// retryAway is the Retry-After if Earmark itself gave none.
+// retryAway is the Retry-After if Earmark itself sent none.
 const retryAway = time.Second
 
 const problemTypePrefix = "urn:earmark:problem:"
 
-// codeKeyInUse is a code of the guard's own.
+// codeKeyInUse is a code of this package.
 const codeKeyInUse earmark.Code = "key_in_use"
 
 type httpWords struct {
 	status int
 	title  string
-	detail string // instead of the error's own text, where that speaks to this service and not to its caller
+	detail string // instead of the error's own text, if that is written for this service and not for its caller
 }
 
-// problems are the refusals that a caller can meet. Everything else is 500.
+// problems are the refusals that a caller can get. Every other error is a 500.
 var problems = map[earmark.Code]httpWords{
 	earmark.CodeInvalidRequest: {status: http.StatusBadRequest, title: "The request breaks a rule"},
 	earmark.CodeBudgetExceeded: {
@@ -72,20 +72,20 @@ type problem struct {
 	RetryAt    *time.Time          `json:"retry_at,omitempty"`
 }
 
-// WriteProblem answers a request that did not get to its handler, as
-// application/problem+json: a denial with 402, retryable, retry_at and Retry-After
-// as Earmark gave them; a key that ran before or is running with 409; Earmark being
-// away with 503 and Retry-After; a fault of this service with 500. The last two go
-// to slog.Default() and not to the caller.
+// WriteProblem answers a request that did not reach its handler, as
+// application/problem+json: 402 for a denial, with Earmark's retryable, retry_at and
+// Retry-After; 409 for a key that ran before or is running; 503 with Retry-After if Earmark
+// is away; 500 for a fault of this service. It logs the cause of the last two to
+// slog.Default() and does not send it to the caller.
 //
-// The answer names no budget, no scope and no amount, since they may belong to
-// somebody else than the caller, such as a reseller. WithViolations adds them.
+// The answer names no budget, scope or amount, because they may belong to somebody other
+// than the caller, such as a reseller. WithViolations adds them.
 func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	write(w, r, err, false)
 }
 
-// writeWithViolations is WriteProblem with Earmark's own words for a denial, and
-// with the budgets that the request does not fit into.
+// writeWithViolations is WriteProblem with Earmark's own text of a denial and the budgets
+// that the request does not fit into.
 func writeWithViolations(w http.ResponseWriter, r *http.Request, err error) {
 	write(w, r, err, true)
 }
@@ -113,7 +113,7 @@ func write(w http.ResponseWriter, r *http.Request, err error, withViolations boo
 	}
 	body, err := json.Marshal(p)
 	if err != nil {
-		panic("middleware: a problem did not encode: " + err.Error()) // plain fields always do
+		panic("middleware: a problem did not encode: " + err.Error()) // plain fields always encode
 	}
 	if wait := retryAfter(e); wait > 0 {
 		w.Header().Set("Retry-After", wholeSeconds(wait))
@@ -144,7 +144,7 @@ func retryAfter(e *earmark.Error) time.Duration {
 	return e.RetryAfter
 }
 
-// wholeSeconds rounds up: a caller who waits for it has waited long enough.
+// wholeSeconds rounds up, so that a caller waits long enough.
 func wholeSeconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }

@@ -1,6 +1,6 @@
-// Command gentrace writes a small trace of AI requests for `earmark replay`, made
-// up but shaped like real ones: most contexts are short and a few are very long,
-// and requests come in bursts.
+// Command gentrace writes a small artificial trace of AI requests for `earmark replay`, in
+// the shape of real ones: most contexts are short and a few very long, and requests come in
+// bursts.
 //
 //	go run ./examples/gentrace > examples/trace.csv
 package main
@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// The trace in this directory is what these defaults make.
+// The defaults that made the trace in this directory.
 const (
 	defaultSeed     = 1
 	defaultDuration = time.Minute
@@ -31,7 +31,7 @@ func main() {
 	}
 }
 
-// How requests come: alone, or one in burstOdds brings a burst with it.
+// How requests arrive: single, or, for one in burstOdds, with a burst.
 const (
 	longestGap      = 500 * time.Millisecond
 	longestBurstGap = 40 * time.Millisecond
@@ -39,8 +39,8 @@ const (
 	longestBurst    = 40
 )
 
-// The weights of sizes: the first is for 32 to 63 tokens, and each that follows for
-// sizes twice as large. Whole numbers alone, so that every machine makes the same trace.
+// The weights of sizes: the first is for 32 to 63 tokens, and each further one for sizes
+// twice as large. They are whole numbers, so that every machine makes the same trace.
 var (
 	contextWeights   = []int{2, 4, 8, 14, 20, 22, 18, 9, 3} // up to 16,383 tokens
 	generatedWeights = []int{30, 34, 20, 12, 4}             // up to 1,023 tokens
@@ -67,7 +67,7 @@ func generate(out io.Writer, seed uint64, duration time.Duration) error {
 	return buffered.Flush()
 }
 
-// size draws a number of tokens; every further weight is for sizes twice as large.
+// size draws a number of tokens; each further weight is for sizes twice as large.
 func size(random *rand.Rand, weights []int) int {
 	total := 0
 	for _, weight := range weights {

@@ -1,6 +1,6 @@
-// Command temporal is a Temporal worker whose activity calls a model within a
-// budget: Earmark reserves before the activity runs, and hears by signal what it
-// used. It runs on the development stack:
+// Command temporal is a Temporal worker whose activity calls a model within a budget:
+// Earmark reserves before the activity runs, and receives its usage by signal. It runs on
+// the development stack:
 //
 //	make dev                       # in another terminal
 //	go run ./examples/temporal
@@ -30,7 +30,7 @@ const taskQueue = "answers"
 // maxTokens is the worst case of one call: prompt and answer.
 const maxTokens = 1000
 
-// Question is what the workflow is asked.
+// Question is the workflow's input.
 type Question struct {
 	Customer string
 	Prompt   string
@@ -44,8 +44,8 @@ func Answer(ctx workflow.Context, question Question) (string, error) {
 	return answer, err
 }
 
-// CallModel stands for the call of a model. It counts tokens as they come, so that
-// they are charged even if the stream breaks.
+// CallModel stands for the call of a model. It counts tokens as they arrive, so that they
+// are charged even if the stream breaks.
 func CallModel(ctx context.Context, question Question) (string, error) {
 	meter := activityguard.Meter(ctx)
 	meter.Add(earmark.Amounts{"tokens": int64(len(question.Prompt) / 4)})
@@ -109,7 +109,8 @@ func run(ctx context.Context, earmarkURL string) error {
 	return nil
 }
 
-// reserveFor says what an activity's attempt may use at most, and on whose budget.
+// reserveFor returns the most that an attempt of an activity may use, and the scopes of its
+// budgets.
 func reserveFor(_ context.Context, activityType string, args []any) (earmark.ReservationRequest, bool, error) {
 	if activityType != "CallModel" {
 		return earmark.ReservationRequest{}, false, nil

@@ -1,10 +1,10 @@
-// Package choice checks what every guard leaves to its caller to choose.
+// Package choice checks the choices that a guarded request must make.
 package choice
 
 import "github.com/earmark-dev/earmark"
 
-// CheckOnExpiry refuses a guarded request without an expiry policy: by the API's
-// default, release, a run that dies after the model was called is free.
+// CheckOnExpiry refuses a guarded request without an expiry policy: with release, the API's
+// default, a run that dies after it called the model would be free.
 func CheckOnExpiry(request earmark.ReservationRequest) error {
 	if request.OnExpiry != "" {
 		return nil

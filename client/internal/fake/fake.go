@@ -1,6 +1,6 @@
-// Package fake is an Earmark in memory, for the tests and examples of the client
-// and its middlewares: one budget of tokens over every scope, with leases that run
-// out. It keeps the API's words; its own test checks them against the document.
+// Package fake is an Earmark in memory, for the tests and examples of the client and its
+// middlewares: one budget of tokens over every scope, with leases that end. Its own test
+// compares its answers with the API's document.
 package fake
 
 import (
@@ -26,16 +26,16 @@ type Call struct {
 	At   time.Time
 }
 
-// Earmark answers calls. Its fields are set before the first call; see Replace.
+// Earmark answers calls. Set its fields before the first call; see Replace.
 type Earmark struct {
-	// Limit is of the one budget, in tokens.
+	// Limit is the limit of the one budget, in tokens.
 	Limit int64
 	// RejectOverage is the budget's overage policy.
 	RejectOverage bool
 	// Slow is how long the answer to a verb takes after the verb took effect.
 	Slow map[string]time.Duration
-	// Intercept sees a call first; an answer that it gives stands in for Earmark's
-	// own. nth counts the calls of the verb from 1.
+	// Intercept receives each call first; a handler that it returns answers in Earmark's
+	// place. nth counts the calls of the verb from 1.
 	Intercept func(verb string, nth int) http.HandlerFunc
 
 	mu           sync.Mutex
@@ -43,7 +43,7 @@ type Earmark struct {
 	reservations map[string]*earmark.Reservation
 }
 
-// Serve puts the Earmark on a port.
+// Serve serves the API on a free port.
 func (e *Earmark) Serve() (url string, stop func()) {
 	server := httptest.NewServer(e)
 	return server.URL, server.Close
@@ -76,7 +76,7 @@ func (e *Earmark) Count(verb string) int {
 	return n
 }
 
-// Reservations returns every reservation as it stands, those that ran out as expired.
+// Reservations returns every reservation; those whose lease has ended are expired.
 func (e *Earmark) Reservations() []earmark.Reservation {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -88,7 +88,7 @@ func (e *Earmark) Reservations() []earmark.Reservation {
 	return all
 }
 
-// RoundTrip makes the Earmark an http.RoundTripper, with no network in between.
+// RoundTrip makes the Earmark an http.RoundTripper, without a network.
 func (e *Earmark) RoundTrip(request *http.Request) (response *http.Response, err error) {
 	if request.Body != nil {
 		defer func() { _ = request.Body.Close() }()
@@ -162,7 +162,7 @@ func (e *Earmark) record(verb, key, body string) http.HandlerFunc {
 	return intercept(verb, nth)
 }
 
-// Replace sets another Intercept in between calls.
+// Replace sets another Intercept between calls.
 func (e *Earmark) Replace(intercept func(verb string, nth int) http.HandlerFunc) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -238,7 +238,7 @@ func (e *Earmark) replay(w http.ResponseWriter, stands *earmark.Reservation) {
 	}
 }
 
-// firstLeaseEnd is when the first lease of a hold ends; nil without one.
+// firstLeaseEnd returns when the first lease of a hold ends; nil if there is no hold.
 func (e *Earmark) firstLeaseEnd() (first *time.Time) {
 	for _, r := range e.reservations {
 		if r.State == earmark.StateHeld && (first == nil || r.ExpiresAt.Before(*first)) {
@@ -320,7 +320,7 @@ func settle(held *earmark.Reservation, state earmark.State) {
 	held.State, held.SettledAt = state, &now
 }
 
-// expireIfDue is the guardian, which is never late here.
+// expireIfDue expires a reservation as its workflow does, without delay.
 func expireIfDue(r *earmark.Reservation) {
 	if r.State == earmark.StateHeld && time.Now().After(*r.ExpiresAt) {
 		settle(r, earmark.StateExpired)
@@ -344,7 +344,7 @@ type problem struct {
 	Reservation *earmark.Reservation `json:"reservation,omitempty"`
 }
 
-// Problem answers with an error, as an Intercept does.
+// Problem returns a handler that answers with an error, for an Intercept.
 func Problem(status int, code earmark.Code, detail string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if status == http.StatusServiceUnavailable {
@@ -354,18 +354,18 @@ func Problem(status int, code earmark.Code, detail string) http.HandlerFunc {
 	}
 }
 
-// Unavailable answers 503.
+// Unavailable returns a handler that answers 503.
 func Unavailable() http.HandlerFunc {
 	return Problem(http.StatusServiceUnavailable, earmark.CodeUnavailable, "Postgres or Temporal is away; try again")
 }
 
-// Hang does not answer.
+// Hang never answers.
 func Hang(_ http.ResponseWriter, r *http.Request) {
 	<-r.Context().Done()
 	panic(http.ErrAbortHandler)
 }
 
-// AnswerLost does what was asked and breaks the connection.
+// AnswerLost makes the call and then breaks the connection.
 func (e *Earmark) AnswerLost(verb string) http.HandlerFunc {
 	return func(_ http.ResponseWriter, r *http.Request) {
 		e.mu.Lock()
