@@ -128,6 +128,15 @@ type Credential struct {
 	TenantDisabled bool
 }
 
+// Caller is on whose behalf a call of the API is made.
+type Caller struct {
+	Tenant  string   `json:"tenant"`
+	Role    Role     `json:"role"`
+	Scopes  []string `json:"scopes"`   // what the key is bound to; empty: all
+	KeyID   string   `json:"key_id"`   // empty on a server without keys
+	KeyName string   `json:"key_name"` // empty where the key has no name
+}
+
 // KeyFilter selects a page of a tenant's keys, newest first.
 type KeyFilter struct {
 	Cursor string // NextCursor of the page before

@@ -29,6 +29,12 @@ type Ledger interface {
 	Credential(ctx context.Context, keyID string) (*earmark.Credential, error)
 	// MarkKeysUsed notes, to the hour, that the keys were used.
 	MarkKeysUsed(ctx context.Context, ids []string) error
+	Keys(ctx context.Context, tenant string, filter earmark.KeyFilter) (earmark.Page[earmark.Key], error)
+	CreateKey(ctx context.Context, tenant string, request earmark.KeyRequest, by earmark.Actor, reason string) (*earmark.IssuedKey, error)
+	// RotateKey and RevokeKey answer CodeNotFound where the tenant has no such key.
+	RotateKey(ctx context.Context, tenant, id string, overlap time.Duration, by earmark.Actor, reason string) (*earmark.IssuedKey, error)
+	RevokeKey(ctx context.Context, tenant, id string, by earmark.Actor, reason string) (*earmark.Key, error)
+	Audit(ctx context.Context, tenant string, filter earmark.AuditFilter) (earmark.Page[earmark.AuditRecord], error)
 	// Preflight reads whether the reservation exists or could not be admitted
 	// anyway. It changes nothing.
 	Preflight(ctx context.Context, admission earmark.Admission) (earmark.Preflight, error)

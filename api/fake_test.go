@@ -40,6 +40,10 @@ type fake struct {
 	tenants        []string      // whom the calls were for, in their order
 	owner          string        // tenant that has what the fake has; empty: every tenant
 	by             earmark.Actor // of the last change of a budget or a key
+	reason         string
+	issued         *earmark.IssuedKey
+	keys           earmark.Page[earmark.Key]
+	audit          earmark.Page[earmark.AuditRecord]
 	err            error
 	coordinatorErr error
 
@@ -133,6 +137,43 @@ func (f *fake) MarkKeysUsed(_ context.Context, ids []string) error {
 	defer f.mu.Unlock()
 	f.marked = append(f.marked, ids...)
 	return f.markErr
+}
+
+func (f *fake) Keys(_ context.Context, tenant string, filter earmark.KeyFilter) (earmark.Page[earmark.Key], error) {
+	f.record("Keys", filter)
+	f.of(tenant)
+	return f.keys, f.err
+}
+
+func (f *fake) CreateKey(_ context.Context, tenant string, request earmark.KeyRequest, by earmark.Actor, reason string) (*earmark.IssuedKey, error) {
+	f.by, f.reason = by, reason
+	f.record("CreateKey", request)
+	f.of(tenant)
+	return f.issued, f.err
+}
+
+func (f *fake) RotateKey(_ context.Context, tenant, id string, overlap time.Duration, by earmark.Actor, reason string) (*earmark.IssuedKey, error) {
+	f.by, f.reason = by, reason
+	f.record("RotateKey", overlap)
+	if !f.of(tenant) || !earmark.IsKeyID(id) {
+		return nil, earmark.Errorf(earmark.CodeNotFound, "there is no such key")
+	}
+	return f.issued, f.err
+}
+
+func (f *fake) RevokeKey(_ context.Context, tenant, id string, by earmark.Actor, reason string) (*earmark.Key, error) {
+	f.by, f.reason = by, reason
+	f.record("RevokeKey", id)
+	if !f.of(tenant) || !earmark.IsKeyID(id) {
+		return nil, earmark.Errorf(earmark.CodeNotFound, "there is no such key")
+	}
+	return &f.issued.Key, f.err
+}
+
+func (f *fake) Audit(_ context.Context, tenant string, filter earmark.AuditFilter) (earmark.Page[earmark.AuditRecord], error) {
+	f.record("Audit", filter)
+	f.of(tenant)
+	return f.audit, f.err
 }
 
 func (f *fake) Preflight(_ context.Context, admission earmark.Admission) (earmark.Preflight, error) {

@@ -20,7 +20,7 @@ const (
 	maxReads      = 3 // one budget or reservation, and decisions
 	maxLists      = 3 // pages of budgets, reservations or entries, and the overview
 	maxCharges    = 3 // usage without a reservation
-	maxChanges    = 2 // new, changed or archived budgets
+	maxChanges    = 2 // of budgets and keys
 )
 
 // maxQueueWait is how long a call waits in its queue before it is refused.

@@ -40,6 +40,13 @@ func (s *server) routes(metrics func(*gin.Context) error) []route {
 		{http.MethodGet, "/v1/entries", earmark.RoleRead, s.listEntries},
 		{http.MethodGet, "/v1/overview", earmark.RoleRead, s.overview},
 
+		{http.MethodGet, "/v1/whoami", earmark.RoleRead, s.whoami},
+		{http.MethodGet, "/v1/keys", earmark.RoleAdmin, s.listKeys},
+		{http.MethodPost, "/v1/keys", earmark.RoleAdmin, s.createKey},
+		{http.MethodPost, "/v1/keys/:id/rotate", earmark.RoleAdmin, s.rotateKey},
+		{http.MethodPost, "/v1/keys/:id/revoke", earmark.RoleAdmin, s.revokeKey},
+		{http.MethodGet, "/v1/audit", earmark.RoleAdmin, s.listAudit},
+
 		{http.MethodGet, "/healthz", "", s.health},
 		{http.MethodGet, "/readyz", "", s.ready},
 		{http.MethodGet, "/metrics", "", metrics},

@@ -134,6 +134,7 @@ func TestEveryCall(t *testing.T) {
 	doc, router := contract(t)
 	budgetID, reservationID := earmark.NewBudgetID(), earmark.NewReservationID()
 	limit := int64(7)
+	expires := time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC)
 	var none *int64
 	ten := earmark.Amounts{"tokens": 10}
 	reservation := earmark.ReservationRequest{Scopes: []string{"acme"}, Amounts: ten}
@@ -201,6 +202,22 @@ func TestEveryCall(t *testing.T) {
 		}, `{"data":[{"id":1}],"next_cursor":""}`, sent{method: "GET", path: "/v1/entries", query: "budget_id=" + budgetID + "&limit=5&reservation_id=" + reservationID}},
 		{"Overview", func(ctx context.Context, c *Client) (any, error) { return c.Overview(ctx) },
 			`{"at":"2026-03-04T05:06:07Z","held":1}`, sent{method: "GET", path: "/v1/overview"}},
+		{"Whoami", func(ctx context.Context, c *Client) (any, error) { return c.Whoami(ctx) },
+			`{"tenant":"globex","role":"read"}`, sent{method: "GET", path: "/v1/whoami"}},
+		{"Keys", func(ctx context.Context, c *Client) (any, error) { return c.Keys(ctx, earmark.KeyFilter{Limit: 3}) },
+			`{"data":[{"id":"abcdefgh0129"}],"next_cursor":""}`, sent{method: "GET", path: "/v1/keys", query: "limit=3"}},
+		{"CreateKey", func(ctx context.Context, c *Client) (any, error) {
+			return c.CreateKey(ctx, earmark.KeyRequest{Name: "n", Role: earmark.RoleSettle, Scopes: []string{"acme"}, ExpiresAt: &expires}, alice)
+		}, `{"id":"abcdefgh0129","secret":"emk_x"}`, sent{method: "POST", path: "/v1/keys",
+			body: `{"name":"n","role":"settle","scopes":["acme"],"expires_at":"2027-01-31T00:00:00Z","operator":"alice","reason":"why"}`}},
+		{"RotateKey", func(ctx context.Context, c *Client) (any, error) {
+			return c.RotateKey(ctx, "abcdefgh0129", time.Minute, alice)
+		}, `{"id":"abcdefgh0129","secret":"emk_x"}`, sent{method: "POST", path: "/v1/keys/abcdefgh0129/rotate", body: `{"overlap_seconds":60,"operator":"alice","reason":"why"}`}},
+		{"RevokeKey", func(ctx context.Context, c *Client) (any, error) { return c.RevokeKey(ctx, "abcdefgh0129", alice) },
+			`{"id":"abcdefgh0129"}`, sent{method: "POST", path: "/v1/keys/abcdefgh0129/revoke", body: `{"operator":"alice","reason":"why"}`}},
+		{"Audit", func(ctx context.Context, c *Client) (any, error) {
+			return c.Audit(ctx, earmark.AuditFilter{Subject: "abcdefgh0129", Action: earmark.ActionKeyRevoke, Actor: "operator:alice", Cursor: "c", Limit: 3})
+		}, `{"data":[{"id":1}],"next_cursor":""}`, sent{method: "GET", path: "/v1/audit", query: "action=key.revoke&actor=operator%3Aalice&cursor=c&limit=3&subject=abcdefgh0129"}},
 		{"Health", func(ctx context.Context, c *Client) (any, error) { return nil, c.Health(ctx) },
 			`{"status":"ok"}`, sent{method: "GET", path: "/healthz"}},
 		{"Ready", func(ctx context.Context, c *Client) (any, error) { return c.Ready(ctx) },

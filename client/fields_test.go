@@ -19,15 +19,21 @@ func TestEveryField(t *testing.T) {
 	t.Parallel()
 	doc, _ := contract(t)
 	types := map[string]any{
+		"AuditPage":          earmark.Page[earmark.AuditRecord]{},
+		"AuditRecord":        earmark.AuditRecord{},
 		"Balance":            earmark.Balance{},
 		"Budget":             earmark.Budget{},
 		"BudgetPage":         earmark.Page[earmark.Budget]{},
 		"BudgetPatch":        earmark.BudgetPatch{},
 		"BudgetRequest":      earmark.BudgetRequest{},
+		"Caller":             earmark.Caller{},
 		"Check":              Check{},
 		"Decision":           earmark.Decision{},
 		"Entry":              earmark.Entry{},
 		"EntryPage":          earmark.Page[earmark.Entry]{},
+		"IssuedKey":          earmark.IssuedKey{},
+		"Key":                earmark.Key{},
+		"KeyPage":            earmark.Page[earmark.Key]{},
 		"Overview":           earmark.Overview{},
 		"OverviewAge":        earmark.OverviewAge{},
 		"Problem":            problem{},
@@ -42,12 +48,15 @@ func TestEveryField(t *testing.T) {
 		"Window":             earmark.Window{},
 	}
 	withoutType := map[string]string{
-		"Accepted":       "the status 202 says it: Settled.Accepted",
-		"AdoptRequest":   "arguments of Adopt, which TestEveryCall checks",
-		"Checks":         "a map by name, as Ready returns it",
-		"CommitRequest":  "arguments of Commit and CommitBy",
-		"ExtendRequest":  "arguments of Extend and ExtendBy",
-		"ReleaseRequest": "arguments of Release and GiveBack",
+		"Accepted":         "the status 202 says it: Settled.Accepted",
+		"AdoptRequest":     "arguments of Adopt, which TestEveryCall checks",
+		"Checks":           "a map by name, as Ready returns it",
+		"CommitRequest":    "arguments of Commit and CommitBy",
+		"ExtendRequest":    "arguments of Extend and ExtendBy",
+		"KeyRequest":       "arguments of CreateKey",
+		"RotateKeyRequest": "arguments of RotateKey",
+		"RevokeKeyRequest": "arguments of RevokeKey",
+		"ReleaseRequest":   "arguments of Release and GiveBack",
 	}
 	left := map[string]map[string]string{ // fields of the document that a type leaves out, with the reason
 		"Problem": {
