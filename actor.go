@@ -44,6 +44,9 @@ func (a Actor) Operator() string {
 	return a.Name
 }
 
+// Named reports whether the actor says more than which part of the product acted: a person, or a key.
+func (a Actor) Named() bool { return a.Operator() != "" || a.Key != "" }
+
 const keyPrefix = "key:"
 
 // WithKey returns the actor with the id of the API key of its call; empty for none.

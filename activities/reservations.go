@@ -100,7 +100,7 @@ func (r *Reservations) AwaitSettlement(ctx context.Context, id string) (Awaited,
 	if found {
 		settled := snapshotOf(settlement.Result)
 		settled.Reason = settlement.Reason
-		if settlement.Actor.Operator() != "" {
+		if settlement.Actor.Named() {
 			settled.Actor = &settlement.Actor
 		}
 		awaited.Settled = &settled

@@ -159,7 +159,7 @@ func (r *reservation) handle(ctx workflow.Context, m *message) {
 
 func (r *reservation) onCommit(payload CommitMessage) *message {
 	return &message{name: MessageCommit, apply: func(ctx workflow.Context) activities.Snapshot {
-		settlement := r.settlementBy(payload.Operator, payload.Reason)
+		settlement := r.settlementBy(payload.Operator, payload.Key, payload.Reason)
 		settlement.Attempt = payload.Attempt
 		return r.commit(ctx, settlement, payload.Usage)
 	}}
@@ -167,26 +167,28 @@ func (r *reservation) onCommit(payload CommitMessage) *message {
 
 func (r *reservation) onRelease(payload ReleaseMessage) *message {
 	return &message{name: MessageRelease, apply: func(ctx workflow.Context) activities.Snapshot {
+		settlement := r.settlementBy(payload.Operator, payload.Key, payload.Reason)
 		if payload.Operator != "" {
-			return r.giveBack(ctx, r.settlementBy(payload.Operator, payload.Reason))
+			return r.giveBack(ctx, settlement)
 		}
-		return r.release(ctx, payload.Reason)
+		return r.release(ctx, settlement)
 	}}
 }
 
 func (r *reservation) onExtend(payload ExtendMessage) *message {
 	return &message{name: SignalExtend, apply: func(ctx workflow.Context) activities.Snapshot {
-		return r.extend(ctx, r.settlementBy(payload.Operator, payload.Reason), payload.TTLSeconds)
+		return r.extend(ctx, r.settlementBy(payload.Operator, "", payload.Reason), payload.TTLSeconds)
 	}}
 }
 
 // settlementBy returns who sent a message and why: an operator, or else the caller, for
 // whom the workflow acts.
-func (r *reservation) settlementBy(operator, reason string) earmark.Transition {
+func (r *reservation) settlementBy(operator, key, reason string) earmark.Transition {
 	settlement := r.settlement(reason)
 	if operator != "" {
 		settlement.Actor = earmark.OperatorActor(operator)
 	}
+	settlement.Actor = settlement.Actor.WithKey(key)
 	return settlement
 }
 

@@ -55,18 +55,20 @@ const (
 )
 
 // CommitMessage is the payload of MessageCommit. Operator, in each message, is the name of
-// a person who settles in the caller's place, such as alice.
+// a person who settles in the caller's place, such as alice; Key is the id of the API key
+// with which the message was sent, which the API alone sets.
 type CommitMessage struct {
 	Usage    earmark.Amounts `json:"usage"`
 	Operator string          `json:"operator,omitempty"`
 	Reason   string          `json:"reason,omitempty"`
+	Key      string          `json:"key,omitempty"`
 	// Attempt is set only by the API, see earmark.Transition.
 	Attempt string `json:"attempt,omitempty"`
 }
 
 // Validate checks the message. The error is CodeInvalidRequest and names the field.
 func (m CommitMessage) Validate() error {
-	return cmp.Or(earmark.ValidateUsage(m.Usage), validateBy(m.Operator, m.Reason))
+	return cmp.Or(earmark.ValidateUsage(m.Usage), validateBy(m.Operator, m.Key, m.Reason))
 }
 
 // ReleaseMessage is the payload of MessageRelease. With an operator it is an expiry with a
@@ -74,10 +76,11 @@ func (m CommitMessage) Validate() error {
 type ReleaseMessage struct {
 	Reason   string `json:"reason"`
 	Operator string `json:"operator,omitempty"`
+	Key      string `json:"key,omitempty"`
 }
 
 // Validate checks the message. The error is CodeInvalidRequest and names the field.
-func (m ReleaseMessage) Validate() error { return validateBy(m.Operator, m.Reason) }
+func (m ReleaseMessage) Validate() error { return validateBy(m.Operator, m.Key, m.Reason) }
 
 // ExtendMessage is the payload of SignalExtend.
 type ExtendMessage struct {
@@ -88,12 +91,15 @@ type ExtendMessage struct {
 
 // Validate checks the message. The error is CodeInvalidRequest and names the field.
 func (m ExtendMessage) Validate() error {
-	return cmp.Or(earmark.ValidateTTL(m.TTLSeconds), validateBy(m.Operator, m.Reason))
+	return cmp.Or(earmark.ValidateTTL(m.TTLSeconds), validateBy(m.Operator, "", m.Reason))
 }
 
 // validateBy checks the sender and the reason of a message; operator is empty if the caller
-// sent it.
-func validateBy(operator, reason string) error {
+// sent it, and key if it came without one.
+func validateBy(operator, key, reason string) error {
+	if key != "" && !earmark.IsKeyID(key) {
+		return earmark.Invalidf("key", "%q is not the id of a key: 12 of a-z and 0-9", earmark.Clip(key))
+	}
 	if operator == "" {
 		return earmark.ValidateReason(reason)
 	}

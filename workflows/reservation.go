@@ -143,7 +143,7 @@ func (r *reservation) result() WorkflowResult {
 	if result.Usage != nil && !r.createdAt.IsZero() {
 		result.CreatedAt = &r.createdAt
 		result.Reason = r.committed.Reason
-		if r.committed.Actor.Operator() != "" {
+		if r.committed.Actor.Named() {
 			result.Actor = &r.committed.Actor
 		}
 	}

@@ -369,6 +369,9 @@ func TestCommitOfALostReservationNamesItsActor(t *testing.T) {
 	}{
 		"the caller":  {used(70), earmark.ActorWorkflow, lost},
 		"an operator": {workflows.CommitMessage{Usage: used(70).Usage, Operator: "alice", Reason: "the bill says so"}, earmark.OperatorActor("alice"), "the bill says so (" + lost + ")"},
+		"a key":       {workflows.CommitMessage{Usage: used(70).Usage, Key: "abcdefgh0129"}, earmark.ActorWorkflow.WithKey("abcdefgh0129"), lost},
+		"an operator with a key": {workflows.CommitMessage{Usage: used(70).Usage, Operator: "alice", Key: "abcdefgh0129"},
+			earmark.OperatorActor("alice").WithKey("abcdefgh0129"), lost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := setup(t)
@@ -382,7 +385,10 @@ func TestCommitOfALostReservationNamesItsActor(t *testing.T) {
 			require.Equal(t, c.actor, b.ledger.charges[0].Actor)
 			require.Equal(t, c.reason, b.ledger.charges[0].Reason)
 			require.Equal(t, c.message.Reason, result.Reason)
-			require.Equal(t, c.message.Operator != "", result.Actor != nil)
+			require.Equal(t, c.actor != earmark.ActorWorkflow, result.Actor != nil)
+			if result.Actor != nil {
+				require.Equal(t, c.actor, *result.Actor)
+			}
 		})
 	}
 }

@@ -118,8 +118,8 @@ func (r *reservation) commit(ctx workflow.Context, settlement earmark.Transition
 	return r.apply(ctx, answer)
 }
 
-func (r *reservation) release(ctx workflow.Context, reason string) activities.Snapshot {
-	return r.apply(ctx, r.call(ctx, "release", ledger.Release, r.settlement(reason)))
+func (r *reservation) release(ctx workflow.Context, settlement earmark.Transition) activities.Snapshot {
+	return r.apply(ctx, r.call(ctx, "release", ledger.Release, settlement))
 }
 
 func (r *reservation) giveBack(ctx workflow.Context, settlement earmark.Transition) activities.Snapshot {

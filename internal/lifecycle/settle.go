@@ -33,7 +33,7 @@ func (c *Coordinator) Commit(ctx context.Context, t earmark.Transition, usage ea
 		Transition: t,
 		apply:      func(ctx context.Context) (earmark.Result, error) { return c.Ledger.Commit(ctx, t, usage) },
 		name:       workflows.MessageCommit,
-		message:    workflows.CommitMessage{Usage: usage, Operator: t.Actor.Operator(), Reason: t.Reason, Attempt: t.Attempt},
+		message:    workflows.CommitMessage{Usage: usage, Operator: t.Actor.Operator(), Key: t.Actor.Key, Reason: t.Reason, Attempt: t.Attempt},
 	})
 }
 
@@ -48,7 +48,7 @@ func (c *Coordinator) Release(ctx context.Context, t earmark.Transition) (result
 		Transition: t,
 		apply:      func(ctx context.Context) (earmark.Result, error) { return release(ctx, t) },
 		name:       workflows.MessageRelease,
-		message:    workflows.ReleaseMessage{Operator: t.Actor.Operator(), Reason: t.Reason},
+		message:    workflows.ReleaseMessage{Operator: t.Actor.Operator(), Key: t.Actor.Key, Reason: t.Reason},
 	})
 }
 
