@@ -181,7 +181,7 @@ func TestLinks(t *testing.T) {
 		}
 		return found
 	}
-	for _, document := range slices.Concat(glob(t, "*.md"), glob(t, "docs/*.md"), glob(t, "docs/decisions/*.md")) {
+	for _, document := range slices.Concat(glob(t, "*.md"), glob(t, "docs/*.md"), glob(t, "docs/decisions/*.md"), glob(t, "findings/*.md"), glob(t, ".github/*.md")) {
 		text := read(document)
 		for _, match := range link.FindAllStringSubmatch(text, -1) {
 			if strings.Contains(match[1], "://") || strings.HasPrefix(match[1], "mailto:") {
