@@ -100,7 +100,7 @@ Scenarios:` + list.String(),
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	flags := cmd.Flags()
 	flags.StringVar(&b.program, "earmark", "", "the earmark to measure (default: the one beside this program, or else on PATH)")
-	flags.StringVar(&b.base, "base", "", "an earlier build of earmark that takes turns with it in the scenarios paths and durations")
+	flags.StringVar(&b.base, "base", "", "an earlier build of earmark that takes turns with it in the scenarios paths, durations and neighbours")
 	flags.StringSliceVar(&b.Scenarios, "scenario", defaults, "which scenarios to run")
 	flags.IntVar(&b.Rounds, "rounds", bench.DefaultRounds, "how many rounds each way runs")
 	flags.DurationVar(&b.Duration, "duration", bench.DefaultDuration, "how long a way runs in a round")

@@ -12,6 +12,7 @@ import (
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/activities"
 	"github.com/earmark-dev/earmark/internal/ctxtime"
+	"github.com/earmark-dev/earmark/internal/fairqueue"
 	"github.com/earmark-dev/earmark/internal/handoff"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
@@ -34,17 +35,18 @@ func (c *Coordinator) Admit(ctx context.Context, admission earmark.Admission) (e
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, deadline, errDeadline)
 	defer cancel()
-	leave, err := c.enter(ctx, deadline/2)
+	leave, err := c.enter(ctx, admission, deadline/2)
 	if err != nil {
 		return earmark.Result{}, err
 	}
 	defer leave()
 	admission.AdmitBy = admission.AdmitBy.Add(deadline) // mutation: postgres-clock
+	begun := time.Now()
 	for late := 0; late < maxAttempts; {
 		result, err := c.attempt(ctx, admission)
 		switch {
 		case err == nil && result.Outcome != earmark.OutcomeTooLate:
-			c.pace.decided()
+			c.resize(c.places.decide(time.Since(begun), time.Now()))
 			return result, nil
 		case err == nil:
 			late++
@@ -55,22 +57,28 @@ func (c *Coordinator) Admit(ctx context.Context, admission earmark.Admission) (e
 	return earmark.Result{}, c.unknown(ctx, admission, errTooLate)
 }
 
-// enter takes a place among the running admissions, and waits for one up to timeout. If it
-// returns an error, nothing has begun.
-func (c *Coordinator) enter(ctx context.Context, timeout time.Duration) (leave func(), err error) {
+// enter takes a place among the running admissions, and waits for one up to timeout, in fair turns
+// with other tenants and scopes. If it returns an error, nothing has begun.
+func (c *Coordinator) enter(ctx context.Context, admission earmark.Admission, timeout time.Duration) (leave func(), err error) {
 	c.init()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	weight := c.pace.weight()
-	if c.unnotified.Load() > maxUnnotified/2 {
-		weight = max(weight, maxAdmissions/maxNotifying)
-	}
-	if c.admissions.Acquire(ctx, weight) != nil {
-		busy := earmark.Errorf(earmark.CodeUnavailable, "%d admissions are under way, and none ended in time; nothing was reserved", maxAdmissions/weight)
+	leave, err = c.admissions.Enter(ctx, fairqueue.Caller{Tenant: admission.Tenant, Scope: admission.Request.Scopes[0]})
+	if err != nil {
+		busy := earmark.Errorf(earmark.CodeUnavailable, "%d admissions are under way, and none ended in time; nothing was reserved", c.admissions.Size())
 		busy.RetryAfter = retryPause
 		return nil, busy
 	}
-	return func() { c.admissions.Release(weight) }, nil
+	return leave, nil
+}
+
+// resize sets how many admissions are under way at once; no more than notifications, while many of those
+// wait.
+func (c *Coordinator) resize(places int) {
+	if c.unnotified.Load() > maxUnnotified/2 {
+		places = min(places, maxNotifying)
+	}
+	c.admissions.Resize(places)
 }
 
 func (c *Coordinator) attempt(ctx context.Context, admission earmark.Admission) (earmark.Result, error) {
@@ -332,7 +340,7 @@ func (c *Coordinator) input(admission earmark.Admission) workflows.ReservationIn
 // unknown returns the error of an admission whose decision did not arrive.
 func (c *Coordinator) unknown(ctx context.Context, admission earmark.Admission, err error) error {
 	if ranOut(ctx) {
-		c.pace.undecided()
+		c.resize(c.places.undecided())
 	}
 	cause := "no decision arrived in time"
 	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), workersTimeout)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/fairqueue"
 	"github.com/earmark-dev/earmark/internal/handoff"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 )
@@ -52,8 +53,8 @@ type Coordinator struct {
 	Logger    *slog.Logger
 
 	once        sync.Once
-	admissions  *semaphore.Weighted // running, each with its weight
-	pace        pace
+	admissions  *fairqueue.Queue    // running
+	places      places              // of admissions
 	notifying   *semaphore.Weighted // running
 	unnotified  atomic.Int64        // workflows that wait for a notification or are being notified
 	notifiers   sync.WaitGroup      // one for each settlement, after its caller has the answer
@@ -76,7 +77,8 @@ func (c *Coordinator) Close() {
 
 func (c *Coordinator) init() {
 	c.once.Do(func() {
-		c.admissions, c.notifying = semaphore.NewWeighted(maxAdmissions), semaphore.NewWeighted(maxNotifying)
+		c.places.count = firstAdmissions
+		c.admissions, c.notifying = fairqueue.New(firstAdmissions), semaphore.NewWeighted(maxNotifying)
 		c.stopping = make(chan struct{})
 		c.stopWaiting = sync.OnceFunc(func() { close(c.stopping) })
 	})

@@ -20,10 +20,16 @@ const (
 	// handoffTimeout is how long the coordinator waits for the decision in this process
 	// before it asks the workflow, whose first task may run in another process.
 	handoffTimeout = 100 * time.Millisecond
-	// maxAdmissions bounds the admissions at once in this process. More would not be
-	// decided sooner, and would delay the settlements. At 30 ms each, 32 make 1,000 a
-	// second.
-	maxAdmissions = 32
+	// Bounds of the admissions at once in this process, see places. More would not be decided
+	// sooner, and would delay the settlements. At 30 ms each, 32 make 1,000 a second.
+	minAdmissions, firstAdmissions, maxAdmissions = 4, 8, 32
+	// If fewer than fewWait of the running admissions seem to wait for each other, there is room
+	// for more; if more than manyWait do, there are too many.
+	fewWait, manyWait = 2, 4
+	// slowByChance is how much longer than the fastest an admission takes that waits for no other.
+	slowByChance = 1.5
+	// fastestSpan is how long the fastest admission is remembered, or up to twice as long.
+	fastestSpan = time.Minute
 	// maxAttempts bounds the attempts of one admission that find a workflow of an earlier
 	// call whose deadline has passed.
 	maxAttempts = 3

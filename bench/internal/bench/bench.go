@@ -100,6 +100,7 @@ func scenarios() []scenario {
 		{"holds", "admissions beside very many open holds", (*run).holds, []string{emptyName, holdsName}, false, false},
 		{"concurrency", "1 to 1,000 clients at once", (*run).concurrency, []string{mainName}, false, false},
 		{"durations", "lifecycles whose holds last 0, 1, 5 and 30 s", (*run).durations, []string{mainName}, true, true},
+		{"neighbours", "a bystander beside floods on other scopes", (*run).neighbours, []string{mainName}, true, true},
 		{"growth", "lifecycles on top of very many settled rows", (*run).growth, nil, true, false},
 		{"pooler", "lifecycles through PgBouncer, which has to be installed", (*run).pooler, []string{emptyName, pooledName}, true, false},
 	}
