@@ -21,7 +21,7 @@ func (s *server) createBudget(c *gin.Context) error {
 	if err := cmp.Or(request.Validate(), callerOf(c).needsScopes("scope", request.Scope)); err != nil {
 		return err
 	}
-	budget, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.Budget, error) {
+	budget, err := inQueue(c.Request.Context(), s.queues.changes, callerOf(c).turn(), func() (*earmark.Budget, error) {
 		return s.ledger.CreateBudget(c.Request.Context(), callerOf(c).tenant, request, callerOf(c).actor())
 	})
 	if err != nil {
@@ -36,7 +36,7 @@ func (s *server) listBudgets(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	page, err := inQueue(c.Request.Context(), s.queues.lists, func() (earmark.Page[earmark.Budget], error) {
+	page, err := inQueue(c.Request.Context(), s.queues.lists, callerOf(c).turn(), func() (earmark.Page[earmark.Budget], error) {
 		return s.ledger.Budgets(c.Request.Context(), callerOf(c).tenant, filter)
 	})
 	if err != nil {
@@ -78,7 +78,7 @@ func (s *server) getBudget(c *gin.Context) error {
 
 // visibleBudget is nil where there is none, or none on the scopes that the caller is bound to.
 func (s *server) visibleBudget(c *gin.Context, id string) (*earmark.Budget, error) {
-	budget, err := inQueue(c.Request.Context(), s.queues.reads, func() (*earmark.Budget, error) {
+	budget, err := inQueue(c.Request.Context(), s.queues.reads, callerOf(c).turn(), func() (*earmark.Budget, error) {
 		return s.ledger.Budget(c.Request.Context(), callerOf(c).tenant, id)
 	})
 	if err != nil || budget == nil || !callerOf(c).covers(budget.Scope) {
@@ -94,7 +94,7 @@ func (s *server) changeBudget(c *gin.Context, id string, change func() (*earmark
 			return answerBudget(c, id, budget, err)
 		}
 	}
-	budget, err := inQueue(c.Request.Context(), s.queues.changes, change)
+	budget, err := inQueue(c.Request.Context(), s.queues.changes, callerOf(c).turn(), change)
 	return answerBudget(c, id, budget, err)
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/fairqueue"
 	"github.com/earmark-dev/earmark/internal/keys"
 )
 
@@ -133,7 +134,7 @@ func (k *credentials) refresh(ctx context.Context, id string, kept remembered) (
 	if kept.credential != nil {
 		credential, err = ask()
 	} else {
-		credential, err = inQueue(ctx, k.lookups, ask)
+		credential, err = inQueue(ctx, k.lookups, fairqueue.Caller{}, ask)
 	}
 	switch {
 	case err == nil, earmark.ErrorCode(err) == earmark.CodeNotFound:

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/fairqueue"
 )
 
 // How many calls of each kind use the ledger at once in this process. Each kind waits in a queue of
@@ -26,15 +25,28 @@ const (
 // maxQueueWait is how long a call waits in its queue before it is refused.
 const maxQueueWait = time.Second
 
-// queue bounds the calls of one kind. Those that wait are served in the order in which they came.
+// queue bounds the calls of one kind. Those that wait are served in fair turns, see turn.
 type queue struct {
-	name  string
-	size  int64
-	slots *semaphore.Weighted
+	name   string
+	size   int
+	places *fairqueue.Queue
 }
 
-func newQueue(name string, size int64) *queue {
-	return &queue{name: name, size: size, slots: semaphore.NewWeighted(size)}
+func newQueue(name string, size int) *queue {
+	return &queue{name: name, size: size, places: fairqueue.New(size)}
+}
+
+// turn is whose turn a call is in a queue: of its tenant, and within it of the scope that it reserves on or
+// charges first; of any other call, of its key.
+func (w caller) turn(scopes ...string) fairqueue.Caller {
+	turn := fairqueue.Caller{Tenant: w.tenant}
+	switch {
+	case len(scopes) > 0:
+		turn.Scope = scopes[0]
+	case w.key != nil:
+		turn.Scope = w.key.ID
+	}
+	return turn
 }
 
 // queues are those of one server.
@@ -55,30 +67,28 @@ func newQueues() queues {
 // inQueue runs call once the queue has a place, for maxQueueWait at most. Past that it answers
 // CodeUnavailable, and call has not run. It holds the place for call alone, not while a body arrives or
 // an answer leaves.
-func inQueue[T any](ctx context.Context, q *queue, call func() (T, error)) (result T, err error) {
-	if err := q.enter(ctx); err != nil {
+func inQueue[T any](ctx context.Context, q *queue, turn fairqueue.Caller, call func() (T, error)) (result T, err error) {
+	leave, err := q.enter(ctx, turn)
+	if err != nil {
 		return result, err
 	}
-	defer q.slots.Release(1)
+	defer leave()
 	return call()
 }
 
-func (q *queue) enter(ctx context.Context) error {
-	if q.slots.TryAcquire(1) {
-		return nil
-	}
+func (q *queue) enter(ctx context.Context, turn fairqueue.Caller) (leave func(), err error) {
 	waited, cancel := context.WithTimeout(ctx, maxQueueWait)
 	defer cancel()
-	err := q.slots.Acquire(waited, 1)
+	leave, err = q.places.Enter(waited, turn)
 	switch {
 	case err == nil:
-		return nil
+		return leave, nil
 	case errors.Is(ctx.Err(), context.Canceled): // the caller left
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 	full := earmark.Errorf(earmark.CodeUnavailable, "%s", q.fullMessage())
 	full.RetryAfter = retryUnavailable
-	return full
+	return nil, full
 }
 
 func (q *queue) fullMessage() string {

@@ -48,7 +48,7 @@ func (s *server) admit(c *gin.Context, admission earmark.Admission) (earmark.Res
 	ctx := c.Request.Context()
 	preflightCtx, cancel := context.WithTimeout(ctx, s.preflightTimeout)
 	defer cancel()
-	preflight, err := inQueue(preflightCtx, s.queues.preflights, func() (earmark.Preflight, error) {
+	preflight, err := inQueue(preflightCtx, s.queues.preflights, callerOf(c).turn(admission.Request.Scopes...), func() (earmark.Preflight, error) {
 		return s.ledger.Preflight(preflightCtx, admission)
 	})
 	if err != nil || preflight.Outcome != earmark.OutcomeApplied {
@@ -189,7 +189,7 @@ func (s *server) getReservation(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	reservation, err := inQueue(c.Request.Context(), s.queues.reads, func() (*earmark.Reservation, error) {
+	reservation, err := inQueue(c.Request.Context(), s.queues.reads, callerOf(c).turn(), func() (*earmark.Reservation, error) {
 		return s.ledger.Reservation(c.Request.Context(), callerOf(c).tenant, id)
 	})
 	switch {
@@ -212,7 +212,7 @@ func (s *server) listReservations(c *gin.Context) error {
 		}
 		return s.listStuck(c, filter)
 	}
-	page, err := inQueue(c.Request.Context(), s.queues.lists, func() (earmark.Page[earmark.Reservation], error) {
+	page, err := inQueue(c.Request.Context(), s.queues.lists, callerOf(c).turn(), func() (earmark.Page[earmark.Reservation], error) {
 		return s.ledger.Reservations(c.Request.Context(), callerOf(c).tenant, filter)
 	})
 	if err != nil {

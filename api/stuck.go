@@ -107,7 +107,7 @@ func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) err
 			reported.SettlementFailing = append(reported.SettlementFailing, id)
 		}
 	}
-	page, err := inQueue(ctx, s.queues.lists, func() (earmark.Page[earmark.Reservation], error) {
+	page, err := inQueue(ctx, s.queues.lists, by.turn(), func() (earmark.Page[earmark.Reservation], error) {
 		return s.ledger.Stuck(ctx, by.tenant, filter, reported)
 	})
 	if err != nil {

@@ -45,7 +45,7 @@ func (s *server) chargeUsage(c *gin.Context) error {
 		Reason:      "usage without a reservation",
 	}
 	started := time.Now()
-	result, err := inQueue(c.Request.Context(), s.queues.charges, func() (earmark.Result, error) {
+	result, err := inQueue(c.Request.Context(), s.queues.charges, callerOf(c).turn(request.Scopes...), func() (earmark.Result, error) {
 		return s.ledger.Charge(c.Request.Context(), charge)
 	})
 	s.metrics.settlement("charge", result.Outcome, false, err, time.Since(started))
@@ -79,7 +79,7 @@ func (s *server) decide(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := inQueue(c.Request.Context(), s.queues.reads, func() (earmark.Result, error) {
+	result, err := inQueue(c.Request.Context(), s.queues.reads, callerOf(c).turn(request.Scopes...), func() (earmark.Result, error) {
 		return s.ledger.Decide(c.Request.Context(), callerOf(c).tenant, request)
 	})
 	if err != nil {
@@ -105,7 +105,7 @@ func (s *server) listEntries(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	page, err := inQueue(c.Request.Context(), s.queues.lists, func() (earmark.Page[earmark.Entry], error) {
+	page, err := inQueue(c.Request.Context(), s.queues.lists, callerOf(c).turn(), func() (earmark.Page[earmark.Entry], error) {
 		return s.ledger.Entries(c.Request.Context(), callerOf(c).tenant, filter)
 	})
 	if err != nil {

@@ -104,7 +104,7 @@ var mechanisms = []mechanism{
 	{"a workflow that settled and ended leaves no orphan", "orphan-is-open", []string{"if result.Outcome != earmark.OutcomeUnknown {"}, "activities TestReconcileTakesNoEndedWorkflowForAnOrphan"},
 	{"an adoption is in the journal before its workflow starts", "adoption-entry", []string{"result, err := earmark.Result{Outcome: earmark.OutcomeApplied}, error(nil)"}, "activities TestReconcileWritesAnAdoptionDown"},
 	{"the API notifies the workflow of a settlement", "notify", []string{""}, "internal/lifecycle TestCoordinatorOutlivesItsWindow"},
-	{"what the API could not notify, the reconciler does", "notify-settled", []string{"err := ctx.Err()"}, whole + "TestTemporalAway"},
+	{"what the API could not notify, the reconciler does", "notify-settled", []string{"err := ctx.Err()"}, "activities TestReconcile"},
 	{"who settles out of review has the workflow looked at", "refresh-after-review", []string{"refresh_due = r.refresh_due -- in review no timer looks again"}, database + "TestSettledOutOfReviewIsLookedAt"},
 	{"the workflows that a process keeps in memory are bounded", "cache-bounded", []string{"_ = cmp.Or(options.cached, cachedWorkflows)"}, "worker TestCachedWorkflowsAreBounded"},
 	{"the reconciler looks for paused workflows", "look-for-paused", []string{"if err := ctx.Err(); err != nil {"}, "activities TestReconcileLooksForPausedWorkflows"},
