@@ -64,7 +64,7 @@ func ParseDecimal(text string) (Decimal, error) {
 	return Decimal{n, uint8(scale)}, nil
 }
 
-// MustDecimal is ParseDecimal for constants; it panics where the text is no decimal.
+// MustDecimal is ParseDecimal for constants; it panics if the text is not a decimal.
 func MustDecimal(text string) Decimal {
 	d, err := ParseDecimal(text)
 	if err != nil {
@@ -93,7 +93,7 @@ func (d Decimal) dividedBy10(n uint8) (Decimal, error) {
 	return d, nil
 }
 
-// dividedBy returns d / n where that is a decimal of the allowed size.
+// dividedBy returns d / n; ok is false if that is not a decimal of the allowed size.
 func (d Decimal) dividedBy(n uint64) (Decimal, bool) {
 	for d.digits%n != 0 {
 		if d.digits > 1e17 || d.scale == maxScale {
@@ -108,7 +108,7 @@ func (d Decimal) dividedBy(n uint64) (Decimal, bool) {
 	return d, true
 }
 
-// MarshalJSON writes the number as a string, which no reader turns into a float.
+// MarshalJSON writes the number as a string, so that no reader turns it into a float.
 func (d Decimal) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
 
 // UnmarshalJSON reads a number or a string.
@@ -150,8 +150,8 @@ func shorten(s string) string {
 	return s
 }
 
-// sum is an exact sum: value × 10^-scale. Its numbers lie beside each other with room for what is usual, so that most
-// sums allocate once.
+// sum is an exact sum: value × 10^-scale. Its numbers lie next to each other with room for
+// the usual sizes, so that most sums allocate once.
 type sum struct {
 	value, term, factor, product big.Int
 	scale                        int

@@ -9,11 +9,13 @@ import (
 	"time"
 )
 
-// Part is a kind of thing that is counted and has a rate of its own. Rates are in US dollars for one of it.
+// Part is a countable part of usage with a rate of its own. Rates are in US dollars for one
+// unit of the part.
 type Part string
 
-// The parts. Those of tokens are disjoint: Input is what is left of the input without the cache, audio, images and
-// video that have rates of their own; Output is what is left without reasoning, audio, images and video.
+// The parts. The token parts are disjoint: Input is the input without the cache, audio,
+// images and video that have rates of their own; Output is the output without reasoning,
+// audio, images and video that have.
 const (
 	Input          Part = "input"
 	InputAudio     Part = "input_audio"
@@ -23,20 +25,20 @@ const (
 	CacheReadAudio Part = "cache_read_audio"
 	CacheReadImage Part = "cache_read_image"
 	CacheReadVideo Part = "cache_read_video"
-	CacheWrite     Part = "cache_write" // of a duration that the provider did not name
+	CacheWrite     Part = "cache_write" // for a duration that the provider did not name
 	CacheWrite5m   Part = "cache_write_5m"
 	CacheWrite30m  Part = "cache_write_30m"
 	CacheWrite1h   Part = "cache_write_1h"
 	CacheWrite12h  Part = "cache_write_12h"
 	Output         Part = "output"
-	Reasoning      Part = "reasoning" // without a rate of its own, that of output
+	Reasoning      Part = "reasoning" // without a rate of its own, it costs as much as output
 	OutputAudio    Part = "output_audio"
 	OutputImage    Part = "output_image"
 	OutputVideo    Part = "output_video"
 
-	Requests        Part = "requests" // free without a rate
+	Requests        Part = "requests" // free if it has no rate
 	WebSearches     Part = "web_searches"
-	WebFetches      Part = "web_fetches" // free without a rate
+	WebFetches      Part = "web_fetches" // free if it has no rate
 	MapSearches     Part = "map_searches"
 	SearchSources   Part = "search_sources"
 	SearchUnits     Part = "search_units"
@@ -56,17 +58,19 @@ var countParts = []Part{
 	Requests, WebSearches, WebFetches, MapSearches, SearchSources, SearchUnits, Classifications, ToolCalls, AudioSeconds, Images, Pages,
 }
 
-// Rate is a price in US dollars for one of a part, or the name of the part whose rate it shares.
+// Rate is a price in US dollars for one unit of a part, or the name of the part whose rate
+// it shares.
 type Rate struct {
 	USD Decimal
 	// As names a part of the same rates, for example output for reasoning. USD is then 0.
 	As Part
 }
 
-// USD returns the rate of so many US dollars for one.
+// USD returns the rate of text US dollars for one unit. It panics if text is not a decimal.
 func USD(text string) Rate { return Rate{USD: MustDecimal(text)} }
 
-// PerMillion returns the rate of so many US dollars for a million.
+// PerMillion returns the rate of text US dollars for a million units. It panics if text is
+// not a decimal.
 func PerMillion(text string) Rate {
 	d, err := MustDecimal(text).dividedBy10(6)
 	if err != nil {
@@ -104,20 +108,22 @@ func (r *Rate) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// Rates has a rate for every part that has a price.
+// Rates has a rate for every part with a price.
 type Rates map[Part]Rate
 
-// Prices are rates and how they change with the size of the prompt.
+// Prices are rates, and their tiers by the size of the prompt.
 type Prices struct {
 	Rates Rates `json:"rates"`
-	// Tiers are in ascending order of threshold. Each has all of its rates: none is taken over from below.
+	// Tiers are in ascending order of threshold. Each has all of its rates: it inherits
+	// none.
 	Tiers []Tier `json:"tiers,omitempty"`
-	// Marginal says that a tier prices, of each part, only the tokens beyond the threshold. Otherwise it prices the
-	// whole request.
+	// Marginal says that a tier prices only the tokens beyond the threshold, for each part.
+	// Otherwise it prices the whole request.
 	Marginal bool `json:"marginal,omitempty"`
 }
 
-// Tier holds for prompts of more than Threshold input tokens, cached ones included; with Inclusive from Threshold on.
+// Tier applies to prompts of more than Threshold input tokens, including cached ones; if
+// Inclusive is set, of Threshold or more.
 type Tier struct {
 	Threshold int64 `json:"threshold"`
 	Inclusive bool  `json:"inclusive,omitempty"`
@@ -128,52 +134,55 @@ func (t *Tier) holds(input int64) bool {
 	return input > t.Threshold || t.Inclusive && input == t.Threshold
 }
 
-// Entry has the prices of one model at one provider from one date on.
+// Entry holds the prices of one model at one provider from one date on.
 type Entry struct {
 	Provider string   `json:"provider"`
 	Model    string   `json:"model"`
 	Aliases  []string `json:"aliases,omitempty"` // other names of the model, in full
 	Match    *Match   `json:"match,omitempty"`   // further names, after all full names
-	// From is when the prices begin to hold, this moment included. They end where the next entry of the model begins.
+	// From is the moment from which the prices apply, inclusive. They end at the From of
+	// the next entry of the model.
 	From time.Time `json:"from,omitzero"`
 	Prices
 	Variants []Variant `json:"variants,omitempty"`
-	// Source says where the prices are from, for people.
+	// Source names the origin of the prices, for people.
 	Source string `json:"source,omitempty"`
 }
 
-// Variant says what is different under conditions of the response: Prices that replace the entry's, or a Multiplier of all
-// tokens.
+// Variant changes the prices under conditions of the response: Prices replace the entry's,
+// or a Multiplier applies to all tokens.
 type Variant struct {
 	When       When    `json:"when"`
 	Prices     *Prices `json:"prices,omitempty"`
 	Multiplier Decimal `json:"multiplier,omitzero"`
 }
 
-// When has conditions that must all hold; an empty one always holds.
+// When has conditions that must all hold; an empty When always holds.
 type When struct {
-	// ServiceTier is one of those that providers name: batch, flex, priority and so on.
+	// ServiceTier is a tier as providers name it: batch, flex, priority and so on.
 	ServiceTier string `json:"service_tier,omitempty"`
 	Speed       string `json:"speed,omitempty"`
-	// Region is where the request was served. * stands for each that no other variant of the entry names.
+	// Region is where the request was served. * stands for each region that no other
+	// variant of the entry names.
 	Region  string   `json:"region,omitempty"`
 	Windows []Window `json:"windows,omitempty"`
 }
 
-// Window is a time of the day in UTC, on some days of the week or on all. It may go past midnight; both ends equal: all day.
+// Window is a time of day in UTC, on some days of the week or on all. It may go past
+// midnight; if both ends are equal, it is the whole day.
 type Window struct {
-	Start TimeOfDay `json:"start"` // included
-	End   TimeOfDay `json:"end"`   // not included
-	// Days are those on which the response's moment lies, also after midnight. Empty: every day.
+	Start TimeOfDay `json:"start"` // inclusive
+	End   TimeOfDay `json:"end"`   // exclusive
+	// Days are the days of the response, also after midnight. Empty means every day.
 	Days []time.Weekday `json:"days,omitempty"`
-	// Zone is the IANA time zone by whose calendar Days are meant, for example Asia/Shanghai. Empty: UTC. Start and End
-	// are in UTC all the same.
+	// Zone is the IANA time zone in which Days are meant, for example Asia/Shanghai. Empty
+	// means UTC. Start and End are in UTC in any case.
 	Zone string `json:"zone,omitempty"`
 
 	zone *time.Location
 }
 
-// TimeOfDay is the seconds since midnight in UTC. As text it is 15:04 or 15:04:05.
+// TimeOfDay is the number of seconds since midnight in UTC. Its text is 15:04 or 15:04:05.
 type TimeOfDay int
 
 const secondsPerDay = 24 * 60 * 60
@@ -257,7 +266,7 @@ func (v *Variant) validate(path string) error {
 	case isStandard(w.ServiceTier) && w.ServiceTier != "", isStandard(w.Speed) && w.Speed != "":
 		return fmt.Errorf("%swhen: the standard service tier and speed are those of the entry itself", path)
 	}
-	v.When.Windows = slices.Clone(w.Windows) // the caller's own stay as they are
+	v.When.Windows = slices.Clone(w.Windows) // so that the caller's own windows stay unchanged
 	for i, window := range w.Windows {
 		if window.Zone != "" && window.Zone != "Local" {
 			zone, err := time.LoadLocation(window.Zone)
@@ -327,7 +336,8 @@ func partNames() string {
 	return strings.Join(names, ", ")
 }
 
-// isStandard recognises the words by which providers say that nothing special holds.
+// isStandard recognises the values that providers use for the standard tier, speed or
+// region.
 func isStandard(word string) bool {
 	switch word {
 	case "", "standard", "default", "on_demand", "unspecified":

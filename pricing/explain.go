@@ -13,11 +13,11 @@ type Line struct {
 	What     string `json:"what"`  // the part
 	Count    string `json:"count"` // of tokens, seconds, requests and so on
 	RateUSD  string `json:"rate_usd"`
-	Special  string `json:"special,omitempty"` // the variants that hold; their multipliers are in USD, not in RateUSD
+	Special  string `json:"special,omitempty"` // the variants that apply; their multipliers are in USD, not in RateUSD
 	USD      string `json:"usd"`
 }
 
-// Explanation shows how a charge came about.
+// Explanation shows the calculation of a charge.
 type Explanation struct {
 	Lines      []Line  `json:"lines"`
 	Multiplier Decimal `json:"multiplier,omitzero"` // of the sum, for resale

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Finding says what an import did not take over, and where.
+// Finding reports what an import left out, and where.
 type Finding struct {
-	// Path is that of the entry or the field in the table that was read.
+	// Path is the path of the entry or the field in the imported table.
 	Path string `json:"path"`
-	// Reason says why it cannot be priced with. What it would have priced is then an error when it is used.
+	// Reason says why it was left out. Usage that it would have priced is an error.
 	Reason string `json:"reason"`
 }
 
@@ -18,9 +18,10 @@ func (f Finding) String() string { return f.Path + ": " + f.Reason }
 
 // ImportOptions apply to all imports.
 type ImportOptions struct {
-	// From is when the prices begin to hold. The zero time is always.
+	// From is the moment from which the prices apply. The zero time means always.
 	From time.Time
-	// Free takes entries whose prices are all 0. Tables use 0 for free models, and for models whose price they do not know.
+	// Free imports entries whose prices are all 0. Tables use 0 for free models, and for
+	// models whose price they do not know.
 	Free bool
 	// Source is written into every entry.
 	Source string
@@ -31,7 +32,7 @@ type importer struct {
 	options  ImportOptions
 	entries  []Entry
 	findings []Finding
-	names    map[string]string // provider and name → path, to find names that are there twice
+	names    map[string]string // provider and name → path, to find duplicate names
 }
 
 func newImporter(options ImportOptions) *importer {
@@ -42,7 +43,7 @@ func (im *importer) report(path, format string, args ...any) {
 	im.findings = append(im.findings, Finding{path, fmt.Sprintf(format, args...)})
 }
 
-// add takes an entry over, unless it is free without leave or there already.
+// add imports an entry, unless it is free without ImportOptions.Free or is a duplicate.
 func (im *importer) add(path string, e Entry) {
 	if e.Source == "" {
 		e.Source = im.options.Source
@@ -94,7 +95,8 @@ func (e *Entry) isFree() bool {
 	return true
 }
 
-// fill gives a part the rate of another where it has none of its own and the other has one.
+// fill sets the rate of a part to that of another, if the part has none and the other has
+// one.
 func (r Rates) fill(part, as Part) {
 	if _, found := r[part]; found {
 		return
@@ -104,9 +106,10 @@ func (r Rates) fill(part, as Part) {
 	}
 }
 
-// fillShared says what all tables mean by parts that they do not price apart: audio, images and video are ordinary
-// input and output, a cached part is read at the rate of cache reads, and a provider without a price for cache reads
-// bills them as input. base decides what is priced apart; cache writes are never filled.
+// fillShared applies what all tables mean by parts without a price of their own: audio,
+// images and video are ordinary input and output, a cached part costs the rate of cache
+// reads, and a provider without a price for cache reads bills them as input. base decides
+// which parts have prices of their own; cache writes are never filled.
 func (r Rates) fillShared(base Rates) {
 	for _, pair := range [...][2]Part{
 		{CacheRead, Input}, {InputAudio, Input}, {InputImage, Input}, {InputVideo, Input}, {OutputAudio, Output}, {OutputImage, Output}, {OutputVideo, Output},
@@ -156,6 +159,7 @@ func (r Rates) missing(base Rates) (parts []string) {
 	return parts
 }
 
-// inclusiveProviders bill the higher tier from the threshold on, the others above it. Tables other than genai-prices do
-// not say it. OpenAI: "standard rates for prompts with <272K input tokens"; xAI: "≥ 200k prompt tokens".
+// inclusiveProviders bill the higher tier from the threshold on, the others above it. Of
+// the tables, only genai-prices says so. OpenAI: "standard rates for prompts with <272K
+// input tokens"; xAI: "≥ 200k prompt tokens".
 var inclusiveProviders = map[string]bool{"openai": true, "xai": true, "x-ai": true}

@@ -47,7 +47,8 @@ func (im *importer) liteLLMAlias(name, target string) {
 	im.report(name, "alias_of: %s has no price", shorten(target))
 }
 
-// liteLLMKey takes a price's name apart: what it is for, how long the cache keeps it, the threshold of its tier, the service tier.
+// liteLLMKey splits the name of a price: its part, how long the cache keeps it, the
+// threshold of its tier, the service tier.
 var liteLLMKey = regexp.MustCompile(`^(.+?)(_above_1hr|_above_12hr)?(?:_above_(\d+)(k?)_tokens)?(?:_(batches|flex|priority|balanced|ultrafast|decisions))?$`)
 
 var liteLLMParts = map[string]Part{
@@ -70,7 +71,7 @@ var liteLLMParts = map[string]Part{
 	"ocr_cost_per_page":                    Pages,
 }
 
-// setKey names one set of rates of an entry.
+// setKey identifies one set of rates of an entry.
 type setKey struct {
 	tier      string // service tier
 	threshold int64
@@ -127,7 +128,7 @@ func (im *importer) liteLLMEntry(name string, n node) {
 	}
 }
 
-// liteLLMPrice takes one price over into its set, or reports it.
+// liteLLMPrice imports one price into its set, or reports it.
 func (im *importer) liteLLMPrice(name string, n node, m namedNode, sets map[setKey]Rates) {
 	if !strings.Contains(m.name, "cost") || m.node.value == nil && m.node.kind == 0 {
 		return
@@ -200,7 +201,8 @@ func (im *importer) setRate(path string, rates Rates, part Part, n node) bool {
 	return true
 }
 
-// liteLLMSearch takes the price of a search over where it does not depend on what usage does not say.
+// liteLLMSearch imports the price of a search, unless it depends on what usage does not
+// contain.
 func (im *importer) liteLLMSearch(path string, n node, rates Rates) {
 	var first *Decimal
 	for _, m := range n.members {
@@ -216,7 +218,7 @@ func (im *importer) liteLLMSearch(path string, n node, rates Rates) {
 	}
 }
 
-// assemble makes the prices of one service tier, with its context tiers.
+// assemble builds the prices of one service tier, with its context tiers.
 func (im *importer) assemble(name string, sets map[setKey]Rates, tier string, base Rates, provider string) Prices {
 	rates := sets[setKey{tier, 0}]
 	rates.fillShared(base)
@@ -235,7 +237,7 @@ func (im *importer) assemble(name string, sets map[setKey]Rates, tier string, ba
 		above := sets[setKey{tier, threshold}]
 		what := strings.TrimSpace(tier + " above " + strconv.FormatInt(threshold, 10) + " tokens")
 		switch {
-		case above == nil: // the standard tier has one, this has not: nothing is known above
+		case above == nil: // the standard tier has one, this tier has none: the price above it is unknown
 			im.report(name, "%s: no price, though the standard service tier has one", what)
 			above = Rates{}
 		case above.isHalf(base):
@@ -346,8 +348,9 @@ func (im *importer) liteLLMSpecific(name string, n node, e *Entry) {
 	}
 }
 
-// liteLLMOffPeak reads off-peak hours. A rate that they do not name is the standard one. It is false where they cannot
-// be read: the model is then refused, because the standard price would be wrong for some hours.
+// liteLLMOffPeak reads off-peak hours. A rate that they do not name is the standard one. It
+// returns false if it cannot read them: the model is then left out, because the standard
+// price would be wrong for some hours.
 func (im *importer) liteLLMOffPeak(path string, n node, e *Entry) bool {
 	rates := Rates{}
 	for part, rate := range e.Rates {

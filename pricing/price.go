@@ -10,25 +10,30 @@ import (
 	"github.com/earmark-dev/earmark/usage"
 )
 
-// Query says what to price a usage as. What the response says of itself (model, service tier, speed, region) comes first.
+// Query says how to price a usage. What the response itself says (model, service tier,
+// speed, region) takes precedence.
 type Query struct {
-	// Provider is who bills; it may be empty where only one has the model.
+	// Provider is the company that bills; it may be empty if only one provider has the
+	// model.
 	Provider string
-	// Model is used where the usage names none, or one that the table does not know, such as what a deployment runs on.
+	// Model is used if the usage names no model, or one that the table does not know, such
+	// as the name of a deployment.
 	Model string
-	// Time is when the response came; it decides which prices hold. It is required.
+	// Time is the time of the response; it decides which prices apply. It is required.
 	Time time.Time
-	// ServiceTier, Speed and Region are used where the usage names none. A batch is the service tier "batch".
+	// ServiceTier, Speed and Region are used if the usage names none. A batch is the
+	// service tier "batch".
 	ServiceTier string
 	Speed       string
 	Region      string
 	// Estimate rounds up instead of half up.
 	Estimate bool
-	// Multiplier is for resale: the sum is multiplied by it, exactly, and rounded up. 0 is none.
+	// Multiplier is for resale: the sum is multiplied by it, exactly, and rounded up. 0
+	// means none.
 	Multiplier Decimal
 }
 
-// Charge is what a usage costs.
+// Charge is the cost of a usage.
 type Charge struct {
 	// USDMicros are micro-dollars, rounded once.
 	USDMicros int64
@@ -39,14 +44,15 @@ type Charge struct {
 // USD returns the exact amount in US dollars, before rounding, as a decimal.
 func (c *Charge) USD() string { return plain(c.exact.String(), c.scale) }
 
-// Price returns what a usage costs. Where a gateway says what it charged, that is the amount, and the table is not used.
+// Price returns the cost of a usage. If a gateway reported what it charged, that is the
+// amount, and the table is not used.
 //
-// The error is an [*UnknownModelError] or [*UnpricedError] where the table has no price for it.
+// The error is an [*UnknownModelError] or [*UnpricedError] if the table has no price.
 func (t *Table) Price(u usage.Usage, q Query) (Charge, error) {
 	return t.price(&u, &q, nil)
 }
 
-// Explain is Price with the lines that it adds up.
+// Explain is Price with the lines of the sum.
 func (t *Table) Explain(u usage.Usage, q Query) (Explanation, error) {
 	var lines []Line
 	charge, err := t.price(&u, &q, &lines)
@@ -106,7 +112,8 @@ func addGatewayCost(all *sum, cost usage.Cost, lines *[]Line) error {
 	return nil
 }
 
-// findFor finds the entry of one part of a usage. main is the model that the response names for all of it.
+// findFor finds the entry for one part of a usage. main is the model that the response
+// names for the whole usage.
 func (t *Table) findFor(u *usage.Usage, main string, q *Query) (*Entry, error) {
 	model := u.Model
 	if model == "" {
@@ -124,7 +131,7 @@ func (t *Table) findFor(u *usage.Usage, main string, q *Query) (*Entry, error) {
 	return t.Find(q.Provider, q.Model, q.Time)
 }
 
-// addPart adds what one request costs.
+// addPart adds the cost of one request.
 func (t *Table) addPart(all *sum, u *usage.Usage, main string, q *Query, lines *[]Line) error {
 	e, err := t.findFor(u, main, q)
 	if err != nil {
@@ -154,14 +161,14 @@ func (t *Table) addPart(all *sum, u *usage.Usage, main string, q *Query, lines *
 // maxMultipliers is one for each condition that a variant may have.
 const maxMultipliers = 4
 
-// calculation is of one request of one model.
+// calculation prices one request of one model.
 type calculation struct {
 	entry       *Entry
 	usage       *usage.Usage
 	prices      *Prices
 	multipliers [maxMultipliers]Decimal
 	multiplied  int
-	special     string // the variants that hold, for the lines
+	special     string // the variants that apply, for the lines
 	lines       *[]Line
 }
 
@@ -178,7 +185,8 @@ func firstWord(words ...string) string {
 	return ""
 }
 
-// choose finds the variants that hold. Each condition of the response that is not standard must be priced by one.
+// choose finds the variants that apply. Each condition of the response that is not standard
+// must be priced by one of them.
 func (c *calculation) choose(q *Query) error {
 	tier, speed := firstWord(c.usage.ServiceTier, q.ServiceTier), firstWord(c.usage.Speed, q.Speed)
 	region := firstWord(c.usage.Region, q.Region)
@@ -195,7 +203,7 @@ func (c *calculation) choose(q *Query) error {
 	applies := func(v *Variant) bool {
 		return v.When.holds(tier, speed, region, q.Time) && (v.When.Region != "*" || !c.entry.namesRegion(region))
 	}
-	var replaced *Variant // the one with most conditions
+	var replaced *Variant // the one with the most conditions
 	for i := range c.entry.Variants {
 		v := &c.entry.Variants[i]
 		if !applies(v) {
@@ -252,7 +260,7 @@ func (w When) holds(tier, speed, region string, at time.Time) bool {
 	return len(w.Windows) == 0
 }
 
-// includes reports whether w has every condition of v, and so is the more special.
+// includes reports whether w has every condition of v, and so is more specific.
 func (w When) includes(v When) bool {
 	return (v.ServiceTier == "" || w.ServiceTier == v.ServiceTier) && (v.Speed == "" || w.Speed == v.Speed) &&
 		(v.Region == "" || w.Region == v.Region) && (len(v.Windows) == 0 || len(w.Windows) > 0)
@@ -378,8 +386,8 @@ func (c *calculation) addRated(all *sum, rates Rates, part Part, n int64) error 
 
 const millisecondPlaces = 3
 
-// addCounts adds what is not measured in tokens, at the rate of the variant or else of the entry itself. Requests and
-// fetches are free where no rate is named.
+// addCounts adds the parts that are not tokens, at the rate of the variant, or else of the
+// entry itself. Requests and fetches are free if they have no rate.
 func (c *calculation) addCounts(all *sum) error {
 	n := &c.usage.Counts
 	for _, count := range [...]struct {

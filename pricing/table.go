@@ -9,14 +9,15 @@ import (
 	"time"
 )
 
-// Table finds the prices of a model. Fill it with Add before it is read; after that it may be read concurrently.
+// Table finds the prices of a model. Fill it with Add before use; after that, concurrent
+// reads are safe.
 type Table struct {
 	byName   map[string][]*Entry // by model and alias in lower case; ascending by From
-	matchers map[string][]*Entry // by provider, those that have a Match, in the order of Add
+	matchers map[string][]*Entry // by provider: the entries with a Match, in the order of Add
 	entries  []*Entry
 }
 
-// NewTable makes a table of entries. The error names the entry and its field.
+// NewTable returns a table of entries. The error names the entry and its field.
 func NewTable(entries ...Entry) (*Table, error) {
 	t := &Table{byName: map[string][]*Entry{}, matchers: map[string][]*Entry{}}
 	for _, e := range entries {
@@ -27,7 +28,7 @@ func NewTable(entries ...Entry) (*Table, error) {
 	return t, nil
 }
 
-// Add adds one entry. A second one for the same provider, name and date is refused.
+// Add adds one entry. It refuses a second entry for the same provider, name and date.
 func (t *Table) Add(e Entry) error {
 	fail := func(err error) error { return fmt.Errorf("price of %s at %s: %w", e.Model, e.Provider, err) }
 	e.Provider = strings.ToLower(e.Provider)
@@ -60,7 +61,7 @@ func (t *Table) Add(e Entry) error {
 	return nil
 }
 
-// Entries lists what was added, by provider, model and date.
+// Entries returns the entries by provider, model and date.
 func (t *Table) Entries() []Entry {
 	all := make([]Entry, 0, len(t.entries))
 	for _, e := range t.entries {
@@ -74,9 +75,9 @@ func (t *Table) Entries() []Entry {
 
 // UnknownModelError says that no entry has the model.
 type UnknownModelError struct {
-	Provider string // as asked for, may be empty
+	Provider string // from the query; may be empty
 	Model    string
-	Nearest  []string // names that are there, the most alike first; provider/model
+	Nearest  []string // existing names, the most similar first; provider/model
 }
 
 func (e *UnknownModelError) Error() string {
@@ -94,7 +95,8 @@ func (e *UnknownModelError) Error() string {
 type UnpricedError struct {
 	Provider string
 	Model    string
-	// Part is what has no rate, with how many of it were used; empty where the reason is another.
+	// Part is the part without a rate, and how much of it was used; empty if the reason is
+	// another.
 	Part   Part
 	Count  int64
 	Reason string
@@ -104,8 +106,8 @@ func (e *UnpricedError) Error() string {
 	return fmt.Sprintf("no price for this usage of model %q at %s: %s", e.Model, e.Provider, e.Reason)
 }
 
-// Find returns the entry that holds at a time. provider may be empty where only one has the model, or where the model is
-// written provider/model.
+// Find returns the entry that applies at a time. provider may be empty if only one provider
+// has the model, or if model has the form provider/model.
 func (t *Table) Find(provider, model string, at time.Time) (*Entry, error) {
 	e, err := t.find(strings.ToLower(provider), strings.ToLower(model), at)
 	var unknown *UnknownModelError
@@ -155,7 +157,7 @@ func (t *Table) find(provider, model string, at time.Time) (*Entry, error) {
 	return nil, &UnknownModelError{}
 }
 
-// nearest lists the names that are most alike.
+// nearest returns the most similar names.
 func (t *Table) nearest(provider, model string) []string {
 	const most = 5
 	type candidate struct {
@@ -175,7 +177,7 @@ func (t *Table) nearest(provider, model string) []string {
 		seen[name] = true
 		d := distance(model, strings.ToLower(e.Model))
 		if provider != "" && provider != e.Provider {
-			d += 3 // rather another model of this provider than this model of another
+			d += 3 // prefers another model of this provider to this model of another provider
 		}
 		if d <= len(model)/3+2 {
 			all = append(all, candidate{name, d})

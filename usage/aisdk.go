@@ -30,8 +30,9 @@ func readAISDKv5(o *object, u *Usage) {
 	o.sumIs("totalTokens", "inputTokens + outputTokens", sum)
 }
 
-// readAISDK reads the Vercel AI SDK 6 and 7, of a model or of a call. Its totals include the parts. The provider's own
-// object in raw says more (how long the cache keeps, the tools' tokens, iterations) and is preferred where it can be read without a doubt.
+// readAISDK reads the Vercel AI SDK 6 and 7, of a model or of a call. Its totals include
+// the parts. The provider's own object in raw says more (how long the cache keeps, the
+// tools' tokens, iterations) and is preferred if it can be read without ambiguity.
 func readAISDK(o *object, u *Usage) {
 	if readRaw(o, u) {
 		return

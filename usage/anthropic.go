@@ -1,6 +1,7 @@
 package usage
 
-// readAnthropic reads the Messages API: input_tokens leave out what was read from and written to the cache.
+// readAnthropic reads the Messages API: input_tokens exclude what was read from and written
+// to the cache.
 func readAnthropic(o *object, u *Usage) {
 	readAnthropicPart(o, u)
 	details := o.object("output_tokens_details")
@@ -36,9 +37,10 @@ func readServerTools(o *object, u *Usage) {
 	u.Counts.WebSearches, u.Counts.WebFetches = tools.count("web_search_requests"), tools.count("web_fetch_requests")
 }
 
-// readIterations reads the beta's iterations. The top-level counts are the sum of the message entries; compaction and
-// advisor entries come on top; advisor and fallback entries are of other models. A hop that declined before a fallback
-// is a message entry of its own model, and may or may not be in the top-level counts.
+// readIterations reads the beta's iterations. The top-level counts are the sum of the
+// message entries; compaction and advisor entries are additional; advisor and fallback
+// entries belong to other models. A declined hop before a fallback is a message entry of
+// its own model, and may or may not be in the top-level counts.
 func readIterations(o *object, u *Usage) {
 	const list = "iterations"
 	entries := o.list(list)
@@ -93,8 +95,8 @@ func readIterations(o *object, u *Usage) {
 	}
 }
 
-// splitDeclined checks the message entries against the top-level counts, and returns those of other models than the one
-// that served, which are then taken out of u where u includes them.
+// splitDeclined checks the message entries against the top-level counts, and returns the
+// entries of models other than the one that served. If u includes them, it subtracts them.
 func splitDeclined(u *Usage, messages []Usage, serving string, fallback bool) (declined []Usage, ok bool) {
 	if len(messages) == 0 {
 		return nil, true

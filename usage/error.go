@@ -18,7 +18,8 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Path + ": " + e.Reason }
 
-// ErrNoUsage says that a stream has ended, or was broken off, before a chunk brought usage. The usage is unknown, not 0.
+// ErrNoUsage says that a stream has ended, or was broken off, before a chunk contained
+// usage. The usage is unknown, not 0.
 var ErrNoUsage = errors.New("no chunk of the stream carries usage: it is unknown, not 0")
 
 func errorAt(path, format string, args ...any) *Error {

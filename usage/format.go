@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Format names a shape of usage object and what its counts include.
+// Format names a shape of usage object and the meaning of its counts.
 type Format string
 
 // The formats that [Normalize] reads. docs/ai.md says for each what includes what.
@@ -33,7 +33,8 @@ const (
 	OpenTelemetry      Format = "opentelemetry"       // attributes gen_ai.usage.*
 )
 
-// formats has the reader of each format, and the totals of which an object of that format must have one.
+// formats has the reader of each format, and the totals of which an object of that format
+// has at least one.
 var formats map[Format]formatEntry
 
 type formatEntry struct {
@@ -67,7 +68,7 @@ func init() { // not a literal of formats: the AI SDK's reader normalises the ob
 	}
 }
 
-// Formats lists the names that [Normalize] takes, in alphabetical order.
+// Formats returns the names that [Normalize] accepts, in alphabetical order.
 func Formats() []Format {
 	names := make([]Format, 0, len(formats))
 	for name := range formats {
@@ -86,8 +87,9 @@ func formatNames() string {
 	return strings.Join(all, ", ")
 }
 
-// detect finds the format by shape, and is empty where no format has this shape. Formats that read the same counts in the same way need
-// not be told apart: an object of input_tokens and output_tokens alone means the same in all of them.
+// detect finds the format by shape; empty if no format has this shape. It does not
+// distinguish formats that read the same counts in the same way: an object with only
+// input_tokens and output_tokens means the same in all of them.
 func detect(o *object) Format {
 	switch { // the most frequent first
 	case o.has("prompt_tokens"):

@@ -2,7 +2,8 @@ package usage
 
 import "strings"
 
-// readGemini reads usageMetadata: thoughts and the prompts that tools made are in neither prompt nor candidates.
+// readGemini reads usageMetadata: neither prompt nor candidates include thoughts and the
+// prompts that tools made.
 func readGemini(o *object, u *Usage) {
 	in, out := &u.Input, &u.Output
 	prompt, tools := o.count("promptTokenCount"), o.count("toolUsePromptTokenCount")
@@ -73,7 +74,7 @@ type modalityNames struct{ modality, count string }
 
 type modalities struct{ audio, image, video int64 }
 
-// read sums a list of counts by modality; together they must fit into whole.
+// read adds up a list of counts by modality; their sum must not exceed whole.
 func (n modalityNames) read(o *object, list string, whole int64) modalities {
 	var m modalities
 	var sum int64

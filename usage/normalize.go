@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 )
 
-// Normalize reads a usage object, or a whole response body or event that carries one. An empty format means: find it by
-// shape. The error is an [*Error] and names the path of the field.
+// Normalize reads a usage object, or a whole response body or event that contains one. With
+// an empty format it finds the format by shape. The error is an [*Error] and names the path
+// of the field.
 //
-// Counts must be integers from 0 to [MaxCount]; null is the same as absent. A member that is there twice, a part that
-// is larger than its whole, and a total that is not the sum of its parts are refused.
+// Counts must be integers from 0 to [MaxCount]; null is the same as absent. Normalize
+// refuses a repeated member, a part that is larger than its whole, and a total that is not
+// the sum of its parts.
 func Normalize(format Format, raw []byte) (Usage, error) {
 	if _, known := formats[format]; format != "" && !known {
 		return Usage{}, errorAt("usage_format", "%s is unknown; allowed are %s", shorten([]byte(format)), formatNames())
@@ -28,14 +30,15 @@ func Normalize(format Format, raw []byte) (Usage, error) {
 	return u, nil
 }
 
-// located is a usage object and the response around it, from which the model and the service tier are read.
+// located is a usage object and the response around it, which has the model and the service
+// tier.
 type located struct {
 	object   *object
-	response *object // the object itself where it came alone
-	shape    Format  // of the object, empty where it has no known one
+	response *object // the object itself if nothing surrounds it
+	shape    Format  // of the object; empty if unknown
 }
 
-// wrappers are the members under which responses and events carry a usage object.
+// wrappers are the members of responses and events that contain a usage object.
 var wrappers = [...]string{
 	"usage", "usageMetadata", "usage_metadata", "usage_info", "response", "message", "metadata", "x_groq", "interaction", "totalUsage", "meta",
 }
@@ -69,7 +72,7 @@ func locate(root *object, depth int) located {
 	return located{root, root, ""}
 }
 
-// usage reads the object that was located, as the given format or as the one that is found by shape.
+// usage reads the object in the given format, or in the format of its shape.
 func (l located) usage(format Format) Usage {
 	o := l.object
 	named := format != ""
@@ -125,7 +128,8 @@ func firstText(o *object, names ...string) string {
 	return ""
 }
 
-// check holds what is true of every usage, whatever the format: parts fit into their whole, together too.
+// check checks what is true of every usage, whatever the format: the parts, alone and
+// together, fit into their whole.
 func (u *Usage) check(o *object) {
 	for _, n := range u.counts() {
 		if *n > MaxCount || *n < 0 {
@@ -156,7 +160,7 @@ func (u *Usage) check(o *object) {
 	}
 }
 
-// sumIs checks a total that the provider gave, where it gave one, against the sum of its parts.
+// sumIs checks a total from the provider, if there is one, against the sum of its parts.
 func (o *object) sumIs(name string, parts string, sum int64) {
 	if o.has(name) {
 		if n := o.count(name); n != sum && o.doc.err == nil {
@@ -165,7 +169,8 @@ func (o *object) sumIs(name string, parts string, sum int64) {
 	}
 }
 
-// RawOf returns the usage object inside raw without reading its counts, for storing what cannot be normalised.
+// RawOf returns the usage object inside raw without reading its counts, so that a caller
+// can store what Normalize refuses.
 func RawOf(raw []byte) (json.RawMessage, error) {
 	d := documents.Get().(*document)
 	defer d.release()

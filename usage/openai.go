@@ -1,6 +1,6 @@
 package usage
 
-// readOpenAI reads Chat and Responses objects of a vendor who serves both.
+// readOpenAI reads Chat and Responses objects of a vendor that serves both.
 func readOpenAI(o *object, u *Usage) {
 	if o.has("prompt_tokens") {
 		readChat(o, u)
@@ -9,7 +9,8 @@ func readOpenAI(o *object, u *Usage) {
 	}
 }
 
-// readChat reads OpenAI's Chat Completions and those who follow them: reasoning is inside completion_tokens.
+// readChat reads OpenAI's Chat Completions and compatible ones: reasoning is inside
+// completion_tokens.
 func readChat(o *object, u *Usage) {
 	reasoning := readChatParts(o, u)
 	if beside := total(u.Input.Tokens, u.Output.Tokens, reasoning); reasoning > 0 && o.count("total_tokens") == beside {
@@ -19,8 +20,9 @@ func readChat(o *object, u *Usage) {
 	o.sumIs("total_tokens", "prompt_tokens + completion_tokens", total(u.Input.Tokens, u.Output.Tokens))
 }
 
-// readUnnamedChat reads a Chat object of which nobody said whether reasoning is inside completion_tokens (OpenAI and
-// most others) or beside them (xAI). The total decides. Without a total it is an error, unless there is no reasoning.
+// readUnnamedChat reads a Chat object without a named format: reasoning may be inside
+// completion_tokens (OpenAI and most others) or in addition to them (xAI). The total
+// decides. Without a total it is an error, unless there is no reasoning.
 func readUnnamedChat(o *object, u *Usage) {
 	completion, reasoning := o.count("completion_tokens"), o.object("completion_tokens_details").count("reasoning_tokens")
 	if reasoning > 0 && !o.has("total_tokens") {
@@ -41,7 +43,8 @@ func readUnnamedChat(o *object, u *Usage) {
 	readChat(o, u)
 }
 
-// readChatParts reads everything of a Chat object but the total, and returns reasoning, which the caller checks.
+// readChatParts reads a Chat object except its total, and returns reasoning, which the
+// caller checks.
 func readChatParts(o *object, u *Usage) (reasoning int64) {
 	in, out := &u.Input, &u.Output
 	in.Tokens, out.Tokens = o.count("prompt_tokens"), o.count("completion_tokens")
@@ -64,7 +67,8 @@ func readChatParts(o *object, u *Usage) (reasoning int64) {
 	return reasoning
 }
 
-// readInputDetails reads what Chat and Responses say about the parts of the input. All of them are inside the whole.
+// readInputDetails reads the parts of the input in Chat and Responses. All of them are
+// inside the whole.
 func readInputDetails(details *object, in *Input, whole string) {
 	if details == nil {
 		return
@@ -112,7 +116,7 @@ func readRealtime(o *object, u *Usage) {
 	o.sumIs("total_tokens", "input_tokens + output_tokens", total(in.Tokens, out.Tokens))
 }
 
-// readImages reads the Images API: its output is images, but for the text that the details name.
+// readImages reads the Images API: its output is images, except the text in the details.
 func readImages(o *object, u *Usage) {
 	readResponses(o, u)
 	if details := o.object("output_tokens_details"); details == nil {
@@ -122,7 +126,8 @@ func readImages(o *object, u *Usage) {
 	}
 }
 
-// readXAI reads xAI. In Chat reasoning is beside completion_tokens, in Responses inside output_tokens.
+// readXAI reads xAI. In Chat reasoning is in addition to completion_tokens, in Responses
+// inside output_tokens.
 func readXAI(o *object, u *Usage) {
 	switch {
 	case o.has("prompt_tokens"):
@@ -150,7 +155,7 @@ func readXAIChat(o *object, u *Usage) {
 	o.sumIs("total_tokens", "prompt_tokens + completion_tokens + reasoning_tokens", total(u.Input.Tokens, u.Output.Tokens))
 }
 
-// readDeepSeek reads DeepSeek: prompt_tokens are cache hits and misses.
+// readDeepSeek reads DeepSeek: prompt_tokens are the sum of cache hits and misses.
 func readDeepSeek(o *object, u *Usage) {
 	readChat(o, u)
 	hit := o.count("prompt_cache_hit_tokens")
@@ -170,7 +175,8 @@ func readDeepSeek(o *object, u *Usage) {
 	readServerTools(o, u)
 }
 
-// readOpenRouter reads OpenRouter: its cost is what was charged; with the caller's own key the provider's comes on top.
+// readOpenRouter reads OpenRouter: its cost is what it charged; with the caller's own key
+// the provider's cost is additional.
 func readOpenRouter(o *object, u *Usage) {
 	readOpenAI(o, u)
 	u.Cost.USD = o.usd("cost")
@@ -181,7 +187,8 @@ func readOpenRouter(o *object, u *Usage) {
 	u.Counts.WebSearches = tools.count("web_search_requests")
 }
 
-// readAgents reads the OpenAI Agents SDK: a sum over the requests of a run, and where it is there the list of them.
+// readAgents reads the OpenAI Agents SDK: a sum over the requests of a run and, if present,
+// the list of requests.
 func readAgents(o *object, u *Usage) {
 	u.Counts.Requests = 1
 	if o.has("requests") {

@@ -1,6 +1,7 @@
 package usage
 
-// readBedrock reads Converse: inputTokens leave out what was read from and written to the cache.
+// readBedrock reads Converse: inputTokens exclude what was read from and written to the
+// cache.
 func readBedrock(o *object, u *Usage) {
 	in := &u.Input
 	in.CacheRead, in.CacheWrite = o.count("cacheReadInputTokens"), o.count("cacheWriteInputTokens")
@@ -27,7 +28,8 @@ func readBedrock(o *object, u *Usage) {
 	}
 }
 
-// readMistral reads Mistral: the tokens of connectors come on top of the prompt; OCR counts pages.
+// readMistral reads Mistral: the tokens of connectors are in addition to the prompt; OCR
+// counts pages.
 func readMistral(o *object, u *Usage) {
 	u.Counts.Pages = o.count("pages_processed")
 	if !o.has("prompt_tokens") {
@@ -66,8 +68,8 @@ func readCohere(o *object, u *Usage) {
 	u.Counts.SearchUnits = billed.count("search_units")
 	u.Counts.Classifications = billed.count("classifications")
 	u.Counts.Images = billed.count("images")
-	// cached_tokens are part of tokens, which are not billed. How many of them are in billed_units is not said, and Cohere
-	// publishes no price for them.
+	// cached_tokens are part of tokens, which are not billed. Cohere does not say how many
+	// of them are in billed_units, and publishes no price for them.
 }
 
 // readLangChain reads usage_metadata: totals include the details.

@@ -8,15 +8,16 @@ import (
 	"sync"
 )
 
-// Limits on what is read. A usage object has some dozen members and three levels; a response around it may be large.
+// Limits of the input. A usage object has about a dozen members and three levels; a
+// response around it may be large.
 const (
 	MaxBytes   = 4 << 20 // of the object, or of the response around it
 	maxMembers = 256     // of one object
 	maxItems   = 1024    // of one list, such as iterations
 )
 
-// object is one JSON object whose members are found but not yet read. Text around it is known to be valid JSON.
-// The first problem is kept in the document and ends the reading.
+// object is one JSON object whose members are found but not yet read. The text around it is
+// valid JSON. The document keeps the first problem, which ends the reading.
 type object struct {
 	doc     *document
 	parent  *object
@@ -29,20 +30,21 @@ type object struct {
 // member is one name and its value; the name is unescaped only where it has an escape.
 type member struct{ name, value []byte }
 
-// document is the memory of one reading; what is here is enough for most usage objects, and is used again.
+// document is the memory of one reading. It is large enough for most usage objects, and is
+// reused.
 type document struct {
 	err     *Error
 	members [64]member
 	objects [12]object
-	// membersUsed and objectsUsed count what of the two is taken.
+	// membersUsed and objectsUsed count the used elements of both.
 	membersUsed, objectsUsed int
 }
 
 var documents = sync.Pool{New: func() any { return new(document) }}
 
-// release gives the memory back. Nothing that was read may refer to it.
+// release returns the memory. Nothing that was read may refer to it.
 func (d *document) release() {
-	if d.err != nil { // an object that was not read to its end has left more
+	if d.err != nil { // an object that was not read to its end holds more
 		d.membersUsed = len(d.members)
 	}
 	clear(d.members[:d.membersUsed])
@@ -109,12 +111,13 @@ func (o *object) find() {
 		space = append(space, member{name, value})
 	}
 	o.members = space
-	if len(space) <= len(d.members)-d.membersUsed { // not moved elsewhere by append
+	if len(space) <= len(d.members)-d.membersUsed { // append did not move the members
 		d.membersUsed += len(space)
 	}
 }
 
-// path of the member of that name, or of the object itself where name is empty.
+// path returns the path of the member with that name, or of the object itself if name is
+// empty.
 func (o *object) path(name string) string {
 	var parts []string
 	if name != "" {
@@ -142,7 +145,7 @@ func (o *object) fail(name, format string, args ...any) {
 	}
 }
 
-// get returns the value of a member, or nil where there is none or null.
+// get returns the value of a member; nil if it is absent or null.
 func (o *object) get(name string) []byte {
 	if o == nil {
 		return nil
@@ -167,7 +170,8 @@ func (o *object) has(names ...string) bool {
 	return false
 }
 
-// object returns the member of that name, nil where there is none or null. Every method of a nil object finds nothing.
+// object returns the member with that name; nil if it is absent or null. Every method of a
+// nil object finds nothing.
 func (o *object) object(name string) *object {
 	raw := o.get(name)
 	if raw == nil {
@@ -182,7 +186,8 @@ func (o *object) object(name string) *object {
 	return child
 }
 
-// peek is object for one that may be of another kind, which is then nil without an error.
+// peek is object for a member that may be of another kind, for which it returns nil without
+// an error.
 func (o *object) peek(name string) *object {
 	if raw := o.get(name); len(raw) == 0 || raw[0] != '{' {
 		return nil
@@ -190,7 +195,7 @@ func (o *object) peek(name string) *object {
 	return o.object(name)
 }
 
-// list returns the objects of a list, none where there is none or null.
+// list returns the objects of a list; none if it is absent or null.
 func (o *object) list(name string) []*object {
 	raw := o.get(name)
 	if raw == nil {
@@ -222,7 +227,7 @@ func (o *object) list(name string) []*object {
 	return items
 }
 
-// count reads an integer from 0 to MaxCount; none and null are 0.
+// count reads an integer from 0 to MaxCount; 0 if it is absent or null.
 func (o *object) count(name string) int64 {
 	raw := o.get(name)
 	if raw == nil {
@@ -283,7 +288,7 @@ func (o *object) usd(name string) json.Number {
 	return json.Number(raw)
 }
 
-// text reads a string; none and null are empty.
+// text reads a string; "" if it is absent or null.
 func (o *object) text(name string) string {
 	raw := o.get(name)
 	if raw == nil {
@@ -298,7 +303,7 @@ func (o *object) text(name string) string {
 
 func (o *object) lower(name string) string { return strings.ToLower(o.text(name)) }
 
-// within checks that a part is no more than its whole.
+// within checks that a part is at most its whole.
 func (o *object) within(name string, part int64, whole string, n int64) {
 	if part > n {
 		o.fail(name, "%d is more than %s, %d", part, whole, n)
@@ -321,7 +326,7 @@ func kindOf(raw []byte) string {
 	return "a number"
 }
 
-// shorten keeps errors readable whatever the object contains.
+// shorten keeps errors readable, whatever the object contains.
 func shorten(raw []byte) string {
 	const most = 40
 	if len(raw) > most {

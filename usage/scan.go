@@ -10,7 +10,7 @@ func valid(s []byte) bool {
 	return i >= 0 && scanSpace(s, i) == len(s)
 }
 
-// scanValue returns the index after the value that begins at i, or -1 where there is none.
+// scanValue returns the index after the value that begins at i, or -1 if there is none.
 func scanValue(s []byte, i, depth int) int {
 	if i >= len(s) || depth == 0 {
 		return -1

@@ -8,9 +8,9 @@ import (
 
 // Stream collects the usage of a streamed response from its events.
 //
-// Anthropic sends the input with message_start and then cumulative counts with each message_delta: they are merged field
-// by field, the last one wins. All others send a whole object, once or with every chunk: the last one counts, never
-// the sum.
+// Anthropic sends the input with message_start and then cumulative counts with each
+// message_delta: Stream merges them field by field, and the last value wins. All others
+// send a whole object, once or with every chunk: the last object counts, never the sum.
 type Stream struct {
 	format  Format
 	last    json.RawMessage
@@ -21,10 +21,12 @@ type Stream struct {
 	isFinal bool
 }
 
-// NewStream starts a stream of the given format; an empty format is found by shape.
+// NewStream returns a stream of the given format; with an empty format it finds the format
+// by shape.
 func NewStream(format Format) *Stream { return &Stream{format: format} }
 
-// Add takes the data of one event as JSON. Events without usage, empty ones and [DONE] are passed over.
+// Add reads the data of one event as JSON. It ignores events without usage, empty ones and
+// [DONE].
 func (s *Stream) Add(event []byte) error {
 	event = bytes.TrimSpace(event)
 	if len(event) == 0 || string(event) == "[DONE]" {
@@ -60,7 +62,7 @@ func (s *Stream) Add(event []byte) error {
 	return nil
 }
 
-// merge takes Anthropic's events. null means that the event does not say it again.
+// merge merges an event of Anthropic. null means that the event does not repeat the value.
 func (s *Stream) merge(root *object, delta bool) error {
 	o := root.object("usage")
 	if !delta {
@@ -93,11 +95,12 @@ func hasFinishReason(root *object) bool {
 	return root.has("turnComplete")
 }
 
-// Final reports whether the provider has sent its final counts. Before that the output is a part of what will be
-// billed: an estimate is needed for the rest.
+// Final reports whether the provider has sent its final counts. Before that the output is
+// only a part of what will be billed; the rest needs an estimate.
 func (s *Stream) Final() bool { return s.isFinal }
 
-// Usage returns what the stream has used so far. It is [ErrNoUsage] before a chunk brought usage.
+// Usage returns the usage of the stream so far. The error is [ErrNoUsage] before a chunk
+// with usage.
 func (s *Stream) Usage() (Usage, error) {
 	if !s.seen {
 		return Usage{}, ErrNoUsage

@@ -5,29 +5,30 @@ import (
 	"math"
 )
 
-// Usage is what one request used, or several requests together. All counts are exact and never negative.
+// Usage is the usage of one request, or of several requests together. All counts are exact
+// and never negative.
 type Usage struct {
-	// Format is the format that the object was read as.
+	// Format is the format in which the object was read.
 	Format Format `json:"format"`
-	// Model is the model that the object or the response around it names, or empty.
+	// Model is the model that the object or the response around it names, or "".
 	Model string `json:"model,omitempty"`
 
 	Input  Input  `json:"input"`
 	Output Output `json:"output"`
 	Counts Counts `json:"counts"`
 
-	// ServiceTier, Speed and Region are those of the response, in lower case, as the provider spells them, or empty.
-	// They decide the price; what the request asked for does not.
+	// ServiceTier, Speed and Region are those of the response, in lower case, as the
+	// provider spells them, or "". They decide the price; the request's own do not.
 	ServiceTier string `json:"service_tier,omitempty"`
 	Speed       string `json:"speed,omitempty"`
 	Region      string `json:"region,omitempty"`
 
-	// Cost is what the gateway says that it charged.
+	// Cost is the amount that the gateway charged, if it reports one.
 	Cost Cost `json:"cost,omitzero"`
 
-	// Each lists the requests or the iterations that this usage consists of, where the object tells them apart: they may be
-	// of other models, and price tiers apply to each of them by itself. Input, Output and Counts are their sum.
-	// Empty: one request.
+	// Each lists the requests or iterations of this usage, if the object distinguishes
+	// them: they may belong to other models, and price tiers apply to each of them alone.
+	// Input, Output and Counts are their sums. Empty means one request.
 	Each []Usage `json:"each,omitempty"`
 
 	// Raw is a copy of the usage object alone. It holds no prompt and no answer.
@@ -36,10 +37,11 @@ type Usage struct {
 
 // Input counts tokens that the model read.
 type Input struct {
-	// Tokens is the total; it includes all of the parts below and the results of tools that were put into the prompt.
+	// Tokens is the total; it includes all parts below and the results of tools in the
+	// prompt.
 	Tokens int64 `json:"tokens"`
 
-	// CacheRead were read from the provider's cache.
+	// CacheRead counts tokens read from the provider's cache.
 	CacheRead int64 `json:"cache_read,omitempty"`
 	// CacheReadAudio and CacheReadImage are parts of CacheRead, and of Audio and Image.
 	CacheReadAudio int64 `json:"cache_read_audio,omitempty"`
@@ -47,10 +49,11 @@ type Input struct {
 	// CacheReadVideo is a part of CacheRead and of Video.
 	CacheReadVideo int64 `json:"cache_read_video,omitempty"`
 
-	// CacheWrite were written to the provider's cache, for any duration.
+	// CacheWrite counts tokens written to the provider's cache, for any duration.
 	CacheWrite int64 `json:"cache_write,omitempty"`
-	// CacheWrite5m to CacheWrite12h are parts of CacheWrite, by how long the cache keeps them: 5 and 30 minutes, 1 and
-	// 12 hours. The rest of CacheWrite is of a duration that the provider did not name.
+	// CacheWrite5m to CacheWrite12h are parts of CacheWrite, by how long the cache keeps
+	// them: 5 and 30 minutes, 1 and 12 hours. The rest of CacheWrite has a duration that
+	// the provider did not name.
 	CacheWrite5m  int64 `json:"cache_write_5m,omitempty"`
 	CacheWrite30m int64 `json:"cache_write_30m,omitempty"`
 	CacheWrite1h  int64 `json:"cache_write_1h,omitempty"`
@@ -64,16 +67,17 @@ type Input struct {
 
 // Output counts tokens that the model wrote.
 type Output struct {
-	// Tokens is the total; it includes all of the parts below and rejected predictions.
+	// Tokens is the total; it includes all parts below and rejected predictions.
 	Tokens int64 `json:"tokens"`
-	// Reasoning is what the model wrote for itself, also called thinking or thoughts.
+	// Reasoning counts tokens that the model wrote for itself, also called thinking or
+	// thoughts.
 	Reasoning int64 `json:"reasoning,omitempty"`
 	Audio     int64 `json:"audio,omitempty"`
 	Image     int64 `json:"image,omitempty"`
 	Video     int64 `json:"video,omitempty"`
 }
 
-// Counts are of what is not measured in tokens.
+// Counts are the parts that are not measured in tokens.
 type Counts struct {
 	// Requests is the number of calls of a model: 1 unless the object says otherwise.
 	Requests    int64 `json:"requests,omitempty"`
@@ -94,18 +98,21 @@ type Counts struct {
 	Pages             int64 `json:"pages,omitempty"`
 }
 
-// Cost is an amount that a gateway charged, as the decimal text of its JSON, in US dollars. Empty: it did not say.
+// Cost is an amount in US dollars, as the decimal text of the gateway's JSON. Empty means
+// that it reported none.
 type Cost struct {
 	// USD is what the gateway charged.
 	USD json.Number `json:"usd,omitempty"`
-	// UpstreamUSD is what the provider charges beside it, to the caller's own key.
+	// UpstreamUSD is what the provider charges in addition, to the caller's own key.
 	UpstreamUSD json.Number `json:"upstream_usd,omitempty"`
 }
 
-// MaxCount is the largest count that is accepted, 2^53 − 1: the largest integer that every JSON library reads exactly.
+// MaxCount is the largest accepted count, 2^53 − 1: the largest integer that every JSON
+// library reads exactly.
 const MaxCount = 1<<53 - 1
 
-// add returns the sum of u and v, for the requests of one usage; ok is false where a count is more than MaxCount.
+// add adds the counts of v to u, for the requests of one usage; it returns false if a count
+// exceeds MaxCount.
 func (u *Usage) add(v *Usage) bool {
 	mine, theirs := u.counts(), v.counts()
 	for i, n := range mine {
@@ -119,7 +126,7 @@ func (u *Usage) add(v *Usage) bool {
 
 const countFields = 29
 
-// counts lists every count of the normal form, so that sums and checks miss none.
+// counts returns every count of the normal form, so that sums and checks miss none.
 func (u *Usage) counts() [countFields]*int64 {
 	in, out, c := &u.Input, &u.Output, &u.Counts
 	return [countFields]*int64{
@@ -132,7 +139,7 @@ func (u *Usage) counts() [countFields]*int64 {
 	}
 }
 
-// total adds counts; it saturates, and every comparison with a saturated sum fails as one that does not add up.
+// total adds counts. It saturates; a saturated sum never equals a total.
 func total(counts ...int64) int64 {
 	var sum int64
 	for _, n := range counts {
