@@ -58,7 +58,7 @@ func (s *server) listKeys(c *gin.Context) error {
 	if err := callerOf(c).needsNoBounds(); err != nil {
 		return err
 	}
-	page, err := inQueue(c.Request.Context(), s.queues.lists, func() (earmark.Page[earmark.Key], error) {
+	page, err := inQueue(c.Request.Context(), s.queues.lists, callerOf(c).turn(), func() (earmark.Page[earmark.Key], error) {
 		return s.ledger.Keys(c.Request.Context(), callerOf(c).tenant, filter)
 	})
 	if err != nil {
@@ -89,7 +89,7 @@ func (s *server) createKey(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	issued, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.IssuedKey, error) {
+	issued, err := inQueue(c.Request.Context(), s.queues.changes, callerOf(c).turn(), func() (*earmark.IssuedKey, error) {
 		return s.ledger.CreateKey(c.Request.Context(), callerOf(c).tenant, request, by, body.Reason)
 	})
 	return answerIssued(c, issued, err)
@@ -108,7 +108,7 @@ func (s *server) rotateKey(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	issued, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.IssuedKey, error) {
+	issued, err := inQueue(c.Request.Context(), s.queues.changes, callerOf(c).turn(), func() (*earmark.IssuedKey, error) {
 		return s.ledger.RotateKey(c.Request.Context(), callerOf(c).tenant, c.Param("id"), overlap, by, body.Reason)
 	})
 	return answerIssued(c, issued, err)
@@ -124,7 +124,7 @@ func (s *server) revokeKey(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	key, err := inQueue(c.Request.Context(), s.queues.changes, func() (*earmark.Key, error) {
+	key, err := inQueue(c.Request.Context(), s.queues.changes, callerOf(c).turn(), func() (*earmark.Key, error) {
 		return s.ledger.RevokeKey(c.Request.Context(), callerOf(c).tenant, c.Param("id"), by, body.Reason)
 	})
 	if err != nil {
@@ -165,7 +165,7 @@ func (s *server) listAudit(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	page, err := inQueue(c.Request.Context(), s.queues.lists, func() (earmark.Page[earmark.AuditRecord], error) {
+	page, err := inQueue(c.Request.Context(), s.queues.lists, callerOf(c).turn(), func() (earmark.Page[earmark.AuditRecord], error) {
 		return s.ledger.Audit(c.Request.Context(), callerOf(c).tenant, filter)
 	})
 	if err != nil {
