@@ -28,7 +28,7 @@ func TestAdopt(t *testing.T) {
 
 	f = &fake{reservation: committed, result: as(earmark.OutcomeConflict, committed)}
 	p := setup(t, f).do("POST", settlePath("adopt"), body).problem(http.StatusConflict, earmark.CodeAlreadySettled)
-	require.Contains(t, p.Detail, "committed already, and that stands")
+	require.Contains(t, p.Detail, "committed already")
 	require.Equal(t, []string{"Check", "Adopt"}, f.names(), "no workflow is started")
 
 	setup(t, &fake{}).do("POST", settlePath("adopt"), body).problem(http.StatusNotFound, earmark.CodeNotFound)

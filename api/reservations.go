@@ -170,7 +170,7 @@ func denialMessage(decision *earmark.Decision) string {
 	case at == nil:
 		return words
 	case decision.HoldsAlone():
-		return words + "; holds in flight stand in the way, try again when some have settled, or at " + at.UTC().Format(time.RFC3339)
+		return words + "; it would fit without the open holds; try again when some have settled, or at " + at.UTC().Format(time.RFC3339)
 	default:
 		return words + "; try again at " + at.UTC().Format(time.RFC3339)
 	}

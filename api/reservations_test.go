@@ -282,9 +282,9 @@ func TestReserveDenial(t *testing.T) {
 		least, most  int // Retry-After, in seconds
 		detailSuffix string
 	}{
-		"a hold is due":           {-time.Minute, 500, 1, 1, "; holds in flight stand in the way, try again when some have settled, or at "},
-		"a hold ends soon":        {30 * time.Second, 500, 1, 30, "; holds in flight stand in the way, try again when some have settled, or at "},
-		"a hold of seven days":    {7 * 24 * time.Hour, 500, 604_000, 604_800, "; holds in flight stand in the way, try again when some have settled, or at "},
+		"a hold is due":           {-time.Minute, 500, 1, 1, "; it would fit without the open holds; try again when some have settled, or at "},
+		"a hold ends soon":        {30 * time.Second, 500, 1, 30, "; it would fit without the open holds; try again when some have settled, or at "},
+		"a hold of seven days":    {7 * 24 * time.Hour, 500, 604_000, 604_800, "; it would fit without the open holds; try again when some have settled, or at "},
 		"a new window in an hour": {time.Hour, 700, 3_000, 3_600, "; try again at "},
 	} {
 		t.Run(name, func(t *testing.T) {

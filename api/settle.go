@@ -191,7 +191,7 @@ func conflict(reservation *earmark.Reservation) error {
 		return conflictError(earmark.CodeAlreadySettled, reservation,
 			"the reservation is released, which is final; charge usage that was spent nevertheless with POST /v1/usage")
 	}
-	return conflictError(earmark.CodeAlreadySettled, reservation, "the reservation is %s already, and that stands", reservation.State)
+	return conflictError(earmark.CodeAlreadySettled, reservation, "the reservation is %s already", reservation.State)
 }
 
 func unitsMismatch(result earmark.Result) error {

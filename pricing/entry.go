@@ -316,7 +316,7 @@ func (r Rates) validate(path string) error {
 	for _, part := range slices.Sorted(maps.Keys(r)) {
 		rate := r[part]
 		if !slices.Contains(tokenParts, part) && !slices.Contains(countParts, part) {
-			return fmt.Errorf("%s%s: is no part; allowed are %s", path, shorten(string(part)), partNames())
+			return fmt.Errorf("%s%s: is not a part; allowed are %s", path, shorten(string(part)), partNames())
 		}
 		if rate.As == "" {
 			continue

@@ -16,7 +16,7 @@ func ImportGenAIPrices(data []byte, options ImportOptions) ([]Entry, []Finding, 
 		return nil, nil, err
 	}
 	if root.kind != '[' {
-		return nil, nil, fmt.Errorf("the table is no list of providers")
+		return nil, nil, fmt.Errorf("the table is not a list of providers")
 	}
 	im := newImporter(options)
 	for _, provider := range root.items {
@@ -78,7 +78,7 @@ func (im *importer) genAIModel(provider string, n node) {
 		case constraint.has("start_date"):
 			from, err := time.Parse(time.DateOnly, constraint.get("start_date").text())
 			if err != nil {
-				im.report(at, "start_date is no date; the model is refused")
+				im.report(at, "start_date is not a date; the model is refused")
 				return
 			}
 			entries = append(entries, Entry{From: from, Prices: prices})
@@ -100,7 +100,7 @@ func genAIWindow(n node) (Window, error) {
 	for name, end := range map[string]*TimeOfDay{"start_time": &w.Start, "end_time": &w.End} {
 		at, err := time.Parse("15:04:05Z07:00", n.get(name).text())
 		if err != nil {
-			return w, fmt.Errorf("%s is no time of the day", name)
+			return w, fmt.Errorf("%s is not a time of day", name)
 		}
 		*end = timeOfDay(at)
 	}
@@ -187,7 +187,7 @@ func (im *importer) genAIRate(path string, n node, power uint8) (Decimal, bool) 
 	if power == 0 {
 		perSecond, exact := d.dividedBy(secondsPerHour)
 		if !exact {
-			im.report(path, "%s an hour is no exact price of a second; it is not taken over", d)
+			im.report(path, "%s an hour is not an exact price of a second; it is left out", d)
 			return Decimal{}, false
 		}
 		d = perSecond

@@ -177,7 +177,7 @@ func (im *importer) liteLLMPrice(name string, n node, m namedNode, sets map[setK
 	if parts[3] != "" {
 		threshold, err := strconv.ParseInt(parts[3], 10, 32)
 		if err != nil {
-			im.report(path, "threshold %s is no number of tokens", parts[3])
+			im.report(path, "threshold %s is not a number of tokens", parts[3])
 			return
 		}
 		if parts[4] == "k" {
@@ -269,7 +269,7 @@ func (im *importer) liteLLMTieredPricing(name string, n node, sets map[setKey]Ra
 		}
 		from, ok := bounds[0].integer()
 		if !ok {
-			im.report(path, "range: the lower bound is no integer")
+			im.report(path, "range: the lower bound is not an integer")
 			return false
 		}
 		key := setKey{threshold: from}
@@ -328,7 +328,7 @@ func (im *importer) liteLLMVariants(name string, n node, e *Entry) bool {
 
 func (im *importer) multiplier(path string, n node, when When, e *Entry) {
 	if d, err := n.decimal(); err != nil || d.IsZero() {
-		im.report(path, "is no multiplier above 0")
+		im.report(path, "is not a multiplier above 0")
 	} else {
 		e.Variants = append(e.Variants, Variant{When: when, Multiplier: d})
 	}

@@ -16,7 +16,7 @@ func parseHours(text string) (Window, error) {
 	from, to, found := strings.Cut(text, "-")
 	var w Window
 	if !found {
-		return w, fmt.Errorf("%s is no window as 16:30-00:30", shorten(text))
+		return w, fmt.Errorf("%s is not a window such as 16:30-00:30", shorten(text))
 	}
 	if err := w.Start.UnmarshalText([]byte(strings.TrimSpace(from))); err != nil {
 		return w, err
@@ -88,7 +88,7 @@ func (im *importer) modelsDevEntry(provider, model string, n node) {
 		kind := item.get("tier")
 		threshold, isNumber := kind.get("size").integer()
 		if kind.get("type").text() != "context" || !isNumber || threshold <= 0 {
-			im.report(at, "is no tier by context size; the model is refused")
+			im.report(at, "is not a tier by context size; the model is refused")
 			return
 		}
 		rates, ok := im.modelsDevRates(at, item, base)
@@ -247,7 +247,7 @@ func (im *importer) openRouterOverride(path string, n node, base Rates, e *Entry
 	case bySize:
 		threshold, isNumber := n.get("min_prompt_tokens").integer()
 		if !isNumber || threshold <= 0 || slices.ContainsFunc(e.Tiers, func(t Tier) bool { return t.Threshold == threshold }) || len(e.Variants) > 0 {
-			im.report(path, "min_prompt_tokens is no threshold of its own, or is beside hours; the model is refused")
+			im.report(path, "min_prompt_tokens is not a threshold of its own, or comes with hours; the model is refused")
 			return false
 		}
 		e.Tiers = append(e.Tiers, Tier{Threshold: threshold, Rates: rates})
@@ -273,7 +273,7 @@ func parseHHMM(n node) (Window, error) {
 		}
 		hhmm, ok := n.get(name).integer()
 		if !ok || hhmm < 0 || hhmm > 2359 || hhmm%100 > 59 {
-			return w, fmt.Errorf("%s is no time as HHMM", name)
+			return w, fmt.Errorf("%s is not a time such as HHMM", name)
 		}
 		*end = TimeOfDay(hhmm/100*3600 + hhmm%100*60)
 	}

@@ -141,7 +141,7 @@ func TestImportLiteLLM(t *testing.T) {
 		"gpt-x: service tier priority: no price for cache_write, cache_write_12h, which has one otherwise",
 		"gpt-x: priority above 272000 tokens: no price, though the standard service tier has one",
 		"gemini/half: above 200000 tokens: a price for one of input and output alone; refused for all such prompts",
-		"odd-hours.off_peak_pricing.hours_utc: dawn is no window as 16:30-00:30",
+		"odd-hours.off_peak_pricing.hours_utc: dawn is not a window such as 16:30-00:30",
 		"odd-hours: its off-peak hours cannot be taken over, so the model is refused",
 		"video.output_cost_per_second: is not taken over: usage has no count for it",
 		"video: no price that usage has a count for",
@@ -252,7 +252,7 @@ func TestImportGenAIPrices(t *testing.T) {
 	require.Len(t, findings, 4)
 	require.Contains(t, findings[0], "openai.gpt-x.match.or[2]: names of this form are not found")
 	require.Equal(t, "openai.gpt-x.prices[0].output_citation_mtok: is not taken over: usage has no count for it", findings[1])
-	require.Equal(t, "openai.odd.prices[0].audio_hours: 4.8 an hour is no exact price of a second; it is not taken over", findings[2])
+	require.Equal(t, "openai.odd.prices[0].audio_hours: 4.8 an hour is not an exact price of a second; it is left out", findings[2])
 }
 
 func TestImportsRefuseBrokenTables(t *testing.T) {

@@ -119,7 +119,7 @@ func (n node) decimal() (Decimal, error) {
 	case string:
 		return ParseDecimal(v)
 	}
-	return Decimal{}, fmt.Errorf("is no number")
+	return Decimal{}, fmt.Errorf("is not a number")
 }
 
 // integer reads a number without a fraction.

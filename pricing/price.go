@@ -295,7 +295,7 @@ func (c *calculation) ratesFor(input int64) (Rates, error) {
 		return p.Rates, nil
 	}
 	if c.usage.Counts.Requests > 1 && p.Tiers[0].holds(input) {
-		return nil, c.unpriced("%d requests are not told apart, and its price depends on the prompt of each", c.usage.Counts.Requests)
+		return nil, c.unpriced("%d requests are not listed one by one, and the price depends on the prompt of each", c.usage.Counts.Requests)
 	}
 	rates := p.Rates
 	for i := range p.Tiers {

@@ -365,7 +365,7 @@ func TestEach(t *testing.T) {
 	run := tokens(300_000, 0)
 	run.Counts.Requests = 2
 	_, err = table.Price(run, pricing.Query{Model: "gpt-5.5", Time: noon})
-	require.ErrorContains(t, err, "2 requests are not told apart")
+	require.ErrorContains(t, err, "2 requests are not listed one by one")
 	run.Each = []usage.Usage{tokens(150_000, 0), tokens(150_000, 0)}
 	charge, err = table.Price(run, pricing.Query{Model: "gpt-5.5", Time: noon})
 	require.NoError(t, err)
@@ -438,16 +438,16 @@ func TestEntriesAreChecked(t *testing.T) {
 	t.Parallel()
 	good := func() pricing.Entry { return tiered("p", "m", 5, false) }
 	for want, spoil := range map[string]func(*pricing.Entry){
-		"provider: \"\" must be a name":                             func(e *pricing.Entry) { e.Provider = "" },
-		"model: is missing":                                         func(e *pricing.Entry) { e.Model = "" },
-		"rates.inptu: is no part; allowed are input, input_audio":   func(e *pricing.Entry) { e.Rates["inptu"] = pricing.USD("1") },
-		"rates.reasoning: as cache_read: that part needs a rate":    func(e *pricing.Entry) { e.Rates[pricing.Reasoning] = pricing.As(pricing.CacheRead) },
-		"tiers[0].threshold: 0 must be more than 0":                 func(e *pricing.Entry) { e.Tiers[0].Threshold = 0 },
-		"tiers[1].threshold: 5 must be more than 0 and than that":   func(e *pricing.Entry) { e.Tiers = append(e.Tiers, e.Tiers[0]) },
-		"variants[0].when: at least one condition is required":      func(e *pricing.Entry) { e.Variants = []pricing.Variant{{Multiplier: pricing.MustDecimal("1")}} },
-		"variants[0].prices: either prices or a multiplier above 0": func(e *pricing.Entry) { e.Variants = []pricing.Variant{{When: pricing.When{Region: "us"}}} },
-		"match: exactly one of":                                     func(e *pricing.Entry) { e.Match = &pricing.Match{Equals: "a", Contains: "b"} },
-		"match.regex: error parsing":                                func(e *pricing.Entry) { e.Match = &pricing.Match{Regex: "(?!x)"} },
+		"provider: \"\" must be a name":                              func(e *pricing.Entry) { e.Provider = "" },
+		"model: is missing":                                          func(e *pricing.Entry) { e.Model = "" },
+		"rates.inptu: is not a part; allowed are input, input_audio": func(e *pricing.Entry) { e.Rates["inptu"] = pricing.USD("1") },
+		"rates.reasoning: as cache_read: that part needs a rate":     func(e *pricing.Entry) { e.Rates[pricing.Reasoning] = pricing.As(pricing.CacheRead) },
+		"tiers[0].threshold: 0 must be more than 0":                  func(e *pricing.Entry) { e.Tiers[0].Threshold = 0 },
+		"tiers[1].threshold: 5 must be more than 0 and than that":    func(e *pricing.Entry) { e.Tiers = append(e.Tiers, e.Tiers[0]) },
+		"variants[0].when: at least one condition is required":       func(e *pricing.Entry) { e.Variants = []pricing.Variant{{Multiplier: pricing.MustDecimal("1")}} },
+		"variants[0].prices: either prices or a multiplier above 0":  func(e *pricing.Entry) { e.Variants = []pricing.Variant{{When: pricing.When{Region: "us"}}} },
+		"match: exactly one of":                                      func(e *pricing.Entry) { e.Match = &pricing.Match{Equals: "a", Contains: "b"} },
+		"match.regex: error parsing":                                 func(e *pricing.Entry) { e.Match = &pricing.Match{Regex: "(?!x)"} },
 	} {
 		e := good()
 		spoil(&e)

@@ -85,7 +85,7 @@ func (r *reservation) setup(ctx workflow.Context) error {
 		listen(ctx, SignalRefresh, func(any) error { return nil }, func(any) *message { return &message{name: SignalRefresh, apply: r.inspect} }),
 	}
 	if err := workflow.SetQueryHandlerWithOptions(ctx, QueryReservation, func() (QueryResult, error) { return r.queryResult(), nil },
-		workflow.QueryHandlerOptions{Description: "Where the reservation stands, as the workflow knows it."}); err != nil {
+		workflow.QueryHandlerOptions{Description: "The reservation's state, as the workflow knows it."}); err != nil {
 		return err
 	}
 	if err := workflow.SetUpdateHandlerWithOptions(ctx, UpdateAdmission, r.answerAdmission,

@@ -246,14 +246,14 @@ func denial(p *sheet, decision earmark.Decision) {
 	}
 	switch {
 	case decision.RetryAt != nil && decision.HoldsAlone():
-		p.line("Only holds in flight stand in the way. Try again when some have settled,")
+		p.line("It would fit without the open holds. Try again when some have settled,")
 		p.line("at the latest %s:", p.moment(*decision.RetryAt, time.Local))
 		p.line("  earmark list --state held --scope %s", clean(decision.Violations[0].Scope))
 		return
 	case decision.RetryAt != nil:
 		p.line("Try again %s, or raise the limit:", p.moment(*decision.RetryAt, time.Local))
 	case decision.HoldsAlone():
-		p.line("Reservations that wait for a review stand in the way. Settle them, or raise the limit:")
+		p.line("It would fit without the reservations in review. Settle them, or raise the limit:")
 		p.line("  earmark list --state review --scope %s", clean(decision.Violations[0].Scope))
 	case len(decision.Violations) > 0:
 		p.line("Waiting does not help. Ask for less, or raise the limit:")
@@ -272,7 +272,7 @@ func standing(p *sheet, e *earmark.Error) {
 		}
 		return
 	}
-	p.line("What stands:")
+	p.line("Its state:")
 	for _, line := range strings.Split(strings.TrimRight(summaryText(p, r), "\n"), "\n") {
 		p.line("  %s", line)
 	}

@@ -239,7 +239,7 @@ func (d *drain) show(p *sheet, selected []earmark.Reservation, report drained) {
 		}
 	}
 	add(report.Accepted, "accepted: Postgres is away, Temporal keeps them")
-	add(report.Settled, "settled by somebody else meanwhile")
+	add(report.Settled, "settled by another caller meanwhile")
 	add(len(report.Failed), "failed")
 	p.line("%s of %s", strings.Join(words, ", "), earmark.FormatAmount(int64(report.Selected)))
 	for i, failure := range report.Failed {

@@ -140,7 +140,7 @@ func outcomeWords(r *earmark.Reservation) string {
 	case earmark.StateReleased:
 		return r.Amounts.String() + on + " given back"
 	case earmark.StateExpired:
-		return r.Amounts.String() + on + " given back; usage that turns up is still charged"
+		return r.Amounts.String() + on + " given back; usage that arrives later is still charged"
 	case earmark.StateReview:
 	}
 	return r.Amounts.String() + on + " stays set aside for an operator"
@@ -237,7 +237,7 @@ final. Charge usage that arrives later with earmark usage.`,
 			return s.printSettled(id, settled, err)
 		}),
 	}
-	cmd.Flags().BoolVar(&final, "final", false, "nothing was spent: usage that turns up later is not charged")
+	cmd.Flags().BoolVar(&final, "final", false, "nothing was spent: usage that arrives later is not charged")
 	f.flags(cmd)
 	o.flags(cmd)
 	return cmd

@@ -128,7 +128,7 @@ func TestBrowserShowsAReservationInTemporalUI(t *testing.T) {
 	require.Contains(t, current, held.ExpiresAt.UTC().Format("2006-01-02 15:04"))
 
 	got = look(t, review.UIURL)
-	require.Contains(t, got.Texts[2], "In review: somebody has to decide")
+	require.Contains(t, got.Texts[2], "In review: waits for a decision")
 	require.Contains(t, got.Texts[2], "earmark commit "+review.ID+` tokens=<used> --reason <why>`)
 }
 

@@ -41,7 +41,7 @@ func Details(id string, request earmark.ReservationRequest) string {
 	}
 	table.row("then", string(request.OnExpiry))
 	table.row("metadata", metadataText(request.Metadata))
-	return table.String() + "\nWhere it stands, and what settles it in the caller's place, whatever its workflow does:\n\n" +
+	return table.String() + "\nTo see its state, and to settle it in the caller's place, whatever its workflow does:\n\n" +
 		block("show "+id, commitCommand(id, request.Amounts, used), releaseCommand(id))
 }
 
@@ -94,7 +94,7 @@ func (c Card) title() string {
 	case c.Snapshot.State == earmark.StateHeld:
 		return "Held"
 	case c.Snapshot.State == earmark.StateReview:
-		return "In review: somebody has to decide"
+		return "In review: waits for a decision"
 	case c.Snapshot.State != "":
 		return "Settled: " + string(c.Snapshot.State)
 	}
@@ -112,7 +112,7 @@ func (c Card) stateText() string {
 	case earmark.StateReleased:
 		return "**released**: the caller says that nothing was spent"
 	case earmark.StateExpired:
-		return "**expired**: given back; usage that turns up is still charged"
+		return "**expired**: given back; usage that arrives later is still charged"
 	}
 	if c.Snapshot.Outcome == "" {
 		return "the ledger is being asked"

@@ -45,7 +45,7 @@ func TestCardSaysWhereItStandsAndWhatToDo(t *testing.T) {
 	c = cardOf(earmark.StateReview)
 	require.Contains(t, c.Markdown(now), "earmark commit "+id+` requests=<used> tokens=<used> --reason <why>`)
 	require.NotContains(t, c.Markdown(now), "expires")
-	require.Contains(t, cardOf(earmark.StateExpired).Markdown(now), "usage that turns up is still charged")
+	require.Contains(t, cardOf(earmark.StateExpired).Markdown(now), "usage that arrives later is still charged")
 
 	c = cardOf("")
 	c.Snapshot.Outcome = earmark.OutcomeDenied
