@@ -19,6 +19,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
+	"github.com/earmark-dev/earmark/workflows"
 )
 
 // Ledger is what the API asks of the ledger. An error is a transport fault
@@ -109,6 +110,8 @@ type Options struct {
 	// leaves ui_url empty. Namespace is "default" when empty.
 	UIURL     string
 	Namespace string
+	// Prefix tells this installation from others in the namespace.
+	Prefix workflows.Prefix
 	// AdmissionDeadline bounds the read before an admission, as it bounds the coordinator's
 	// work after it; lifecycle.DefaultDeadline when zero.
 	AdmissionDeadline time.Duration
@@ -181,7 +184,8 @@ type server struct {
 	ledger           Ledger
 	coordinator      Coordinator
 	preflightTimeout time.Duration // for the read before an admission
-	uiBase           string        // of one workflow, its id to be added; empty when not configured
+	prefix           workflows.Prefix
+	uiBase           string // of one workflow, its id to be added; empty when not configured
 	log              *slog.Logger
 	metrics          *metrics
 	access           access
@@ -216,12 +220,13 @@ func New(options Options) http.Handler {
 		ledger:           options.Ledger,
 		coordinator:      options.Coordinator,
 		preflightTimeout: options.AdmissionDeadline,
+		prefix:           options.Prefix,
 		uiBase:           workflowBase(options.UIURL, options.Namespace),
 		log:              options.Logger,
 		metrics:          newMetrics(options.Registry),
 		access:           newAccess(options.Hosts),
 		stopping:         options.Stopping,
-		lookout:          lookout{finder: options.StuckFinder, ledger: options.Ledger, log: options.Logger, findings: sharedBy[finding]{kept: findingsKept, timeout: findTimeout}},
+		lookout:          lookout{finder: options.StuckFinder, prefix: options.Prefix, ledger: options.Ledger, log: options.Logger, findings: sharedBy[finding]{kept: findingsKept, timeout: findTimeout}},
 		version:          options.Version,
 		commitID:         options.Commit,
 		overviews:        sharedBy[earmark.Overview]{kept: overviewKept, timeout: handlerTimeout},

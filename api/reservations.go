@@ -10,7 +10,6 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/workflows"
 )
 
 // reserve answers what one read can answer, and starts a workflow for the rest:
@@ -33,7 +32,7 @@ func (s *server) reserve(c *gin.Context) error {
 		Request:     request,
 		RequestHash: request.Hash(),
 	}
-	admission.WorkflowID = workflows.ReservationWorkflowID(admission.ID)
+	admission.WorkflowID = s.prefix.ReservationWorkflowID(admission.ID)
 
 	started := time.Now()
 	result, err := s.admit(c, admission)

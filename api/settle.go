@@ -9,7 +9,6 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/workflows"
 )
 
 // accepted is the body of a 202: Temporal has taken the settlement durably, and
@@ -122,7 +121,7 @@ func (s *server) sign(c *gin.Context, settlement *earmark.Transition, operator, 
 func (s *server) needsReservation(ctx context.Context, by caller, id string) error {
 	reservation, err := s.ledger.Reservation(ctx, by.tenant, id)
 	if reservation == nil && s.lookout.finder != nil {
-		lost, lostErr := s.lookout.finder.Lost(ctx, by.tenant, workflows.ReservationWorkflowID(id))
+		lost, lostErr := s.lookout.finder.Lost(ctx, by.tenant, s.prefix.ReservationWorkflowID(id))
 		if lostErr != nil && err == nil {
 			err = earmark.Errorf(earmark.CodeUnavailable, "Postgres does not have the reservation, and Temporal did not answer whether a workflow has it: %w", lostErr)
 		}

@@ -40,6 +40,7 @@ type StuckFinder interface {
 
 // lookout asks Temporal for stuck workflows, once for all of a tenant who ask at the same time.
 type lookout struct {
+	prefix workflows.Prefix
 	finder StuckFinder
 	ledger Ledger
 	log    *slog.Logger
@@ -70,11 +71,11 @@ func (l *lookout) search(ctx context.Context, tenant string) finding {
 		found.incomplete = "Postgres did not list the reservations whose workflows are looked for"
 	}
 	for i, id := range suspects {
-		suspects[i] = workflows.ReservationWorkflowID(id)
+		suspects[i] = l.prefix.ReservationWorkflowID(id)
 	}
 	stuck, err := l.finder.Find(ctx, suspects)
 	for _, workflow := range stuck.Workflows {
-		found.workflows[workflows.ReservationOf(workflow.WorkflowID)] = workflow
+		found.workflows[l.prefix.ReservationOf(workflow.WorkflowID)] = workflow
 	}
 	switch {
 	case err != nil:

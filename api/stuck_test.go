@@ -42,7 +42,7 @@ func (f *fakeFinder) Lost(_ context.Context, _, workflowID string) (*earmark.Res
 		return f.lost(), f.lostErr
 	}
 	r := reservationIn(earmark.StateHeld)
-	r.ID, r.WorkflowID, r.Lost, r.Budgets = workflows.ReservationOf(workflowID), workflowID, true, nil
+	r.ID, r.WorkflowID, r.Lost, r.Budgets = workflows.Prefix("").ReservationOf(workflowID), workflowID, true, nil
 	return r, f.lostErr
 }
 
@@ -73,14 +73,14 @@ func TestStuckReservationsTellWhyAndWhatToDo(t *testing.T) {
 	f := &fake{suspects: []string{overdue.ID}, known: []string{failing.ID},
 		reservations: earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{overdue, orphan, review, failing}}}
 	finder := &fakeFinder{found: workflowstore.Findings{Workflows: []workflowstore.StuckWorkflow{
-		{WorkflowID: workflows.ReservationWorkflowID(failing.ID), Reason: earmark.StuckSettlementFailing, Since: &since, Detail: "no route to host"},
-		{WorkflowID: workflows.ReservationWorkflowID(lostID), Reason: earmark.StuckSettlementFailing, Detail: "no budget"},
+		{WorkflowID: workflows.Prefix("").ReservationWorkflowID(failing.ID), Reason: earmark.StuckSettlementFailing, Since: &since, Detail: "no route to host"},
+		{WorkflowID: workflows.Prefix("").ReservationWorkflowID(lostID), Reason: earmark.StuckSettlementFailing, Detail: "no budget"},
 	}}}
 	b := setupFinder(t, f, finder)
 	page := decoded[earmark.StuckPage](b.do(http.MethodGet, "/v1/reservations?stuck=true&scope=acme&limit=7", "").status(http.StatusOK))
 
 	require.Empty(t, page.Incomplete)
-	require.Equal(t, []string{workflows.ReservationWorkflowID(overdue.ID)}, finder.suspects)
+	require.Equal(t, []string{workflows.Prefix("").ReservationWorkflowID(overdue.ID)}, finder.suspects)
 	asked := f.last().(stuckCall)
 	require.Equal(t, earmark.ReservationFilter{Scope: "acme", Stuck: true, Limit: 7}, asked.filter)
 	require.ElementsMatch(t, []string{failing.ID, lostID}, asked.reported.SettlementFailing)
@@ -133,7 +133,7 @@ func TestStuckListSaysThatItIsIncomplete(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c.finder.found.Workflows = []workflowstore.StuckWorkflow{{WorkflowID: workflows.ReservationWorkflowID(testReservationID), Reason: earmark.StuckSettlementFailing}}
+			c.finder.found.Workflows = []workflowstore.StuckWorkflow{{WorkflowID: workflows.Prefix("").ReservationWorkflowID(testReservationID), Reason: earmark.StuckSettlementFailing}}
 			page := decoded[earmark.StuckPage](setupFinder(t, c.f, c.finder).do(http.MethodGet, "/v1/reservations?stuck=true", "").status(http.StatusOK))
 			if c.says == "" {
 				require.Empty(t, page.Incomplete)

@@ -53,6 +53,8 @@ type Options struct {
 	Logger  *slog.Logger
 	// Grace is how long the sweeper leaves an overdue reservation to its workflow.
 	Grace time.Duration
+	// Prefix tells this installation from others in the namespace.
+	Prefix workflows.Prefix
 	// Unindexed says that the namespace has no search attributes of Earmark, so workflows
 	// set none.
 	Unindexed bool
@@ -63,6 +65,7 @@ type Options struct {
 // Worker runs workflows, activities and the sweeper in one process.
 type Worker struct {
 	client  client.Client
+	prefix  workflows.Prefix
 	ledger  ReadyLedger
 	build   func() worker.Worker
 	sweeper *Sweeper
@@ -73,11 +76,11 @@ type Worker struct {
 func New(c client.Client, options Options) *Worker {
 	reservations := &activities.Reservations{Ledger: options.Ledger, Handoff: options.Handoff}
 	reconciler := &activities.Reconciler{
-		Ledger: options.Ledger, Workflows: &workflowstore.Store{Client: c, Unindexed: options.Unindexed}, Logger: options.Logger,
+		Ledger: options.Ledger, Workflows: &workflowstore.Store{Client: c, Prefix: options.Prefix, Unindexed: options.Unindexed}, Logger: options.Logger,
 	}
 	build := func() worker.Worker {
 		worker.SetStickyWorkflowCacheSize(cmp.Or(options.cached, cachedWorkflows)) // mutation: cache-bounded
-		w := worker.New(c, workflows.TaskQueue, worker.Options{
+		w := worker.New(c, options.Prefix.TaskQueue(), worker.Options{
 			WorkerStopTimeout:                       stopTimeout,
 			MaxConcurrentWorkflowTaskPollers:        workflowPollers,
 			MaxConcurrentActivityTaskPollers:        activityPollers,
@@ -87,7 +90,7 @@ func New(c client.Client, options Options) *Worker {
 		Register(w, reservations, reconciler)
 		return w
 	}
-	return &Worker{client: c, ledger: options.Ledger, build: build, logger: options.Logger, sweeper: &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger}}
+	return &Worker{client: c, prefix: options.Prefix, ledger: options.Ledger, build: build, logger: options.Logger, sweeper: &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger}}
 }
 
 // Register registers every workflow and activity under the names of the contract.
@@ -140,18 +143,19 @@ func (w *Worker) keepSchedule(ctx context.Context) {
 func (w *Worker) ensureSchedule(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, scheduleDeadline)
 	defer cancel()
+	id := w.prefix.ReconcileScheduleID()
 	_, err := w.client.ScheduleClient().Create(ctx, client.ScheduleOptions{
-		ID:   workflows.ReconcileScheduleID,
+		ID:   id,
 		Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: workflows.ReconcileEvery}}},
 		Action: &client.ScheduleWorkflowAction{
-			ID:        workflows.ReconcileScheduleID,
+			ID:        id,
 			Workflow:  workflows.ReconcileType,
-			TaskQueue: workflows.TaskQueue,
+			TaskQueue: w.prefix.TaskQueue(),
 		},
 		Note: "Looks for open reservations whose workflow is gone, and starts it again.",
 	})
 	if err != nil && !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
-		return fmt.Errorf("create schedule %s: %w", workflows.ReconcileScheduleID, err)
+		return fmt.Errorf("create schedule %s: %w", id, err)
 	}
 	return nil
 }

@@ -182,7 +182,7 @@ func awaitWarning(t *testing.T, warnings <-chan string, message string) {
 func admission() earmark.Admission {
 	request := earmark.ReservationRequest{Scopes: []string{"acme/ml"}, Amounts: earmark.Amounts{"tokens": 100}}.WithDefaults()
 	id := earmark.NewReservationID()
-	return earmark.Admission{ID: id, Tenant: "acme", Request: request, RequestHash: request.Hash(), WorkflowID: workflows.ReservationWorkflowID(id)}
+	return earmark.Admission{ID: id, Tenant: "acme", Request: request, RequestHash: request.Hash(), WorkflowID: workflows.Prefix("").ReservationWorkflowID(id)}
 }
 
 // lifecycle admits and releases by way of Temporal.
@@ -191,7 +191,7 @@ func lifecycle(t *testing.T, c client.Client) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	a := admission()
-	run, err := c.ExecuteWorkflow(ctx, workflowstore.StartOptions(a, time.Now(), true), workflows.ReservationType,
+	run, err := c.ExecuteWorkflow(ctx, workflowstore.StartOptions(a, time.Now(), "", true), workflows.ReservationType,
 		workflows.ReservationInput{Admission: a, Unindexed: true})
 	require.NoError(t, err)
 	require.NoError(t, c.SignalWorkflow(ctx, a.WorkflowID, "", workflows.MessageRelease, nil))
@@ -240,7 +240,7 @@ func TestCachedWorkflowsAreBounded(t *testing.T) {
 		a := admission()
 		a.Request.Amounts = earmark.Amounts{"tokens": 1}
 		a.RequestHash, ids[n] = a.Request.Hash(), a.WorkflowID
-		runs[n], err = c.ExecuteWorkflow(t.Context(), workflowstore.StartOptions(a, time.Now(), true), workflows.ReservationType,
+		runs[n], err = c.ExecuteWorkflow(t.Context(), workflowstore.StartOptions(a, time.Now(), "", true), workflows.ReservationType,
 			workflows.ReservationInput{Admission: a, Unindexed: true})
 		require.NoError(t, err)
 		update, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{WorkflowID: a.WorkflowID, UpdateName: workflows.UpdateAdmission,

@@ -52,7 +52,7 @@ func admission() earmark.Admission {
 	request := earmark.ReservationRequest{Scopes: []string{testScope}, Amounts: earmark.Amounts{testUnit: 100}, TTLSeconds: 60}.WithDefaults()
 	id := earmark.NewReservationID()
 	return earmark.Admission{ID: id, Tenant: testTenant, Request: request, RequestHash: request.Hash(),
-		WorkflowID: workflows.ReservationWorkflowID(id)}
+		WorkflowID: workflows.Prefix("").ReservationWorkflowID(id)}
 }
 
 // exists reserves behind the workflow's back, for one that adopts.

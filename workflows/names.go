@@ -5,6 +5,8 @@ package workflows
 
 import (
 	"cmp"
+	"fmt"
+	"regexp"
 	"strings"
 
 	"go.temporal.io/sdk/temporal"
@@ -14,7 +16,7 @@ import (
 
 // The names of the contract with workers and clients in any language.
 const (
-	TaskQueue       = "earmark"
+	TaskQueue       = "earmark" // after the installation's Prefix
 	ReservationType = "Reservation"
 	ReconcileType   = "Reconcile"
 
@@ -29,12 +31,57 @@ const (
 	UpdateAdmission  = "admission"   // {"request_hash": "…"} returns an activities.Snapshot
 )
 
+// Prefix tells the installations apart that share a Temporal namespace. It comes before the
+// names of an installation's task queue, schedule and workflows: staging-earmark is the task
+// queue of the prefix staging. The empty prefix leaves the names as they are.
+type Prefix string
+
+// MaxPrefixBytes bounds a prefix, so that every name fits into Temporal's limits.
+const MaxPrefixBytes = 32
+
+var validPrefix = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+
+// Validate checks the prefix. The error says what is allowed.
+func (p Prefix) Validate() error {
+	if p != "" && (len(p) > MaxPrefixBytes || !validPrefix.MatchString(string(p))) {
+		return fmt.Errorf("%q is not a prefix; lower-case letters and digits with single hyphens between them are allowed, %d characters at most, such as staging",
+			earmark.Clip(string(p)), MaxPrefixBytes)
+	}
+	return nil
+}
+
+func (p Prefix) name(plain string) string {
+	if p == "" {
+		return plain
+	}
+	return string(p) + "-" + plain
+}
+
+// TaskQueue returns the name of the task queue.
+func (p Prefix) TaskQueue() string { return p.name(TaskQueue) }
+
+// ReconcileScheduleID returns the id of the reconciler's schedule and of its workflows.
+func (p Prefix) ReconcileScheduleID() string { return p.name(ReconcileScheduleID) }
+
 // ReservationWorkflowID returns the workflow id of a reservation.
-func ReservationWorkflowID(reservationID string) string { return workflowIDPrefix + reservationID }
+func (p Prefix) ReservationWorkflowID(reservationID string) string {
+	return p.name(workflowIDPrefix + reservationID) // mutation: prefixed-workflow
+}
 
 // ReservationOf returns the reservation id of a workflow id; the inverse of
 // ReservationWorkflowID.
-func ReservationOf(workflowID string) string { return strings.TrimPrefix(workflowID, workflowIDPrefix) }
+func (p Prefix) ReservationOf(workflowID string) string {
+	return strings.TrimPrefix(workflowID, p.name(workflowIDPrefix))
+}
+
+// PrefixOf returns the prefix of a task queue of ours; empty for any other name.
+func PrefixOf(taskQueue string) Prefix {
+	prefix, found := strings.CutSuffix(taskQueue, "-"+TaskQueue)
+	if !found {
+		return ""
+	}
+	return Prefix(prefix)
+}
 
 const workflowIDPrefix = "reservation-"
 

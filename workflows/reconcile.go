@@ -11,7 +11,7 @@ import (
 
 // The schedule of the Reconcile workflow.
 const (
-	ReconcileScheduleID = "earmark-reconcile"
+	ReconcileScheduleID = "earmark-reconcile" // after the installation's Prefix
 	ReconcileEvery      = time.Minute
 	// reconcileTimeout bounds one run; the next run continues where it stopped.
 	reconcileTimeout   = 10 * time.Minute

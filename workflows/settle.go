@@ -88,9 +88,9 @@ func (r *reservation) awaitSettlement(ctx workflow.Context) {
 func (r *reservation) refuse(ctx workflow.Context) bool {
 	r.Admission.Request = r.Admission.Request.WithDefaults()
 	err := r.Admission.Validate()
-	if err == nil && r.Admission.WorkflowID != ReservationWorkflowID(r.Admission.ID) {
-		err = earmark.Invalidf("workflow_id", "%q is not the id of the reservation's workflow; use %s",
-			earmark.Clip(r.Admission.WorkflowID), ReservationWorkflowID(r.Admission.ID))
+	id := PrefixOf(workflow.GetInfo(ctx).TaskQueueName).ReservationWorkflowID(r.Admission.ID)
+	if err == nil && r.Admission.WorkflowID != id {
+		err = earmark.Invalidf("workflow_id", "%q is not the id of the reservation's workflow; use %s", earmark.Clip(r.Admission.WorkflowID), id)
 	}
 	// Only a workflow with such an input asks for the version, which costs an event.
 	if err == nil || workflow.GetVersion(ctx, "refuse-invalid-input", workflow.DefaultVersion, 1) == workflow.DefaultVersion {

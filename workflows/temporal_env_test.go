@@ -81,7 +81,7 @@ func (r *temporalEnv) work() (stop func()) {
 }
 
 func (r *temporalEnv) options() client.StartWorkflowOptions {
-	options := workflowstore.StartOptions(r.admission, time.Now().Add(r.admission.Request.TTL()), false)
+	options := workflowstore.StartOptions(r.admission, time.Now().Add(r.admission.Request.TTL()), "", false)
 	options.TaskQueue = r.queue
 	return options
 }

@@ -141,13 +141,13 @@ func (g *guard) settle(ctx context.Context, reservation *earmark.Reservation, me
 	var err error
 	switch {
 	case spent:
-		err = g.signal(ctx, reservation.ID, workflows.MessageCommit, workflows.CommitMessage{Usage: usage}, func() error {
+		err = g.signal(ctx, reservation, workflows.MessageCommit, workflows.CommitMessage{Usage: usage}, func() error {
 			_, err := g.Earmark.Commit(ctx, reservation.ID, usage)
 			return err
 		})
 	case nothingSent:
 		const reason = "the activity sent nothing"
-		err = g.signal(ctx, reservation.ID, workflows.MessageRelease, workflows.ReleaseMessage{Reason: reason}, func() error {
+		err = g.signal(ctx, reservation, workflows.MessageRelease, workflows.ReleaseMessage{Reason: reason}, func() error {
 			_, err := g.Earmark.Release(ctx, reservation.ID, reason)
 			return err
 		})
@@ -162,14 +162,14 @@ func (g *guard) settle(ctx context.Context, reservation *earmark.Reservation, me
 // signal sends a message to the reservation's workflow, and Temporal keeps it until it is
 // applied. If that workflow has ended, as after an expiry, or Temporal is away, signal
 // sends the usage to the API.
-func (g *guard) signal(ctx context.Context, id, name string, message any, direct func() error) error {
-	err := g.Temporal.SignalWorkflow(ctx, workflows.ReservationWorkflowID(id), "", name, message)
+func (g *guard) signal(ctx context.Context, reservation *earmark.Reservation, name string, message any, direct func() error) error {
+	err := g.Temporal.SignalWorkflow(ctx, reservation.WorkflowID, "", name, message)
 	if err == nil {
 		return nil
 	}
 	var notFound *serviceerror.NotFound
 	if !errors.As(err, &notFound) {
-		g.Logger.WarnContext(ctx, "A reservation's workflow was not reached; settling by the API.", "reservation_id", id, "error", err)
+		g.Logger.WarnContext(ctx, "A reservation's workflow was not reached; settling by the API.", "reservation_id", reservation.ID, "error", err)
 	}
 	return direct()
 }

@@ -70,7 +70,7 @@ func (b *env) run(call func(ctx context.Context) error) error {
 func (b *env) expectSignal(name string, message any, answer error) {
 	b.signals.On("SignalWorkflow", mock.Anything, mock.MatchedBy(func(id string) bool {
 		reservations := b.earmark.Reservations()
-		return len(reservations) == 1 && id == workflows.ReservationWorkflowID(reservations[0].ID)
+		return len(reservations) == 1 && id == workflows.Prefix("").ReservationWorkflowID(reservations[0].ID)
 	}), "", name, message).Return(answer).Once()
 }
 

@@ -78,14 +78,14 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		return err
 	}
 
-	coordinator := &lifecycle.Coordinator{Client: p.temporal, Ledger: p.metrics.Ledger, Deadline: s.AdmissionDeadline, SettleWindow: s.SettleWindow, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes, Logger: logger}
+	coordinator := &lifecycle.Coordinator{Client: p.temporal, Ledger: p.metrics.Ledger, Deadline: s.AdmissionDeadline, SettleWindow: s.SettleWindow, Namespace: p.namespace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes, Logger: logger}
 	if !s.WithoutWorker {
 		coordinator.Handoff = &handoff.Exchange{}
 	}
-	finder := &workflowstore.StuckFinder{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
+	finder := &workflowstore.StuckFinder{Client: p.temporal, Namespace: p.namespace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes}
 	handler := api.New(api.Options{ //nolint:contextcheck // a handler has the context of its request
 		WithoutKeys: true, Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder,
-		UIURL: s.UIURL, Namespace: p.namespace, Hosts: s.AllowedHosts,
+		UIURL: s.UIURL, Namespace: p.namespace, Prefix: s.prefix(), Hosts: s.AllowedHosts,
 		AdmissionDeadline: s.AdmissionDeadline, Stopping: ctx.Done(),
 		Version: version, Commit: commit, TemporalDetail: s.temporalDetail,
 		Logger: logger, Registry: p.metrics.Registry, MetricsElsewhere: s.OpsAddr != "", Traces: p.traces.Provider(),
@@ -96,7 +96,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	defer stopWorker()
 	group, groupCtx := errgroup.WithContext(ctx)
 	if !s.WithoutWorker {
-		w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Handoff: coordinator.Handoff, Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
+		w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Handoff: coordinator.Handoff, Logger: logger, Grace: s.Grace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes})
 		group.Go(func() error { return w.Run(workerCtx) })
 	} else {
 		group.Go(func() error { worker.AwaitLedger(groupCtx, p.metrics.Ledger, logger); return nil })

@@ -16,6 +16,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/lifecycle"
 	"github.com/earmark-dev/earmark/internal/tracing"
 	"github.com/earmark-dev/earmark/worker"
+	"github.com/earmark-dev/earmark/workflows"
 )
 
 // settings come from the environment; flags come on top. Temporal's own settings
@@ -36,6 +37,7 @@ type settings struct {
 	OpsAddr                 string        `env:"EARMARK_OPS_ADDR"`
 	WithoutWorker           bool          `env:"EARMARK_WITHOUT_WORKER"`
 	WithoutSearchAttributes bool          `env:"EARMARK_WITHOUT_SEARCH_ATTRIBUTES"`
+	TemporalPrefix          string        `env:"EARMARK_TEMPORAL_PREFIX"`
 	LogLevel                slog.Level    `env:"EARMARK_LOG_LEVEL, default=info"`
 	LogFormat               string        `env:"EARMARK_LOG_FORMAT"`
 
@@ -67,6 +69,7 @@ func (s *settings) temporalFlags(flags *pflag.FlagSet) {
 }
 
 func (s *settings) workerFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.TemporalPrefix, "temporal-prefix", "", "prefix of the names in Temporal, such as staging, where several installations share a namespace: of the task queue, the schedule and the workflows (env EARMARK_TEMPORAL_PREFIX)")
 	flags.DurationVar(&s.Grace, "grace", worker.DefaultGrace, "how long past its expiry a reservation is left to its workflow before the sweeper expires it (env EARMARK_GRACE)")
 }
 
@@ -131,6 +134,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 	take("ops-addr", true, func() { s.OpsAddr = env.OpsAddr })
 	take("without-worker", true, func() { s.WithoutWorker = env.WithoutWorker })
 	take("without-search-attributes", true, func() { s.WithoutSearchAttributes = env.WithoutSearchAttributes })
+	take("temporal-prefix", true, func() { s.TemporalPrefix = env.TemporalPrefix })
 	take("log-level", true, func() { s.LogLevel = env.LogLevel })
 	take("log-format", env.LogFormat != "", func() { s.LogFormat = env.LogFormat })
 	return s.check(cmd)
@@ -152,6 +156,9 @@ func (s *settings) check(cmd *cobra.Command) error {
 	case s.TLSCert == "" && s.TLSKey != "", s.TLSCert != "" && s.TLSKey == "":
 		return usageError{fmt.Errorf("--tls-cert is %q and --tls-key is %q; give both, or neither", s.TLSCert, s.TLSKey)}
 	}
+	if err := s.prefix().Validate(); has("temporal-prefix") && err != nil {
+		return usageError{fmt.Errorf("--temporal-prefix: %w", err)}
+	}
 	if has("addr") {
 		if err := checkAddr("--addr", s.Addr, s.AllowNetwork); err != nil {
 			return err
@@ -162,6 +169,8 @@ func (s *settings) check(cmd *cobra.Command) error {
 	}
 	return nil
 }
+
+func (s *settings) prefix() workflows.Prefix { return workflows.Prefix(s.TemporalPrefix) }
 
 // loadWithDatabase is load for commands that need a database.
 func (s *settings) loadWithDatabase(cmd *cobra.Command) error {

@@ -45,11 +45,11 @@ func runWorker(cmd *cobra.Command, s *settings) error {
 	if err != nil {
 		return err
 	}
-	w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Logger: logger, Grace: s.Grace, Unindexed: s.WithoutSearchAttributes})
+	w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Logger: logger, Grace: s.Grace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes})
 	logger.InfoContext(ctx, "The worker starts.", "namespace", p.namespace, "version", version, "commit", commit)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.Run(ctx) })
-	temporal := &lifecycle.Coordinator{Client: p.temporal, Namespace: p.namespace, Unindexed: s.WithoutSearchAttributes}
+	temporal := &lifecycle.Coordinator{Client: p.temporal, Namespace: p.namespace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes}
 	health := api.HealthHandler(map[string]func(context.Context) error{"postgres": p.metrics.Ledger.Ready, "temporal": temporal.Ready}, version, commit)
 	group.Go(func() error { return showOps(ctx, health) })
 	return group.Wait()

@@ -330,7 +330,7 @@ func (c *Coordinator) resultOf(ctx context.Context, admission earmark.Admission,
 
 func (c *Coordinator) startOptions(admission earmark.Admission) client.StartWorkflowOptions {
 	// An estimate for searches; Postgres sets the real expiry.
-	return workflowstore.StartOptions(admission, time.Now().Add(admission.Request.TTL()), c.Unindexed)
+	return workflowstore.StartOptions(admission, time.Now().Add(admission.Request.TTL()), c.Prefix, c.Unindexed)
 }
 
 func (c *Coordinator) input(admission earmark.Admission) workflows.ReservationInput {

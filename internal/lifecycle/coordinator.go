@@ -20,6 +20,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/fairqueue"
 	"github.com/earmark-dev/earmark/internal/handoff"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
+	"github.com/earmark-dev/earmark/workflows"
 )
 
 // Ledger is the part of the ledger that the coordinator uses. An error means that the
@@ -47,6 +48,8 @@ type Coordinator struct {
 	// stays open for the settlement, at most MaxSettleWindow; zero means not at all.
 	SettleWindow time.Duration
 	Namespace    string
+	// Prefix tells this installation from others in the namespace.
+	Prefix workflows.Prefix
 	// Unindexed says that the namespace has no search attributes of Earmark, so workflows
 	// set none.
 	Unindexed bool
@@ -85,7 +88,7 @@ func (c *Coordinator) init() {
 }
 
 func (c *Coordinator) workflows() *workflowstore.Store {
-	return &workflowstore.Store{Client: c.Client, Unindexed: c.Unindexed}
+	return &workflowstore.Store{Client: c.Client, Prefix: c.Prefix, Unindexed: c.Unindexed}
 }
 
 // update sends an update to the workflow and waits for its result.

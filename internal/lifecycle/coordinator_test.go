@@ -186,7 +186,7 @@ func admissionOf(tokens int64) earmark.Admission {
 	request := earmark.ReservationRequest{Scopes: []string{"acme/ml"}, Amounts: earmark.Amounts{"tokens": tokens}}.WithDefaults()
 	id := earmark.NewReservationID()
 	return earmark.Admission{ID: id, Tenant: "acme", Request: request, RequestHash: request.Hash(),
-		WorkflowID: workflows.ReservationWorkflowID(id)}
+		WorkflowID: workflows.Prefix("").ReservationWorkflowID(id)}
 }
 
 // admit asks at this moment.
@@ -587,7 +587,7 @@ func TestCoordinatorReady(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, added, 4)
 	admission := admissionOf(1)
-	_, err = s.client.ExecuteWorkflow(s.ctx, workflowstore.StartOptions(admission, time.Now(), false), workflows.ReservationType, workflows.ReservationInput{Admission: admission})
+	_, err = s.client.ExecuteWorkflow(s.ctx, workflowstore.StartOptions(admission, time.Now(), "", false), workflows.ReservationType, workflows.ReservationInput{Admission: admission})
 	require.NoError(t, err, "what is registered can be used at once")
 	require.Eventually(t, func() bool { return s.coordinator.Ready(s.ctx) == nil }, patience, 50*time.Millisecond)
 	added, err = workflowstore.AddSearchAttributes(s.ctx, s.client, s.coordinator.Namespace)

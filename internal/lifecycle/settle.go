@@ -81,7 +81,7 @@ func (c *Coordinator) settle(ctx context.Context, s settlement) (earmark.Result,
 // leave signals the workflow, if it guards a reservation of the caller's tenant. Any other is as good as none:
 // an id can be computed from a tenant and a key, and a workflow does what a signal asks.
 func (c *Coordinator) leave(ctx context.Context, s settlement) error {
-	workflowID := workflows.ReservationWorkflowID(s.ID)
+	workflowID := c.Prefix.ReservationWorkflowID(s.ID)
 	owner, err := workflowstore.TenantOf(ctx, c.Client, c.Namespace, workflowID)
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (c *Coordinator) signal(ctx context.Context, s settlement) error {
 	}
 	defer c.notifying.Release(1)
 	_, err := within(turn, signalTimeout, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, c.Client.SignalWorkflow(ctx, workflows.ReservationWorkflowID(s.ID), "", s.name, s.message)
+		return struct{}{}, c.Client.SignalWorkflow(ctx, c.Prefix.ReservationWorkflowID(s.ID), "", s.name, s.message)
 	})
 	return err
 }

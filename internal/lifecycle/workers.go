@@ -11,7 +11,6 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/earmark-dev/earmark"
-	"github.com/earmark-dev/earmark/workflows"
 )
 
 // Limits of the check for a polling worker. Temporal lists a worker for five minutes after
@@ -44,7 +43,7 @@ func (c *Coordinator) WorkersReady(ctx context.Context) error {
 // missingWorker returns "" if a worker polls, and otherwise says so and what to start.
 func (c *Coordinator) missingWorker(ctx context.Context) (string, error) {
 	queue, err := c.Client.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{
-		Namespace: c.Namespace, TaskQueue: &taskqueuepb.TaskQueue{Name: workflows.TaskQueue},
+		Namespace: c.Namespace, TaskQueue: &taskqueuepb.TaskQueue{Name: c.Prefix.TaskQueue()},
 		TaskQueueType: enumspb.TASK_QUEUE_TYPE_WORKFLOW, ReportStats: true,
 	})
 	if err != nil {
@@ -59,7 +58,7 @@ func (c *Coordinator) missingWorker(ctx context.Context) (string, error) {
 		return "", nil
 	}
 	return fmt.Sprintf("no worker polls the task queue %s in the namespace %s%s; start `earmark worker`, or `earmark serve` without --without-worker",
-		workflows.TaskQueue, c.Namespace, since), nil
+		c.Prefix.TaskQueue(), c.Namespace, since), nil
 }
 
 // polls stores the newest poll of the task queue that Temporal has listed.

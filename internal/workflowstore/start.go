@@ -23,10 +23,10 @@ const workflowTaskTimeout = 5 * time.Second
 // run time-out, because those end a workflow without its cleanup. Postgres, not Temporal,
 // decides whether an id is new; so the id of a closed workflow may be used again, and a
 // start attaches to an open one.
-func StartOptions(admission earmark.Admission, expiresAt time.Time, unindexed bool) client.StartWorkflowOptions {
+func StartOptions(admission earmark.Admission, expiresAt time.Time, prefix workflows.Prefix, unindexed bool) client.StartWorkflowOptions {
 	options := client.StartWorkflowOptions{
 		ID:                       admission.WorkflowID,
-		TaskQueue:                workflows.TaskQueue,
+		TaskQueue:                prefix.TaskQueue(),
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 		WorkflowTaskTimeout:      workflowTaskTimeout, // mutation: no-run-timeout

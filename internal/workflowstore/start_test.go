@@ -42,7 +42,7 @@ func longest(fill string) earmark.Admission {
 		request.Metadata[key] = strings.Repeat(fill, earmark.MaxMetadataBytes/len(fill))
 	}
 	id := earmark.ReservationID(earmark.DefaultTenant, "k")
-	return earmark.Admission{ID: id, Tenant: earmark.DefaultTenant, Request: request.WithDefaults(), RequestHash: request.Hash(), WorkflowID: workflows.ReservationWorkflowID(id)}
+	return earmark.Admission{ID: id, Tenant: earmark.DefaultTenant, Request: request.WithDefaults(), RequestHash: request.Hash(), WorkflowID: workflows.Prefix("").ReservationWorkflowID(id)}
 }
 
 // Temporal refuses to start a workflow whose attributes, summary or details are too long, and the caller's retry
@@ -57,7 +57,7 @@ func TestLongestRequestIsWithinTemporalsLimits(t *testing.T) {
 			for _, scope := range admission.Request.Scopes {
 				require.Len(t, scope, earmark.MaxScopeBytes)
 			}
-			options := workflowstore.StartOptions(admission, time.Now(), false)
+			options := workflowstore.StartOptions(admission, time.Now(), "", false)
 			scopes, _ := options.TypedSearchAttributes.GetKeywordList(workflows.AttributeScope)
 			tenant, _ := options.TypedSearchAttributes.GetKeyword(workflows.AttributeTenant)
 			require.Less(t, payloadBytes(t, scopes), maxAttributeBytes)
@@ -80,7 +80,7 @@ func payloadBytes(t *testing.T, value any) int {
 func TestScopesAreIndexedShortestFirst(t *testing.T) {
 	t.Parallel()
 	indexed := func(admission earmark.Admission) []string {
-		scopes, _ := workflowstore.StartOptions(admission, time.Now(), false).TypedSearchAttributes.GetKeywordList(workflows.AttributeScope)
+		scopes, _ := workflowstore.StartOptions(admission, time.Now(), "", false).TypedSearchAttributes.GetKeywordList(workflows.AttributeScope)
 		return scopes
 	}
 	few := longest("x")

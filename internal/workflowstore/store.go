@@ -22,6 +22,7 @@ import (
 // Store starts and reads the workflows of reservations. Client is required.
 type Store struct {
 	Client    client.Client
+	Prefix    workflows.Prefix
 	Unindexed bool
 }
 
@@ -88,13 +89,13 @@ func (s *Store) Refresh(ctx context.Context, workflowID string) error {
 // Paused returns the ids of the reservations whose workflow is paused; none if Temporal
 // cannot pause.
 func (s *Store) Paused(ctx context.Context) ([]string, error) {
-	ids, _, err := listIDs(ctx, s.Client, pausedWorkflows)
+	ids, _, err := listIDs(ctx, s.Client, s.Prefix, pausedWorkflows)
 	var refused *serviceerror.InvalidArgument
 	if errors.As(err, &refused) {
 		return nil, nil
 	}
 	for i, id := range ids {
-		ids[i] = workflows.ReservationOf(id)
+		ids[i] = s.Prefix.ReservationOf(id)
 	}
 	return ids, err
 }
@@ -119,7 +120,7 @@ func (s *Store) Unpause(ctx context.Context, namespace, workflowID, reason strin
 func (s *Store) Adopt(ctx context.Context, check earmark.Check) error {
 	input := workflows.ReservationInput{Adopt: true, Unindexed: s.Unindexed, Admission: earmark.Admission{
 		ID: check.ID, Tenant: check.Tenant, Request: check.Request, RequestHash: check.RequestHash, WorkflowID: check.WorkflowID}}
-	options := StartOptions(input.Admission, check.ExpiresAt, s.Unindexed)
+	options := StartOptions(input.Admission, check.ExpiresAt, s.Prefix, s.Unindexed)
 	_, err := s.Client.ExecuteWorkflow(ctx, options, workflows.ReservationType, input)
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &started) {

@@ -69,6 +69,7 @@ type Findings struct {
 type StuckFinder struct {
 	Client    client.Client
 	Namespace string
+	Prefix    workflows.Prefix
 	Unindexed bool // the namespace has no search attributes of Earmark
 
 	unreported  atomic.Bool // Temporal does not report failing tasks
@@ -170,13 +171,19 @@ func (f *StuckFinder) list(ctx context.Context, query string, skip bool) (ids []
 	if skip {
 		return nil, false, nil
 	}
-	return listIDs(ctx, f.Client, query)
+	return listIDs(ctx, f.Client, f.Prefix, query)
 }
 
-// listIDs returns the ids of the workflows that a query finds, page by page up to
+// own narrows a query to the workflows of one installation. Others may share the namespace and
+// the names of the types and attributes.
+func own(prefix workflows.Prefix, query string) string {
+	return query + " AND TaskQueue = '" + prefix.TaskQueue() + "'" // mutation: own-workflows
+}
+
+// listIDs returns the ids of the installation's workflows that a query finds, page by page up to
 // maxListed, and whether there are more.
-func listIDs(ctx context.Context, c client.Client, query string) (ids []string, more bool, err error) {
-	request := &workflowservice.ListWorkflowExecutionsRequest{PageSize: listedPerPage, Query: query}
+func listIDs(ctx context.Context, c client.Client, prefix workflows.Prefix, query string) (ids []string, more bool, err error) {
+	request := &workflowservice.ListWorkflowExecutionsRequest{PageSize: listedPerPage, Query: own(prefix, query)}
 	for {
 		answer, err := c.ListWorkflow(ctx, request)
 		if err != nil {
@@ -327,6 +334,9 @@ func (f *StuckFinder) Searches(now time.Time) []earmark.Search {
 	}
 	if !f.unreported.Load() {
 		searches = append(searches, earmark.Search{Title: "task failing", Query: taskFailing})
+	}
+	for i := range searches {
+		searches[i].Query = own(f.Prefix, searches[i].Query)
 	}
 	return searches
 }

@@ -61,7 +61,7 @@ func TestClocksOfProcessesApart(t *testing.T) {
 			require.NoError(t, json.Unmarshal([]byte(first), &line), "%s", first)
 			require.InDelta(t, c.worker.Seconds(), time.Until(line.Time).Seconds(), 30, "the worker's clock")
 			b.keepsTime(0)
-			b.reconcile()
+			b.reconcile("earmark-reconcile")
 		})
 	}
 }

@@ -107,7 +107,7 @@ func TestServerKilledAfterTheReserve(t *testing.T) {
 	b.server.Ready()
 	require.Equal(t, id, b.hold("one", tokens("acme", 100, 300)).ID)
 	b.requireBalance(budget, 100, 0)
-	b.reconcile() // should the workflow not have been started any more
+	b.reconcile("earmark-reconcile") // should the workflow not have been started any more
 	stack.Eventually(t, moment, "a guardian", func() bool { return !b.gone("reservation-" + id) })
 	b.commit(id, 60).status(t, http.StatusOK)
 	b.awaitClosed(id, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
@@ -198,7 +198,7 @@ func TestNoHoldOutlivesAWorkflowThatWasNotStarted(t *testing.T) {
 	stack.Eventually(t, 2*moment, "an admission", func() bool {
 		return b.do("POST", "/v1/reservations", tokens("acme", 100, 60), "Idempotency-Key", "two").code == http.StatusCreated
 	})
-	b.reconcile()
+	b.reconcile("earmark-reconcile")
 	b.commit(earmark.ReservationID(earmark.DefaultTenant, "two"), 30).status(t, http.StatusOK)
 	b.requireBalance(budget, 0, 35)
 	stack.Eventually(t, moment, "no workflow to be open", func() bool {
@@ -222,7 +222,7 @@ func TestTemporalLosesItsData(t *testing.T) {
 	b.MustRun("migrate", "up") // the search attributes
 	b.server.Ready()
 	b.Worker() // makes the reconciler's schedule as it starts; the other one looks once a minute
-	b.reconcile()
+	b.reconcile("earmark-reconcile")
 	stack.Eventually(t, 2*moment, "the adoption", func() bool { return !b.gone("reservation-" + adopted.ID) })
 	stack.Eventually(t, moment, "the orphan to be none", func() bool { return !b.reservation(adopted.ID).Orphan })
 	require.False(t, decoded[earmark.Reservation](t, b.commit(adopted.ID, 10).status(t, http.StatusOK)).Late)

@@ -160,7 +160,7 @@ func TestMetricsTellOfTrouble(t *testing.T) {
 	b.budget("acme", "tokens", 1000)
 	lost := b.hold("lost", tokens("acme", 100, 60)).ID
 	require.NoError(t, b.Client().TerminateWorkflow(t.Context(), "reservation-"+lost, "", "a test"))
-	b.reconcile()
+	b.reconcile("earmark-reconcile")
 	stack.Eventually(t, moment, "an orphan to be counted", func() bool {
 		text := scrape(t, b.base)
 		return sum(t, "earmark_reconciler_orphans_total", text) == 1 && sum(t, "earmark_reconciler_adopted_total", text) == 1 &&

@@ -149,7 +149,7 @@ func TestTemporalAway(t *testing.T) {
 	b.requireBalance(budget, 200, 70)
 	b.commit(extended.ID, 10).status(t, http.StatusOK)
 	b.awaitClosed(extended.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
-	b.reconcile() // tells the workflows whose reservation was settled past them
+	b.reconcile("earmark-reconcile") // tells the workflows whose reservation was settled past them
 	for _, reservation := range []earmark.Reservation{committed, released, expiring} {
 		b.awaitClosed(reservation.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	}
@@ -228,7 +228,7 @@ func TestTemporalFrozen(t *testing.T) {
 		return b.do("POST", "/v1/reservations", tokens("acme", 100, 60), "Idempotency-Key", "meanwhile").code == http.StatusCreated
 	})
 	b.requireBalance(budget, 100, 70)
-	b.reconcile()
+	b.reconcile("earmark-reconcile")
 	b.awaitClosed(held.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 }
 

@@ -80,7 +80,7 @@ func TestPausedWorkflow(t *testing.T) {
 func (b *env) reconcileUntilClosed(id string) {
 	b.t.Helper()
 	stack.Eventually(b.t, moment, "the workflow of "+id+" to end", func() bool {
-		b.reconcile()
+		b.reconcile("earmark-reconcile")
 		return b.describe(id).Status == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
 	})
 }

@@ -62,7 +62,7 @@ func TestRestoredBackup(t *testing.T) {
 	// The sweeper and the workflows come first for two of them, and late usage corrects that.
 	b.awaitState(swept, earmark.StateExpired, moment)
 	require.True(t, b.awaitState(estimated, earmark.StateCommitted, moment).Estimated)
-	b.reconcile()
+	b.reconcile("earmark-reconcile")
 	for id, n := range map[string]int64{committed: 20, overdraft: 250, swept: 30, estimated: 40} {
 		reservation := b.awaitState(id, earmark.StateCommitted, moment)
 		stack.Eventually(t, moment, "the real usage", func() bool {

@@ -67,11 +67,11 @@ func (b *env) awaitFound(count int64, query string) {
 }
 
 // reconcile runs the reconciler now, as if all reservations had been looked at long ago.
-func (b *env) reconcile() {
+func (b *env) reconcile(schedule string) {
 	b.t.Helper()
 	b.Exec("UPDATE earmark.reservations SET checked_at = clock_timestamp() - interval '1 hour'")
 	stack.Eventually(b.t, moment, "the reconciler's schedule", func() bool {
-		return b.Client().ScheduleClient().GetHandle(b.t.Context(), "earmark-reconcile").Trigger(b.t.Context(), client.ScheduleTriggerOptions{}) == nil
+		return b.Client().ScheduleClient().GetHandle(b.t.Context(), schedule).Trigger(b.t.Context(), client.ScheduleTriggerOptions{}) == nil
 	})
 }
 
@@ -268,7 +268,7 @@ func TestLostWorkflowIsAdopted(t *testing.T) {
 	}
 	untouched := b.hold("untouched", tokens("acme", 100, 300))
 	run := b.describe(untouched.ID).WorkflowExecution.RunID
-	b.reconcile()
+	b.reconcile("earmark-reconcile")
 	for i, reservation := range held {
 		stack.Eventually(t, moment, "the adoption", func() bool { return !b.gone(reservation.WorkflowID) })
 		adoption := b.entries(reservation.ID)

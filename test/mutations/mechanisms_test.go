@@ -67,6 +67,8 @@ var mechanisms = []mechanism{
 	{"settlements of a reservation take turns", "reservation-locked", []string{"SELECT * INTO r FROM earmark.reservations WHERE id = p_id AND tenant = p_tenant;"}, database + "TestSettlementsOfAReservationTakeTurns"},
 	{"what was refused to an attempt stays refused", "refused-attempt", []string{"ELSIF false THEN"}, database + "TestRefusedAttemptStaysRefused"},
 	{"tenants do not cross", "reservation-locked", []string{"SELECT * INTO r FROM earmark.reservations WHERE id = p_id FOR NO KEY UPDATE;"}, database + "TestTenantsDoNotCross"},
+	{"installations in one namespace have workflows of their own", "prefixed-workflow", []string{"return workflowIDPrefix + reservationID"}, whole + "TestTwoPrefixesInANamespace"},
+	{"another installation's workflows are not listed", "own-workflows", []string{"return query"}, whole + "TestStuckListsOfTwoPrefixes"},
 	{"each statement sees what was committed before it", "read-committed", []string{"IF false THEN"}, database + "TestOnlyReadCommittedCallersAreServed"},
 
 	// Deadlines are by Postgres' clock.

@@ -178,7 +178,7 @@ func (b *bare) startAs(ctx context.Context, workflowType, id string, n int64) (s
 // input, search attributes and summary.
 func (b *bare) startIndexed(ctx context.Context, n int64) (id string, err error) {
 	a := admission(n)
-	options := workflowstore.StartOptions(a, time.Now().Add(a.Request.TTL()), false)
+	options := workflowstore.StartOptions(a, time.Now().Add(a.Request.TTL()), "", false)
 	options.ID, options.TaskQueue, options.EnableEagerStart = a.WorkflowID, bareQueue, true
 	b.open.Add(1)
 	if _, err = b.client.ExecuteWorkflow(ctx, options, indexedType, workflows.ReservationInput{Admission: a}); err != nil {

@@ -37,15 +37,15 @@ func (d *deployment) commit(ctx context.Context, id string) error {
 // signalCommit settles by a signal straight to the workflow.
 func (d *deployment) signalCommit(ctx context.Context, id string) error {
 	message := workflows.CommitMessage{Usage: earmark.Amounts{unit: unitUsage}}
-	return d.temporal.SignalWorkflow(ctx, workflows.ReservationWorkflowID(id), "", workflows.MessageCommit, message)
+	return d.temporal.SignalWorkflow(ctx, workflows.Prefix("").ReservationWorkflowID(id), "", workflows.MessageCommit, message)
 }
 
 func (d *deployment) byHTTP(key, title string, scope func(n int64) string) *way {
-	return &way{key: key, title: title, on: d, admit: d.reserve(scope), settle: d.commit, workflowID: workflows.ReservationWorkflowID}
+	return &way{key: key, title: title, on: d, admit: d.reserve(scope), settle: d.commit, workflowID: workflows.Prefix("").ReservationWorkflowID}
 }
 
 func (d *deployment) bySignal(key, title string) *way {
-	return &way{key: key, title: title, on: d, admit: d.reserve(scopeOf), settle: d.signalCommit, drained: d.drained, workflowID: workflows.ReservationWorkflowID}
+	return &way{key: key, title: title, on: d, admit: d.reserve(scopeOf), settle: d.signalCommit, drained: d.drained, workflowID: workflows.Prefix("").ReservationWorkflowID}
 }
 
 func hot(int64) string { return hotScope }
