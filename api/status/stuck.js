@@ -85,7 +85,8 @@ const facts = {
 
 function makeCard(r) {
   const fact = (name) => make("div", {}, make("dt", { text: name }), make("dd", {}, make("bdi")));
-  const links = make("span", {}, ...(r.lost ? [] : [make("a", { href: `#${r.id}`, text: "Journal", "aria-label": `Journal: ${r.id}` })]), " ", ...(link(r) ? [link(r, "Open in Temporal UI")] : []));
+  const journal = r.lost ? "" : make("a", { href: `#${r.id}`, text: "Journal", "aria-label": `Journal: ${r.id}` });
+  const links = make("span", {}, journal, " ", link(r, "Open in Temporal UI") ?? "");
   const top = make("div", { class: "top" }, make("h4"), links);
   return make("li", {}, top, make("dl", {}, ...Object.keys(facts).map(fact)), make("div", { class: "commands" }));
 }

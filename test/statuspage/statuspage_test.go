@@ -25,6 +25,8 @@ const (
 	holds   = 1000 // a thousand holds is a busy server
 	holders = 8    // at once
 	budgets = 60
+	// temporalUI is where links to workflows lead; nobody follows them.
+	temporalUI = "http://127.0.0.1:8233"
 )
 
 func newClient(t *testing.T, server *stack.Server) *client.Client {
@@ -80,7 +82,7 @@ func TestBrowserEmpty(t *testing.T) {
 func busy(t *testing.T) (*stack.Stack, *stack.Server) {
 	t.Helper()
 	s := stack.New(t, stack.Options{})
-	server := s.Serve().Ready()
+	server := s.Serve("--ui-url", temporalUI).Ready()
 	c := newClient(t, server)
 	ctx := context.Background()
 	for i := range budgets {
@@ -142,6 +144,7 @@ func TestBrowserBusy(t *testing.T) {
 	require.Contains(t, v.text("#stuck"), `note: <img src=x onerror="window.hacked=1">`)
 	require.False(t, ask[bool](v, `"hacked" in window || document.querySelectorAll("main img").length > 0`))
 	require.Contains(t, v.text("#stuck"), "earmark release "+overdue)
+	require.Equal(t, 3, ask[int](v, `document.querySelectorAll("#stuck .groups a[href^='`+temporalUI+`/']").length`))
 
 	require.Equal(t, "1,000 held, 2 in review, 1 overdue, 0 orphans.", v.text("#holds .lead"))
 	require.Equal(t, []string{"1 h to 6 h", "1", "", "100 tokens"}, ask[[]string](v, `[...document.querySelectorAll(".ages tbody tr")[4].cells].map((c) => c.innerText)`))
@@ -271,7 +274,7 @@ func TestBrowserNoWorker(t *testing.T) {
 func TestBrowserReservations(t *testing.T) {
 	t.Parallel()
 	s := stack.New(t, stack.Options{})
-	server := s.Serve().Ready()
+	server := s.Serve("--ui-url", temporalUI).Ready()
 	c := newClient(t, server)
 	ctx := context.Background()
 	_, err := c.CreateBudget(ctx, limited("acme", 100_000))
@@ -309,6 +312,7 @@ func TestBrowserReservations(t *testing.T) {
 		ask[[][]string](v, `[...document.querySelectorAll(".journal tbody tr")].map((r) => [1, 2, 3].map((i) => r.cells[i].innerText))`))
 	require.Contains(t, v.text("#one dl"), "note: <b>bold</b>")
 	require.Contains(t, v.text("#one dl"), ids[0])
+	require.True(t, ask[bool](v, `document.querySelector("#one a[href^='`+temporalUI+`/']") !== null`))
 	v.content()
 	v.run(chromedp.Focus("#one button"))
 	v.press(kb.Enter)
