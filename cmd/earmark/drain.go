@@ -238,7 +238,7 @@ func (d *drain) show(p *sheet, selected []earmark.Reservation, report drained) {
 			words = append(words, fmt.Sprintf("%s %s", earmark.FormatAmount(int64(n)), what))
 		}
 	}
-	add(report.Accepted, "accepted: Postgres is away, Temporal keeps them")
+	add(report.Accepted, "accepted: Postgres is away or has lost them, Temporal keeps them")
 	add(report.Settled, "settled by another caller meanwhile")
 	add(len(report.Failed), "failed")
 	p.line("%s of %s", strings.Join(words, ", "), earmark.FormatAmount(int64(report.Selected)))

@@ -250,8 +250,8 @@ func (s *session) printSettled(id string, settled client.Settled, err error) err
 		return err
 	case settled.Accepted:
 		return s.print(func(p *sheet) {
-			p.line("%s: Postgres is away. Temporal keeps this durably and applies it", p.paint("Accepted", yellow))
-			p.line("once Postgres is back; repeating the command is safe. See whether it has landed:")
+			p.line("%s: Postgres is away, or has lost the reservation. Temporal keeps this durably, and its", p.paint("Accepted", yellow))
+			p.line("workflow applies it; repeating the command is safe. See whether it has landed:")
 			p.line("  earmark show %s", id)
 		})
 	}
