@@ -123,23 +123,24 @@ func (c *cluster) awaitCleanup() {
 		`SELECT (greatest(0, extract(epoch FROM max(expires_at) - clock_timestamp())) * 1e9)::bigint FROM earmark.reservations WHERE state = 'held'
 		 UNION ALL SELECT 0 ORDER BY 1 DESC NULLS LAST LIMIT 1`).Scan(&wait))
 	c.await(wait+grace+cleanupSlack, func() bool { return len(c.ids("state = 'held'")) == 0 })
-	c.awaitGuards(guardLimit, isShort())
+	c.awaitGuards(guardLimit, pollPause, isShort())
 }
 
-// awaitGuards waits until there is exactly one open workflow for each reservation that is open. A short run
-// does not wait for the reconciler's minute.
-func (c *cluster) awaitGuards(limit time.Duration, short bool) {
+// awaitGuards waits until there is exactly one open workflow for each reservation that is open, and looks again
+// after each pause. A short run does not wait for the reconciler's minute.
+func (c *cluster) awaitGuards(limit, pause time.Duration, short bool) {
 	c.t.Helper()
 	hurried := time.Now()
-	c.await(limit, func() bool {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(pause) {
 		if short && time.Since(hurried) > cleanupSlack {
 			hurried = time.Now()
 			c.Exec("UPDATE earmark.reservations SET checked_at = clock_timestamp() - interval '1 hour'")
 			_ = c.Client().ScheduleClient().GetHandle(context.Background(), "earmark-reconcile").Trigger(context.Background(), client.ScheduleTriggerOptions{})
 		}
-		unheld, unguarded := c.guardians()
-		return len(unheld)+len(unguarded) == 0
-	})
+		if unheld, unguarded := c.guardians(); len(unheld)+len(unguarded) == 0 {
+			return
+		}
+	}
 }
 
 // await polls until the condition holds or the limit is over.

@@ -27,6 +27,8 @@ const (
 	waveCallers = 8
 	// waveAttempts is how often an admission is asked for: a busy machine may miss its deadline.
 	waveAttempts = 30
+	// wavePause is between two looks at the open workflows: to list thousands of them is work for Temporal.
+	wavePause = 10 * time.Second
 	// waveLead is what the first admissions of a new stack may take.
 	waveLead = 5 * time.Second
 )
@@ -78,7 +80,7 @@ func TestExpiryWave(t *testing.T) {
 	c.await(waveLimit(holds), func() bool { return c.held() == 0 })
 	require.Zero(t, c.held(), "still held %s after everything was started again", waveLimit(holds))
 	resolved := time.Since(restarted)
-	c.awaitGuards(waveLimit(holds)+guardLimit, holds <= shortWave)
+	c.awaitGuards(waveLimit(holds)+guardLimit, wavePause, holds <= shortWave)
 	agreed := time.Since(restarted)
 
 	require.Empty(t, c.strandedByWave(holds, policies, restarted))
