@@ -106,8 +106,10 @@ type Preflight struct {
 type BudgetFilter struct {
 	Scope    string // exactly this scope
 	Covering string // every budget that covers this scope
-	Cursor   string // NextCursor of the page before
-	Limit    int    // budgets in one page
+	// Within selects the budgets of these scopes and of those below them; empty for all.
+	Within []string
+	Cursor string // NextCursor of the page before
+	Limit  int    // budgets in one page
 }
 
 // ReservationFilter selects reservations. Empty fields select everything.
@@ -119,8 +121,10 @@ type ReservationFilter struct {
 	// Stuck selects those that need a person, for StuckReason if it is set.
 	Stuck       bool
 	StuckReason StuckReason
-	Cursor      string
-	Limit       int
+	// Within selects reservations all of whose scopes are one of these or below one; empty for all.
+	Within []string
+	Cursor string
+	Limit  int
 }
 
 // StuckIDs are the reservations that Temporal reports as stuck, by reason.
@@ -135,8 +139,10 @@ type StuckIDs struct {
 type EntryFilter struct {
 	BudgetID      string
 	ReservationID string
-	Cursor        string
-	Limit         int
+	// Within selects entries of budgets, and of reservations, that are Within in their own filters.
+	Within []string
+	Cursor string
+	Limit  int
 }
 
 // DefaultPageSize and MaxPageSize bound the lists.

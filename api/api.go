@@ -70,7 +70,7 @@ type Ledger interface {
 	ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error)
 	Entries(ctx context.Context, tenant string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error)
 	// Overview counts what is held, by age.
-	Overview(ctx context.Context, tenant string) (earmark.Overview, error)
+	Overview(ctx context.Context, tenant string, within []string) (earmark.Overview, error)
 	// Ready is nil when Postgres answers and has the schema this program needs.
 	Ready(ctx context.Context) error
 }

@@ -297,7 +297,7 @@ func (f *fake) Ready(ctx context.Context) error {
 	return f.postgresReady(ctx)
 }
 
-func (f *fake) Overview(_ context.Context, tenant string) (earmark.Overview, error) {
+func (f *fake) Overview(_ context.Context, tenant string, _ []string) (earmark.Overview, error) {
 	f.record("Overview", tenant)
 	f.of(tenant)
 	return f.overview, f.err

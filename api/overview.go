@@ -23,7 +23,7 @@ func (s *server) overview(c *gin.Context) error {
 		return err
 	}
 	overview, err := s.overviews.get(c.Request.Context(), by.sees(), func(ctx context.Context) (earmark.Overview, error) {
-		return inQueue(ctx, s.queues.lists, by.turn(), func() (earmark.Overview, error) { return s.ledger.Overview(ctx, by.tenant) })
+		return inQueue(ctx, s.queues.lists, by.turn(), func() (earmark.Overview, error) { return s.ledger.Overview(ctx, by.tenant, nil) })
 	})
 	if err != nil {
 		return err

@@ -69,7 +69,9 @@ func TestOverviewIsNotKeptForLong(t *testing.T) {
 		f := &fake{overview: earmark.Overview{Held: 7}}
 		o := shared[earmark.Overview]{kept: overviewKept, timeout: handlerTimeout}
 		held := func() int64 {
-			overview, err := o.get(t.Context(), func(ctx context.Context) (earmark.Overview, error) { return f.Overview(ctx, earmark.DefaultTenant) })
+			overview, err := o.get(t.Context(), func(ctx context.Context) (earmark.Overview, error) {
+				return f.Overview(ctx, earmark.DefaultTenant, nil)
+			})
 			require.NoError(t, err)
 			return overview.Held
 		}

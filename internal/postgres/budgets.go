@@ -135,7 +135,7 @@ func (l *Ledger) queryBudgets(ctx context.Context, tenant, id string, f earmark.
 	if f.Covering != "" {
 		covering = earmark.ScopePaths(f.Covering)
 	}
-	rows, err := l.pool.Query(ctx, budgetsSQL, tenant, id, f.Scope, covering, createdAt, lastID, f.Limit)
+	rows, err := l.pool.Query(ctx, budgetsSQL, tenant, id, f.Scope, covering, createdAt, lastID, f.Limit, orNone(f.Within))
 	if err != nil {
 		return nil, fault(err)
 	}
@@ -144,7 +144,7 @@ func (l *Ledger) queryBudgets(ctx context.Context, tenant, id string, f earmark.
 }
 
 func budgetList(tenant string, f earmark.BudgetFilter) list {
-	return listOf("budgets", tenant, f.Scope, f.Covering)
+	return listOf("budgets", tenant, f.Scope, f.Covering, f.Within)
 }
 
 func scanBudget(row pgx.CollectableRow) (earmark.Budget, error) {

@@ -34,13 +34,13 @@ func (l *Ledger) Reservation(ctx context.Context, tenant, id string) (*earmark.R
 // Reservations lists reservations, newest first.
 func (l *Ledger) Reservations(ctx context.Context, tenant string, f earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
 	var none earmark.Page[earmark.Reservation]
-	list := listOf("reservations", tenant, f.State, f.Scope, f.Overdue, f.Orphan)
+	list := listOf("reservations", tenant, f.State, f.Scope, f.Overdue, f.Orphan, f.Within)
 	createdAt, lastID, err := list.parse(f.Cursor)
 	if err != nil {
 		return none, err
 	}
 	limit := pageSize(f.Limit)
-	rows, err := l.pool.Query(ctx, reservationsSQL, planAnew, tenant, string(f.State), f.Scope, f.Overdue, f.Orphan, createdAt, lastID, limit+1)
+	rows, err := l.pool.Query(ctx, reservationsSQL, planAnew, tenant, string(f.State), f.Scope, f.Overdue, f.Orphan, createdAt, lastID, limit+1, orNone(f.Within))
 	if err != nil {
 		return none, fault(err)
 	}
@@ -54,13 +54,13 @@ func (l *Ledger) Reservations(ctx context.Context, tenant string, f earmark.Rese
 // Entries lists entries of the journal, oldest first.
 func (l *Ledger) Entries(ctx context.Context, tenant string, f earmark.EntryFilter) (earmark.Page[earmark.Entry], error) {
 	var none earmark.Page[earmark.Entry]
-	list := listOf("entries", tenant, f.BudgetID, f.ReservationID)
+	list := listOf("entries", tenant, f.BudgetID, f.ReservationID, f.Within)
 	after, err := list.parseEntry(f.Cursor)
 	if err != nil {
 		return none, err
 	}
 	limit := pageSize(f.Limit)
-	rows, err := l.pool.Query(ctx, entriesSQL, planAnew, tenant, f.BudgetID, f.ReservationID, after, limit+1)
+	rows, err := l.pool.Query(ctx, entriesSQL, planAnew, tenant, f.BudgetID, f.ReservationID, after, limit+1, orNone(f.Within))
 	if err != nil {
 		return none, fault(err)
 	}

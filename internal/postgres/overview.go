@@ -11,13 +11,14 @@ import (
 //go:embed sql/overview.sql
 var overviewSQL string
 
-// Overview counts the open reservations of a tenant, by age.
-func (l *Ledger) Overview(ctx context.Context, tenant string) (earmark.Overview, error) {
+// Overview counts the open reservations of a tenant, by age. within selects those all of whose scopes are
+// one of these or below one; empty for all.
+func (l *Ledger) Overview(ctx context.Context, tenant string, within []string) (earmark.Overview, error) {
 	var endsSeconds []int64
 	for _, age := range earmark.OverviewAges() {
 		endsSeconds = append(endsSeconds, int64(age/time.Second))
 	}
 	var overview earmark.Overview
-	err := l.read(ctx, &overview, overviewSQL, tenant, endsSeconds, earmark.MaxOverviewReservations, earmark.MaxOverviewOldest)
+	err := l.read(ctx, &overview, overviewSQL, tenant, endsSeconds, earmark.MaxOverviewReservations, earmark.MaxOverviewOldest, orNone(within))
 	return overview, err
 }

@@ -20,7 +20,7 @@ func (b *env) aged(id string, age time.Duration) {
 
 func (b *env) overview(tenant string) earmark.Overview {
 	b.t.Helper()
-	overview, err := b.Overview(ctx(), tenant)
+	overview, err := b.Overview(ctx(), tenant, nil)
 	require.NoError(b.t, err)
 	return overview
 }

@@ -22,14 +22,14 @@ var (
 // reported are those that Temporal reports as stuck.
 func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.ReservationFilter, reported earmark.StuckIDs) (earmark.Page[earmark.Reservation], error) {
 	var none earmark.Page[earmark.Reservation]
-	list := listOf("stuck", tenant, f.Scope, f.StuckReason)
+	list := listOf("stuck", tenant, f.Scope, f.StuckReason, f.Within)
 	createdAt, lastID, err := list.parse(f.Cursor)
 	if err != nil {
 		return none, err
 	}
 	limit := pageSize(f.Limit)
 	rows, err := l.pool.Query(ctx, stuckSQL, tenant, f.Scope, string(f.StuckReason), earmark.ExpiryMissedAfter.Milliseconds(),
-		orNone(reported.TaskFailing), orNone(reported.SettlementFailing), createdAt, lastID, limit+1, orNone(reported.Unguarded), orNone(reported.Paused))
+		orNone(reported.TaskFailing), orNone(reported.SettlementFailing), createdAt, lastID, limit+1, orNone(reported.Unguarded), orNone(reported.Paused), orNone(f.Within))
 	if err != nil {
 		return none, fault(err)
 	}

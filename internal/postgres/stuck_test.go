@@ -78,6 +78,9 @@ func TestStuckReservationsAreListedWithTheirReason(t *testing.T) {
 	require.Equal(t, all, list(earmark.ReservationFilter{}, reported))
 	require.Equal(t, all, list(earmark.ReservationFilter{Limit: 2}, reported))
 	require.Equal(t, all[6:7], list(earmark.ReservationFilter{Scope: "acmecorp"}, reported))
+	require.Equal(t, all[6:7], list(earmark.ReservationFilter{Within: []string{"acmecorp"}}, reported))
+	require.Equal(t, all[8:9], list(earmark.ReservationFilter{Within: []string{"acme/ml"}, Limit: 1}, reported))
+	require.Equal(t, all, list(earmark.ReservationFilter{Within: []string{"acme", "acmecorp"}, Limit: 3}, reported))
 	require.Equal(t, []string{all[5], all[6], all[9]}, list(earmark.ReservationFilter{StuckReason: earmark.StuckOrphan, Limit: 1}, reported))
 	require.Equal(t, []string{"task failing: expiry_missed", "orphan in review: orphan", "orphan: orphan", "review: review", "overdue: expiry_missed"},
 		list(earmark.ReservationFilter{}, earmark.StuckIDs{}), "what Postgres knows alone")

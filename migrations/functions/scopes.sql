@@ -19,6 +19,29 @@ BEGIN
     RETURN v_paths;
 END $$;
 
+-- Whether each of p_scopes is one of p_within or below one; always, where p_within is empty; null where
+-- either is null. So a list shows what a key that is bound to scopes may see.
+CREATE OR REPLACE FUNCTION earmark.scopes_within(p_scopes text[], p_within text[]) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE
+    v_scope  text;
+    v_within text;
+    v_found  boolean;
+BEGIN
+    IF p_within = '{}' THEN
+        RETURN true;
+    END IF;
+    FOREACH v_scope IN ARRAY p_scopes LOOP
+        v_found := false;
+        FOREACH v_within IN ARRAY p_within LOOP
+            v_found := v_found OR v_scope = v_within OR starts_with(v_scope, v_within || '/'); -- mutation: scopes-within
+        END LOOP;
+        IF NOT v_found THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    RETURN true;
+END $$;
+
 -- The units of amounts or of usage, sorted.
 CREATE OR REPLACE FUNCTION earmark.units(p_amounts jsonb) RETURNS text[] LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN

@@ -1,12 +1,13 @@
 -- $1 tenant, $2 the ages in seconds at which a group ends, $3 the maximum number of
--- reservations to count, $4 how many of the oldest to show.
+-- reservations to count, $4 how many of the oldest to show,
+-- $5 scopes: only reservations all of whose scopes are these or below them; empty for all.
 -- The partial index on open reservations serves it, however many have settled.
 WITH moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
 open AS NOT MATERIALIZED (
     SELECT r.id, r.state, r.amounts, r.created_at, r.orphan, r.state = 'held' AND r.expires_at < now AS overdue,
            width_bucket(date_part('epoch', now - r.created_at), $2::float8[]) AS age
     FROM moment, earmark.reservations r
-    WHERE r.tenant = $1 AND r.state IN ('held', 'review')
+    WHERE r.tenant = $1 AND r.state IN ('held', 'review') AND (cardinality($5::text[]) = 0 OR earmark.scopes_within(r.scopes, $5))
     LIMIT $3::bigint + 1
 ),
 counts AS MATERIALIZED (

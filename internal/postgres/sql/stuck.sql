@@ -2,7 +2,8 @@
 -- past its expiry in milliseconds, $5 and $6 ids for which Temporal reports a failing task
 -- or settlement, $7 and $8 the last row of the page before, $9 rows, $10 ids for which
 -- Temporal reports no open workflow, if they are still open, $11 ids for which Temporal
--- reports a paused workflow.
+-- reports a paused workflow, $12 scopes: only reservations all of whose scopes are these or
+-- below them; empty for all.
 -- Each branch has an index that contains little besides stuck reservations.
 WITH found AS (
     SELECT id FROM earmark.reservations WHERE state = 'held' AND expires_at < (SELECT clock_timestamp()) - $4 * interval '1 millisecond'
@@ -17,6 +18,7 @@ WITH found AS (
     FROM found JOIN earmark.reservations r USING (id)
     WHERE r.tenant = $1
       AND ($2 = '' OR EXISTS (SELECT 1 FROM unnest(r.scopes) AS s WHERE s = $2 OR starts_with(s, $2 || '/')))
+      AND (cardinality($12::text[]) = 0 OR earmark.scopes_within(r.scopes, $12))
       AND ($7::timestamptz IS NULL OR (r.created_at, r.id) < ($7, $8))
 ), page AS (
     SELECT id, created_at, stuck_reason,
