@@ -30,12 +30,12 @@ const (
 
 // StuckFinder finds what only Temporal knows of stuck reservations.
 type StuckFinder interface {
-	// Find finds stuck workflows, among suspects (workflow ids) too.
-	Find(ctx context.Context, suspects []string) (workflowstore.Findings, error)
+	// Find finds stuck workflows of a tenant, among suspects (workflow ids) too.
+	Find(ctx context.Context, tenant string, suspects []string) (workflowstore.Findings, error)
 	// Lost describes a reservation that Postgres has lost; nil where there is none.
 	Lost(ctx context.Context, tenant, workflowID string) (*earmark.Reservation, error)
 	// Searches are the queries that find the same in Temporal UI.
-	Searches(now time.Time) []earmark.Search
+	Searches(tenant string, now time.Time) []earmark.Search
 }
 
 // lookout asks Temporal for stuck workflows, once for all of a tenant who ask at the same time.
@@ -73,7 +73,7 @@ func (l *lookout) search(ctx context.Context, tenant string) finding {
 	for i, id := range suspects {
 		suspects[i] = l.prefix.ReservationWorkflowID(id)
 	}
-	stuck, err := l.finder.Find(ctx, suspects)
+	stuck, err := l.finder.Find(ctx, tenant, suspects)
 	for _, workflow := range stuck.Workflows {
 		found.workflows[l.prefix.ReservationOf(workflow.WorkflowID)] = workflow
 	}
@@ -115,7 +115,7 @@ func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) err
 		return err
 	}
 	shown := earmark.StuckPage{Page: earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{}, NextCursor: page.NextCursor},
-		Incomplete: found.incomplete, Searches: s.searches()}
+		Incomplete: found.incomplete, Searches: s.searches(by.tenant)}
 	if filter.Cursor == "" {
 		lost, err := s.lost(ctx, by, filter, found.workflows)
 		if err != nil {
@@ -184,11 +184,11 @@ func covered(r *earmark.Reservation, scope string) bool {
 }
 
 // searches are the queries for Temporal UI, with their addresses where it has one.
-func (s *server) searches() []earmark.Search {
+func (s *server) searches(tenant string) []earmark.Search {
 	if s.lookout.finder == nil {
 		return []earmark.Search{}
 	}
-	searches := s.lookout.finder.Searches(time.Now())
+	searches := s.lookout.finder.Searches(tenant, time.Now())
 	for i := range searches {
 		if s.uiBase != "" {
 			searches[i].URL = strings.TrimSuffix(s.uiBase, "/") + "?query=" + url.QueryEscape(searches[i].Query)

@@ -28,7 +28,7 @@ type fakeFinder struct {
 	search   func(context.Context)       // runs in each search
 }
 
-func (f *fakeFinder) Find(ctx context.Context, suspects []string) (workflowstore.Findings, error) {
+func (f *fakeFinder) Find(ctx context.Context, _ string, suspects []string) (workflowstore.Findings, error) {
 	f.asked.Add(1)
 	f.suspects = suspects
 	if f.search != nil {
@@ -46,8 +46,8 @@ func (f *fakeFinder) Lost(_ context.Context, _, workflowID string) (*earmark.Res
 	return r, f.lostErr
 }
 
-func (f *fakeFinder) Searches(now time.Time) []earmark.Search {
-	return (&workflowstore.StuckFinder{}).Searches(now)
+func (f *fakeFinder) Searches(tenant string, now time.Time) []earmark.Search {
+	return (&workflowstore.StuckFinder{}).Searches(tenant, now)
 }
 
 func setupFinder(t *testing.T, f *fake, finder *fakeFinder) *env {

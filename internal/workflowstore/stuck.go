@@ -76,19 +76,19 @@ type StuckFinder struct {
 	neverPaused atomic.Bool // Temporal does not know the status
 }
 
-// Find describes the workflows that the searches return, and suspects, which are workflow
-// ids. It calls Temporal a bounded number of times. Beyond maxDescribed it reports only the
+// Find describes the workflows of a tenant that the searches return, and suspects, which are
+// workflow ids. Without search attributes the searches return those of all tenants. It calls Temporal a bounded number of times. Beyond maxDescribed it reports only the
 // search result.
-func (f *StuckFinder) Find(ctx context.Context, suspects []string) (Findings, error) {
-	settling, moreSettling, err := f.list(ctx, settlementFailing, f.Unindexed)
+func (f *StuckFinder) Find(ctx context.Context, tenant string, suspects []string) (Findings, error) {
+	settling, moreSettling, err := f.list(ctx, settlementFailing+f.oneOf(tenant), f.Unindexed)
 	if err != nil {
 		return Findings{}, err
 	}
-	reported, moreReported, err := f.listIfKnown(ctx, taskFailing, &f.unreported)
+	reported, moreReported, err := f.listIfKnown(ctx, taskFailing+f.oneOf(tenant), &f.unreported)
 	if err != nil {
 		return Findings{}, err
 	}
-	paused, morePaused, err := f.listIfKnown(ctx, pausedWorkflows, &f.neverPaused)
+	paused, morePaused, err := f.listIfKnown(ctx, pausedWorkflows+f.oneOf(tenant), &f.neverPaused)
 	if err != nil {
 		return Findings{}, err
 	}
@@ -139,6 +139,20 @@ func (f *StuckFinder) Find(ctx context.Context, suspects []string) (Findings, er
 		}
 	}
 	return findings, nil
+}
+
+// oneOf restricts a search to a tenant, so that no other tenant's stuck workflows use up its
+// bounds. A workflow that was started before the namespace had search attributes has none.
+func (f *StuckFinder) oneOf(tenant string) string {
+	if f.Unindexed {
+		return ""
+	}
+	return " AND (EarmarkTenant = " + quoted(tenant) + " OR EarmarkTenant IS NULL)" // mutation: stuck-own-tenant
+}
+
+// quoted is a text as a query of Temporal has it.
+func quoted(text string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(text) + "'"
 }
 
 // rank sorts the workflows with a known reason first.
@@ -319,8 +333,9 @@ func started(ctx context.Context, c client.Client, namespace, workflowID string)
 	return input.Admission, events[0].GetEventTime().AsTime(), nil
 }
 
-// Searches returns the queries that find stuck reservations in Temporal UI, as of now.
-func (f *StuckFinder) Searches(now time.Time) []earmark.Search {
+// Searches returns the queries that find a tenant's stuck reservations in Temporal UI, as of
+// now.
+func (f *StuckFinder) Searches(tenant string, now time.Time) []earmark.Search {
 	if f.Unindexed {
 		return []earmark.Search{}
 	}
@@ -336,7 +351,7 @@ func (f *StuckFinder) Searches(now time.Time) []earmark.Search {
 		searches = append(searches, earmark.Search{Title: "task failing", Query: taskFailing})
 	}
 	for i := range searches {
-		searches[i].Query = own(f.Prefix, searches[i].Query)
+		searches[i].Query = own(f.Prefix, searches[i].Query+" AND EarmarkTenant = "+quoted(tenant))
 	}
 	return searches
 }

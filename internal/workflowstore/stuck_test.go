@@ -62,7 +62,7 @@ func TestStuckFinderReadsAllPages(t *testing.T) {
 		t.Run(strconv.Itoa(c.workflows), func(t *testing.T) {
 			t.Parallel()
 			f := &workflowstore.StuckFinder{Client: &listing{workflows: c.workflows}}
-			findings, err := f.Find(t.Context(), nil)
+			findings, err := f.Find(t.Context(), "acme", nil)
 			require.NoError(t, err)
 			require.Equal(t, c.found, len(findings.Workflows)) //nolint:testifylint // a failure would print them all
 			require.Equal(t, c.incomplete, findings.Incomplete != "")
@@ -115,7 +115,7 @@ func TestStuckFinderFindsPausedWorkflows(t *testing.T) {
 		"reservation-c": described(enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, nil), // unpaused, and visibility lags behind
 	}}
 	f := &workflowstore.StuckFinder{Client: temporal}
-	findings, err := f.Find(t.Context(), []string{"reservation-b"})
+	findings, err := f.Find(t.Context(), "acme", []string{"reservation-b"})
 	require.NoError(t, err)
 	require.Equal(t, []workflowstore.StuckWorkflow{
 		{WorkflowID: "reservation-a", Reason: earmark.StuckPaused, Since: &at, Detail: "paused by alice: the bill is wrong"},
@@ -127,7 +127,7 @@ func TestStuckFinderFindsPausedWorkflows(t *testing.T) {
 	old := &server{old: true}
 	f = &workflowstore.StuckFinder{Client: old}
 	for range 2 {
-		findings, err = f.Find(t.Context(), nil)
+		findings, err = f.Find(t.Context(), "acme", nil)
 		require.NoError(t, err)
 		require.Empty(t, findings)
 	}
@@ -136,8 +136,34 @@ func TestStuckFinderFindsPausedWorkflows(t *testing.T) {
 }
 
 func titles(f *workflowstore.StuckFinder) (titles []string) {
-	for _, search := range f.Searches(time.Now()) {
+	for _, search := range f.Searches("acme", time.Now()) {
 		titles = append(titles, search.Title)
 	}
 	return titles
+}
+
+// tenants is a Temporal whose searches of one tenant's workflows find none, and of all many.
+type tenants struct{ listing }
+
+func (s *tenants) ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	if strings.Contains(request.GetQuery(), " AND (EarmarkTenant = 'acme' OR EarmarkTenant IS NULL)") {
+		return &workflowservice.ListWorkflowExecutionsResponse{}, nil
+	}
+	return s.listing.ListWorkflow(ctx, request)
+}
+
+func (s *tenants) DescribeWorkflowExecution(_ context.Context, id, _ string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	return nil, serviceerror.NewNotFound(id)
+}
+
+// However much of one tenant is stuck, what is suspected of another is looked at.
+func TestStuckFinderKeepsTenantsApart(t *testing.T) {
+	t.Parallel()
+	f := &workflowstore.StuckFinder{Client: &tenants{listing{workflows: 2000}}}
+	findings, err := f.Find(t.Context(), "acme", []string{"reservation-mine"})
+	require.NoError(t, err)
+	require.Equal(t, []workflowstore.StuckWorkflow{{WorkflowID: "reservation-mine", Reason: earmark.StuckOrphan}}, findings.Workflows)
+	for _, search := range f.Searches("o'neil", time.Now()) {
+		require.Contains(t, search.Query, ` AND EarmarkTenant = 'o\'neil'`)
+	}
 }

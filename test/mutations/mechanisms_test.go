@@ -122,6 +122,8 @@ var mechanisms = []mechanism{
 	{"a key is known by its secret", "secret", []string{"if credential == nil {"}, "api TestCallsWithoutAKeyThatWorks"},
 	{"a revocation takes effect within seconds", "revocation", []string{"case found && now.Sub(kept.at) < credentialStale:"}, "api TestRevocationTakesEffectInTime"},
 	{"a key that is bound to scopes settles nothing beyond them", "bound-key", []string{"case reservation == nil:"}, "api TestKeysBoundToScopes"},
+	{"a list has only what is within a bound key's scopes", "scopes-within", []string{"v_found := true;"}, database + "TestBudgetsAndEntriesWithinScopes"},
+	{"a search for stuck workflows is of one tenant", "stuck-own-tenant", []string{`return ""`}, "internal/workflowstore TestStuckFinderKeepsTenantsApart"},
 	{"a message reaches no workflow of another tenant", "own-tenant", []string{"if owner == \"\" {"}, "internal/lifecycle TestCoordinatorLeavesOtherTenantsAlone"},
 
 	// Unknown is not success, and workflows outlive releases.
