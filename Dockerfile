@@ -17,8 +17,7 @@ FROM scratch AS base
 COPY --from=go /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=go /usr/local/go/lib/time/zoneinfo.zip /zoneinfo.zip
 ENV ZONEINFO=/zoneinfo.zip
-# A container's own loopback is out of reach for everybody else. Earmark refuses to listen for a network until
-# EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS=true says that only callers who may spend can reach the port.
+# A container's own loopback is out of reach for everybody else. Every call needs a key.
 ENV EARMARK_ADDR=0.0.0.0:8080
 USER 65532:65532
 EXPOSE 8080

@@ -68,6 +68,7 @@ then uses the space again. Its database never shrinks; --reset-temporal removes 
 	d.apiFlags(flags)
 	d.workerFlags(flags)
 	d.logFlags(flags)
+	d.WithoutKeys = true // a loopback address, and one person
 	flags.Lookup("log-format").DefValue, d.LogFormat = "text", "text"
 	flags.StringVar(&d.dataDir, "data-dir", "", "where Postgres and Temporal keep their data (default: a directory of this user)")
 	flags.IntVar(&d.postgresPort, "postgres-port", devPostgresPort, "port of Postgres")

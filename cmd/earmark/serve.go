@@ -31,6 +31,9 @@ func newServe() *cobra.Command {
 		Long: `Serve the HTTP API. A worker runs in the same process unless --without-worker is
 given; then workers run elsewhere (earmark worker), and admissions take longer.
 
+Every call needs an API key, unless --without-keys is given. "earmark key create" makes
+one, on the database.
+
 After SIGTERM or SIGINT /readyz answers 503 for --drain-delay while calls are still
 answered, so that a load balancer stops sending them here. Then the port closes, and
 the calls under way end. A second signal ends the process at once.
@@ -53,6 +56,7 @@ environment variables (TEMPORAL_ADDRESS, …) and profile file.`,
 	s.opsFlags(cmd.Flags())
 	s.workerFlags(cmd.Flags())
 	s.logFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&s.WithoutKeys, "without-keys", false, "ask nobody for a key: every caller is the administrator of the tenant \"default\"; on a loopback address alone (env EARMARK_WITHOUT_KEYS)")
 	cmd.Flags().BoolVar(&s.WithoutWorker, "without-worker", false, "serve the API alone; workers run elsewhere (env EARMARK_WITHOUT_WORKER)")
 	return cmd
 }
@@ -84,7 +88,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	}
 	finder := &workflowstore.StuckFinder{Client: p.temporal, Namespace: p.namespace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes}
 	handler := api.New(api.Options{ //nolint:contextcheck // a handler has the context of its request
-		WithoutKeys: true, Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder,
+		WithoutKeys: s.WithoutKeys, Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder,
 		UIURL: s.UIURL, Namespace: p.namespace, Prefix: s.prefix(), Hosts: s.AllowedHosts,
 		AdmissionDeadline: s.AdmissionDeadline, Stopping: ctx.Done(),
 		Version: version, Commit: commit, TemporalDetail: s.temporalDetail,
@@ -121,7 +125,10 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		defer coordinator.Close()
 		return server.Shutdown(drain)
 	})
-	logger.InfoContext(ctx, "The HTTP API listens.", "address", listener.Addr().String(), "tls", files != nil, "worker", !s.WithoutWorker, "version", version, "commit", commit)
+	if host, _, _ := net.SplitHostPort(s.Addr); files == nil && !s.WithoutKeys && !isLoopback(host) {
+		logger.WarnContext(ctx, "The HTTP API listens for a network without TLS: keys can be read on the way, unless a proxy in front speaks TLS. Give --tls-cert and --tls-key.", "address", s.Addr)
+	}
+	logger.InfoContext(ctx, "The HTTP API listens.", "address", listener.Addr().String(), "tls", files != nil, "worker", !s.WithoutWorker, "keys", !s.WithoutKeys, "version", version, "commit", commit)
 	if ready != nil {
 		ready(listener.Addr().String())
 	}

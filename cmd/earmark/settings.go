@@ -26,6 +26,7 @@ type settings struct {
 	DatabaseURLFile         string        `env:"EARMARK_DATABASE_URL_FILE"`
 	Addr                    string        `env:"EARMARK_ADDR, default=127.0.0.1:8080"`
 	AllowNetwork            bool          `env:"EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS"`
+	WithoutKeys             bool          `env:"EARMARK_WITHOUT_KEYS"`
 	AllowedHosts            []string      `env:"EARMARK_ALLOWED_HOSTS"`
 	TLSCert                 string        `env:"EARMARK_TLS_CERT"`
 	TLSKey                  string        `env:"EARMARK_TLS_KEY"`
@@ -80,7 +81,7 @@ func (s *settings) logFlags(flags *pflag.FlagSet) {
 
 func (s *settings) apiFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.Addr, "addr", "127.0.0.1:8080", "address that the HTTP API listens on (env EARMARK_ADDR)")
-	s.networkFlags(flags, "listen on an address that is not loopback although calls are not authenticated: whoever can reach it can spend every budget")
+	s.networkFlags(flags, "listen on an address that is not loopback although calls need no key: whoever can reach it can spend every budget")
 	flags.StringVar(&s.UIURL, "ui-url", "", "address of Temporal UI, for the links in answers (env EARMARK_UI_URL)")
 	flags.DurationVar(&s.AdmissionDeadline, "admission-deadline", lifecycle.DefaultDeadline, "how long a caller waits for a decision at most (env EARMARK_ADMISSION_DEADLINE)")
 	flags.DurationVar(&s.SettleWindow, "settle-window", lifecycle.DefaultSettleWindow, "how long a reservation's first workflow task stays open for its commit or release, which then costs no second task; 0s is not at all (env EARMARK_SETTLE_WINDOW)")
@@ -124,6 +125,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 	take("addr", true, func() { s.Addr = env.Addr })
 	take("allowed-hosts", len(env.AllowedHosts) > 0, func() { s.AllowedHosts = env.AllowedHosts })
 	take("allow-unauthenticated-network-access", true, func() { s.AllowNetwork = env.AllowNetwork })
+	take("without-keys", true, func() { s.WithoutKeys = env.WithoutKeys })
 	take("tls-cert", true, func() { s.TLSCert = env.TLSCert })
 	take("tls-key", true, func() { s.TLSKey = env.TLSKey })
 	take("ui-url", true, func() { s.UIURL = env.UIURL })
@@ -159,8 +161,8 @@ func (s *settings) check(cmd *cobra.Command) error {
 	if err := s.prefix().Validate(); has("temporal-prefix") && err != nil {
 		return usageError{fmt.Errorf("--temporal-prefix: %w", err)}
 	}
-	if has("addr") {
-		if err := checkAddr("--addr", s.Addr, s.AllowNetwork); err != nil {
+	if has("addr") { // with keys, whoever can reach it can do nothing without one
+		if err := checkAddr("--addr", s.Addr, s.AllowNetwork || !s.WithoutKeys); err != nil {
 			return err
 		}
 	}
@@ -183,19 +185,21 @@ func (s *settings) loadWithDatabase(cmd *cobra.Command) error {
 	return nil
 }
 
-// checkAddr refuses to listen for a network, since nobody is asked for a key.
+// checkAddr refuses to listen for a network where nobody is asked for a key.
 func checkAddr(flag, addr string, allowNetwork bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return usageError{fmt.Errorf("%s is %q; it needs the form host:port, such as 127.0.0.1:8080", flag, addr)}
 	}
-	if allowNetwork || host == "localhost" {
+	if allowNetwork || isLoopback(host) {
 		return nil
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
-		return nil
-	}
-	return usageError{fmt.Errorf("%s is %q, which others can reach, and calls are not authenticated: listen on a loopback address such as 127.0.0.1:8080, or pass --allow-unauthenticated-network-access (EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS=true) where a private network protects it", flag, addr)}
+	return usageError{fmt.Errorf("%s is %q, which others can reach, and calls there need no key: listen on a loopback address such as 127.0.0.1:8080, or pass --allow-unauthenticated-network-access (EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS=true) where a private network protects it", flag, addr)}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (s *settings) logger() *slog.Logger {

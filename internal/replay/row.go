@@ -58,7 +58,7 @@ func (r *run) reserve(ctx context.Context, row Row, due time.Time) (id string, a
 		r.tally.update(func(c *counts) { c.denied++ })
 	case unanswered(err):
 		r.tally.update(func(c *counts) { c.unknown++ })
-		r.leave(openRow{row: row, id: idOf(err, key), askedAt: time.Now()})
+		r.leave(openRow{row: row, id: idOf(err, r.tenant, key), askedAt: time.Now()})
 	default:
 		r.tally.update(func(c *counts) {
 			c.failed++
@@ -172,10 +172,10 @@ func reservedBefore(err error) *earmark.Reservation {
 }
 
 // idOf is the id of the reservation that a key may have made.
-func idOf(err error, key string) string {
+func idOf(err error, tenant, key string) string {
 	var answer *earmark.Error
 	if errors.As(err, &answer) && answer.ReservationID != "" {
 		return answer.ReservationID
 	}
-	return earmark.ReservationID(earmark.DefaultTenant, key) // no answer has it
+	return earmark.ReservationID(tenant, key) // no answer has it
 }

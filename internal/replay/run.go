@@ -53,6 +53,7 @@ type run struct {
 	id      string
 	extent  Extent
 	budget  *earmark.Budget
+	tenant  string // of the client's key
 	started time.Time
 	stop    <-chan struct{} // closed: no more arrivals, and models end at once
 	giveUp  context.CancelCauseFunc
@@ -81,6 +82,9 @@ func Run(ctx context.Context, api *client.Client, options Options) (*Report, err
 	}
 	if err := r.measure(); err != nil {
 		return nil, fmt.Errorf("%s: %w", r.Path, err)
+	}
+	if err := r.findTenant(work); err != nil {
+		return nil, err
 	}
 	if err := r.createBudget(work); err != nil {
 		return nil, err
@@ -125,6 +129,20 @@ func (r *run) measure() error {
 	span := r.extent.Last.Sub(r.extent.First)
 	if wall := span.Seconds() / r.Speed; wall > maxWallTime.Seconds() {
 		return fmt.Errorf("its %s take %.0f hours at speed %g; at most %.0f are allowed", span, wall/3600, r.Speed, maxWallTime.Hours())
+	}
+	return nil
+}
+
+// findTenant asks for whom the client calls: ids of reservations are computed from it.
+func (r *run) findTenant(ctx context.Context) error {
+	caller, err := r.api.Whoami(ctx)
+	switch {
+	case earmark.ErrorCode(err) == earmark.CodeNotFound: // a server of an earlier release, without keys
+		r.tenant = earmark.DefaultTenant
+	case err != nil:
+		return err
+	default:
+		r.tenant = caller.Tenant
 	}
 	return nil
 }

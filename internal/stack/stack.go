@@ -75,6 +75,8 @@ type Options struct {
 	// AdmissionDeadline is --admission-deadline of every server; DefaultAdmissionDeadline
 	// when zero.
 	AdmissionDeadline time.Duration
+	// Keys makes servers ask for keys.
+	Keys bool
 	// Unmigrated leaves out `earmark migrate up`, and then the audit.
 	Unmigrated bool
 	// Unaudited leaves out the audit at the end, for a ledger that was broken on purpose.
@@ -190,7 +192,11 @@ func (s *Stack) process(name string, args []string) *Process {
 
 // Env is the environment that a stack's processes run in, on top of the test's own.
 func (s *Stack) Env() []string {
-	return append(append(bareEnv(), s.env...), "EARMARK_DATABASE_URL="+s.DatabaseURL, "TEMPORAL_ADDRESS="+s.Temporal.Address(), "TEMPORAL_NAMESPACE="+s.Namespace)
+	env := append(bareEnv(), s.env...)
+	if !s.options.Keys {
+		env = append(env, "EARMARK_WITHOUT_KEYS=true")
+	}
+	return append(env, "EARMARK_DATABASE_URL="+s.DatabaseURL, "TEMPORAL_ADDRESS="+s.Temporal.Address(), "TEMPORAL_NAMESPACE="+s.Namespace)
 }
 
 // Setenv adds to the environment of the processes that are started from now on; the

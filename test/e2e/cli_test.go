@@ -45,9 +45,9 @@ func TestWrongCalls(t *testing.T) {
 		{"prune --keep=90d " + database, "--keep"},
 		{"prune --as=a:b " + database, "--as"},
 		{"migrate up", "EARMARK_DATABASE_URL_FILE or --database-url"},
-		{"serve --addr=0.0.0.0:8080 " + database, "--allow-unauthenticated-network-access"},
-		{"serve --addr=:8080 " + database, "--allow-unauthenticated-network-access"},
-		{"serve --addr=192.0.2.1:8080 " + database, "--allow-unauthenticated-network-access"},
+		{"serve --without-keys --addr=0.0.0.0:8080 " + database, "--allow-unauthenticated-network-access"},
+		{"serve --without-keys --addr=:8080 " + database, "--allow-unauthenticated-network-access"},
+		{"serve --without-keys --addr=192.0.2.1:8080 " + database, "--allow-unauthenticated-network-access"},
 		{"dev --addr=0.0.0.0:8080", "--allow-unauthenticated-network-access"},
 		{"serve --addr=8080 " + database, "host:port"},
 		{"serve " + database + "?default_query_exec_mode=exec", "default_query_exec_mode in the database URL is exec"},
@@ -68,7 +68,7 @@ func TestWrongCalls(t *testing.T) {
 		require.Equal(t, 1, strings.Count(result.Stderr, "\n"), "one line:\n%s", result.Stderr)
 		require.Empty(t, result.Stdout)
 	}
-	result := stack.RunCommand(t, append(cleanEnv(), "EARMARK_ADDR=0.0.0.0:80"), stack.Binary(t), "serve", database)
+	result := stack.RunCommand(t, append(cleanEnv(), "EARMARK_ADDR=0.0.0.0:80", "EARMARK_WITHOUT_KEYS=true"), stack.Binary(t), "serve", database)
 	require.Equal(t, 2, result.Code, "the environment is checked as flags are")
 	result = stack.RunCommand(t, append(cleanEnv(), "EARMARK_GRACE=soon"), stack.Binary(t), "worker", database)
 	require.Equal(t, 2, result.Code, result.Stderr)

@@ -259,7 +259,8 @@ func TestHealthOfAWorker(t *testing.T) {
 	b.Postgres.Start()
 }
 
-// The image listens where others can reach it, and so refuses to start until somebody allows that.
+// The image listens where others can reach it: it asks for keys, and without them refuses to start until
+// somebody allows that.
 func TestTheImageServesNoNetworkByItself(t *testing.T) {
 	t.Parallel()
 	dockerfile, err := os.ReadFile(filepath.Join("..", "..", "Dockerfile"))
@@ -267,19 +268,31 @@ func TestTheImageServesNoNetworkByItself(t *testing.T) {
 	variables := regexp.MustCompile(`(?m)^ENV (EARMARK_\S+)$`).FindAllStringSubmatch(string(dockerfile), -1)
 	require.NotEmpty(t, variables)
 	require.Contains(t, string(dockerfile), `CMD ["serve"]`)
-	s := stack.New(t, stack.Options{})
+	s := stack.New(t, stack.Options{Keys: true})
 	env := s.Env()
 	for _, variable := range variables {
 		env = append(env, variable[1])
 	}
-	refused := stack.RunCommand(t, env, stack.Binary(t), "serve")
+	withoutKeys := append(slices.Clone(env), "EARMARK_WITHOUT_KEYS=true")
+	refused := stack.RunCommand(t, withoutKeys, stack.Binary(t), "serve")
 	require.Equal(t, 2, refused.Code, refused.Stderr)
 	require.Contains(t, refused.Stderr, `--addr is "0.0.0.0:8080", which others can reach`)
 	require.Contains(t, refused.Stderr, "EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS=true")
 
-	port := strconv.Itoa(stack.FreePorts(t, 1)[0])
-	allowed := stack.NewProcess(t, "image", append(env, "EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS=true", "EARMARK_ADDR=0.0.0.0:"+port), stack.Binary(t), "serve")
-	allowed.Start()
-	allowed.AwaitLog("The HTTP API listens.")
-	stack.Eventually(t, moment, "the server", func() bool { return s.Run("health", "--url", "http://127.0.0.1:"+port).Code == 0 })
+	for name, allowed := range map[string][]string{
+		"with keys": env,
+		"allowed":   append(withoutKeys, "EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS=true"),
+	} {
+		port := strconv.Itoa(stack.FreePorts(t, 1)[0])
+		image := stack.NewProcess(t, "image", append(slices.Clone(allowed), "EARMARK_ADDR=0.0.0.0:"+port), stack.Binary(t), "serve")
+		image.Start()
+		image.AwaitLog("The HTTP API listens.")
+		stack.Eventually(t, moment, "the server", func() bool { return s.Run("health", "--url", "http://127.0.0.1:"+port).Code == 0 })
+		listed := s.Run("budget", "list", "--url", "http://127.0.0.1:"+port)
+		require.Equal(t, name == "allowed", listed.Code == 0, listed.Stderr)
+		if name == "with keys" {
+			require.Contains(t, listed.Stderr, "EARMARK_API_KEY_FILE")
+			image.AwaitLog("without TLS")
+		}
+	}
 }

@@ -70,6 +70,8 @@ var covered = map[string]struct {
 	"docs/concepts.md/States/":                         {1, "a picture"},
 	"docs/http.md/Budgets/sh":                          {2, "TestHTTPGuide"},
 	"docs/http.md/Budgets/json":                        {2, "TestHTTPGuide"},
+	"docs/http.md/Keys/sh":                             {1, "TestHTTPGuide"},
+	"docs/http.md/Keys/json":                           {1, "TestHTTPGuide"},
 	"docs/http.md/Reserve/sh":                          {1, "TestHTTPGuide"},
 	"docs/http.md/Reserve/json":                        {1, "TestHTTPGuide"},
 	"docs/http.md/Idempotency/sh":                      {1, "TestHTTPGuide"},

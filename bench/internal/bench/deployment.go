@@ -88,9 +88,9 @@ func (d *deployment) temporalFlags() []string {
 // command is an earmark with the settings of this deployment and no others.
 func (d *deployment) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, d.program(), append(args, "--database-url", d.databaseURL)...) //nolint:gosec // the program to measure is the caller's choice
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "EARMARK_") || d.services.temporal != nil && strings.HasPrefix(v, "TEMPORAL_")
-	})
+	}), "EARMARK_WITHOUT_KEYS=true")
 	return cmd
 }
 
