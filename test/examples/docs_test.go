@@ -90,6 +90,7 @@ var covered = map[string]struct {
 	"docs/http.md/Ask without reserving/json":          {1, "TestHTTPGuide"},
 	"docs/http.md/Look/sh":                             {1, "TestHTTPGuide"},
 	"docs/http.md/Look/json":                           {1, "TestHTTPGuide"},
+	"docs/security.md/Keys/sh":                         {1, "TestTwoTenants and TestKeysOfTheCommandLine, with other names"},
 	"docs/production.md/Deploy/sh":                     {2, "the first by TestOwnServices; the second needs an account of Temporal Cloud"},
 	"docs/design.md/States/":                           {1, "a picture"},
 	"docs/design.md/Admission/":                        {1, "a picture"},
@@ -297,6 +298,9 @@ func TestOwnServices(t *testing.T) {
 			}
 		case words[1] == "migrate":
 			require.Contains(t, s.MustRun(words[1:]...), "applied")
+		case words[1] == "key":
+			arguments, _, _ := strings.Cut(command, ">")
+			require.Regexp(t, "^emk_", s.MustRun(strings.Fields(arguments)[1:]...))
 		case words[1] == "serve":
 			s.Serve().Ready()
 		case words[1] == "worker":
