@@ -191,6 +191,7 @@ type server struct {
 	access           access
 	roles            map[string]earmark.Role // that a call needs, by method and route
 	credentials      *credentials            // nil without keys
+	signIns          *signIns
 	stopping         <-chan struct{}
 	lookout          lookout
 	overviews        sharedBy[earmark.Overview]
@@ -236,7 +237,7 @@ func New(options Options) http.Handler {
 	}
 
 	if !options.WithoutKeys {
-		s.credentials = newCredentials(options.Ledger, options.Logger)
+		s.credentials, s.signIns = newCredentials(options.Ledger, options.Logger), newSignIns()
 	}
 
 	router := gin.New()

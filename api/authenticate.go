@@ -40,19 +40,25 @@ func (s *server) caller(c *gin.Context) (caller, error) {
 	if s.credentials == nil {
 		return anybody, nil
 	}
-	text, err := bearer(c.Request.Header)
-	if err != nil {
-		return caller{}, err
-	}
-	token, err := keys.Parse(text)
-	if err != nil {
-		return caller{}, unauthenticated("the key is %w", err)
-	}
-	key, err := s.credentials.check(c.Request.Context(), token)
+	key, err := s.key(c)
 	if err != nil {
 		return caller{}, err
 	}
 	return caller{tenant: key.Tenant, key: key}, nil
+}
+
+// key is that of the header, or without one that of a browser which has signed in.
+func (s *server) key(c *gin.Context) (*earmark.Key, error) {
+	if len(c.Request.Header.Values(authorizationHeader)) == 0 {
+		if key, err := s.signedIn(c); key != nil || err != nil {
+			return key, err
+		}
+	}
+	text, err := bearer(c.Request.Header)
+	if err != nil {
+		return nil, err
+	}
+	return s.keyOf(c.Request.Context(), text)
 }
 
 // requireCaller refuses a call without a key, and one whose key may not make it.

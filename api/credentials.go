@@ -83,6 +83,23 @@ func (k *credentials) check(ctx context.Context, token keys.Token) (*earmark.Key
 	if right := keys.Equal(stored, token.Hash()); !right || credential == nil { // mutation: secret
 		return nil, unauthenticated("the key is not known")
 	}
+	return k.works(ctx, credential)
+}
+
+// checkID is the key with this id, for whoever has proven otherwise to hold it.
+func (k *credentials) checkID(ctx context.Context, id string) (*earmark.Key, error) {
+	credential, err := k.lookup(ctx, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case credential == nil:
+		return nil, unauthenticated("the key is not known")
+	}
+	return k.works(ctx, credential)
+}
+
+// works is the key, unless it does not work any more.
+func (k *credentials) works(ctx context.Context, credential *earmark.Credential) (*earmark.Key, error) {
 	key, now := &credential.Key, k.now()
 	switch {
 	case key.RevokedAt != nil:

@@ -52,6 +52,9 @@ func (s *server) routes(metrics func(*gin.Context) error) []route {
 		{http.MethodGet, "/metrics", "", metrics},
 		{http.MethodGet, "/openapi.yaml", "", s.document},
 
+		{http.MethodGet, "/sign-in", "", s.showSignIn},
+		{http.MethodPost, "/sign-in", "", s.signIn},
+		{http.MethodPost, "/sign-out", "", s.signOut},
 		{http.MethodGet, "/", "", status},
 		{http.MethodGet, "/status/*file", "", status},
 		{http.MethodGet, "/docs", "", docs},

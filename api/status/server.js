@@ -26,6 +26,7 @@ export async function get(path, alsoFine) {
   } catch (fault) {
     throw new Fault(fault.name === "TimeoutError" ? `The server gave no answer within ${timeoutMS / 1000} s.` : "The server does not answer.");
   }
+  if (response.status === 401) location.assign("sign-in");
   let body;
   try {
     body = parse(text);
