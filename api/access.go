@@ -11,10 +11,10 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// access refuses what another site's page makes a browser send. Calls are not authenticated, so
-// that whoever reaches the port may spend; a page that somebody has open must not be among them.
+// access refuses calls that a page of another site makes a browser send. Without keys every
+// caller that reaches the port may spend, and such a page must not be among them.
 type access struct {
-	hosts       []string // names that the server answers to besides those that are safe
+	hosts       []string // names that the server answers to, besides the safe ones
 	crossOrigin *http.CrossOriginProtection
 }
 
@@ -22,8 +22,8 @@ func newAccess(hosts []string) access {
 	return access{hosts: hosts, crossOrigin: http.NewCrossOriginProtection()}
 }
 
-// check refuses a call for a host name that a stranger may have pointed at this server, and a
-// change that comes from a page of another origin.
+// check refuses a call to a host name that a stranger may have pointed at this server, and
+// a change that comes from a page of another origin.
 func (a access) check(r *http.Request) error {
 	if host := hostname(r.Host); !a.knows(host) {
 		return forbidden("Host", "%q is not a name of this server; call it by its IP address, or name the host with --allowed-hosts", earmark.Clip(host))
@@ -34,8 +34,8 @@ func (a access) check(r *http.Request) error {
 	return nil
 }
 
-// knows reports whether host is safe: an IP address or a name without a dot, which nobody can
-// register and point here, or a configured name.
+// knows reports whether host is safe: an IP address, a configured name, or a name without a
+// dot, which nobody can register and point here.
 func (a access) knows(host string) bool {
 	return net.ParseIP(host) != nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".localhost") ||
 		slices.ContainsFunc(a.hosts, func(name string) bool { return strings.EqualFold(name, host) })
@@ -55,7 +55,7 @@ func forbidden(field, format string, args ...any) error {
 	return err
 }
 
-// refuseStrangers is access as middleware.
+// refuseStrangers applies access as middleware.
 func (s *server) refuseStrangers(c *gin.Context) {
 	if err := s.access.check(c.Request); err != nil {
 		c.Header("Cache-Control", "no-store")

@@ -14,8 +14,8 @@ type adoptBody struct {
 	Reason   string `json:"reason"`
 }
 
-// adopt starts a workflow for an open reservation that lost its own. One that has
-// an open workflow keeps it, and nothing is noted.
+// adopt starts a workflow for an open reservation that lost its own. A reservation with an
+// open workflow keeps it, and no journal entry is written.
 func (s *server) adopt(c *gin.Context) error {
 	settlement, err := settlementOf(c)
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *server) adoption(ctx context.Context, settlement earmark.Transition) (r
 			return s.adopted(ctx, settlement, earmark.OutcomeSame)
 		}
 	}
-	// Who and why first: what is not written down does not happen.
+	// The journal entry first: without the entry, no workflow starts.
 	result, err = s.ledger.Adopt(ctx, settlement)
 	if err != nil || !settled(result.Outcome) {
 		return result, err
@@ -62,7 +62,7 @@ func (s *server) adoption(ctx context.Context, settlement earmark.Transition) (r
 	return s.adopted(ctx, settlement, earmark.OutcomeApplied)
 }
 
-// adopted is the reservation with its guardian, and no orphan any more.
+// adopted returns the reservation with its new workflow, no longer an orphan.
 func (s *server) adopted(ctx context.Context, settlement earmark.Transition, outcome earmark.Outcome) (earmark.Result, error) {
 	if err := s.ledger.MarkChecked(ctx, settlement.Tenant, settlement.ID, false, false); err != nil {
 		return earmark.Result{}, err

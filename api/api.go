@@ -1,8 +1,7 @@
 // Package api is the HTTP API of Earmark, as openapi.yaml describes it.
 //
-// Handlers read a request strictly, ask the ledger or the coordinator, and turn the
-// outcome into an answer. What an error code means in HTTP words is in
-// problem.go and nowhere else.
+// Handlers read a request strictly, call the ledger or the coordinator, and turn the
+// outcome into an answer. Only problem.go maps error codes to HTTP.
 package api
 
 import (
@@ -22,22 +21,23 @@ import (
 	"github.com/earmark-dev/earmark/workflows"
 )
 
-// Ledger is what the API asks of the ledger. An error is a transport fault
-// (*earmark.Error with CodeUnavailable) or an input that only the ledger can
-// judge (CodeInvalidRequest, CodeBudgetExists); everything else is an outcome.
+// Ledger is the part of the ledger that the API uses. An error is a transport fault
+// (*earmark.Error with CodeUnavailable) or an input that only the ledger can check
+// (CodeInvalidRequest, CodeBudgetExists); every other result is an outcome.
 type Ledger interface {
-	// Credential is what a key is checked against; CodeNotFound where there is no such key.
+	// Credential returns what a key is checked against; the error is CodeNotFound if there
+	// is no such key.
 	Credential(ctx context.Context, keyID string) (*earmark.Credential, error)
-	// MarkKeysUsed notes, to the hour, that the keys were used.
+	// MarkKeysUsed records, to the hour, that the keys were used.
 	MarkKeysUsed(ctx context.Context, ids []string) error
 	Keys(ctx context.Context, tenant string, filter earmark.KeyFilter) (earmark.Page[earmark.Key], error)
 	CreateKey(ctx context.Context, tenant string, request earmark.KeyRequest, by earmark.Actor, reason string) (*earmark.IssuedKey, error)
-	// RotateKey and RevokeKey answer CodeNotFound where the tenant has no such key.
+	// RotateKey and RevokeKey return CodeNotFound if the tenant has no such key.
 	RotateKey(ctx context.Context, tenant, id string, overlap time.Duration, by earmark.Actor, reason string) (*earmark.IssuedKey, error)
 	RevokeKey(ctx context.Context, tenant, id string, by earmark.Actor, reason string) (*earmark.Key, error)
 	Audit(ctx context.Context, tenant string, filter earmark.AuditFilter) (earmark.Page[earmark.AuditRecord], error)
-	// Preflight reads whether the reservation exists or could not be admitted
-	// anyway. It changes nothing.
+	// Preflight reads whether the reservation exists or could not be admitted. It changes
+	// nothing.
 	Preflight(ctx context.Context, admission earmark.Admission) (earmark.Preflight, error)
 	// Decide reads whether a request would be admitted now. It changes nothing.
 	Decide(ctx context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error)
@@ -45,28 +45,30 @@ type Ledger interface {
 	Extend(ctx context.Context, settlement earmark.Transition, ttl time.Duration) (earmark.Result, error)
 	// Charge records usage that has no reservation.
 	Charge(ctx context.Context, charge earmark.Charge) (earmark.Result, error)
-	// Reservation gives nil where there is none.
+	// Reservation returns nil if there is none.
 	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
 	Reservations(ctx context.Context, tenant string, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error)
-	// Stuck lists what needs somebody to look: what Temporal reports and what the ledger
-	// knows itself.
+	// Stuck lists the reservations that need a person: those that Temporal reports and
+	// those that the ledger knows.
 	Stuck(ctx context.Context, tenant string, filter earmark.ReservationFilter, reported earmark.StuckIDs) (earmark.Page[earmark.Reservation], error)
-	// Suspects are held reservations whose workflows are worth a look.
+	// Suspects returns held reservations whose workflows are worth a check.
 	Suspects(ctx context.Context, tenant string, limit int) (ids []string, err error)
-	// Check is what a new workflow of the reservation needs; nil where there is none.
+	// Check returns what a new workflow of the reservation needs; nil if there is no
+	// reservation.
 	Check(ctx context.Context, tenant, id string) (*earmark.Check, error)
-	// Adopt notes who starts a new workflow for an open reservation, and why.
+	// Adopt writes a journal entry: the actor starts a new workflow for an open
+	// reservation.
 	Adopt(ctx context.Context, settlement earmark.Transition) (earmark.Result, error)
-	// MarkChecked notes what a look at the reservation's workflow found.
+	// MarkChecked records the result of a check of the reservation's workflow.
 	MarkChecked(ctx context.Context, tenant, id string, orphan, refreshed bool) error
-	// Known are those of ids that have a row.
+	// Known returns those of ids that have a row.
 	Known(ctx context.Context, tenant string, ids []string) ([]string, error)
 	CreateBudget(ctx context.Context, tenant string, request earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error)
-	// Budget gives nil where there is none, as PatchBudget and ArchiveBudget do.
+	// Budget returns nil if there is none, as do PatchBudget and ArchiveBudget.
 	Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
 	Budgets(ctx context.Context, tenant string, filter earmark.BudgetFilter) (earmark.Page[earmark.Budget], error)
 	PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error)
-	// ArchiveBudget answers the same when it is repeated.
+	// ArchiveBudget returns the same result if it is repeated.
 	ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error)
 	Entries(ctx context.Context, tenant string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error)
 	// Overview counts what is held, by age.
@@ -75,69 +77,71 @@ type Ledger interface {
 	Ready(ctx context.Context) error
 }
 
-// Coordinator runs the workflows of reservations.
+// Coordinator admits and settles reservations with their workflows.
 type Coordinator interface {
-	// Admit reserves inside the reservation's workflow. AdmitBy arrives as the
-	// moment of the preflight by Postgres' clock; Admit adds its own deadline.
-	// An error has CodeAdmissionUnknown or CodeUnavailable.
+	// Admit reserves and starts the reservation's workflow. The caller sets AdmitBy to the
+	// time of the preflight by Postgres' clock; Admit adds its own deadline. The error is
+	// CodeAdmissionUnknown or CodeUnavailable.
 	Admit(ctx context.Context, admission earmark.Admission) (earmark.Result, error)
-	// Commit charges usage. accepted means that Postgres is away and Temporal
-	// took the commit durably; result is empty then.
+	// Commit charges usage. accepted means that Postgres is away and that Temporal keeps
+	// the commit durably; result is empty then.
 	Commit(ctx context.Context, settlement earmark.Transition, usage earmark.Amounts) (result earmark.Result, accepted bool, err error)
 	// Release gives the amounts back, with accepted as for Commit.
 	Release(ctx context.Context, settlement earmark.Transition) (result earmark.Result, accepted bool, err error)
 	// Guarded reports whether an open workflow guards the reservation.
 	Guarded(ctx context.Context, workflowID string) (bool, error)
-	// Adopt starts a workflow that guards a reservation which exists.
+	// Adopt starts a workflow that guards an existing reservation.
 	Adopt(ctx context.Context, check earmark.Check) error
-	// Ready is nil when Temporal answers and is set up for this program.
+	// Ready returns nil if Temporal answers and is set up for this program.
 	Ready(ctx context.Context) error
-	// WorkersReady is nil when a worker, here or elsewhere, takes the tasks of workflows.
+	// WorkersReady returns nil if a worker, in this process or another one, takes workflow
+	// tasks.
 	WorkersReady(ctx context.Context) error
 }
 
-// Options are what New needs. Ledger and Coordinator are required.
+// Options configure New. Ledger and Coordinator are required.
 type Options struct {
 	Ledger      Ledger
 	Coordinator Coordinator
-	// StuckFinder finds the reservations that are stuck for a reason that only Temporal
-	// knows; nil leaves those out.
+	// StuckFinder finds stuck reservations that only Temporal knows; nil leaves them out.
 	StuckFinder StuckFinder
-	// WithoutKeys lets every caller be the administrator of the tenant "default". Without it, a
+	// WithoutKeys makes every caller the administrator of the tenant "default". Otherwise a
 	// call of /v1 needs a key.
 	WithoutKeys bool
-	// UIURL is where Temporal UI answers, such as http://127.0.0.1:8233; empty
-	// leaves ui_url empty. Namespace is "default" when empty.
+	// UIURL is the address of Temporal UI, such as http://127.0.0.1:8233; if it is empty,
+	// ui_url is empty. An empty Namespace means "default".
 	UIURL     string
 	Namespace string
-	// Prefix tells this installation from others in the namespace.
+	// Prefix distinguishes this installation from others in the namespace.
 	Prefix workflows.Prefix
-	// AdmissionDeadline bounds the read before an admission, as it bounds the coordinator's
-	// work after it; lifecycle.DefaultDeadline when zero.
+	// AdmissionDeadline bounds the read before an admission, and then the coordinator's
+	// work; zero means lifecycle.DefaultDeadline.
 	AdmissionDeadline time.Duration
-	// Logger is slog.Default() when nil.
+	// Logger may be nil; then it is slog.Default().
 	Logger *slog.Logger
-	// Registry takes the API's metrics and is what /metrics shows. One registry
-	// serves one handler. A new one is made when nil.
+	// Registry receives the API's metrics, and /metrics shows it. One registry serves one
+	// handler. Nil makes a new one.
 	Registry *prometheus.Registry
-	// MetricsElsewhere leaves /metrics to OpsServer: here nothing is at that path.
+	// MetricsElsewhere leaves /metrics to OpsServer: the API answers 404 there.
 	MetricsElsewhere bool
-	// Hosts are the names that the server answers to, besides IP addresses and names without a
-	// dot. A browser sends the name of the page's own site, which a stranger may point here.
+	// Hosts are the names that the server answers to, besides IP addresses and names
+	// without a dot. A browser sends the name of the page's own site, which a stranger may
+	// point here.
 	Hosts []string
 	// Stopping closes when the process is about to stop: /readyz then answers 503, and
-	// everything else is still answered. Nil never closes.
+	// every other call still works. A nil channel never closes.
 	Stopping <-chan struct{}
 	// Traces makes the spans of calls; nil makes none.
 	Traces trace.TracerProvider
-	// Version and Commit are what /healthz shows of the program.
+	// Version and Commit are shown by /healthz.
 	Version, Commit string
-	// TemporalDetail is what /readyz adds about a Temporal that is up; nil for nothing.
+	// TemporalDetail returns what /readyz adds about a Temporal that is up; nil adds
+	// nothing.
 	TemporalDetail func() string
 }
 
-// Limits of the HTTP server. Header and body are small and arrive at once;
-// handlerTimeout bounds the work on a call and so has to fit into writeTimeout.
+// Limits of the HTTP server. Header and body are small and arrive at once; handlerTimeout
+// bounds the work on a call, so it is below writeTimeout.
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 15 * time.Second
@@ -147,8 +151,8 @@ const (
 	handlerTimeout    = 20 * time.Second
 )
 
-// Server returns a server for handler on addr with the time limits that a
-// public port needs. What net/http has to say goes to logger.
+// Server returns a server for handler on addr with the time limits that a public port
+// needs. It logs net/http's messages to logger.
 func Server(addr string, handler http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
 		Addr:              addr,
@@ -162,8 +166,8 @@ func Server(addr string, handler http.Handler, logger *slog.Logger) *http.Server
 	}
 }
 
-// serverLog takes the lines of net/http. A failed TLS handshake is the caller's affair, and a
-// balancer that only opens a connection makes one every second.
+// serverLog receives the log lines of net/http. It drops failed TLS handshakes: they are
+// the caller's fault, and a balancer that only opens connections makes one every second.
 type serverLog struct{ slog.Handler }
 
 func (l serverLog) Handle(ctx context.Context, line slog.Record) error {
@@ -179,17 +183,17 @@ func (l serverLog) Handle(ctx context.Context, line slog.Record) error {
 	return l.Handler.Handle(ctx, record)
 }
 
-// server is what the handlers share.
+// server holds what the handlers share.
 type server struct {
 	ledger           Ledger
 	coordinator      Coordinator
 	preflightTimeout time.Duration // for the read before an admission
 	prefix           workflows.Prefix
-	uiBase           string // of one workflow, its id to be added; empty when not configured
+	uiBase           string // address of a workflow without its id; empty if not configured
 	log              *slog.Logger
 	metrics          *metrics
 	access           access
-	roles            map[string]earmark.Role // that a call needs, by method and route
+	roles            map[string]earmark.Role // the role that a call needs, by method and route
 	credentials      *credentials            // nil without keys
 	signIns          *signIns
 	stopping         <-chan struct{}
@@ -197,9 +201,9 @@ type server struct {
 	overviews        sharedBy[earmark.Overview]
 	queues           queues
 	readiness        shared[map[string]check]
-	// What /healthz shows of the program.
+	// Shown by /healthz.
 	version, commitID string
-	temporalDetail    func() string // nil for nothing
+	temporalDetail    func() string // may be nil
 }
 
 func init() {
@@ -250,7 +254,7 @@ func New(options Options) http.Handler {
 	router.Use(s.observe, s.recoverPanic, s.closeConnections, limitTime, s.refuseStrangers, s.requireCaller)
 	router.NoRoute(s.handle(noRoute))
 	router.NoMethod(s.handle(noMethod))
-	// What cannot be collected is left out, and the rest is shown.
+	// The handler leaves out a metric that cannot be collected, and shows the rest.
 	shown := handlerOf(promhttp.HandlerFor(options.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	if options.MetricsElsewhere {
 		shown = noRoute
@@ -259,7 +263,7 @@ func New(options Options) http.Handler {
 	return router
 }
 
-// handle adapts a handler that may fail: an error becomes a problem.
+// handle adapts a handler that returns an error, which becomes a problem.
 func (s *server) handle(handler func(*gin.Context) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		c.Header("Cache-Control", "no-store")

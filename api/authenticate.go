@@ -15,12 +15,12 @@ import (
 
 const (
 	authorizationHeader = "Authorization"
-	// challenge is what a 401 asks for.
+	// challenge is the WWW-Authenticate header of a 401.
 	challenge = `Bearer realm="earmark"`
 )
 
-// authenticate finds out who calls, before the call's trace and log name its subject. requireCaller answers
-// what is wrong with it.
+// authenticate determines the caller, before the trace and the log of the call name its
+// subject. If that fails, requireCaller answers.
 func (s *server) authenticate(c *gin.Context) {
 	var found identity
 	if found.err = noKeyInURL(c.Request.URL); found.err == nil && s.neededRole(c) != "" {
@@ -30,12 +30,13 @@ func (s *server) authenticate(c *gin.Context) {
 	c.Next()
 }
 
-// neededRole is empty for a path that needs no key, and for one that does not exist.
+// neededRole returns the role that the path needs; "" for a path that needs no key, and for
+// one that does not exist.
 func (s *server) neededRole(c *gin.Context) earmark.Role {
 	return s.roles[c.Request.Method+" "+c.FullPath()]
 }
 
-// caller is who holds the key that the call came with.
+// caller returns the holder of the call's key.
 func (s *server) caller(c *gin.Context) (caller, error) {
 	if s.credentials == nil {
 		return anybody, nil
@@ -99,16 +100,18 @@ func unauthenticated(format string, args ...any) error {
 	return err
 }
 
-// keyNames are the query parameters in which other products take keys.
+// keyNames are query parameters in which other products accept keys.
 var keyNames = []string{"access_token", "api_key", "apikey", "key", "token"}
 
 var (
-	// keyInQuery finds a key, and what begins like one. A cursor, which is random text too, does not have it.
+	// keyInQuery finds a key, and text that begins like one. A cursor, also random text,
+	// never matches.
 	keyInQuery = regexp.MustCompile(`(^|[=&;])` + keys.Prefix + `|` + keyInText.String())
 	keyInText  = regexp.MustCompile(keys.Prefix + `([a-z0-9]{12})_[0-9A-Za-z]*`)
 )
 
-// noKeyInURL refuses a key in the path and in the query string, of whatever parameter. It quotes nothing.
+// noKeyInURL refuses a key in the path and in every parameter of the query string. Its
+// error does not quote the key.
 func noKeyInURL(u *url.URL) error {
 	if keyInText.MatchString(u.Path) {
 		return earmark.Invalidf("", "a key in the path is refused: paths end up in logs; send it as \"Authorization: Bearer emk_…\", and revoke this one")
@@ -127,5 +130,5 @@ func noKeyInURL(u *url.URL) error {
 	return earmark.Invalidf("", "a key in the query string is refused: query strings end up in logs; send it as \"Authorization: Bearer emk_…\", and revoke this one")
 }
 
-// withoutKeys is the text with the secret of each key in it left out.
+// withoutKeys returns the text without the secrets of keys in it.
 func withoutKeys(text string) string { return keyInText.ReplaceAllString(text, keys.Prefix+"${1}_…") }

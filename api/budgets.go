@@ -13,7 +13,8 @@ func (s *server) createBudget(c *gin.Context) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
-	// Defaults first: what the body then says, even "", is judged as it was said.
+	// The defaults are set first, so that a value in the body, even "", replaces them and
+	// is checked.
 	request := earmark.BudgetRequest{}.WithDefaults()
 	if err := decodeBody(c, &request); err != nil {
 		return err
@@ -76,7 +77,7 @@ func (s *server) getBudget(c *gin.Context) error {
 	return answerBudget(c, id, budget, err)
 }
 
-// visibleBudget is nil where there is none, or none on the scopes that the caller is bound to.
+// visibleBudget returns nil if there is no such budget on the scopes of the caller.
 func (s *server) visibleBudget(c *gin.Context, id string) (*earmark.Budget, error) {
 	budget, err := inQueue(c.Request.Context(), s.queues.reads, callerOf(c).turn(), func() (*earmark.Budget, error) {
 		return s.ledger.Budget(c.Request.Context(), callerOf(c).tenant, id)
@@ -87,7 +88,8 @@ func (s *server) visibleBudget(c *gin.Context, id string) (*earmark.Budget, erro
 	return budget, nil
 }
 
-// changeBudget changes a budget that the caller may see. Its scope never changes.
+// changeBudget changes a budget that the caller may see. The scope of a budget never
+// changes.
 func (s *server) changeBudget(c *gin.Context, id string, change func() (*earmark.Budget, error)) error {
 	if callerOf(c).bound() {
 		if budget, err := s.visibleBudget(c, id); err != nil || budget == nil {
@@ -135,7 +137,7 @@ func answerBudget(c *gin.Context, id string, budget *earmark.Budget, err error) 
 	return answer(c, http.StatusOK, budget)
 }
 
-// budgetID reads the id in the path. What has not the form of one cannot exist.
+// budgetID reads the id in the path. An id of another form is not found.
 func budgetID(c *gin.Context) (string, error) {
 	id := c.Param("id")
 	if !earmark.IsBudgetID(id) {

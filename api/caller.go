@@ -9,10 +9,11 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// caller is on whose behalf a call is made. A zero caller is of a path that needs no key.
+// caller is the party on whose behalf a call is made. It is zero for a path that needs no
+// key.
 type caller struct {
 	tenant string
-	key    *earmark.Key // nil where the server works without keys
+	key    *earmark.Key // nil if the server works without keys
 }
 
 // anybody is the caller of a server without keys.
@@ -20,7 +21,7 @@ var anybody = caller{tenant: earmark.DefaultTenant}
 
 const callerKey = "caller"
 
-// identity is what authenticate found out.
+// identity is the result of authenticate.
 type identity struct {
 	caller caller
 	err    error
@@ -34,7 +35,7 @@ func identityOf(c *gin.Context) identity {
 
 func callerOf(c *gin.Context) caller { return identityOf(c).caller }
 
-// role is what the caller may do.
+// role returns the caller's role.
 func (w caller) role() earmark.Role {
 	if w.key == nil {
 		return earmark.RoleAdmin
@@ -42,7 +43,7 @@ func (w caller) role() earmark.Role {
 	return w.key.Role
 }
 
-// actor is how the journal names the caller.
+// actor returns the caller as the journal names it.
 func (w caller) actor() earmark.Actor {
 	if w.key == nil {
 		return earmark.ActorAPI
@@ -50,12 +51,12 @@ func (w caller) actor() earmark.Actor {
 	return earmark.ActorAPI.WithKey(w.key.ID)
 }
 
-// operator is how the journal names a person who acts with the caller's key.
+// operator returns a person who acts with the caller's key, as the journal names them.
 func (w caller) operator(name string) earmark.Actor {
 	return earmark.OperatorActor(name).WithKey(w.actor().Key)
 }
 
-// within are the scopes that the caller is bound to; none for every scope.
+// within returns the scopes that the caller's key is bound to; none means every scope.
 func (w caller) within() []string {
 	if w.key == nil {
 		return nil
@@ -63,10 +64,11 @@ func (w caller) within() []string {
 	return w.key.Scopes
 }
 
-// bound reports whether the caller is bound to scopes.
+// bound reports whether the caller's key is bound to scopes.
 func (w caller) bound() bool { return len(w.within()) > 0 }
 
-// covers reports whether the caller may act on a scope: it is bound to none, or to this one or one above it.
+// covers reports whether the caller may act on a scope: its key is bound to no scope, to
+// this one, or to one above it.
 func (w caller) covers(scope string) bool {
 	return w.key == nil || w.key.Covers(scope)
 }
@@ -84,7 +86,8 @@ func (w caller) needs(role earmark.Role) error {
 	return earmark.Errorf(earmark.CodeForbidden, "this needs a key with the role %s; the key has the role %s", role, w.role())
 }
 
-// needsScopes refuses scopes that are neither those of the caller's key nor below them.
+// needsScopes refuses scopes other than those of the caller's key and the scopes below
+// them.
 func (w caller) needsScopes(field string, scopes ...string) error {
 	for _, scope := range scopes {
 		if !w.covers(scope) {
@@ -94,7 +97,7 @@ func (w caller) needsScopes(field string, scopes ...string) error {
 	return nil
 }
 
-// needsNoBounds refuses a key that is bound to scopes where a call is about the whole tenant.
+// needsNoBounds refuses a key that is bound to scopes for a call about the whole tenant.
 func (w caller) needsNoBounds() error {
 	if !w.bound() {
 		return nil
@@ -102,5 +105,5 @@ func (w caller) needsNoBounds() error {
 	return earmark.Errorf(earmark.CodeForbidden, "this needs a key for all scopes; the key is bound to %s", strings.Join(w.within(), ", "))
 }
 
-// sees names what the caller may see: answers are shared among callers with the same.
+// sees identifies what the caller may see: callers with the same value share answers.
 func (w caller) sees() string { return w.tenant + " " + strings.Join(w.within(), " ") }

@@ -14,52 +14,53 @@ import (
 )
 
 const (
-	// credentialFresh is how long a credential is used without asking Postgres again. With
-	// credentialTimeout it stays below the 5 seconds within which a revocation takes effect.
+	// credentialFresh is how long a credential is used before Postgres is asked again.
+	// Together with credentialTimeout it stays below the 5 seconds within which a
+	// revocation takes effect.
 	credentialFresh = 3 * time.Second
-	// credentialStale is how long it is used while Postgres does not answer, so that a settlement
-	// reaches Temporal.
+	// credentialStale is how long a credential is used while Postgres does not answer, so
+	// that a settlement reaches Temporal.
 	credentialStale = 60 * time.Second
-	// credentialTimeout bounds one look into Postgres.
+	// credentialTimeout bounds one read of Postgres.
 	credentialTimeout = time.Second
-	// credentialPause separates two looks for the same key after one that failed.
+	// credentialPause is the pause between two reads for the same key after a failed one.
 	credentialPause = time.Second
-	// maxCredentials bounds the keys that are remembered, and maxUnknown the ids that are none.
+	// maxCredentials bounds the cached keys, and maxUnknown the cached ids without a key.
 	maxCredentials = 10_000
 	maxUnknown     = 10_000
-	// maxLookups bounds the looks for ids that are not remembered: whoever makes ids up waits in line.
+	// maxLookups bounds the reads at once for ids that are not cached: calls with invented ids wait in a queue.
 	maxLookups = 2
-	// markTimeout bounds one note of which keys were used.
+	// markTimeout bounds one write of the used keys.
 	markTimeout = 5 * time.Second
 )
 
-// credentialSource is what credentials ask of the ledger.
+// credentialSource is the part of the ledger that credentials use.
 type credentialSource interface {
 	Credential(ctx context.Context, keyID string) (*earmark.Credential, error)
 	MarkKeysUsed(ctx context.Context, ids []string) error
 }
 
-// credentials checks keys. It remembers what Postgres said of each for a few seconds.
+// credentials checks keys. It caches the answer of Postgres about each for a few seconds.
 type credentials struct {
 	source  credentialSource
 	log     *slog.Logger
 	now     func() time.Time
-	lookups *queue // of ids that are not remembered
+	lookups *queue // of ids that are not cached
 	flight  singleflight.Group
 
 	mu      sync.Mutex
 	known   map[string]remembered // by key id
 	unknown map[string]remembered // ids that no key has
-	used    map[string]time.Time  // the hour that was noted for a key, or is about to be
-	pending []string              // keys whose use is to be noted
+	used    map[string]time.Time  // the hour that was or will be recorded for a key
+	pending []string              // keys whose use is to be recorded
 	marking bool                  // notePending runs
 }
 
-// remembered is what Postgres said of an id.
+// remembered is a cached answer of Postgres about an id.
 type remembered struct {
 	credential *earmark.Credential // nil: no such key
 	at         time.Time           // when Postgres was asked
-	failed     time.Time           // when it was last asked in vain
+	failed     time.Time           // of the last read, if it failed
 }
 
 func newCredentials(source credentialSource, log *slog.Logger) *credentials {
@@ -69,14 +70,14 @@ func newCredentials(source credentialSource, log *slog.Logger) *credentials {
 	}
 }
 
-// check is the key that the token is of. What is wrong with a key is said to its holder alone: whoever does
-// not have the secret learns that the key is not known.
+// check returns the key of the token. Only a caller with the right secret learns why a key
+// is refused; every other caller learns that the key is not known.
 func (k *credentials) check(ctx context.Context, token keys.Token) (*earmark.Key, error) {
 	credential, err := k.lookup(ctx, token.ID)
 	if err != nil {
 		return nil, err
 	}
-	var stored [32]byte // compared in any case, so that the time does not say which ids exist
+	var stored [32]byte // compared in any case, so that the time does not reveal which ids exist
 	if credential != nil {
 		stored = credential.Hash
 	}
@@ -113,7 +114,7 @@ func (k *credentials) works(ctx context.Context, credential *earmark.Credential)
 	return key, nil
 }
 
-// lookup is what Postgres has under the id; nil where it has nothing.
+// lookup returns the credential with the id; nil if there is none.
 func (k *credentials) lookup(ctx context.Context, id string) (*earmark.Credential, error) {
 	kept, found := k.recall(id)
 	now := k.now()
@@ -135,12 +136,12 @@ func (k *credentials) lookup(ctx context.Context, id string) (*earmark.Credentia
 	}
 }
 
-// usable reports whether a key may be used although Postgres does not answer.
+// usable reports whether a cached key may be used although Postgres does not answer.
 func (r remembered) usable(now time.Time) bool {
 	return r.credential != nil && now.Sub(r.at) < credentialStale
 }
 
-// refresh asks Postgres, and falls back to what it said before.
+// refresh reads Postgres, and falls back to the cached answer.
 func (k *credentials) refresh(ctx context.Context, id string, kept remembered) (*earmark.Credential, error) {
 	ctx, cancel := context.WithTimeout(ctx, credentialTimeout)
 	defer cancel()
@@ -176,7 +177,8 @@ func (k *credentials) recall(id string) (kept remembered, found bool) {
 	return kept, found
 }
 
-// remember keeps known keys and ids of none apart, so that a flood of ids that are made up does not push a key out.
+// remember caches known keys and ids without a key separately, so that a flood of invented
+// ids does not displace a key.
 func (k *credentials) remember(id string, what remembered) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -189,7 +191,7 @@ func (k *credentials) remember(id string, what remembered) {
 	keep(k.known, id, what, maxCredentials)
 }
 
-// keep adds to a map of bounded size, which it empties when it is full.
+// keep adds to a map of bounded size, which it empties if it is full.
 func keep(in map[string]remembered, id string, what remembered, limit int) {
 	if _, found := in[id]; !found && len(in) >= limit {
 		clear(in)
@@ -197,7 +199,7 @@ func keep(in map[string]remembered, id string, what remembered, limit int) {
 	in[id] = what
 }
 
-// markUsed notes in the background that the key was used, once an hour.
+// markUsed records in the background that the key was used, once an hour.
 func (k *credentials) markUsed(ctx context.Context, key *earmark.Key, now time.Time) {
 	hour := now.UTC().Truncate(time.Hour)
 	if key.LastUsedAt != nil && !key.LastUsedAt.Before(hour) || !k.claim(key.ID, hour) {
@@ -206,7 +208,8 @@ func (k *credentials) markUsed(ctx context.Context, key *earmark.Key, now time.T
 	go k.notePending(context.WithoutCancel(ctx))
 }
 
-// claim notes that the key was used in this hour, and reports whether its caller has to start notePending.
+// claim records that the key was used in this hour, and reports whether its caller has to
+// start notePending.
 func (k *credentials) claim(id string, hour time.Time) (start bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -222,7 +225,7 @@ func (k *credentials) claim(id string, hour time.Time) (start bool) {
 	return start
 }
 
-// notePending writes which keys were used until there is nothing more to write.
+// notePending writes the used keys until nothing more is pending.
 func (k *credentials) notePending(ctx context.Context) {
 	for {
 		ids := k.takePending()

@@ -22,17 +22,17 @@ import (
 // MaxBodyBytes bounds the body of a request.
 const MaxBodyBytes = 64 << 10
 
-// nullableField is the one field of a request in which null says something: no
-// ceiling. Elsewhere null is refused, for it would turn into a zero unnoticed,
-// and a usage of null is not a usage of 0.
+// nullableField is the only field of a request that accepts null: no ceiling. Every other
+// null is refused, because it would silently become a zero, and a usage of null is not a
+// usage of 0.
 const nullableField = "soft_ceiling"
 
-// decodeBody reads the JSON object in the body over into, a pointer to a struct
-// that holds the defaults.
+// decodeBody decodes the JSON object in the body into into, a pointer to a struct that
+// holds the defaults. The error is CodeInvalidRequest and names the field.
 //
-// encoding/json's own decoding into structs is too lenient for amounts of money:
-// it takes null for 0, matches names in any case, lets the last of two equal
-// names win, and does not name the key of a map that it trips over.
+// The decoding of encoding/json into structs is too lenient for amounts of money: it
+// accepts null for 0, matches names in any case, lets the last of two equal names win, and
+// does not name the key of a map whose value it refuses.
 func decodeBody(c *gin.Context, into any) error {
 	body, err := readBody(c)
 	if err != nil {
@@ -44,7 +44,8 @@ func decodeBody(c *gin.Context, into any) error {
 	return decodeAs(c.Request.Header, body, into)
 }
 
-// decodeOptionalBody does the same, and leaves into as it is without a body.
+// decodeOptionalBody is decodeBody for a call whose body may be missing; into is then
+// unchanged.
 func decodeOptionalBody(c *gin.Context, into any) error {
 	body, err := readBody(c)
 	if err != nil || len(body) == 0 {
@@ -82,7 +83,7 @@ func unsupported(field, format string, args ...any) *earmark.Error {
 	return err
 }
 
-// decodeJSON reads one JSON object over into and refuses anything after it.
+// decodeJSON decodes one JSON object into into and refuses text after it.
 func decodeJSON(body []byte, into any) error {
 	if !utf8.Valid(body) {
 		return earmark.Invalidf("", "the body is not UTF-8")
@@ -105,8 +106,8 @@ func decodeJSON(body []byte, into any) error {
 	return nil
 }
 
-// decoder walks the tokens of a body along the type that it decodes into. What
-// the type does not have is refused at once, so the type bounds the depth.
+// decoder reads the tokens of a body along the type into which it decodes. It refuses a
+// member that the type does not have at once, so the type bounds the depth.
 type decoder struct{ tokens *json.Decoder }
 
 func (d decoder) next(path string) (json.Token, error) {
@@ -123,7 +124,7 @@ func (d decoder) next(path string) (json.Token, error) {
 	return nil, earmark.Invalidf(path, "the body is not JSON at byte %d", d.tokens.InputOffset())
 }
 
-// value stores what starts with token into target.
+// value stores the value that begins with token in target.
 func (d decoder) value(path string, token json.Token, target reflect.Value) error {
 	if token == nil {
 		return null(path, target)
@@ -161,7 +162,7 @@ func (d decoder) object(path string, target reflect.Value) error {
 		if err != nil {
 			return err
 		}
-		name, _ := token.(string) // the decoder lets nothing else be a name
+		name, _ := token.(string) // the decoder accepts no other name
 		field := earmark.Clip(name)
 		if path != "" {
 			field = path + "." + field
@@ -224,8 +225,8 @@ func (d decoder) array(path string, target reflect.Value) error {
 	return err
 }
 
-// null stores a null: nil into a *T, and into a **T a pointer to nil, which tells
-// "remove it" from "left out".
+// null stores a null: nil in a *T; in a **T a pointer to nil, which distinguishes "remove
+// it" from "left out".
 func null(path string, target reflect.Value) error {
 	if path != nullableField || target.Kind() != reflect.Pointer {
 		return earmark.Invalidf(path, "is null; leave it out or give %s", wanted(target.Type()))
@@ -249,8 +250,8 @@ func integer(path string, number json.Number, target reflect.Value) error {
 	return earmark.Invalidf(path, "%s is out of range; the largest whole number is 9223372036854775807", earmark.Clip(number.String()))
 }
 
-// fieldNames gives the JSON names of a request's fields, in their order. Every
-// field of a request has one.
+// fieldNames returns the JSON names of a request's fields, in order. Every field of a
+// request has one.
 func fieldNames(t reflect.Type) []string {
 	names := make([]string, t.NumField())
 	for i := range names {
@@ -259,7 +260,7 @@ func fieldNames(t reflect.Type) []string {
 	return names
 }
 
-// kindOf says what a token is, for people.
+// kindOf names the kind of a token, for people.
 func kindOf(token json.Token) string {
 	switch token.(type) {
 	case nil:
@@ -277,7 +278,7 @@ func kindOf(token json.Token) string {
 	return "an object"
 }
 
-// wanted says what a field takes, for people.
+// wanted names the kind that a field accepts, for people.
 func wanted(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Pointer:

@@ -12,24 +12,24 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// The API reference is openapi.yaml in Swagger UI, which tools/docs/build.sh
-// takes from its package. Its files are part of the program: the page asks
-// nobody else for anything, and works where there is no Internet.
+// The API reference is openapi.yaml in Swagger UI, which tools/docs/build.sh copies from
+// its package. Its files are embedded in the program: the page loads nothing from
+// elsewhere, and works without the Internet.
 //
 //go:embed docs
 var docsFS embed.FS
 
-// docsPolicy lets the page load its own files and call its own server. The images
-// are those that Swagger UI's stylesheet has within it.
+// docsPolicy lets the page load only its own files and call only its own server. Swagger
+// UI's stylesheet contains its images.
 const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// docsFiles are the files of the reference by their path below docs/.
+// docsFiles returns the files of the reference by path below docs/.
 var docsFiles = sync.OnceValues(func() (map[string]pageFile, error) {
 	return pageFiles(docsFS, "docs", docsPolicy)
 })
 
-// docs serves the API reference and what it is made of.
+// docs serves the API reference and its files.
 func docs(c *gin.Context) error {
 	name := strings.TrimPrefix(c.Param("file"), "/")
 	switch {
@@ -39,7 +39,7 @@ func docs(c *gin.Context) error {
 		c.Header("Location", "../docs")
 		c.Status(http.StatusPermanentRedirect)
 		return nil
-	case name == pageIndex: // its links lead nowhere from here
+	case name == pageIndex: // its relative links do not work from this path
 		name = ""
 	}
 	files, err := docsFiles()

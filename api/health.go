@@ -17,18 +17,19 @@ import (
 const (
 	// readyTimeout bounds each check of /readyz.
 	readyTimeout = 2 * time.Second
-	// readinessKept is how long the checks are answered again: many may ask.
+	// readinessKept is how long a result of the checks is reused, because many clients may
+	// ask.
 	readinessKept = 500 * time.Millisecond
 )
 
-// Words of the checks.
+// States of a check.
 const (
 	checkUp      = "up"
 	checkDown    = "down"
-	checkUnknown = "unknown" // cannot be looked at, because another one is down
+	checkUnknown = "unknown" // cannot be checked, because another service is down
 )
 
-// check is what /readyz says of one service.
+// check is the state of one service in /readyz.
 type check struct {
 	Status string `json:"status"`
 	Detail string `json:"detail"`
@@ -39,13 +40,13 @@ type readiness struct {
 	Checks map[string]check `json:"checks"`
 }
 
-// openapiYAML is the contract that this package keeps.
+// openapiYAML is the contract of this package.
 //
 //go:embed openapi.yaml
 var openapiYAML []byte
 
-// health says that the process runs. It asks nobody, so that a restart is not the
-// cure for a Postgres that is away.
+// health reports that the process runs. It checks no other service: restarting the process
+// would not help a Postgres that is away.
 func (s *server) health(c *gin.Context) error {
 	return answer(c, http.StatusOK, map[string]string{"status": "ok", "version": s.version, "commit": s.commitID})
 }
@@ -59,7 +60,8 @@ func (s *server) isStopping() bool {
 	}
 }
 
-// ready says whether calls can be answered, and if not, what is away and why.
+// ready reports whether calls can be answered; if not, it says which service is away and
+// why.
 func (s *server) ready(c *gin.Context) error {
 	if s.isStopping() {
 		return s.notReady(c, map[string]check{"process": {Status: checkDown, Detail: "about to stop; send calls to another one"}})
@@ -74,7 +76,8 @@ func (s *server) ready(c *gin.Context) error {
 	return s.notReady(c, checks)
 }
 
-// look asks everybody at once. Who polls is not known while Temporal is not ready.
+// look runs all checks at once. Whether a worker polls is unknown while Temporal is not
+// ready.
 func (s *server) look(ctx context.Context) (map[string]check, error) {
 	checks := runChecks(ctx, map[string]func(context.Context) error{
 		"postgres": s.ledger.Ready,
@@ -89,7 +92,7 @@ func (s *server) look(ctx context.Context) (map[string]check, error) {
 	return checks, nil
 }
 
-// notReady answers 503 without a line in the log: it is asked every second or so.
+// notReady answers 503 without a line in the log, because probes ask every second or so.
 func (s *server) notReady(c *gin.Context, checks map[string]check) error {
 	err := earmark.Errorf(earmark.CodeUnavailable, "%s", strings.Join(awayWords(checks), "; "))
 	p := s.problemOf(err, problems[err.Code])
@@ -99,8 +102,8 @@ func (s *server) notReady(c *gin.Context, checks map[string]check) error {
 	return nil
 }
 
-// runChecks asks all at once and waits no longer than readyTimeout, not even for
-// one that does not heed its context.
+// runChecks runs all checks at once and waits for at most readyTimeout, even if a check
+// ignores its context.
 func runChecks(ctx context.Context, ready map[string]func(context.Context) error) map[string]check {
 	type answer struct {
 		name string

@@ -12,7 +12,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// keyBody is earmark.KeyRequest with who asks for the key, and why.
+// keyBody is earmark.KeyRequest with the operator and the reason.
 type keyBody struct {
 	Name      string       `json:"name"`
 	Role      earmark.Role `json:"role"`
@@ -33,7 +33,7 @@ type revokeBody struct {
 	Reason   string `json:"reason"`
 }
 
-// whoami says on whose behalf the call is made.
+// whoami answers with the party on whose behalf the call is made.
 func (s *server) whoami(c *gin.Context) error {
 	if err := noQuery(c); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (s *server) listKeys(c *gin.Context) error {
 	return answer(c, http.StatusOK, shown)
 }
 
-// createKey answers with the key's secret, which nothing shows again.
+// createKey answers with the key's secret, which no other answer contains.
 func (s *server) createKey(c *gin.Context) error {
 	var body keyBody
 	if err := cmp.Or(noQuery(c), decodeBody(c, &body)); err != nil {
@@ -114,7 +114,7 @@ func (s *server) rotateKey(c *gin.Context) error {
 	return answerIssued(c, issued, err)
 }
 
-// revokeKey answers the same when it is repeated.
+// revokeKey answers the same if it is repeated.
 func (s *server) revokeKey(c *gin.Context) error {
 	var body revokeBody
 	if err := cmp.Or(noQuery(c), decodeOptionalBody(c, &body)); err != nil {
@@ -133,7 +133,8 @@ func (s *server) revokeKey(c *gin.Context) error {
 	return answer(c, http.StatusOK, showKey(*key))
 }
 
-// keyManager is who changes keys. A key that is bound to scopes changes none, for a new one could reach further.
+// keyManager returns the actor that changes keys. It refuses a key that is bound to scopes,
+// because a new key could reach further.
 func keyManager(c *gin.Context, operator, reason string) (earmark.Actor, error) {
 	by, actor := callerOf(c), callerOf(c).actor()
 	if operator != "" {
@@ -195,5 +196,5 @@ func auditFilter(c *gin.Context) (filter earmark.AuditFilter, err error) {
 	return filter, callerOf(c).needsNoBounds()
 }
 
-// maxAuditText bounds what a record's subject and actor are compared with, in bytes.
+// maxAuditText bounds the filters for a record's subject and actor, in bytes.
 const maxAuditText = 128

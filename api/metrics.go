@@ -13,8 +13,8 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// metrics are the API's own. Every label has a closed set of values: routes come
-// from the router, outcomes and codes from the ledger's vocabulary.
+// metrics are the API's own metrics. Every label has a closed set of values: routes come
+// from the router, outcomes and codes from the ledger.
 type metrics struct {
 	requests    *prometheus.CounterVec
 	seconds     *prometheus.HistogramVec
@@ -25,8 +25,8 @@ type metrics struct {
 	settlementSeconds *prometheus.HistogramVec
 }
 
-// secondsBuckets reach from 1 ms, below the fastest call, to 10 s, past every
-// deadline of a caller.
+// secondsBuckets reach from 1 ms, below the fastest call, to 10 s, above every deadline of
+// a caller.
 var secondsBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -60,8 +60,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Buckets: secondsBuckets,
 		}, []string{"verb"}),
 	}
-	// What is counted from 0 can be told from what is absent, and its first step up
-	// is seen.
+	// Counters start at 0, so that their first increase is visible.
 	for _, outcome := range []string{string(earmark.OutcomeApplied), string(earmark.OutcomeSame), string(earmark.OutcomeDenied), string(earmark.CodeAdmissionUnknown)} {
 		m.admissions.WithLabelValues(outcome)
 	}
@@ -75,7 +74,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 func (m *metrics) request(c *gin.Context, took time.Duration) {
 	route := c.FullPath()
 	if route == "" {
-		route = "none" // a path of the caller's own making is no label
+		route = "none" // an arbitrary path of a caller is no label
 	}
 	method := boundedMethod(c.Request.Method)
 	class := strconv.Itoa(c.Writer.Status()/100) + "xx"

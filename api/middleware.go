@@ -43,7 +43,7 @@ func (s *server) observe(c *gin.Context) {
 	s.log.LogAttrs(c.Request.Context(), level, "call answered", attrs...)
 }
 
-// recoverPanic answers `internal` where a handler panicked.
+// recoverPanic answers `internal` if a handler panicked.
 func (s *server) recoverPanic(c *gin.Context) {
 	defer func() {
 		fault := recover()
@@ -63,8 +63,9 @@ func (s *server) recoverPanic(c *gin.Context) {
 	c.Next()
 }
 
-// closeConnections ends each connection after its answer once the process is about to
-// stop, so that its caller does not send the next call on one that is about to close.
+// closeConnections closes each connection after its answer once the process is about to
+// stop, so that its caller does not send the next call on a connection that will soon
+// close.
 func (s *server) closeConnections(c *gin.Context) {
 	if s.isStopping() {
 		c.Header("Connection", "close")
@@ -72,8 +73,8 @@ func (s *server) closeConnections(c *gin.Context) {
 	c.Next()
 }
 
-// limitTime ends what a call still does at handlerTimeout, so that its answer goes
-// out before the server closes the connection.
+// limitTime ends the work on a call at handlerTimeout, so that its answer is sent before
+// the server closes the connection.
 func limitTime(c *gin.Context) {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), handlerTimeout)
 	defer cancel()

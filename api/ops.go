@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// profileTimeout bounds an answer of the operators' address: a profile or a trace takes as many
-// seconds as it is asked for, 30 unless the call says otherwise.
+// profileTimeout bounds an answer of the operators' address: a profile or a trace takes as
+// many seconds as the call requests, 30 by default.
 const profileTimeout = 2 * time.Minute
 
 // OpsServer returns a server for the operators' address: /metrics, /healthz, /readyz and
@@ -38,8 +38,9 @@ func OpsServer(addr string, health, metrics http.Handler, hosts []string, logger
 	return server
 }
 
-// HealthHandler answers /healthz and /readyz for a process without the API, such as a worker. /readyz is 200 when every
-// check passes, and otherwise 503, with each check by name. A check waits for 2 seconds at most.
+// HealthHandler serves /healthz and /readyz for a process without the API, such as a
+// worker. /readyz is 200 if every check passes, otherwise 503, with each check by name. A
+// check takes at most 2 seconds.
 func HealthHandler(checks map[string]func(context.Context) error, version, commit string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {

@@ -10,8 +10,8 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// overviewKept is how long an overview is answered again: with very many holds one costs
-// Postgres something, and many may watch.
+// overviewKept is how long an overview is reused: many clients may watch, and with very
+// many holds it costs Postgres time.
 const overviewKept = 2 * time.Second
 
 func (s *server) overview(c *gin.Context) error {

@@ -17,11 +17,11 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// pageIndex is a page itself among its files.
+// pageIndex is the page itself among its files.
 const pageIndex = "index.html"
 
-// pageTypes are the media types by extension. The machine's own table is not
-// asked, for it differs from machine to machine.
+// pageTypes are the media types by extension. The machine's own table differs from machine
+// to machine.
 var pageTypes = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -30,16 +30,16 @@ var pageTypes = map[string]string{
 	".txt":  "text/plain; charset=utf-8",
 }
 
-// pageFile is a file of a page for people.
+// pageFile is a file of an HTML page.
 type pageFile struct {
 	contentType string
 	policy      string // what the page may load and call
-	content     []byte // as gzip has it
+	content     []byte // compressed with gzip
 	tag         string
 }
 
-// pageFiles are the files of a page by their path below dir. What is not embedded
-// compressed is compressed here, once.
+// pageFiles returns the files of a page by path below dir. It compresses files that are not
+// embedded compressed.
 func pageFiles(embedded embed.FS, dir, policy string) (map[string]pageFile, error) {
 	files := make(map[string]pageFile)
 	err := fs.WalkDir(embedded, dir, func(name string, entry fs.DirEntry, err error) error {
@@ -52,7 +52,7 @@ func pageFiles(embedded embed.FS, dir, policy string) (map[string]pageFile, erro
 		}
 		name, compressed := strings.CutSuffix(strings.TrimPrefix(name, dir+"/"), ".gz")
 		contentType, served := pageTypes[path.Ext(name)]
-		if !served { // checksums, which are for the build
+		if !served { // for example checksums, which only the build uses
 			return nil
 		}
 		if !compressed {
@@ -65,8 +65,8 @@ func pageFiles(embedded embed.FS, dir, policy string) (map[string]pageFile, erro
 	return files, err
 }
 
-// serve answers with the file compressed where the caller takes that. A browser keeps
-// it and asks whether it is still the same.
+// serve answers with the file, compressed if the caller accepts that. A browser caches it
+// and revalidates it.
 func (f pageFile) serve(c *gin.Context) error {
 	content, tag := f.content, f.tag
 	c.Header("Vary", "Accept-Encoding")
@@ -105,8 +105,8 @@ func gunzip(content []byte) ([]byte, error) {
 	return io.ReadAll(reader)
 }
 
-// acceptsGzip reads an Accept-Encoding header. A gzip that it does not name is not
-// assumed, and one with a weight of 0 is refused.
+// acceptsGzip reads an Accept-Encoding header. It requires gzip by name, with a weight
+// other than 0.
 func acceptsGzip(header string) bool {
 	for coding := range strings.SplitSeq(header, ",") {
 		name, weight, _ := strings.Cut(coding, ";")

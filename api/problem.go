@@ -15,11 +15,11 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Retry-After, unless the error itself has one.
+// Values of Retry-After, unless the error itself has one.
 const (
 	retryUnavailable      = time.Second
 	retryAdmissionUnknown = time.Second
-	leastRetryExceeded    = time.Second // after a denial that waiting helps
+	leastRetryExceeded    = time.Second // after a denial for which waiting helps
 )
 
 const (
@@ -27,16 +27,16 @@ const (
 	problemTypePrefix  = "urn:earmark:problem:"
 )
 
-// httpWords is what one error code is in HTTP.
+// httpWords is the HTTP form of one error code.
 type httpWords struct {
 	status int
 	title  string
-	// detail stands in for a message that holds the text of an inner fault, which
-	// is for the log and not for the caller. Only 5xx have inner faults.
+	// detail replaces a message that contains the text of an inner fault, which is for the
+	// log and not for the caller. Only 5xx have inner faults.
 	detail string
 }
 
-// problems is the one table from code to HTTP. The Go client has its inverse.
+// problems is the only table from codes to HTTP. The Go client has its inverse.
 var problems = map[earmark.Code]httpWords{
 	earmark.CodeInvalidRequest:       {status: http.StatusBadRequest, title: "The request breaks a rule"},
 	earmark.CodeBudgetExceeded:       {status: http.StatusPaymentRequired, title: "The request does not fit into a budget"},
@@ -67,7 +67,7 @@ var problems = map[earmark.Code]httpWords{
 	},
 }
 
-// problem is an error as RFC 9457 writes it.
+// problem is an error in the JSON of RFC 9457.
 type problem struct {
 	Type          string               `json:"type"`
 	Title         string               `json:"title"`
@@ -80,10 +80,11 @@ type problem struct {
 	RetryAt       *time.Time           `json:"retry_at,omitempty"`
 	Reservation   *earmark.Reservation `json:"reservation,omitempty"`
 	ReservationID string               `json:"reservation_id,omitempty"`
-	Checks        map[string]check     `json:"checks,omitempty"` // of /readyz alone
+	Checks        map[string]check     `json:"checks,omitempty"` // only of /readyz
 }
 
-// fail answers with err as a problem and logs the inner fault, which the caller does not see.
+// fail answers with err as a problem and logs the inner fault, which the caller does not
+// get.
 func (s *server) fail(c *gin.Context, err error) {
 	e := asError(err)
 	words := problems[e.Code]
@@ -91,7 +92,7 @@ func (s *server) fail(c *gin.Context, err error) {
 		s.logFault(c, e, words)
 	}
 	if c.Writer.Written() {
-		return // half an answer is out; it cannot be taken back
+		return // the answer has begun and cannot be replaced
 	}
 	if e.Code == earmark.CodeUnauthenticated {
 		c.Header("WWW-Authenticate", challenge)
@@ -102,8 +103,8 @@ func (s *server) fail(c *gin.Context, err error) {
 	writeJSON(c, words.status, problemContentType, s.problemOf(e, words))
 }
 
-// asError finds the *earmark.Error that answers for err. A context that ended
-// means that something did not answer in time.
+// asError returns the *earmark.Error in err's chain. The end of a context means that
+// something did not answer in time.
 func asError(err error) *earmark.Error {
 	var e *earmark.Error
 	switch {
@@ -159,8 +160,7 @@ func (s *server) logFault(c *gin.Context, e *earmark.Error, words httpWords) {
 		slog.String("error", withoutKeys(e.Error())))
 }
 
-// retryAfter is how long the caller should wait, or 0 where waiting is not known
-// to help.
+// retryAfter returns how long the caller should wait, or 0 if waiting is not known to help.
 func retryAfter(e *earmark.Error) time.Duration {
 	if e.RetryAfter > 0 {
 		return e.RetryAfter
@@ -180,12 +180,12 @@ func retryAfter(e *earmark.Error) time.Duration {
 	}
 }
 
-// wholeSeconds rounds up: a caller who waits for it has waited long enough.
+// wholeSeconds rounds up, so that a caller waits long enough.
 func wholeSeconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }
 
-// writeJSON answers with value. Nothing in the API's types fails to encode.
+// writeJSON answers with value. Every type of the API encodes.
 func writeJSON(c *gin.Context, status int, contentType string, value any) {
 	body, err := json.Marshal(value)
 	if err != nil {
@@ -199,7 +199,7 @@ func answer(c *gin.Context, status int, value any) error {
 	return nil
 }
 
-// orEmpty makes a list that JSON shows as [] where it would be null.
+// orEmpty makes JSON show a nil list as [] and not as null.
 func orEmpty[T any](list []T) []T {
 	if list == nil {
 		return []T{}

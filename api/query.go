@@ -11,14 +11,14 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// maxCursorBytes bounds a cursor; the ledger's own are far shorter.
+// maxCursorBytes bounds a cursor; the cursors of the ledger are far shorter.
 const maxCursorBytes = 512
 
 // query is a call's query parameters, each given at most once.
 type query struct{ values url.Values }
 
-// readQuery refuses every parameter that is not among allowed: one that is
-// ignored is a filter that the caller believes in.
+// readQuery refuses every parameter that is not among allowed: a caller would believe in a
+// filter that the server ignores.
 func readQuery(c *gin.Context, allowed ...string) (query, error) {
 	values, err := url.ParseQuery(c.Request.URL.RawQuery)
 	if err != nil {
@@ -50,7 +50,7 @@ func unknownParameter(name string, allowed []string) error {
 
 // page reads cursor and limit.
 func (q query) page() (cursor string, limit int, err error) {
-	cursor = q.values.Get("cursor") // empty is the first page, as next_cursor is empty on the last
+	cursor = q.values.Get("cursor") // empty means the first page
 	if len(cursor) > maxCursorBytes || strings.ContainsFunc(cursor, notPrintable) {
 		return "", 0, earmark.Invalidf("cursor", "is not a cursor; give the next_cursor of the page before")
 	}
@@ -65,7 +65,7 @@ func (q query) page() (cursor string, limit int, err error) {
 	return cursor, limit, nil
 }
 
-// scope reads a scope; empty where the parameter is not given.
+// scope reads a scope; "" without the parameter.
 func (q query) scope(name string) (string, error) {
 	if !q.values.Has(name) {
 		return "", nil
@@ -74,7 +74,7 @@ func (q query) scope(name string) (string, error) {
 	return scope, earmark.ValidateScope(name, scope)
 }
 
-// flag reads true or false; false where the parameter is not given.
+// flag reads true or false; false without the parameter.
 func (q query) flag(name string) (bool, error) {
 	switch {
 	case !q.values.Has(name), q.values.Get(name) == "false":
@@ -85,7 +85,7 @@ func (q query) flag(name string) (bool, error) {
 	return false, earmark.Invalidf(name, "%q is not allowed; use true or false", earmark.Clip(q.values.Get(name)))
 }
 
-// id reads an id of the form that isID checks; empty where it is not given.
+// id reads an id that isID accepts; "" without the parameter.
 func (q query) id(name string, isID func(string) bool, example string) (string, error) {
 	id := q.values.Get(name)
 	if q.values.Has(name) && !isID(id) {

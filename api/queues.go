@@ -10,19 +10,19 @@ import (
 	"github.com/earmark-dev/earmark/internal/fairqueue"
 )
 
-// How many calls of each kind use the ledger at once in this process. Each kind waits in a queue of
-// its own, so that a flood of one holds up no other. Together they leave connections of the pool
-// (16 unless the database URL says otherwise) to settlements, which no queue bounds: a charge that
-// was earned is never turned away.
+// How many calls of each kind use the ledger at once in this process. Each kind has a queue
+// of its own, so that a flood of one kind does not delay the others. Together they leave
+// connections of the pool (16 unless the database URL sets another number) to settlements,
+// which no queue bounds, because Earmark never refuses a charge for lack of room.
 const (
-	maxPreflights = 6 // reads before an admission, which has a bound of its own (internal/lifecycle)
+	maxPreflights = 6 // reads before an admission; internal/lifecycle bounds the admissions
 	maxReads      = 3 // one budget or reservation, and decisions
 	maxLists      = 3 // pages of budgets, reservations or entries, and the overview
 	maxCharges    = 3 // usage without a reservation
 	maxChanges    = 2 // of budgets and keys
 )
 
-// maxQueueWait is how long a call waits in its queue before it is refused.
+// maxQueueWait is how long a call may wait in its queue.
 const maxQueueWait = time.Second
 
 // queue bounds the calls of one kind. Those that wait are served in fair turns, see turn.
@@ -49,7 +49,7 @@ func (w caller) turn(scopes ...string) fairqueue.Caller {
 	return turn
 }
 
-// queues are those of one server.
+// queues are the queues of one server.
 type queues struct {
 	preflights, reads, lists, charges, changes *queue
 }
@@ -64,9 +64,9 @@ func newQueues() queues {
 	}
 }
 
-// inQueue runs call once the queue has a place, for maxQueueWait at most. Past that it answers
-// CodeUnavailable, and call has not run. It holds the place for call alone, not while a body arrives or
-// an answer leaves.
+// inQueue runs call once the queue has a place. After maxQueueWait it returns
+// CodeUnavailable, and call has not run. It holds the place only during call, not while a
+// body arrives or an answer is sent.
 func inQueue[T any](ctx context.Context, q *queue, turn fairqueue.Caller, call func() (T, error)) (result T, err error) {
 	leave, err := q.enter(ctx, turn)
 	if err != nil {

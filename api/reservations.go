@@ -12,8 +12,8 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// reserve answers what one read can answer, and starts a workflow for the rest:
-// only a yes needs a reservation.
+// reserve answers what one read can decide, and starts a workflow for the rest: only an
+// admission needs a workflow.
 func (s *server) reserve(c *gin.Context) error {
 	if err := noQuery(c); err != nil {
 		return err
@@ -67,14 +67,15 @@ func (s *server) answerAdmission(c *gin.Context, admission earmark.Admission, re
 		if err := replayable(result.Reservation); err != nil {
 			return err
 		}
-		replayed = keyed // without a key it can only be this very call, tried twice
+		replayed = keyed // without a key it was another attempt of this call
 	default:
 		return refused(admission.ID, result)
 	}
 	return s.answerMade(c, result.Reservation, replayed)
 }
 
-// answerMade answers with what a call made. replayed says that an earlier one with the same key did.
+// answerMade answers with the reservation that a call made. replayed says that an earlier
+// call with the same key made it.
 func (s *server) answerMade(c *gin.Context, reservation *earmark.Reservation, replayed bool) error {
 	c.Header("Location", "/v1/reservations/"+reservation.ID)
 	if replayed {
@@ -85,8 +86,8 @@ func (s *server) answerMade(c *gin.Context, reservation *earmark.Reservation, re
 	return answer(c, http.StatusCreated, shown)
 }
 
-// replayable says why a request that was admitted before is not answered with a
-// reservation again: what it set aside is set aside no more.
+// replayable returns nil if the reservation of a repeated key still holds its amounts, and
+// otherwise the error to answer.
 func replayable(reservation *earmark.Reservation) error {
 	switch reservation.State {
 	case earmark.StateHeld:
@@ -112,7 +113,7 @@ func refused(id string, result earmark.Result) error {
 		err := earmark.Errorf(earmark.CodeAlreadySettled, "the reservation was released before it was made")
 		err.ReservationID = id
 		return err
-	case earmark.OutcomeTooLate, earmark.OutcomeUnknown: // too late, or the row is lost: neither a yes nor a no
+	case earmark.OutcomeTooLate, earmark.OutcomeUnknown: // the deadline has passed or the row is lost: no decision
 		err := earmark.Errorf(earmark.CodeAdmissionUnknown, "there was no decision in time; the same key is safe to retry")
 		err.ReservationID = id
 		return err
@@ -121,7 +122,7 @@ func refused(id string, result earmark.Result) error {
 	}
 }
 
-// notBudgeted turns the outcomes that a reservation, a decision and a usage share
+// notBudgeted turns the outcomes that a reservation, a decision and a usage have in common
 // into errors that name the field.
 func notBudgeted(result earmark.Result) error {
 	switch result.Outcome {
@@ -140,7 +141,7 @@ func notBudgeted(result earmark.Result) error {
 		return err
 	case earmark.OutcomeOverflow:
 		return overflow("amounts", result.Subject)
-	case earmark.OutcomeInvalid: // a worker of another release is stricter
+	case earmark.OutcomeInvalid: // a worker of another release has stricter rules
 		return earmark.Invalidf("", "%s", result.Subject)
 	default:
 		return unexpected(result)
@@ -175,7 +176,8 @@ func denialMessage(decision *earmark.Decision) string {
 	}
 }
 
-// availableWords is what a budget has left: no less than nothing, and then by how much it is over.
+// availableWords describes what a budget has left; if it is overdrawn, 0 and by how much it
+// is over.
 func availableWords(v earmark.Violation) string {
 	if v.Available < 0 {
 		return "0 of " + earmark.FormatAmount(v.Limit) + " are available, it is " + earmark.FormatAmount(-v.Available) + " over its limit"
@@ -257,7 +259,7 @@ func reservationFilter(c *gin.Context) (filter earmark.ReservationFilter, err er
 	return filter, err
 }
 
-// stuckQuery reads stuck and stuck_reason, which is a choice among the stuck ones.
+// stuckQuery reads stuck, and stuck_reason, which requires it.
 func stuckQuery(q query) (stuck bool, reason earmark.StuckReason, err error) {
 	if stuck, err = q.flag("stuck"); err != nil {
 		return false, "", err
@@ -287,9 +289,9 @@ func stuckReasonList() string {
 	return strings.Join(words, ", ")
 }
 
-// reservationRequest reads the body that a reservation and a decision share.
+// reservationRequest reads the body of a reservation or a decision.
 func reservationRequest(c *gin.Context) (earmark.ReservationRequest, error) {
-	// Defaults first: an explicit 0 or "" is then told from a field left out.
+	// The defaults are set first, so that an explicit 0 or "" differs from a missing field.
 	request := earmark.ReservationRequest{}.WithDefaults()
 	if err := decodeBody(c, &request); err != nil {
 		return request, err
@@ -300,8 +302,7 @@ func reservationRequest(c *gin.Context) (earmark.ReservationRequest, error) {
 	return request.WithDefaults(), callerOf(c).needsScopes("scopes", request.Scopes...)
 }
 
-// reservationID reads the id in the path. What has not the form of one cannot
-// exist.
+// reservationID reads the id in the path. An id of another form is not found.
 func reservationID(c *gin.Context) (string, error) {
 	id := c.Param("id")
 	if !earmark.IsReservationID(id) {

@@ -12,13 +12,14 @@ import (
 type route struct {
 	method string // a GET answers HEAD too
 	path   string
-	// role is what a key needs; empty where no key is needed. Handlers ask for more where it
-	// depends on the request: see requireRole.
+	// role is the role that a key needs; empty if the call needs no key. Handlers check
+	// further if it depends on the request: see requireRole.
 	role    earmark.Role
 	handler func(*gin.Context) error
 }
 
-// routes lists every call; openapi.yaml lists the same, each with its role, but for the pages.
+// routes returns every call; openapi.yaml lists the same with their roles, except the
+// pages.
 func (s *server) routes(metrics func(*gin.Context) error) []route {
 	return []route{
 		{http.MethodPost, "/v1/budgets", earmark.RoleAdmin, s.createBudget},

@@ -11,15 +11,15 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// accepted is the body of a 202: Temporal has taken the settlement durably, and
-// it lands as soon as Postgres is back.
+// accepted is the body of a 202: Temporal keeps the settlement durably, and the workflow
+// applies it when Postgres is back.
 type accepted struct {
 	ID       string `json:"id"`
 	Accepted bool   `json:"accepted"`
 }
 
-// Each takes an operator: the name of a person who settles in the caller's place,
-// and whom the entries then name.
+// Each body takes an operator: the name of a person who settles in the caller's place. The
+// journal entries name them.
 type commitBody struct {
 	Usage    earmark.Amounts `json:"usage"`
 	Operator string          `json:"operator"`
@@ -76,8 +76,8 @@ func (s *server) release(c *gin.Context) error {
 	return s.answerSettlement(c, settlement.ID, result, taken, err)
 }
 
-// extend is the ledger's alone: the workflow's timer is lazy and asks the ledger
-// when it fires.
+// extend changes only the ledger: the workflow's timer is lazy and reads the ledger when it
+// fires.
 func (s *server) extend(c *gin.Context) error {
 	settlement, err := settlementOf(c)
 	if err != nil {
@@ -99,8 +99,8 @@ func (s *server) extend(c *gin.Context) error {
 	return s.answerSettlement(c, settlement.ID, result, false, err)
 }
 
-// sign notes who settles and why, and refuses who may not. An operator is empty where it is the caller; a
-// person settles with the role operate.
+// sign sets the actor and the reason of a settlement, and refuses an actor that may not
+// settle. operator is empty if the caller settles; a person needs the role operate.
 func (s *server) sign(c *gin.Context, settlement *earmark.Transition, operator, reason string) error {
 	by := callerOf(c)
 	settlement.Reason = reason
@@ -116,8 +116,8 @@ func (s *server) sign(c *gin.Context, settlement *earmark.Transition, operator, 
 	return s.needsReservation(c.Request.Context(), by, settlement.ID)
 }
 
-// needsReservation refuses a reservation that has scopes beyond those that the caller is bound to, as if it did
-// not exist. Temporal says which scopes it has where Postgres is away or has lost it.
+// needsReservation refuses a reservation with scopes beyond those of the caller's key, as
+// if it did not exist. If Postgres is away or has lost it, Temporal knows its scopes.
 func (s *server) needsReservation(ctx context.Context, by caller, id string) error {
 	reservation, err := s.ledger.Reservation(ctx, by.tenant, id)
 	if reservation == nil && s.lookout.finder != nil {
@@ -160,8 +160,8 @@ func settled(outcome earmark.Outcome) bool {
 	return outcome == earmark.OutcomeApplied || outcome == earmark.OutcomeSame
 }
 
-// notSettled turns the outcome of a commit, release or extend that changed
-// nothing into an error.
+// notSettled turns the outcome of a commit, release or extension that changed nothing into
+// an error.
 func notSettled(id string, result earmark.Result) error {
 	switch result.Outcome {
 	case earmark.OutcomeUnknown:
@@ -204,7 +204,7 @@ func unitsMismatch(result earmark.Result) error {
 	return earmark.Invalidf(field, "usage is given in %s", allowed)
 }
 
-// overflow is rule R8: a sum that int64 does not hold is refused.
+// overflow returns the error of rule R8: a sum exceeds int64.
 func overflow(field, unit string) error {
 	if unit != "" {
 		field += "." + unit
@@ -212,14 +212,14 @@ func overflow(field, unit string) error {
 	return earmark.Invalidf(field, "is too large: with what is reserved and spent it would pass 9,223,372,036,854,775,807")
 }
 
-// conflictError is an error that shows the reservation as it stands.
+// conflictError returns an error that shows the reservation's current state.
 func conflictError(code earmark.Code, reservation *earmark.Reservation, format string, args ...any) error {
 	err := earmark.Errorf(code, format, args...)
 	err.Reservation = reservation
 	return err
 }
 
-// unexpected is an outcome that the call cannot have, or one that lacks its
+// unexpected returns the error for an outcome that the call cannot have, or that lacks its
 // reservation: a bug.
 func unexpected(result earmark.Result) error {
 	return earmark.Errorf(earmark.CodeInternal, "outcome %q with reservation %t is not one of this call", result.Outcome, result.Reservation != nil)

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// shared asks a question once for all who ask at the same time, and answers it again for a while.
-// Only an answer is kept, not a fault.
+// shared makes one call for all callers that ask at the same time, and reuses its answer
+// for a while. It does not keep errors.
 type shared[T any] struct {
-	kept    time.Duration // since the question was asked
-	timeout time.Duration // of the question
+	kept    time.Duration // since the call began
+	timeout time.Duration // of the call
 
 	flight singleflight.Group
 	mu     sync.Mutex
@@ -21,14 +21,14 @@ type shared[T any] struct {
 	answer T
 }
 
-// get is the answer of ask. Ask goes on when its caller leaves, for others wait for it too; each
-// caller waits no longer than its own context.
+// get returns the answer of ask. ask continues after its caller has left, because others
+// wait for it too; each caller waits only as long as its own context.
 func (s *shared[T]) get(ctx context.Context, ask func(context.Context) (T, error)) (answer T, err error) {
 	if answer, fresh := s.fresh(); fresh {
 		return answer, nil
 	}
 	results := s.flight.DoChan("", func() (any, error) {
-		if answer, fresh := s.fresh(); fresh { // since the flight before landed
+		if answer, fresh := s.fresh(); fresh { // another call has just ended
 			return answer, nil
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
@@ -56,10 +56,11 @@ func (s *shared[T]) fresh() (answer T, fresh bool) {
 	return s.answer, !s.at.IsZero() && time.Since(s.at) < s.kept
 }
 
-// maxShared bounds the answers that a sharedBy keeps; past it those that are not fresh are dropped.
+// maxShared bounds the answers that a sharedBy keeps; above it the outdated ones are
+// dropped.
 const maxShared = 1_000
 
-// sharedBy is shared for a question that has an answer for each key, such as a tenant.
+// sharedBy is shared for a call with an answer for each key, such as a tenant.
 type sharedBy[T any] struct {
 	kept, timeout time.Duration
 

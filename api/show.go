@@ -9,8 +9,8 @@ import (
 
 const defaultNamespace = "default"
 
-// show gives the reservation as callers see it: with a link to its workflow, and
-// with empty lists and maps where null would be a nuisance.
+// show returns the reservation as callers see it: with a link to its workflow, and with
+// empty lists and maps instead of null.
 func (s *server) show(reservation *earmark.Reservation) earmark.Reservation {
 	shown := *reservation
 	shown.Scopes = orEmpty(shown.Scopes)
@@ -28,7 +28,7 @@ func (s *server) show(reservation *earmark.Reservation) earmark.Reservation {
 	return shown
 }
 
-// workflowBase is the address of a workflow in Temporal UI, up to its id.
+// workflowBase returns the address of a workflow in Temporal UI, up to its id.
 func workflowBase(uiURL, namespace string) string {
 	if uiURL == "" {
 		return ""

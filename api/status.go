@@ -11,30 +11,30 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// The status page shows people what the API tells programs: it reads budgets,
-// stuck reservations and the overview, and changes nothing. Its files are served as
-// they are written; there is no build step.
+// The status page shows what the API reports: it reads budgets, stuck reservations and the
+// overview, and changes nothing. Its files are served as they are in the repository; there
+// is no build step.
 //
 //go:embed status
 var statusFS embed.FS
 
-// statusPolicy lets the page load its own files and call its own server, and
-// nothing else. Scopes, reasons and metadata come from callers.
+// statusPolicy lets the page load only its own files and call only its own server, because
+// scopes, reasons and metadata come from callers.
 const statusPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// statusFiles are the files of the status page by their path below status/.
+// statusFiles returns the files of the status page by path below status/.
 var statusFiles = sync.OnceValues(func() (map[string]pageFile, error) {
 	return pageFiles(statusFS, "status", statusPolicy)
 })
 
-// status serves the status page, at /, and what it is made of, below /status/.
+// status serves the status page at /, and its files below /status/.
 func status(c *gin.Context) error {
 	name := strings.TrimPrefix(c.Param("file"), "/")
 	switch {
 	case c.FullPath() == "/":
 		name = pageIndex
-	case name == pageIndex: // its links lead nowhere from here
+	case name == pageIndex: // its relative links do not work from this path
 		name = ""
 	}
 	files, err := statusFiles()

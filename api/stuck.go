@@ -22,13 +22,13 @@ import (
 const (
 	// findTimeout bounds how long Temporal may take to find stuck workflows.
 	findTimeout = 3 * time.Second
-	// findingsKept is how long a finding is answered again: many may watch.
+	// findingsKept is how long a finding is reused, because many clients may watch.
 	findingsKept = 2 * time.Second
-	// maxSuspects bounds the reservations whose workflows are described in one look.
+	// maxSuspects bounds the reservations whose workflows one search describes.
 	maxSuspects = 50
 )
 
-// StuckFinder finds what only Temporal knows of stuck reservations.
+// StuckFinder finds the stuck reservations that only Temporal knows.
 type StuckFinder interface {
 	// Find finds stuck workflows of a tenant, among suspects (workflow ids) too.
 	Find(ctx context.Context, tenant string, suspects []string) (workflowstore.Findings, error)
@@ -38,7 +38,8 @@ type StuckFinder interface {
 	Searches(tenant string, now time.Time) []earmark.Search
 }
 
-// lookout asks Temporal for stuck workflows, once for all of a tenant who ask at the same time.
+// lookout searches Temporal for stuck workflows, once for all callers of a tenant at the
+// same time.
 type lookout struct {
 	prefix workflows.Prefix
 	finder StuckFinder
@@ -48,10 +49,10 @@ type lookout struct {
 	findings sharedBy[finding] // by tenant
 }
 
-// finding is what one search found.
+// finding is the result of one search.
 type finding struct {
 	workflows map[string]workflowstore.StuckWorkflow // by reservation id
-	// incomplete says what could not be looked at; empty when all was.
+	// incomplete says what was not checked; empty if everything was.
 	incomplete string
 }
 
@@ -66,7 +67,7 @@ func (l *lookout) look(ctx context.Context, tenant string) (finding, error) {
 func (l *lookout) search(ctx context.Context, tenant string) finding {
 	found := finding{workflows: make(map[string]workflowstore.StuckWorkflow)}
 	suspects, err := l.ledger.Suspects(ctx, tenant, maxSuspects)
-	if err != nil { // the ledger's own list answers it, or fails as well
+	if err != nil { // the ledger's own list answers, or fails as well
 		l.log.WarnContext(ctx, "Postgres did not list whose workflows to look for.", "error", err)
 		found.incomplete = "Postgres did not list the reservations whose workflows are looked for"
 	}
@@ -87,8 +88,8 @@ func (l *lookout) search(ctx context.Context, tenant string) finding {
 	return found
 }
 
-// listStuck answers from Postgres whatever Temporal does, and says what could not
-// be looked at.
+// listStuck answers from Postgres even if Temporal is away, and says what it could not
+// check.
 func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) error {
 	ctx, by := c.Request.Context(), callerOf(c)
 	found, err := s.lookout.look(ctx, by.tenant)
@@ -131,7 +132,7 @@ func (s *server) listStuck(c *gin.Context, filter earmark.ReservationFilter) err
 	return answer(c, http.StatusOK, shown)
 }
 
-// explain completes what the ledger found with what Temporal said.
+// explain adds Temporal's information to a row of the ledger.
 func explain(r *earmark.Reservation, workflow workflowstore.StuckWorkflow) {
 	if r.Stuck == nil {
 		r.Stuck = &earmark.Stuck{Reason: workflow.Reason}
@@ -149,9 +150,9 @@ func explain(r *earmark.Reservation, workflow workflowstore.StuckWorkflow) {
 	r.Stuck.Remedy = card.Remedy(r, r.Stuck.Reason)
 }
 
-// lost are the reservations whose settlement fails and that Postgres does not know
-// any more. They come on top of the first page, for nothing orders them.
-// An error says that some of them could not be looked up.
+// lost returns the reservations whose settlement fails and that Postgres no longer has.
+// They precede the first page, because they have no place in its order. An error says that
+// some of them could not be read.
 func (s *server) lost(ctx context.Context, by caller, filter earmark.ReservationFilter, found map[string]workflowstore.StuckWorkflow) ([]earmark.Reservation, error) {
 	if len(found) == 0 {
 		return nil, nil

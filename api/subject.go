@@ -16,17 +16,17 @@ import (
 
 // subject is the reservation that a call is about.
 type subject struct {
-	reservationID string // empty for a call about no one reservation
-	// key is the Idempotency-Key of a call that may have one, and keyErr what is wrong
-	// with it.
+	reservationID string // empty for a call that is not about one reservation
+	// key is the Idempotency-Key of a call that may have one; keyErr is the error if it is
+	// invalid.
 	key    string
 	keyErr error
 }
 
 const subjectKey = "subject"
 
-// subjectOf finds out once for each call. The handlers act on it, and the log and the
-// trace of the call name it; neither depends on the other having asked before.
+// subjectOf determines the subject once for each call. The handlers use it, and the log and
+// the trace of the call name it, in any order.
 func subjectOf(c *gin.Context) subject {
 	if known, found := c.Get(subjectKey); found {
 		return known.(subject)
@@ -36,8 +36,8 @@ func subjectOf(c *gin.Context) subject {
 	return s
 }
 
-// newSubject reads the id from the path, derives it from the Idempotency-Key, or makes
-// a new one for a reservation without a key.
+// newSubject reads the id from the path, derives it from the Idempotency-Key, or generates
+// one for a reservation without a key.
 func newSubject(c *gin.Context) (s subject) {
 	route := c.FullPath()
 	if strings.HasPrefix(route, "/v1/reservations/:id") && earmark.IsReservationID(c.Param("id")) {
@@ -57,7 +57,7 @@ func newSubject(c *gin.Context) (s subject) {
 	return s
 }
 
-// traceReservation makes a trace that begins with this call the reservation's.
+// traceReservation makes a trace that begins with this call the trace of the reservation.
 func traceReservation(c *gin.Context) {
 	if id := subjectOf(c).reservationID; id != "" {
 		c.Request = c.Request.WithContext(tracing.WithReservation(c.Request.Context(), id))
@@ -65,7 +65,7 @@ func traceReservation(c *gin.Context) {
 	c.Next()
 }
 
-// traceCalls makes a span of each call of /v1, in its caller's trace if it has one.
+// traceCalls makes a span for each call of /v1, in its caller's trace if it has one.
 func traceCalls(traces trace.TracerProvider) gin.HandlerFunc {
 	return otelgin.Middleware("earmark",
 		otelgin.WithTracerProvider(traces),

@@ -15,8 +15,8 @@ const (
 	idempotencyHitHeader = "Idempotency-Hit"
 )
 
-// chargeUsage charges what was spent without a reservation. A key is needed, for
-// a charge that is sent twice would be charged twice.
+// chargeUsage charges usage without a reservation. It requires a key, because a repeated
+// charge would be charged twice.
 func (s *server) chargeUsage(c *gin.Context) error {
 	if err := noQuery(c); err != nil {
 		return err
@@ -61,7 +61,7 @@ func (s *server) answerCharge(c *gin.Context, result earmark.Result) error {
 		return notBudgeted(result)
 	case result.Outcome == earmark.OutcomeApplied:
 	case result.Outcome == earmark.OutcomeSame && result.Reservation.ExpiresAt == nil:
-	case result.Outcome == earmark.OutcomeSame: // a lease: the key was a reservation's
+	case result.Outcome == earmark.OutcomeSame: // the key belongs to a reservation with a lease
 		return notBudgeted(earmark.Result{Outcome: earmark.OutcomeMismatch})
 	default:
 		return notBudgeted(result)
@@ -69,8 +69,8 @@ func (s *server) answerCharge(c *gin.Context, result earmark.Result) error {
 	return s.answerMade(c, result.Reservation, result.Outcome == earmark.OutcomeSame)
 }
 
-// decide answers whether a reservation would be admitted now. It reserves
-// nothing, so the answer may be another a moment later.
+// decide reports whether a reservation would be admitted now. It reserves nothing, so the
+// answer may change a moment later.
 func (s *server) decide(c *gin.Context) error {
 	if err := noQuery(c); err != nil {
 		return err
@@ -133,7 +133,7 @@ func entryFilter(c *gin.Context) (filter earmark.EntryFilter, err error) {
 	return filter, err
 }
 
-// idempotencyKey reads the header; empty where it is not given.
+// idempotencyKey reads the header; "" if it is missing.
 func idempotencyKey(c *gin.Context) (string, error) {
 	keys := c.Request.Header.Values(idempotencyKeyHeader)
 	switch len(keys) {
