@@ -385,7 +385,39 @@ func TestKeysBoundToScopes(t *testing.T) {
 	}
 }
 
-// wholeTenant reports whether an operation is about everything that a tenant has.
+// A list has what is within the scopes that the key is bound to: the query leaves out the rest.
+func TestBoundKeysListWithinTheirScopes(t *testing.T) {
+	t.Parallel()
+	f := playingAlong()
+	b := setup(t, f, withKeys, func(o *Options) { o.StuckFinder = &fakeFinder{found: workflowstore.Findings{}} })
+	scopes := []string{"acme/ml", "globex"}
+	for _, key := range []keys.Token{f.addKey(otherTenant, earmark.RoleAdmin, boundTo(scopes...)), f.addKey(otherTenant, earmark.RoleAdmin)} {
+		for _, path := range []string{"/v1/budgets?covering=acme/ml/u1", "/v1/reservations?scope=acme", "/v1/reservations?stuck=true", "/v1/entries", "/v1/overview"} {
+			b.do("GET", path, "", with(key)...).status(http.StatusOK)
+		}
+		within := scopes
+		scopes = nil
+		require.Equal(t, []any{
+			earmark.BudgetFilter{Covering: "acme/ml/u1", Within: within, Limit: earmark.DefaultPageSize},
+			earmark.ReservationFilter{Scope: "acme", Within: within, Limit: earmark.DefaultPageSize},
+			stuckCall{earmark.ReservationFilter{Stuck: true, Within: within, Limit: earmark.DefaultPageSize}, earmark.StuckIDs{}},
+			earmark.EntryFilter{Within: within, Limit: earmark.DefaultPageSize},
+			overviewCall{otherTenant, within},
+		}, f.asked(5))
+	}
+}
+
+// asked are the arguments of the last calls.
+func (f *fake) asked(last int) (args []any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.calls[len(f.calls)-last:] {
+		args = append(args, c.arg)
+	}
+	return args
+}
+
+// wholeTenant reports whether an operation is about everything that a tenant has, as far as the key may see it.
 func wholeTenant(name string) bool {
 	return slices.Contains([]string{"GET /v1/budgets", "GET /v1/reservations", "GET /v1/entries", "GET /v1/overview", "GET /v1/whoami"}, name) ||
 		strings.Contains(name, "/v1/keys") || strings.Contains(name, "/v1/audit")

@@ -61,9 +61,7 @@ func budgetFilter(c *gin.Context) (filter earmark.BudgetFilter, err error) {
 	if filter.Scope != "" && filter.Covering != "" {
 		return filter, earmark.Invalidf("covering", "does not go with scope; give one of them")
 	}
-	if err := callerOf(c).needsNoBounds(); err != nil {
-		return filter, err
-	}
+	filter.Within = callerOf(c).within()
 	filter.Cursor, filter.Limit, err = q.page()
 	return filter, err
 }

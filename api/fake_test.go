@@ -297,10 +297,16 @@ func (f *fake) Ready(ctx context.Context) error {
 	return f.postgresReady(ctx)
 }
 
-func (f *fake) Overview(_ context.Context, tenant string, _ []string) (earmark.Overview, error) {
-	f.record("Overview", tenant)
+func (f *fake) Overview(_ context.Context, tenant string, within []string) (earmark.Overview, error) {
+	f.record("Overview", overviewCall{tenant, within})
 	f.of(tenant)
 	return f.overview, f.err
+}
+
+// overviewCall is what an overview was asked for.
+type overviewCall struct {
+	tenant string
+	within []string
 }
 
 // fakeCoordinator is the same fake as a Coordinator; the two interfaces share the name Ready.

@@ -19,11 +19,8 @@ func (s *server) overview(c *gin.Context) error {
 		return err
 	}
 	by := callerOf(c)
-	if err := by.needsNoBounds(); err != nil {
-		return err
-	}
 	overview, err := s.overviews.get(c.Request.Context(), by.sees(), func(ctx context.Context) (earmark.Overview, error) {
-		return inQueue(ctx, s.queues.lists, by.turn(), func() (earmark.Overview, error) { return s.ledger.Overview(ctx, by.tenant, nil) })
+		return inQueue(ctx, s.queues.lists, by.turn(), func() (earmark.Overview, error) { return s.ledger.Overview(ctx, by.tenant, by.within()) })
 	})
 	if err != nil {
 		return err

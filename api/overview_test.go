@@ -29,7 +29,7 @@ func TestOverview(t *testing.T) {
 	b := setup(t, f)
 	got := decoded[earmark.Overview](b.do("GET", "/v1/overview", "").status(http.StatusOK))
 	require.Equal(t, []string{"Overview"}, f.names())
-	require.Equal(t, earmark.DefaultTenant, f.last())
+	require.Equal(t, overviewCall{tenant: earmark.DefaultTenant}, f.last())
 	require.Equal(t, f.overview.Ages, got.Ages)
 	require.Equal(t, uiURL+"namespaces/default/workflows/"+held.WorkflowID, got.Oldest[0].UIURL)
 

@@ -252,9 +252,7 @@ func reservationFilter(c *gin.Context) (filter earmark.ReservationFilter, err er
 	if filter.Stuck, filter.StuckReason, err = stuckQuery(q); err != nil {
 		return filter, err
 	}
-	if err := callerOf(c).needsNoBounds(); err != nil {
-		return filter, err
-	}
+	filter.Within = callerOf(c).within()
 	filter.Cursor, filter.Limit, err = q.page()
 	return filter, err
 }

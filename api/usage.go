@@ -126,9 +126,7 @@ func entryFilter(c *gin.Context) (filter earmark.EntryFilter, err error) {
 	if filter.ReservationID, err = q.id("reservation_id", earmark.IsReservationID, "rsv_…"); err != nil {
 		return filter, err
 	}
-	if err := callerOf(c).needsNoBounds(); err != nil {
-		return filter, err
-	}
+	filter.Within = callerOf(c).within()
 	filter.Cursor, filter.Limit, err = q.page()
 	return filter, err
 }
