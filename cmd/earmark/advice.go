@@ -14,8 +14,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// callError is a call that did not come to what was asked for, in words, with
-// what to do next.
+// callError is an error of a call, explained, with what to do next.
 type callError struct {
 	code int // exit code
 	text string
@@ -25,11 +24,11 @@ type callError struct {
 func (e *callError) Error() string { return e.text }
 func (e *callError) Unwrap() error { return e.err }
 
-// errDenied ends a command that was answered with a no and has shown it.
+// errDenied ends a command whose request was denied and that has shown the denial.
 var errDenied = &callError{code: exitDenied}
 
-// explain gives an error of the API its words, its advice and its exit code. With
-// --json the problem itself goes out as it came.
+// explain turns an error of the API into text, advice and an exit code. With --json it
+// prints the problem unchanged.
 func (s *session) explain(err error) error {
 	e, ok := asAPIError(err)
 	if !ok {
@@ -50,8 +49,8 @@ func (s *session) explain(err error) error {
 	return &callError{code: exitCodes(e), text: strings.TrimRight(p.text.String(), "\n"), err: err}
 }
 
-// printProblem prints an error that no server has put into words, such as that none answers, in
-// the form of those that one has.
+// printProblem prints an error that no server has sent, for example because none answers,
+// in the form of a server's problem.
 func (s *session) printProblem(e *earmark.Error) {
 	document, err := json.MarshalIndent(struct {
 		Code   earmark.Code `json:"code"`
@@ -63,7 +62,7 @@ func (s *session) printProblem(e *earmark.Error) {
 	}
 }
 
-// exitCodes is the exit code for each code of the API.
+// exitCodes returns the exit code of an error of the API.
 func exitCodes(e *earmark.Error) int {
 	switch e.Code {
 	case earmark.CodeInvalidRequest:
@@ -79,7 +78,8 @@ func exitCodes(e *earmark.Error) int {
 	}
 }
 
-// headline is the error in one line. What the advice below it says better is left out.
+// headline returns the error in one line. It leaves out what the advice below it says
+// better.
 func (s *session) headline(e *earmark.Error) string {
 	switch e.Code {
 	case earmark.CodeBudgetExceeded:
@@ -97,7 +97,7 @@ func (s *session) headline(e *earmark.Error) string {
 	return inFlagWords(e)
 }
 
-// inFlagWords is the error's message, its field named as on the command line.
+// inFlagWords returns the error's message, with the field named as on the command line.
 func inFlagWords(e *earmark.Error) string {
 	name, rest, _ := strings.Cut(e.Field, ".")
 	name, _, _ = strings.Cut(name, "[")
@@ -119,7 +119,7 @@ func inFlagWords(e *earmark.Error) string {
 	return clean(flag + ": " + e.Message)
 }
 
-// advise says what to do next.
+// advise prints what to do next.
 func (s *session) advise(p *sheet, e *earmark.Error) {
 	switch e.Code {
 	case earmark.CodeUnavailable:
@@ -194,7 +194,7 @@ func (s *session) adviseUnavailable(p *sheet, e *earmark.Error) {
 	}
 }
 
-// sameAgain says how to send the same request again.
+// sameAgain prints how to send the same request again.
 func (s *session) sameAgain(p *sheet) {
 	if s.subject.key == "" {
 		return
@@ -206,8 +206,8 @@ func (s *session) sameAgain(p *sheet) {
 	p.line("  earmark %s … --key %s", verb, shellWord(s.subject.key))
 }
 
-// adviseBudget says how to create the missing budget. The API names the
-// scope or the unit in its message, in quotes.
+// adviseBudget prints how to create the missing budget. The API's message has the scope or
+// the unit in quotes.
 func (s *session) adviseBudget(p *sheet, e *earmark.Error) {
 	scope, unit := "SCOPE", "UNIT"
 	if named := quoted(e.Message, s.subject.scopes); named != "" {
@@ -233,7 +233,7 @@ func quoted(message string, words []string) string {
 	return words[i]
 }
 
-// denial lists the budgets that a request does not fit into, and when it would fit.
+// denial prints the budgets that a request does not fit into, and when it may fit.
 func denial(p *sheet, decision earmark.Decision) {
 	for _, v := range decision.Violations {
 		over := ""
@@ -263,7 +263,7 @@ func denial(p *sheet, decision earmark.Decision) {
 	}
 }
 
-// standing describes a reservation that cannot change any more.
+// standing prints a reservation that cannot change any more.
 func standing(p *sheet, e *earmark.Error) {
 	r := e.Reservation
 	if r == nil {
@@ -297,7 +297,7 @@ func summaryText(p *sheet, r *earmark.Reservation) string {
 	return inner.text.String()
 }
 
-// amountArguments writes amounts as they are typed.
+// amountArguments returns amounts as command-line arguments.
 func amountArguments(amounts earmark.Amounts) string {
 	if len(amounts) == 0 {
 		return "UNIT=N"
@@ -309,7 +309,7 @@ func amountArguments(amounts earmark.Amounts) string {
 	return strings.Join(words, " ")
 }
 
-// blanks writes the units of amounts with numbers to be filled in.
+// blanks returns the units of amounts with placeholders for the numbers.
 func blanks(amounts earmark.Amounts, before string) string {
 	var words strings.Builder
 	for _, unit := range amounts.Units() {
@@ -318,7 +318,7 @@ func blanks(amounts earmark.Amounts, before string) string {
 	return words.String()
 }
 
-// shellWord quotes a word for a shell where that is needed.
+// shellWord quotes a word for a shell if necessary.
 func shellWord(word string) string {
 	safe := func(char rune) bool {
 		return char >= 'a' && char <= 'z' || char >= 'A' && char <= 'Z' || char >= '0' && char <= '9' || strings.ContainsRune("-_./:=@", char)
@@ -336,7 +336,7 @@ func after(d time.Duration) string {
 	return " in " + span(d)
 }
 
-// rootCause is the innermost error's text: connection refused, no such host.
+// rootCause returns the text of the innermost error: connection refused, no such host.
 func rootCause(err error) string {
 	var name *net.DNSError
 	if errors.As(err, &name) {

@@ -8,13 +8,14 @@ import (
 	"github.com/earmark-dev/earmark/internal/keys"
 )
 
-// Where commands that call a server find their key. There is no flag: other accounts can read a command line.
+// Where commands that call a server find their key. There is no flag, because other
+// accounts can read a command line.
 const (
 	apiKeyEnv     = "EARMARK_API_KEY"      //nolint:gosec // the name of a variable
 	apiKeyFileEnv = "EARMARK_API_KEY_FILE" //nolint:gosec // the name of a variable
 )
 
-// apiKey is empty where the environment has none.
+// apiKey returns the key from the environment; "" if there is none.
 func apiKey() (string, error) {
 	key, file := strings.TrimSpace(os.Getenv(apiKeyEnv)), os.Getenv(apiKeyFileEnv)
 	from := apiKeyEnv

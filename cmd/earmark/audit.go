@@ -34,7 +34,7 @@ blocking other calls. Exits with 1 on any mismatch.`,
 	return cmd
 }
 
-// printAudit prints the report; its error says that a rule is broken.
+// printAudit prints the report; it returns an error if a rule is broken.
 func printAudit(cmd *cobra.Command, report postgres.AuditReport, asJSON bool) error {
 	out := cmd.OutOrStdout()
 	mismatches := report.Mismatches()

@@ -243,7 +243,7 @@ elsewhere it needs --yes.`,
 	return cmd
 }
 
-// confirmArchive asks whoever sits at the terminal.
+// confirmArchive asks the person at the terminal.
 func (s *session) confirmArchive(id string) error {
 	in := s.cmd.InOrStdin()
 	if !interactive(in) {

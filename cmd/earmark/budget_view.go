@@ -49,7 +49,7 @@ func budgetTable(budgets []earmark.Budget) view {
 	}
 }
 
-// styleOfBalance warns before a budget is empty.
+// styleOfBalance returns a warning style before a budget is empty.
 func styleOfBalance(balance earmark.Balance) style {
 	const nearlyEmpty = 10 // a tenth is left
 	switch {
@@ -71,7 +71,7 @@ func enforcementWords(b earmark.Budget) string {
 	return string(b.Enforcement)
 }
 
-// limitWords is the limit with its unit and window: 1,000 tokens a day.
+// limitWords returns the limit with its unit and window: 1,000 tokens a day.
 func limitWords(b *earmark.Budget) string {
 	words := earmark.FormatAmount(b.Limit) + " " + clean(b.Unit)
 	switch b.Window.Period {
@@ -84,7 +84,7 @@ func limitWords(b *earmark.Budget) string {
 	return words + " a " + string(b.Window.Period)
 }
 
-// budgetDetails is everything about one budget.
+// budgetDetails shows one budget in full.
 func budgetDetails(b *earmark.Budget) view {
 	return func(p *sheet) {
 		zone, err := time.LoadLocation(b.Window.Timezone)
@@ -112,7 +112,7 @@ func budgetDetails(b *earmark.Budget) view {
 	}
 }
 
-// balance shows how a window's limit is divided.
+// balance prints how a window's limit is divided.
 func balance(p *sheet, balance earmark.Balance) {
 	shares := []struct {
 		label  string
@@ -138,7 +138,7 @@ func balance(p *sheet, balance earmark.Balance) {
 	}
 }
 
-// percentOf rounds towards zero. Amounts are too large to be multiplied as int64.
+// percentOf rounds towards zero. It does not multiply as int64, which could overflow.
 func percentOf(part, whole int64) int64 {
 	hundredfold := new(big.Int).Mul(big.NewInt(part), big.NewInt(100))
 	return hundredfold.Quo(hundredfold, big.NewInt(whole)).Int64()

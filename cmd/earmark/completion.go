@@ -13,17 +13,17 @@ import (
 	"github.com/earmark-dev/earmark/client"
 )
 
-// A completion that takes long, or is long, is of no help.
+// Bounds of a completion: one that is slow or long does not help.
 const (
 	completionTimeout = time.Second
 	completionLimit   = 100
 )
 
-// manyArgs says that every argument is completed alike.
+// manyArgs means that every argument is completed in the same way.
 const manyArgs = 1 << 10
 
-// completer asks a server what may stand at some place. A server that does not
-// answer completes nothing.
+// completer asks a server for the possible values of an argument. If the server does not
+// answer, there are none.
 type completer func(s *session) ([]cobra.Completion, error)
 
 type completionFunc = func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective)
@@ -33,12 +33,12 @@ func complete(cmd *cobra.Command, flag string, ask completer) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, completeArgs(manyArgs, ask)) // fails for a flag that does not exist
 }
 
-// completeWords completes a flag from a few words.
+// completeWords completes a flag from a fixed list of words.
 func completeWords(cmd *cobra.Command, flag string, words []string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// completeArgs completes the first so many arguments by asking the server.
+// completeArgs completes the first count arguments by asking the server.
 func completeArgs(count int, ask completer) completionFunc {
 	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) >= count {
@@ -68,7 +68,7 @@ func completeArgs(count int, ask completer) completionFunc {
 	}
 }
 
-// openReservations are those that still set budget aside.
+// openReservations returns the reservations that hold amounts.
 func openReservations(s *session) ([]cobra.Completion, error) {
 	held, err := reservationIDs(s, earmark.StateHeld)
 	if err != nil {
@@ -102,7 +102,7 @@ func budgetScopes(s *session) ([]cobra.Completion, error) {
 	return fromBudgets(s, func(b earmark.Budget) string { return b.Scope })
 }
 
-// budgetedUnits are the beginnings of amounts.
+// budgetedUnits returns the beginnings of amounts.
 func budgetedUnits(s *session) ([]cobra.Completion, error) {
 	return fromBudgets(s, func(b earmark.Budget) string { return b.Unit + "=" })
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/postgres"
 )
 
-// databaseCommand is a command that works on the database itself, past the API.
+// databaseCommand is a command that works on the database directly, not through the API.
 type databaseCommand struct {
 	settings
 	byFlags
@@ -22,10 +22,10 @@ type databaseCommand struct {
 	asJSON  bool
 }
 
-// databaseCall is what a command does on the ledger, once its arguments are checked.
+// databaseCall is the work of a command on the ledger, after its arguments are checked.
 type databaseCall func(l *postgres.Ledger, by earmark.Actor, reason string) error
 
-// flags are those of a command that changes something.
+// flags defines the flags of a command that changes something.
 func (d *databaseCommand) flags(cmd *cobra.Command) {
 	d.changes = true
 	d.flagsFor(cmd, "the audit log")
@@ -37,7 +37,7 @@ func (d *databaseCommand) readFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&d.asJSON, "json", false, "print JSON")
 }
 
-// run checks the arguments by prepare and then makes the call that it gives.
+// run checks the arguments with prepare and then makes the call that prepare returns.
 func (d *databaseCommand) run(prepare func(context.Context, *cobra.Command, []string) (databaseCall, error)) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		call, err := prepare(cmd.Context(), cmd, args)
@@ -56,7 +56,8 @@ func (d *databaseCommand) run(prepare func(context.Context, *cobra.Command, []st
 	}
 }
 
-// explainDatabase gives an error of the ledger its exit code, and the name of the flag to blame.
+// explainDatabase turns an error of the ledger into one with an exit code and the name of
+// the wrong flag.
 func explainDatabase(err error) error {
 	e, ok := asAPIError(err)
 	if !ok {
@@ -83,7 +84,7 @@ func (d *databaseCommand) words(cmd *cobra.Command) *sheet {
 	return &sheet{screen: screenOf(cmd.ErrOrStderr()), now: time.Now()}
 }
 
-// requireReason refuses a change that the audit log needs a reason for.
+// requireReason refuses a change without a reason, which the audit log needs.
 func (d *databaseCommand) requireReason() error {
 	if d.reason == "" {
 		return usageError{errors.New(`--reason is missing: say why, for the audit log, such as --reason "it was in a log"`)}

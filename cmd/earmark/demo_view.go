@@ -54,7 +54,7 @@ func (d demoStage) over(tokens int64) string {
 	return d.paint(padLeft("+"+earmark.FormatAmount(tokens), overWidth), red)
 }
 
-// words names a way and describes its outcome in one sentence.
+// words returns the title of a strategy and its outcome in one sentence.
 func (d demoStage) words(r demo.Result) (title, sentence string) {
 	limit := d.report.LimitTokens
 	counted := fmt.Sprintf("%s of %s", earmark.FormatAmount(limit+r.WorstOverTokens), earmark.FormatAmount(limit))
@@ -89,7 +89,7 @@ func (d demoStage) words(r demo.Result) (title, sentence string) {
 	return r.Way, ""
 }
 
-// raced closes the table and opens the story.
+// raced closes the table and begins the lifecycle demo.
 func (d demoStage) raced(r *demo.Report) {
 	earmarked := r.Ways[len(r.Ways)-1]
 	verdict, as := "adds up", green
@@ -126,7 +126,7 @@ func (d demoStage) end() {
 	}
 }
 
-// millis formats milliseconds with as many digits as matter.
+// millis formats milliseconds with the significant digits.
 func millis(ms float64) string {
 	const exact = 10
 	if ms < exact {

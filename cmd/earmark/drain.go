@@ -21,7 +21,7 @@ const (
 	redrawEvery  = 200 * time.Millisecond
 )
 
-// drain is many releases by one person for one reason.
+// drain releases many reservations for one operator and one reason.
 type drain struct {
 	scope     string
 	state     choiceFlag[earmark.State]
@@ -31,14 +31,14 @@ type drain struct {
 	yes       bool
 }
 
-// drained is what came of it, and what --json prints.
+// drained is the result, which --json prints.
 type drained struct {
 	DryRun    bool             `json:"dry_run"`
 	Selected  int              `json:"selected"`
-	Amounts   earmark.Amounts  `json:"amounts"` // that are set aside by what is selected
+	Amounts   earmark.Amounts  `json:"amounts"` // reserved by the selected reservations
 	GivenBack int              `json:"given_back"`
 	Accepted  int              `json:"accepted"`       // kept by Temporal until Postgres is back
-	Settled   int              `json:"settled_before"` // by somebody else meanwhile: nothing was changed
+	Settled   int              `json:"settled_before"` // by another caller meanwhile: nothing was changed
 	Failed    []drainedFailure `json:"failed"`
 }
 
@@ -110,7 +110,7 @@ func (d *drain) run(s *session, _ []string) error {
 	return nil
 }
 
-// selection lists what is to be given back.
+// selection returns the reservations to release.
 func (d *drain) selection(s *session) (selected []earmark.Reservation, err error) {
 	filters := []earmark.ReservationFilter{{State: earmark.StateHeld}, {State: earmark.StateReview}}
 	switch {
@@ -152,10 +152,10 @@ func totals(reservations []earmark.Reservation) earmark.Amounts {
 	return sum
 }
 
-// giveBack releases a few at a time. Failures are reported at the end; an interruption
-// ends it, and what was done stays done.
+// giveBack releases several at a time. It reports failures at the end. If it is
+// interrupted, the releases so far remain.
 func (d *drain) giveBack(s *session, selected []earmark.Reservation, by client.By, report *drained) error {
-	// The session's own client remembers one call at a time.
+	// The session's own client stores one call at a time.
 	api, err := s.client(cliUserAgent)
 	if err != nil {
 		return err

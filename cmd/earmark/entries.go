@@ -61,7 +61,7 @@ it, and why. Entries are never changed.`,
 	return cmd
 }
 
-// entryTable leaves out the column that every row would say the same in.
+// entryTable leaves out a column whose value is the same in every row.
 func entryTable(entries []earmark.Entry, filter earmark.EntryFilter) view {
 	columns := []column{
 		{title: "WHEN"},
@@ -112,7 +112,7 @@ func entryTable(entries []earmark.Entry, filter earmark.EntryFilter) view {
 	}
 }
 
-// delta is a change with its sign; no change is empty.
+// delta formats a change with its sign; "" for no change.
 func delta(n int64) string {
 	if n == 0 {
 		return ""

@@ -18,7 +18,8 @@ const envPrefix = "EARMARK_"
 
 // readEnvironment fills the settings from environment variables. Its error names the variable.
 func readEnvironment(ctx context.Context, env *settings) error {
-	// Each variable by itself: the library's error names the field, which nobody has set.
+	// Each variable by itself, because the library's error names the field of the struct,
+	// which the user does not know.
 	fields := reflect.TypeFor[settings]()
 	for i := range fields.NumField() {
 		tag, found := fields.Field(i).Tag.Lookup("env")
@@ -36,7 +37,7 @@ func readEnvironment(ctx context.Context, env *settings) error {
 	return env.readDatabaseURL()
 }
 
-// readDatabaseURL takes the connection string from the file that EARMARK_DATABASE_URL_FILE names.
+// readDatabaseURL reads the connection string from the file in EARMARK_DATABASE_URL_FILE.
 func (s *settings) readDatabaseURL() error {
 	switch {
 	case s.DatabaseURLFile == "":
@@ -54,7 +55,7 @@ func (s *settings) readDatabaseURL() error {
 	return nil
 }
 
-// envName is the variable's name in a field's tag, which may hold a default too.
+// envName returns the variable's name from a field's tag, which may contain a default too.
 func envName(tag string) string {
 	name, _, _ := strings.Cut(tag, ",")
 	return name
@@ -72,7 +73,8 @@ func knownVariables() []string {
 	return names
 }
 
-// warnOfEnvironment names variables of ours that nothing reads: most likely they are misspelt.
+// warnOfEnvironment names EARMARK_ variables that nothing reads: they are probably
+// misspelt.
 func warnOfEnvironment(out io.Writer, environment []string) {
 	known := knownVariables()
 	for _, variable := range environment {
@@ -85,7 +87,7 @@ func warnOfEnvironment(out io.Writer, environment []string) {
 	}
 }
 
-// distance counts the letters to insert, remove or replace to make b of a.
+// distance returns the number of letters to insert, remove or replace to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -106,7 +108,8 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// hasPassword reports whether a connection string holds a password, as a URL or in words.
+// hasPassword reports whether a connection string contains a password, as a URL or as
+// key=value pairs.
 func hasPassword(connection string) bool {
 	if parsed, err := url.Parse(connection); err == nil && parsed.User != nil {
 		_, has := parsed.User.Password()

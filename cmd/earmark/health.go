@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Limits of the question whether a server is ready.
+// Limits of the check whether a server is ready.
 const (
 	healthTimeout  = 5 * time.Second
 	maxHealthBytes = 16 << 10
@@ -49,7 +49,7 @@ type readyAnswer struct {
 }
 
 func askHealth(cmd *cobra.Command, c *connection, asJSON bool) error {
-	// With its path the address was the question itself, once.
+	// The address may include the path of the check.
 	base := strings.TrimSuffix(strings.TrimRight(c.url, "/"), "/readyz")
 	ctx, cancel := context.WithTimeout(cmd.Context(), healthTimeout)
 	defer cancel()

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// helpWidth bounds the lines of the help. Wider ones are hard to read.
+// helpWidth bounds the lines of the help, because longer lines are hard to read.
 const helpWidth = 80
 
 func init() {
@@ -15,7 +15,7 @@ func init() {
 	cobra.AddTemplateFunc("wrapped", func(flags *pflag.FlagSet) string { return flags.FlagUsagesWrapped(helpWidth) })
 }
 
-// wrapHelp breaks the lines that describe flags.
+// wrapHelp wraps the descriptions of flags.
 func wrapHelp(root *cobra.Command) {
 	template := root.UsageTemplate()
 	for _, flags := range []string{"LocalFlags", "InheritedFlags"} {

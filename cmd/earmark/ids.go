@@ -7,12 +7,12 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Ids are long, and tables on a terminal show their beginning. That is enough to
-// name one.
+// Ids are long, and tables on a terminal show only their beginning. The beginning is enough
+// to name one.
 const (
 	idPrefixLength = 8
-	// searched is how many of the newest reservations or budgets an id's beginning
-	// is looked for in. Two among them that begin alike are one chance in 10^8.
+	// searched is how many of the newest reservations or budgets are searched for an id
+	// that begins as typed. Two of them begin alike with a chance of 1 in 10^8.
 	searched = 5_000
 )
 
@@ -21,7 +21,7 @@ const (
 	budgetPrefix      = "bud_"
 )
 
-// reservationID makes a whole id of what was typed.
+// reservationID returns the whole id for what was typed.
 func (s *session) reservationID(typed string) (string, error) {
 	if strings.HasPrefix(typed, budgetPrefix) {
 		return "", usageError{fmt.Errorf("%s is a budget's id, not a reservation's; `earmark budget show` shows it", clipped(typed))}
@@ -38,7 +38,7 @@ func (s *session) reservationID(typed string) (string, error) {
 	})
 }
 
-// budgetID makes a whole id of what was typed.
+// budgetID returns the whole id for what was typed.
 func (s *session) budgetID(typed string) (string, error) {
 	if strings.HasPrefix(typed, reservationPrefix) {
 		return "", usageError{fmt.Errorf("%s is a reservation's id, not a budget's; `earmark show` shows it", clipped(typed))}
@@ -55,7 +55,7 @@ func (s *session) budgetID(typed string) (string, error) {
 	})
 }
 
-// wholeID finds the one id that begins as typed.
+// wholeID returns the one id that begins as typed.
 func (s *session) wholeID(typed, prefix, noun string, list func(cursor string) (ids []string, next string, err error)) (string, error) {
 	beginning := strings.TrimRight(typed, "….")
 	if !strings.HasPrefix(beginning, prefix) || len(beginning) < len(prefix)+idPrefixLength {

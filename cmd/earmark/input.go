@@ -12,21 +12,21 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// parseAmount reads a whole number as people write it: 1000000, 1,000,000 or
-// 1_000_000. Anything that could be meant in two ways is refused.
+// parseAmount reads a whole number in the usual forms: 1000000, 1,000,000 or 1_000_000. It
+// refuses ambiguous ones.
 func parseAmount(text string) (int64, error) {
 	digits, err := ungroup(text)
 	if err != nil {
 		return 0, err
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil { // only its size is left to blame
+	if err != nil { // only its size can be wrong
 		return 0, fmt.Errorf("%s is too large: the largest amount is %s", text, earmark.FormatAmount(math.MaxInt64))
 	}
 	return n, nil
 }
 
-// ungroup takes the separators out of an amount.
+// ungroup removes the separators from an amount.
 func ungroup(text string) (string, error) {
 	const groupLength = 3
 	refuse := func(why string) (string, error) {
@@ -66,7 +66,7 @@ func parseUnitAmount(text string) (unit string, amount int64, err error) {
 	return unit, amount, err
 }
 
-// addAmount adds UNIT=N to amounts. A unit that is given twice may be a slip.
+// addAmount adds UNIT=N to amounts. It refuses a repeated unit, which may be a mistake.
 func addAmount(amounts earmark.Amounts, text string) error {
 	unit, amount, err := parseUnitAmount(text)
 	if err != nil {
@@ -79,7 +79,7 @@ func addAmount(amounts earmark.Amounts, text string) error {
 	return nil
 }
 
-// amountsFlag collects --amount UNIT=N. Amounts may hold commas, so commas do not
+// amountsFlag collects --amount UNIT=N. Amounts may contain commas, so commas do not
 // separate them; the flag is repeated.
 type amountsFlag earmark.Amounts
 
@@ -87,7 +87,7 @@ func (f amountsFlag) Set(text string) error { return addAmount(earmark.Amounts(f
 func (f amountsFlag) Type() string          { return "UNIT=N" }
 func (f amountsFlag) String() string        { return "" }
 
-// metadataFlag collects --metadata KEY=VALUE. Values may hold anything.
+// metadataFlag collects --metadata KEY=VALUE. Values may contain any text.
 type metadataFlag earmark.Metadata
 
 func (f metadataFlag) Set(text string) error {
@@ -101,7 +101,7 @@ func (f metadataFlag) Set(text string) error {
 func (f metadataFlag) Type() string   { return "KEY=VALUE" }
 func (f metadataFlag) String() string { return "" }
 
-// amountFlag is an amount that may be left out.
+// amountFlag is an optional amount.
 type amountFlag struct{ value *int64 }
 
 func (f *amountFlag) Set(text string) error {
@@ -112,7 +112,7 @@ func (f *amountFlag) Set(text string) error {
 func (f *amountFlag) Type() string   { return "N" }
 func (f *amountFlag) String() string { return "" }
 
-// ceilingFlag is an amount, or "none", which takes a ceiling away.
+// ceilingFlag is an amount, or "none", which removes a ceiling.
 type ceilingFlag struct {
 	given bool
 	value *int64 // nil: none
@@ -130,7 +130,7 @@ func (f *ceilingFlag) Set(text string) error {
 func (f *ceilingFlag) Type() string   { return "N|none" }
 func (f *ceilingFlag) String() string { return "" }
 
-// ttlFlag is a lease's length: 90s, 5m or 1h30m, or a number of seconds.
+// ttlFlag is the length of a lease: 90s, 5m or 1h30m, or a number of seconds.
 type ttlFlag time.Duration
 
 func (f *ttlFlag) Set(text string) error {
@@ -158,7 +158,7 @@ func (f *ttlFlag) String() string {
 	return span(time.Duration(*f))
 }
 
-// scopeFlag is a scope as it is or as lists show it: acme/a@b.com.
+// scopeFlag is a scope, in its own form or as lists show it: acme/a@b.com.
 type scopeFlag string
 
 func (f *scopeFlag) String() string { return string(*f) }
@@ -185,7 +185,7 @@ func parseScopes(texts []string) ([]string, error) {
 	return scopes, nil
 }
 
-// displayScopes are scopes for people, with ids in place of their encoding.
+// displayScopes returns scopes for people, with decoded ids.
 func displayScopes(scopes []string) []string {
 	shown := make([]string, len(scopes))
 	for i, scope := range scopes {
@@ -194,14 +194,14 @@ func displayScopes(scopes []string) []string {
 	return shown
 }
 
-// choiceFlag takes one of a few words.
+// choiceFlag accepts one of a few words.
 type choiceFlag[T ~string] struct {
 	value   T
 	noun    string
 	allowed []T
 }
 
-// define adds the flag, with its words in the help and in completions.
+// define defines the flag, with its words in the help and in completions.
 func (f *choiceFlag[T]) define(cmd *cobra.Command, name, usage string) {
 	cmd.Flags().Var(f, name, usage+": "+strings.Join(f.words(), ", "))
 	completeWords(cmd, name, f.words())
@@ -227,8 +227,8 @@ func (f *choiceFlag[T]) words() []string {
 	return words
 }
 
-// arguments checks that as many are given as are named; a name that ends in …
-// takes one or more.
+// arguments requires one argument for each name; a name that ends in … stands for one or
+// more.
 func arguments(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		variadic := len(names) > 0 && strings.HasSuffix(names[len(names)-1], "…")
@@ -243,7 +243,7 @@ func arguments(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// clipped shortens what was typed before it is quoted in a message.
+// clipped shortens what was typed, so that a message can quote it.
 func clipped(text string) string {
 	const maxQuotedRunes = 60
 	if runes := []rune(text); len(runes) > maxQuotedRunes {

@@ -18,11 +18,11 @@ import (
 const (
 	exitOK     = 0
 	exitFailed = 1 // the command ran and failed, or an audit found a mismatch
-	exitUsage  = 2 // wrong flags or arguments: nothing was done
+	exitUsage  = 2 // wrong flags or arguments; nothing was done
 
 	// Of the commands that call a server.
 	exitDenied   = 3 // the request does not fit into a budget
-	exitNotFound = 4 // there is no such budget, reservation, tenant or key, or a scope meets no budget
+	exitNotFound = 4 // there is no such budget, reservation, tenant or key, or no budget covers a scope
 	exitUnknown  = 5 // no answer, or one without a decision: the outcome is not known
 )
 
@@ -37,7 +37,7 @@ func main() {
 	os.Exit(code)
 }
 
-// usageError marks what the caller wrote wrongly.
+// usageError is an error in flags or arguments.
 type usageError struct{ error }
 
 func run(ctx context.Context, args []string) int {
@@ -88,7 +88,7 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// addGroup adds commands under a title of their own in the help.
+// addGroup adds commands under a title in the help.
 func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
 	root.AddGroup(&cobra.Group{ID: title, Title: title})
 	for _, cmd := range commands {
@@ -97,7 +97,7 @@ func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
 	}
 }
 
-// noArguments refuses arguments, and says which commands there are.
+// noArguments refuses arguments and lists the commands.
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil

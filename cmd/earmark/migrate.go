@@ -110,8 +110,8 @@ func registerAttributes(ctx context.Context, out io.Writer, c client.Client, nam
 	return attributesRefused(namespace, err)
 }
 
-// attributesRefused says who can register the search attributes where this account
-// may not, and how.
+// attributesRefused explains who can register the search attributes if this account may
+// not, and how.
 func attributesRefused(namespace string, err error) error {
 	var denied *serviceerror.PermissionDenied
 	if !errors.As(err, &denied) {

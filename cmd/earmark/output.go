@@ -14,8 +14,8 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// screen is where a command writes. A terminal gets tables that fit, relative
-// times and colours; a file or a pipe gets everything in full.
+// screen is where a command writes. A terminal gets tables that fit, relative times and
+// colours; a file or a pipe gets everything in full.
 type screen struct {
 	out      io.Writer
 	terminal bool
@@ -24,7 +24,7 @@ type screen struct {
 	rows     int
 }
 
-// sized is a writer that knows its size, as terminals in tests do.
+// sized is a writer with a size, such as a terminal in tests.
 type sized interface {
 	size() (columns, rows int)
 }
@@ -44,7 +44,7 @@ func screenOf(out io.Writer) screen {
 	return s
 }
 
-// style is how a text stands out, by its ANSI code.
+// style is an ANSI code for text.
 type style string
 
 const (
@@ -67,7 +67,7 @@ func (s screen) paint(text string, as style) string {
 // view writes an answer for people.
 type view func(*sheet)
 
-// sheet is one answer on its way to a screen.
+// sheet collects one answer for a screen.
 type sheet struct {
 	screen
 	now  time.Time
@@ -91,18 +91,18 @@ func printJSON(out io.Writer, document any) error {
 	return encoder.Encode(document)
 }
 
-// field is a label and what it says. A field without a value is left out.
+// field is a label with its value. A field without a value is left out.
 type field struct {
 	label string
 	value string
 	style style
 }
 
-// labelWidth is that of the longest label, so that labels of all answers line up.
+// labelWidth is the width of the longest label, so that the labels of all answers align.
 const labelWidth = len("Enforcement")
 
-// fields writes labels and values below each other. A value of several lines is
-// indented.
+// fields prints labels and values, one below the other, and indents values of several
+// lines.
 func (p *sheet) fields(fields ...field) {
 	for _, f := range fields {
 		label := f.label
@@ -115,20 +115,20 @@ func (p *sheet) fields(fields ...field) {
 	}
 }
 
-// clean takes the control characters out of what others wrote: a reason or a
-// metadata value must not steer the terminal of who reads it.
+// clean replaces control characters in foreign text: a reason or a metadata value must not
+// control the reader's terminal.
 func clean(text string) string {
 	return earmark.VisibleText(text)
 }
 
-// when formats a time in a list: relative on a terminal, and exact where it is kept.
+// when formats a time in a list: relative on a terminal, exact in a file or a pipe.
 func (p *sheet) when(at time.Time) string {
 	if !p.terminal {
 		return at.UTC().Format(time.RFC3339)
 	}
 	words := relative(at.Sub(p.now))
 	if largest, _, found := strings.Cut(words, " "); found && strings.HasSuffix(words, " ago") {
-		return largest + " ago" // of the past, one part is enough
+		return largest + " ago" // for the past, one part is enough
 	}
 	return words
 }
@@ -156,7 +156,7 @@ func relative(d time.Duration) string {
 func span(d time.Duration) string {
 	const (
 		day       = 24 * time.Hour
-		fewEnough = 10 // from so many on, the smaller part does not matter
+		fewEnough = 10 // from this number on, the smaller part is left out
 	)
 	parts := []struct {
 		unit time.Duration
@@ -179,7 +179,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%ds", d/time.Second)
 }
 
-// per names a unit and its window, such as tokens/day.
+// per formats a unit and its window, such as tokens/day.
 func per(unit string, period earmark.Period) string {
 	if period == earmark.PeriodLifetime {
 		return unit

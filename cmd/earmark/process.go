@@ -52,7 +52,8 @@ func (s *settings) open(ctx context.Context, logger *slog.Logger, works bool) (p
 	return p, err
 }
 
-// openPool makes a pool without a connection. A database URL that cannot work is the caller's error.
+// openPool returns a pool without a connection. A database URL that cannot work is a usage
+// error.
 func openPool(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 	pool, err := postgres.Open(ctx, databaseURL, adjust...)
 	if err != nil {
@@ -72,7 +73,8 @@ func (p *process) close(ctx context.Context) {
 	p.traces.Shutdown(ctx, p.logger)
 }
 
-// ops listens on the operators' address, if there is one. show answers there until its context is done.
+// ops listens on the operators' address, if there is one. show serves there until its
+// context is done.
 func (p *process) ops(ctx context.Context, s *settings) (show func(ctx context.Context, health http.Handler) error, err error) {
 	if s.OpsAddr == "" {
 		return func(context.Context, http.Handler) error { return nil }, nil

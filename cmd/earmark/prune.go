@@ -58,7 +58,7 @@ it again at any time.`, postgres.LeastKept.Hours()/24),
 	return cmd
 }
 
-// check refuses flags that make no sense, before anything is done.
+// check refuses combinations of flags without meaning, before anything is done.
 func (f *pruneFlags) check() error {
 	if f.keep < postgres.LeastKept {
 		return fmt.Errorf("--keep is %s; at least %s are allowed, since idempotency keys are kept for that long", f.keep, postgres.LeastKept)
@@ -110,14 +110,14 @@ func days(d time.Duration) string {
 	return d.String()
 }
 
-// How often progress is shown.
+// How often progress is printed.
 const (
 	pruneRedrawEvery = 250 * time.Millisecond
 	pruneLineEvery   = 5 * time.Second
 )
 
-// pruneProgress shows how far a prune is: in one line that is redrawn on a
-// terminal, and elsewhere in a line now and then.
+// pruneProgress prints how far a prune is: on a terminal in one line that it redraws,
+// elsewhere in occasional lines.
 type pruneProgress struct {
 	out      io.Writer
 	terminal bool
@@ -132,7 +132,7 @@ func (p *pruneProgress) show(report postgres.PruneReport) {
 	}
 	now := time.Now()
 	if p.shown.IsZero() && !p.terminal {
-		p.shown = p.began // a short run says nothing
+		p.shown = p.began // a short run prints nothing
 	}
 	if now.Sub(p.shown) < every {
 		return
@@ -151,7 +151,7 @@ func (p *pruneProgress) show(report postgres.PruneReport) {
 	}
 }
 
-// end takes the line away, for the summary to come instead.
+// end removes the line, so that the summary replaces it.
 func (p *pruneProgress) end() {
 	if p.terminal && !p.shown.IsZero() {
 		fmt.Fprint(p.out, "\r\x1b[2K")

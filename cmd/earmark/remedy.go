@@ -12,7 +12,7 @@ import (
 	"github.com/earmark-dev/earmark/client"
 )
 
-// byFlags say who settles and why.
+// byFlags are the operator and the reason of a settlement.
 type byFlags struct{ operator, reason string }
 
 func (f *byFlags) flags(cmd *cobra.Command) { f.flagsFor(cmd, "the journal") }
@@ -23,7 +23,7 @@ func (f *byFlags) flagsFor(cmd *cobra.Command, record string) {
 	cmd.Flags().StringVar(&f.operator, "as", "", "the `NAME` that "+record+" names beside it (default: the user of this machine)")
 }
 
-// by checks both before anything is sent.
+// by returns both after checking them, before anything is sent.
 func (f *byFlags) by() (client.By, error) {
 	by := client.By{Operator: f.operator, Reason: f.reason}
 	if by.Operator == "" {
@@ -32,7 +32,7 @@ func (f *byFlags) by() (client.By, error) {
 	return by, cmp.Or(earmark.ValidateOperator(by.Operator), earmark.ValidateReason(by.Reason))
 }
 
-// withReason is by where the journal cannot do without a reason.
+// withReason is by for a change that needs a reason in the journal.
 func (f *byFlags) withReason() (client.By, error) {
 	if f.reason == "" {
 		return client.By{}, usageError{fmt.Errorf(`--reason is missing: say why, for the journal, such as --reason "its process died"`)}

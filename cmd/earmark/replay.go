@@ -15,7 +15,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/replay"
 )
 
-// defaultMaxOutputTokens is little enough that a real trace has rows which use more.
+// defaultMaxOutputTokens is small enough that a real trace has rows with more usage.
 const defaultMaxOutputTokens = 512
 
 // replaySettings are the flags of replay.
@@ -73,7 +73,7 @@ Exits with 1 when the audit finds a mismatch or a row has no decision.`,
 	return cmd
 }
 
-// check refuses flags that make no sense, before anything is done.
+// check refuses combinations of flags without meaning, before anything is done.
 func (s *replaySettings) check(cmd *cobra.Command) error {
 	switch {
 	case s.Path == "":
@@ -148,8 +148,7 @@ func (s *replaySettings) print(cmd *cobra.Command, report *replay.Report) error 
 	return encoder.Encode(report)
 }
 
-// isTerminal reports whether out is a character device: what is redrawn in place
-// is of no use in a file or a pipe.
+// isTerminal reports whether out is a character device: a file or a pipe cannot be redrawn.
 func isTerminal(out any) bool {
 	file, ok := out.(*os.File)
 	if !ok {

@@ -17,7 +17,7 @@ var (
 	policies = []earmark.OnExpiry{earmark.OnExpiryRelease, earmark.OnExpiryCommit, earmark.OnExpiryReview}
 )
 
-// requestFlags are what reserve and decide ask for.
+// requestFlags are the flags of reserve and decide.
 type requestFlags struct {
 	amounts  earmark.Amounts
 	metadata earmark.Metadata
@@ -38,7 +38,7 @@ func (f *requestFlags) flags(cmd *cobra.Command) {
 	complete(cmd, "amount", budgetedUnits)
 }
 
-// request checks what was asked for before anything is sent.
+// request checks the arguments before anything is sent.
 func (f *requestFlags) request(s *session, args []string) (earmark.ReservationRequest, error) {
 	scopes, err := parseScopes(args)
 	if err != nil {
@@ -99,7 +99,7 @@ A --key makes it safe to repeat: the same key and request hold once. Without
 	return cmd
 }
 
-// printMade shows a reservation that a call with a key has made, now or before.
+// printMade prints the reservation of a call with a key, from this call or an earlier one.
 func (s *session) printMade(r *earmark.Reservation, quiet bool) error {
 	if quiet && !s.asJSON {
 		return s.print(func(p *sheet) { p.line("%s", r.ID) })
@@ -110,7 +110,7 @@ func (s *session) printMade(r *earmark.Reservation, quiet bool) error {
 	return s.print(func(p *sheet) { outcome(p, r) })
 }
 
-// outcome describes the result of a transition.
+// outcome prints the result of a transition.
 func outcome(p *sheet, r *earmark.Reservation) {
 	p.line("%s: %s", p.paint(strings.ToUpper(string(r.State[:1]))+string(r.State[1:]), styleOf(r)), clean(outcomeWords(r)))
 	fields := []field{{"ID", r.ID, bold}}
@@ -146,7 +146,7 @@ func outcomeWords(r *earmark.Reservation) string {
 	return r.Amounts.String() + on + " stays set aside for an operator"
 }
 
-// unused is what was set aside and not used.
+// unused returns the reserved amounts that were not used.
 func unused(r *earmark.Reservation) earmark.Amounts {
 	rest := earmark.Amounts{}
 	for unit, amount := range r.Amounts {
@@ -365,7 +365,7 @@ commands accept. A file or a pipe gets everything in full.`,
 	return cmd
 }
 
-// withMore says on a terminal that a list continues.
+// withMore says on a terminal that the list continues.
 func withMore(list view, nextCursor string, limit int) view {
 	return func(p *sheet) {
 		list(p)

@@ -22,7 +22,7 @@ func styleOf(r *earmark.Reservation) style {
 	return dim
 }
 
-// notes are what is out of the ordinary about a reservation.
+// notes returns what is unusual about a reservation.
 func notes(r *earmark.Reservation) string {
 	var notes []string
 	add := func(applies bool, note string) {
@@ -46,7 +46,7 @@ func reservationTable(reservations []earmark.Reservation) view {
 		{title: "ID", isID: true, shrink: 1, least: shortID},
 		{title: "STATE"},
 		{title: "SCOPE", shrink: 2, least: 12, inside: true},
-		{title: "AMOUNTS", right: true}, // half a number is another number: never cut
+		{title: "AMOUNTS", right: true}, // never cut: a part of a number is another number
 		{title: "CREATED", drop: 1},
 		{title: "EXPIRES", drop: 2},
 		{title: "NOTES", shrink: 3, least: 7},
@@ -76,8 +76,8 @@ func reservationTable(reservations []earmark.Reservation) view {
 	}
 }
 
-// used is what was reserved, and what of it was used: 450 of 600 tokens. On a
-// terminal one unit stands for all.
+// used formats the reserved amounts and how much of them was used: 450 of 600 tokens. On a
+// terminal it shows only one unit.
 func (p *sheet) used(r *earmark.Reservation) string {
 	var words []string
 	for _, unit := range r.Amounts.Units() {
@@ -90,7 +90,7 @@ func (p *sheet) used(r *earmark.Reservation) string {
 	return p.several(words, " + ")
 }
 
-// several words are cut to one and a count on a terminal.
+// several joins words; on a terminal it shows one and the number of the others.
 func (p *sheet) several(words []string, separator string) string {
 	if p.terminal && len(words) > 1 {
 		return fmt.Sprintf("%s, %d more", words[0], len(words)-1)
@@ -98,7 +98,7 @@ func (p *sheet) several(words []string, separator string) string {
 	return strings.Join(words, separator)
 }
 
-// reservationDetails is everything about one reservation.
+// reservationDetails shows one reservation in full.
 func reservationDetails(r *earmark.Reservation) view {
 	return func(p *sheet) {
 		summary(p, r)
@@ -113,7 +113,7 @@ func reservationDetails(r *earmark.Reservation) view {
 	}
 }
 
-// summary is what a reservation is and what became of it.
+// summary prints a reservation and its result.
 func summary(p *sheet, r *earmark.Reservation) {
 	state := string(r.State)
 	if n := notes(r); n != "" {
@@ -177,7 +177,7 @@ var shareColumns = []column{
 	{title: "WINDOW FROM", drop: 1},
 }
 
-// shares are a reservation's parts in its budgets.
+// shares returns a reservation's shares in its budgets.
 func shares(budgets []earmark.ReservationBudget) [][]cell {
 	rows := make([][]cell, 0, len(budgets))
 	for _, b := range budgets {

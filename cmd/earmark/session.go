@@ -23,7 +23,7 @@ const (
 	maxListed      = 100_000 // rows that one list fetches
 )
 
-// options are the flags that every command has which calls a server.
+// options are the flags of every command that calls a server.
 type options struct {
 	connection
 	asJSON bool
@@ -39,7 +39,7 @@ func (o *options) watchFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.watch, "watch", false, fmt.Sprintf("show it again every %s until Ctrl-C", watchEvery))
 }
 
-// session is one command at work: a way to a server, and a screen.
+// session is one run of a command: a connection to a server, and a screen.
 type session struct {
 	options
 	ctx    context.Context
@@ -47,9 +47,9 @@ type session struct {
 	api    *client.Client
 	last   *recorder
 	screen screen
-	// answer is what --json prints where that is not the last answer alone.
+	// answer is what --json prints, if that is not the last answer alone.
 	answer []byte
-	// subject is what the call is about, for advice when it fails.
+	// subject is what the call is about, for advice if it fails.
 	subject subject
 }
 
@@ -61,7 +61,7 @@ type subject struct {
 	usage   bool // charges without a reservation
 }
 
-// run adapts a command that calls a server.
+// run adapts the function of a command that calls a server.
 func (o *options) run(do func(s *session, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		s, err := o.open(cmd)
@@ -86,7 +86,7 @@ func (o *options) open(cmd *cobra.Command, extra ...client.Option) (*session, er
 	return &session{options: *o, ctx: cmd.Context(), cmd: cmd, api: api, last: last, screen: screenOf(cmd.OutOrStdout())}, nil
 }
 
-// present shows what load gives: once, or again and again with --watch.
+// present shows what load returns: once, or repeatedly with --watch.
 func (s *session) present(load func() (view, error)) error {
 	if s.watch {
 		return s.keepShowing(load)
@@ -98,7 +98,7 @@ func (s *session) present(load func() (view, error)) error {
 	return s.print(shown)
 }
 
-// print shows the view, or with --json the answer it was made of.
+// print prints the view, or with --json the answer behind it.
 func (s *session) print(shown view) error {
 	text := s.render(shown)
 	if s.asJSON {
@@ -118,7 +118,7 @@ func (s *session) render(shown view) string {
 	return sheet.text.String()
 }
 
-// note says something beside the answer; pipes do not see it.
+// note prints a remark besides the answer; not to a pipe.
 func (s *session) note(format string, args ...any) {
 	if !s.asJSON {
 		fmt.Fprintf(s.cmd.ErrOrStderr(), format+"\n", args...)
@@ -132,7 +132,7 @@ func (s *session) lastAnswer() []byte {
 	return s.last.body
 }
 
-// collect fetches pages until limit rows are there or no more follow.
+// collect fetches pages until it has limit rows or there are no more.
 func collect[T any](s *session, limit int, fetch func(cursor string, limit int) (earmark.Page[T], error)) (earmark.Page[T], error) {
 	var all earmark.Page[T]
 	documents := []json.RawMessage{}
@@ -156,7 +156,7 @@ func collect[T any](s *session, limit int, fetch func(cursor string, limit int) 
 	return all, err
 }
 
-// limitFlag is how many rows a list shows.
+// limitFlag defines the flag for the number of rows in a list.
 func limitFlag(cmd *cobra.Command, limit *int, byDefault int) {
 	cmd.Flags().IntVar(limit, "limit", byDefault, "show at most `N` rows; pages are fetched as needed")
 }
@@ -168,11 +168,11 @@ func checkLimit(limit int) error {
 	return nil
 }
 
-// recorder keeps the last answer as it came: --json prints exactly that, and
-// times count from the moment the server gave. One call is made at a time.
+// recorder keeps the last answer unchanged, because --json prints exactly that, and its
+// server's time, from which ages are counted. One call is made at a time.
 type recorder struct {
 	next    http.RoundTripper
-	changes bool // the call asks for a change
+	changes bool // the call requests a change
 	header  http.Header
 	body    []byte
 }
@@ -193,8 +193,8 @@ func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// now is the server's clock, which the times in its answers go by; where it says
-// none, the clock here.
+// now returns the server's clock, because the times in its answers follow it; if the server
+// sent none, the local clock.
 func (r *recorder) now() time.Time {
 	if at, err := http.ParseTime(r.header.Get("Date")); err == nil {
 		return at
@@ -202,10 +202,10 @@ func (r *recorder) now() time.Time {
 	return time.Now()
 }
 
-// repeated says that an earlier call with the same key did the work.
+// repeated reports whether an earlier call with the same key did the work.
 func (r *recorder) repeated() bool { return r.header.Get("Idempotency-Hit") == "true" }
 
-// problem is the last answer if it is an error in the API's own words.
+// problem returns the last answer if it is a problem of the API.
 func (r *recorder) problem() []byte {
 	var p struct {
 		Code earmark.Code `json:"code"`
@@ -216,7 +216,7 @@ func (r *recorder) problem() []byte {
 	return r.body
 }
 
-// asAPIError finds the API's error in err.
+// asAPIError returns the API's error in err's chain.
 func asAPIError(err error) (*earmark.Error, bool) {
 	var e *earmark.Error
 	ok := errors.As(err, &e)

@@ -5,17 +5,17 @@ import (
 	"unicode/utf8"
 )
 
-// column is one column of a table, and how it gives way on a narrow terminal.
+// column is one column of a table, with its behaviour on a narrow terminal.
 type column struct {
 	title string
 	right bool // aligned, for amounts
-	// shrink is the order in which columns get narrower, down to least characters;
-	// 0 is never. An id is whole or of its least width: half an id is of no use.
+	// shrink is the order in which columns get narrower, down to least characters; 0 means
+	// never. An id is shown whole or in its least width.
 	shrink int
 	least  int
 	isID   bool
-	inside bool // cut in the middle, where both ends of a path matter
-	// drop is the order in which columns are left out once none can shrink; 0 is never.
+	inside bool // cut in the middle, because both ends of a path matter
+	// drop is the order in which columns are left out once none can shrink; 0 means never.
 	drop int
 }
 
@@ -27,11 +27,11 @@ type cell struct {
 
 const columnGap = "  "
 
-// shortID is as much of an id as a narrow terminal shows: its prefix and eight
-// characters. That many are also enough to name it.
+// shortID is the length of an id on a narrow terminal: its prefix and eight characters,
+// which are enough to name it.
 const shortID = len("rsv_") + idPrefixLength + 1
 
-// table writes rows under titles. Columns in which no row says anything are left out.
+// table prints rows under titles. It leaves out columns without any value.
 func (p *sheet) table(columns []column, rows [][]cell) {
 	for _, row := range rows {
 		for i := range row {
@@ -65,15 +65,15 @@ func (p *sheet) table(columns []column, rows [][]cell) {
 	}
 }
 
-// fit chooses the columns to show and their widths so that a line has at most
-// bound characters; 0 is no bound.
+// fit chooses the columns and their widths so that a line has at most bound characters; 0
+// means no bound.
 func fit(columns []column, rows [][]cell, bound int) (shown []int, widths []int) {
 	natural := make([]int, len(columns))
 	for i := range columns {
 		for _, row := range rows {
 			natural[i] = max(natural[i], utf8.RuneCountInString(row[i].text))
 		}
-		if natural[i] > 0 { // else no row says anything
+		if natural[i] > 0 { // otherwise no row has a value
 			shown = append(shown, i)
 			natural[i] = max(natural[i], utf8.RuneCountInString(columns[i].title))
 		}

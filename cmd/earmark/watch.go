@@ -16,8 +16,8 @@ import (
 // watchEvery is how often --watch asks again.
 const watchEvery = 2 * time.Second
 
-// What a terminal is told. The alternate screen leaves what was there before
-// untouched, and the last answer is written below it in the end.
+// Codes for a terminal. The alternate screen leaves the earlier output untouched; at the
+// end the last answer is written below it.
 const (
 	enterAlternate = "\x1b[?1049h\x1b[?25l"
 	leaveAlternate = "\x1b[?25h\x1b[?1049l"
@@ -26,8 +26,8 @@ const (
 	clearBelow     = "\x1b[J"
 )
 
-// keepShowing shows what load gives until the command is stopped, which is no
-// error. A server that goes away may come back; anything else ends it.
+// keepShowing shows what load returns until the command is stopped, which is no error. It
+// continues if the server goes away, which may come back; any other error ends it.
 func (s *session) keepShowing(load func() (view, error)) error {
 	ticks := time.NewTicker(watchEvery)
 	defer ticks.Stop()
@@ -69,7 +69,7 @@ func (s *session) keepShowing(load func() (view, error)) error {
 	}
 }
 
-// jsonLine is the answer on one line, so that lines are documents.
+// jsonLine returns the answer on one line, so that each line is a document.
 func (s *session) jsonLine() string {
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, s.lastAnswer()); err != nil {
@@ -78,8 +78,8 @@ func (s *session) jsonLine() string {
 	return compact.String() + "\n"
 }
 
-// redraw writes over what is there, in one piece: nothing flickers. What does not
-// fit is counted; scrolling would tear the picture.
+// redraw replaces the screen in one write, so that nothing flickers. It counts the lines
+// that do not fit, because scrolling would break the display.
 func (s *session) redraw(text, trouble string) error {
 	head := s.screen.paint(fmt.Sprintf("%s · every %s, Ctrl-C ends", time.Now().Format(time.TimeOnly), watchEvery), dim)
 	if trouble != "" {
@@ -95,7 +95,7 @@ func (s *session) redraw(text, trouble string) error {
 	return err
 }
 
-// crop leaves out the lines that do not fit below the head.
+// crop returns the lines that fit below the head.
 func (s screen) crop(lines []string) []string {
 	const taken = 3 // the head, an empty line, and the count of what is left out
 	used := 0
