@@ -7,11 +7,11 @@ import (
 	"syscall"
 )
 
-// Child is any other program, run under the same rules: it leads a process group of its own, writes into a
-// log file, and dies with this process.
+// Child is another program that runs under the same rules: it leads a process group, writes
+// to a log file, and dies with this process.
 type Child struct{ *process }
 
-// StartChild starts cmd, which SIGTERM has to end. It lives until Stop.
+// StartChild starts cmd, which must end on SIGTERM. It runs until Stop.
 func StartChild(name string, cmd *exec.Cmd, logPath string) (*Child, error) {
 	child, err := startProcess(name, cmd, logPath, syscall.SIGTERM, syscall.SIGKILL)
 	if err != nil {
@@ -20,5 +20,6 @@ func StartChild(name string, cmd *exec.Cmd, logPath string) (*Child, error) {
 	return &Child{process: child}, nil
 }
 
-// FreePort picks a port that nobody is handed in between, see freePort.
+// FreePort returns a port that the system gives to no other process meanwhile, see
+// freePort.
 func FreePort() (int, error) { return freePort() }

@@ -1,9 +1,9 @@
 //go:build unix
 
-// Package devstack runs a real Postgres and a real Temporal development server as child processes, for
-// `earmark dev` and for tests. Both listen on 127.0.0.1 alone, keep their data in a directory of the
-// caller's choice, and stop with the process that started them: in order through Stop and, on Linux,
-// also when that process is killed.
+// Package devstack runs a real Postgres and a real Temporal development server as child
+// processes, for `earmark dev` and for tests. Both listen only on 127.0.0.1, keep their
+// data in a directory of the caller's choice, and stop with the process that started them:
+// in order through Stop and, on Linux, even if that process is killed.
 package devstack
 
 import (
@@ -21,20 +21,22 @@ import (
 )
 
 const (
-	// loopback is the only address that either service listens on: Temporal asks nobody for a password.
+	// loopback is the only address that either service listens on, because Temporal asks
+	// for no password.
 	loopback = "127.0.0.1"
-	// portGrace is how long a taken port is waited for. After a kill -9 the old children need a moment
-	// to let go of theirs, and whoever restarts at once should not be told that the port is taken.
+	// portGrace is how long a start waits for a taken port. After a kill -9 the old
+	// children need a moment to free theirs, and an immediate restart must not fail for
+	// that.
 	portGrace = 2 * time.Second
-	// pollInterval separates two looks at something that another process is about to do.
+	// pollInterval is the pause between two checks of another process.
 	pollInterval = 25 * time.Millisecond
-	// Data, logs and the password are for their owner alone.
+	// Only their owner can read data, logs and the password.
 	privateDirMode  = 0o700
 	privateFileMode = 0o600
 )
 
-// passableDirMode is for a directory that Postgres' is in. As root, Postgres runs as another user, who has to
-// pass through; nobody else can list it.
+// passableDirMode is the mode of a directory that contains Postgres' data. As root,
+// Postgres runs as another user, which must be able to enter; no other user can list it.
 func passableDirMode() os.FileMode {
 	if os.Geteuid() == 0 {
 		return privateDirMode | 0o011
@@ -42,9 +44,9 @@ func passableDirMode() os.FileMode {
 	return privateDirMode
 }
 
-// DefaultDataDir is where `earmark dev` keeps its data by default: a per-user data
-// directory or, for root, a system one, because Postgres cannot run as root and root's home is closed to
-// everybody else.
+// DefaultDataDir returns where `earmark dev` keeps its data by default: a per-user data
+// directory or, for root, a system directory, because Postgres cannot run as root and only
+// root can enter root's home.
 func DefaultDataDir() (string, error) {
 	if os.Geteuid() == 0 {
 		return "/var/lib/earmark", nil
@@ -62,8 +64,8 @@ func DefaultDataDir() (string, error) {
 	return filepath.Join(home, ".local", "share", "earmark"), nil
 }
 
-// claimPort answers the port to use: the one that was asked for, if nobody listens on it, or a free one
-// for 0. The error names the service and the flag that chooses another port.
+// claimPort returns the port to use: the requested one if it is free, or a free one for 0.
+// The error names the service and the flag that chooses another port.
 func claimPort(ctx context.Context, port int, service, flag string) (int, error) {
 	if port == 0 {
 		return freePort()
@@ -72,7 +74,8 @@ func claimPort(ctx context.Context, port int, service, flag string) (int, error)
 		listener, err := net.Listen("tcp", hostPort(port))
 		if err == nil {
 			_ = listener.Close()
-			// Some systems let a listener on 127.0.0.1 stand beside another's on all addresses.
+			// Some systems allow a listener on 127.0.0.1 next to another one on all
+			// addresses.
 			if !answersTCP(ctx, port) {
 				return port, nil
 			}
@@ -86,7 +89,7 @@ func claimPort(ctx context.Context, port int, service, flag string) (int, error)
 	}
 }
 
-// answersTCP reports whether anybody accepts connections on the port.
+// answersTCP reports whether a process accepts connections on the port.
 func answersTCP(ctx context.Context, port int) bool {
 	dialer := net.Dialer{Timeout: time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", hostPort(port))
@@ -97,8 +100,9 @@ func answersTCP(ctx context.Context, port int) bool {
 	return true
 }
 
-// freePort picks a free port and leaves it in TIME_WAIT: a server may still bind it, but the kernel hands
-// it to nobody else in between, so that services started side by side do not meet on one port.
+// freePort returns a free port and leaves it in TIME_WAIT: a server can still bind it, but
+// the kernel gives it to no other process meanwhile, so that services that start at the
+// same time do not get the same port.
 func freePort() (int, error) {
 	listener, err := net.Listen("tcp", hostPort(0))
 	if err != nil {
@@ -121,7 +125,7 @@ func freePort() (int, error) {
 
 func hostPort(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }
 
-// logTo writes one line for people, if anybody wants to read it.
+// logTo writes one line for people, unless w is nil.
 func logTo(w io.Writer, format string, args ...any) {
 	if w != nil {
 		_, _ = fmt.Fprintf(w, format+"\n", args...)

@@ -11,11 +11,12 @@ import (
 	"syscall"
 )
 
-// DirLock keeps a data directory for one process. The kernel lets go of it when the process ends, however
-// it ends.
+// DirLock reserves a data directory for one process. The kernel releases it when the
+// process ends, however it ends.
 type DirLock struct{ file *os.File }
 
-// LockDir creates dir if need be and claims it. When another process holds it, the error says which one.
+// LockDir creates dir if necessary and locks it. If another process holds the lock, the
+// error says which one.
 func LockDir(dir string) (*DirLock, error) {
 	if err := os.MkdirAll(dir, passableDirMode()); err != nil {
 		return nil, fmt.Errorf("create the data directory: %w", err)
@@ -37,8 +38,8 @@ func LockDir(dir string) (*DirLock, error) {
 	return &DirLock{file: file}, nil
 }
 
-// Unlock lets another process claim the directory. The file stays: removing it would let two processes
-// hold locks on two files of the same name.
+// Unlock releases the directory. The file stays, because removing it would let two
+// processes lock two files with the same name.
 func (l *DirLock) Unlock() error { return l.file.Close() }
 
 func writePID(file *os.File) error {

@@ -1,7 +1,7 @@
-// Package ledgertest is the ledger in memory: a reference that is small enough to be
-// checked by reading, for tests to hold the ledger on Postgres against. It works
-// one call at a time, by a clock that it is given, and writes the bounds of
-// windows with Go's time package instead of Postgres' date functions.
+// Package ledgertest is the ledger in memory: a reference model, small enough to be checked
+// by reading, with which tests compare the ledger on Postgres. It makes one call at a time,
+// uses the clock that its caller passes, and computes the bounds of windows with Go's time
+// package instead of Postgres' date functions.
 package ledgertest
 
 import (
@@ -16,10 +16,10 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Ledger has the methods of the ledger on Postgres, with the same answers. It is
-// not safe for concurrent use. Lists come whole, on one page.
+// Ledger has the methods of the ledger on Postgres, with the same results. It is not safe
+// for concurrent use. Its lists have one page with everything.
 type Ledger struct {
-	// NewBudgetID makes the ids of budgets; earmark.NewBudgetID unless it is set.
+	// NewBudgetID generates the ids of budgets; nil means earmark.NewBudgetID.
 	NewBudgetID func() string
 
 	clock        func() time.Time
@@ -29,37 +29,37 @@ type Ledger struct {
 }
 
 type budget struct {
-	earmark.Budget // its Balance is computed when it is asked for
+	earmark.Budget // its Balance is computed on each read
 	tenant         string
 	windows        map[time.Time]*sums
-	kept           []interval // windows with other bounds than Bounds gives
+	kept           []interval // windows with bounds other than those of Bounds
 }
 
-// sums are what a window has set aside and spent. Together they fit int64 (R8).
+// sums are the reserved and committed amounts of a window. Their sum fits int64 (R8).
 type sums struct{ reserved, committed int64 }
 
 type reservation struct {
 	earmark.Reservation
 	tenant, hash    string
-	refused         []string // usage that came after the release, as the journal has it
-	refusedAttempts []string // attempts at a commit that were refused
+	refused         []string // usage that came after the release, in the words of the journal
+	refusedAttempts []string // refused attempts at a commit
 }
 
 type entry struct {
 	earmark.Entry
 	tenant string
-	pruned *pruned // what a checkpoint stands for
+	pruned *pruned // of a checkpoint
 }
 
-// New makes an empty ledger that goes by clock.
+// New returns an empty ledger that uses clock.
 func New(clock func() time.Time) *Ledger {
 	return &Ledger{NewBudgetID: earmark.NewBudgetID, clock: clock, budgets: map[string]*budget{}, reservations: map[string]*reservation{}}
 }
 
-// now is the clock's time in the microseconds that Postgres keeps.
+// now returns the clock's time in microseconds, the resolution of Postgres.
 func (l *Ledger) now() time.Time { return l.clock().UTC().Truncate(time.Microsecond) }
 
-// CreateBudget stores a valid request, defaults filled.
+// CreateBudget stores a valid request whose defaults are filled.
 func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error) {
 	for _, b := range l.budgets {
 		if b.tenant == tenant && b.ArchivedAt == nil && b.Scope == r.Scope && b.Unit == r.Unit && b.Window.Period == r.Window.Period {
@@ -75,7 +75,7 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 	return l.Budget(ctx, tenant, b.ID)
 }
 
-// PatchBudget changes a budget; nil when there is none.
+// PatchBudget changes a budget; nil if there is none.
 func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
 	b := l.budgets[id]
 	if b == nil || b.tenant != tenant {
@@ -95,7 +95,7 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 	return l.Budget(ctx, tenant, id)
 }
 
-// ArchiveBudget ends a budget for new holds; nil when there is none.
+// ArchiveBudget archives a budget; nil if there is none.
 func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error) {
 	if b := l.budgets[id]; b != nil && b.tenant == tenant && b.ArchivedAt == nil {
 		b.ArchivedAt = new(l.now())
@@ -135,7 +135,7 @@ func (l *Ledger) Budgets(ctx context.Context, tenant string, f earmark.BudgetFil
 	return page, nil
 }
 
-// Reservation returns one reservation, nil when there is none.
+// Reservation returns one reservation; nil if there is none.
 func (l *Ledger) Reservation(_ context.Context, tenant, id string) (*earmark.Reservation, error) {
 	r := l.reservations[id]
 	if r == nil || r.tenant != tenant {
@@ -144,8 +144,8 @@ func (l *Ledger) Reservation(_ context.Context, tenant, id string) (*earmark.Res
 	return l.show(r), nil
 }
 
-// Reservations lists reservations, newest first. No one looks for workflows
-// here, so none is an orphan.
+// Reservations lists reservations, newest first. The model has no workflows, so no
+// reservation is an orphan.
 func (l *Ledger) Reservations(_ context.Context, tenant string, f earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error) {
 	page := earmark.Page[earmark.Reservation]{Data: []earmark.Reservation{}}
 	for _, r := range l.reservations {
@@ -173,14 +173,14 @@ func (l *Ledger) Entries(_ context.Context, tenant string, f earmark.EntryFilter
 	return page, nil
 }
 
-// Window is one window of a budget, and what it has set aside and spent.
+// Window is one window of a budget with its sums.
 type Window struct {
 	BudgetID            string
 	Start               time.Time
 	Reserved, Committed int64
 }
 
-// Windows lists every window that is not empty, by budget and start.
+// Windows returns every window that is not empty, by budget and start.
 func (l *Ledger) Windows() []Window {
 	windows := []Window{}
 	for id, b := range l.budgets {
@@ -204,7 +204,7 @@ func (b *budget) at(start time.Time) *sums {
 	return b.windows[start]
 }
 
-// ceiling is what admissions end at; nil: they do not.
+// ceiling returns the amount that admissions may not exceed; nil means no ceiling.
 func (b *budget) ceiling() *int64 {
 	if b.Enforcement == earmark.EnforcementHard {
 		return &b.Limit
@@ -212,7 +212,7 @@ func (b *budget) ceiling() *int64 {
 	return b.SoftCeiling
 }
 
-// show is a reservation as callers see it: a copy.
+// show returns a copy of a reservation, as callers see it.
 func (l *Ledger) show(r *reservation) *earmark.Reservation {
 	shown := r.Reservation
 	shown.Overdue = r.State == earmark.StateHeld && r.ExpiresAt.Before(l.now())
@@ -240,7 +240,8 @@ func (r *reservation) leaseLeft(now time.Time) time.Duration {
 	return r.ExpiresAt.Sub(now)
 }
 
-// post changes a balance and says so in the journal; nothing else does either (R3).
+// post changes a balance and writes a journal entry; it is the only function that does
+// (R3).
 func (l *Ledger) post(kind string, r *reservation, share earmark.ReservationBudget, reservedDelta, committedDelta int64, actor earmark.Actor, reason string) {
 	s := l.budgets[share.BudgetID].at(share.WindowStart)
 	s.reserved += reservedDelta
@@ -251,7 +252,7 @@ func (l *Ledger) post(kind string, r *reservation, share earmark.ReservationBudg
 	}})
 }
 
-// note says in the journal what changed no balance.
+// note writes a journal entry that changes no balance.
 func (l *Ledger) note(kind string, r *reservation, actor earmark.Actor, reason string) {
 	l.entries = append(l.entries, entry{tenant: r.tenant, Entry: earmark.Entry{
 		Kind: kind, ReservationID: r.ID, Actor: actor.String(), Reason: reason, CreatedAt: l.now(),
@@ -264,14 +265,14 @@ func (l *Ledger) noteBudget(b *budget, by earmark.Actor, reason string) {
 	}})
 }
 
-// covers reports whether a budget on scope wide counts what is spent on scope
-// narrow: whole segments match, so acme does not cover acmecorp.
+// covers reports whether a budget on scope wide covers scope narrow: whole segments match,
+// so acme does not cover acmecorp.
 func covers(wide, narrow string) bool {
 	return wide == narrow || strings.HasPrefix(narrow, wide+"/")
 }
 
-// journalText is amounts as the journal writes them, which is how Postgres
-// prints jsonb: shorter units first.
+// journalText returns amounts as the journal shows them, which is how Postgres prints
+// jsonb: shorter units first.
 func journalText(amounts earmark.Amounts) string {
 	units := slices.SortedFunc(maps.Keys(amounts), func(a, b string) int {
 		return cmp.Or(len(a)-len(b), strings.Compare(a, b))

@@ -8,25 +8,25 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// pruned is what a checkpoint stands for in one window.
+// pruned are the removed entries of one window, which a checkpoint replaces.
 type pruned struct {
-	place         int // of the last of the entries
+	place         int // of the last entry
 	entries       int64
-	reservations  map[string]bool // by id, of this time
-	before        int64           // reservations of times before
+	reservations  map[string]bool // by id, removed by this prune
+	before        int64           // removed by earlier prunes
 	reservedDelta int64
 	committed     int64
 }
 
-// inWindow names a window.
+// inWindow identifies a window.
 type inWindow struct {
 	budgetID string
 	start    time.Time
 }
 
-// Prune removes what was settled longer than keep ago, and returns how many
-// reservations and entries that were. In every window a checkpoint takes the
-// place of the last entry that goes; balances stay.
+// Prune removes reservations that were settled longer than keep ago, and returns how many
+// reservations and entries it removed. In each window a checkpoint replaces the last
+// removed entry; balances stay unchanged.
 func (l *Ledger) Prune(keep time.Duration, actor earmark.Actor) (reservations, entries int64) {
 	before := l.now().Add(-keep)
 	gone := map[string]bool{}
@@ -61,8 +61,7 @@ func (l *Ledger) runs(share earmark.ReservationBudget) bool {
 	return end != nil && end.After(l.now())
 }
 
-// checkpoints sums up the entries of what is gone, with the checkpoints in the
-// same windows.
+// checkpoints adds up the removed entries, and the earlier checkpoints of the same windows.
 func (l *Ledger) checkpoints(gone map[string]bool) map[inWindow]*pruned {
 	sums := map[inWindow]*pruned{}
 	for _, e := range l.entries {
@@ -98,7 +97,7 @@ func (l *Ledger) checkpoint(p *pruned, last entry, actor earmark.Actor) entry {
 	}}
 }
 
-// windowOf is the window that an entry changed; of none for a note.
+// windowOf returns the window that an entry changed; the zero value for a note.
 func windowOf(e entry) inWindow {
 	if e.WindowStart == nil {
 		return inWindow{}

@@ -15,13 +15,13 @@ import (
 // mostInTheWay is how many overdue reservations one admission expires.
 const mostInTheWay = 100
 
-// touched is a budget that a request touches, in one window.
+// touched is a budget that a request affects, in one window.
 type touched struct {
 	*budget
 	start time.Time
 	end   *time.Time
-	// Reserved by overdue reservations, which an admission would expire: a
-	// decision does not count it.
+	// overdue is the part reserved by overdue reservations that an admission would expire:
+	// a decision does not count it.
 	overdue int64
 }
 
@@ -69,7 +69,7 @@ func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 
-// Charge charges amounts that have no reservation, whatever the limits say.
+// Charge charges amounts without a reservation, whatever the limits are.
 func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, error) {
 	if answer := l.replay(c.ID, c.Tenant, c.RequestHash); answer != nil {
 		return *answer, nil
@@ -121,7 +121,7 @@ func (l *Ledger) Decide(_ context.Context, tenant string, request earmark.Reserv
 	return earmark.Result{Outcome: earmark.OutcomeApplied}, nil
 }
 
-// Preflight reads what is known before an admission.
+// Preflight makes the read before an admission.
 func (l *Ledger) Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error) {
 	if answer := l.replay(a.ID, a.Tenant, a.RequestHash); answer != nil {
 		return earmark.Preflight{Now: l.now(), Result: *answer}, nil
@@ -130,7 +130,7 @@ func (l *Ledger) Preflight(ctx context.Context, a earmark.Admission) (earmark.Pr
 	return earmark.Preflight{Now: l.now(), Result: decision}, err
 }
 
-// replay is what an existing row answers to an id that is used again.
+// replay returns the answer for an id that is used again, from its existing reservation.
 func (l *Ledger) replay(id, tenant, hash string) *earmark.Result {
 	r := l.reservations[id]
 	switch {
@@ -142,8 +142,8 @@ func (l *Ledger) replay(id, tenant, hash string) *earmark.Result {
 	return new(l.result(earmark.OutcomeSame, r))
 }
 
-// touch returns the budgets that cover one of scopes in a unit of amounts, each
-// once, in the order of their ids.
+// touch returns the budgets that cover one of scopes in a unit of amounts, each once,
+// ordered by id.
 func (l *Ledger) touch(tenant string, scopes []string, amounts earmark.Amounts, at time.Time) []touched {
 	var budgets []touched
 	for _, id := range slices.Sorted(maps.Keys(l.budgets)) {
@@ -158,8 +158,8 @@ func (l *Ledger) touch(tenant string, scopes []string, amounts earmark.Amounts, 
 	return budgets
 }
 
-// unmet names the first scope that meets no budget, whatever its unit, or else
-// the first unit that no touched budget counts, on each scope or on any.
+// unmet returns the first scope that no budget covers, whatever its unit, or else the first
+// unit that no affected budget counts, on each scope or on any.
 func (l *Ledger) unmet(tenant string, scopes []string, amounts earmark.Amounts, budgets []touched, anyScope bool) *earmark.Result {
 	for _, scope := range scopes {
 		met := false
@@ -180,7 +180,7 @@ func (l *Ledger) unmet(tenant string, scopes []string, amounts earmark.Amounts, 
 	return nil
 }
 
-// misfit says where amounts do not fit: denied or overflow; nil when they fit.
+// misfit returns the denial or overflow of amounts that do not fit; nil if they fit.
 func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Result {
 	decision := earmark.Decision{Retryable: true}
 	retryAt := l.now()
@@ -221,8 +221,8 @@ func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Res
 	return &earmark.Result{Outcome: earmark.OutcomeDenied, Decision: &decision}
 }
 
-// firstLeaseEnd is when the first lease of a hold on the budget ends; nil without a
-// hold. A hold that is overdue and gives its amount back is as good as expired.
+// firstLeaseEnd returns the end of the first lease of a hold on the budget; nil without a
+// hold. It leaves out overdue holds that give their amount back.
 func (l *Ledger) firstLeaseEnd(b touched) (first *time.Time) {
 	for _, r := range l.reservations {
 		if r.State != earmark.StateHeld || r.OnExpiry == earmark.OnExpiryRelease && r.ExpiresAt.Before(l.now()) {
@@ -242,8 +242,8 @@ func earliest(a, b *time.Time) *time.Time {
 	return a
 }
 
-// inTheWay returns up to limit overdue reservations that an admission to budgets
-// would expire, the longest overdue first.
+// inTheWay returns up to limit overdue reservations that an admission to budgets would
+// expire, the longest overdue first.
 func (l *Ledger) inTheWay(budgets []touched, limit int) []*reservation {
 	return l.overdue(0, limit, func(r *reservation) bool {
 		return r.OnExpiry == earmark.OnExpiryRelease && slices.ContainsFunc(r.Budgets, func(share earmark.ReservationBudget) bool {
@@ -252,8 +252,8 @@ func (l *Ledger) inTheWay(budgets []touched, limit int) []*reservation {
 	})
 }
 
-// overdue returns up to limit held reservations that are overdue by more than
-// grace and that want selects, the longest overdue first.
+// overdue returns up to limit held reservations that have been overdue for more than grace
+// and that want accepts, the longest overdue first.
 func (l *Ledger) overdue(grace time.Duration, limit int, want func(*reservation) bool) []*reservation {
 	var due []*reservation
 	for _, r := range l.reservations {

@@ -65,7 +65,7 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Transition, usage earmark.A
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 
-// refuse writes down once why usage was not charged.
+// refuse records once why usage was not charged.
 func (l *Ledger) refuse(r *reservation, actor earmark.Actor, reason string) {
 	if !slices.Contains(r.refused, reason) {
 		r.refused = append(r.refused, reason)
@@ -73,7 +73,7 @@ func (l *Ledger) refuse(r *reservation, actor earmark.Actor, reason string) {
 	}
 }
 
-// charges says what each of r's budgets is charged for usage, in their order, and
+// charges returns what each of r's budgets is charged for usage, in their order, and
 // whether that fits int64.
 func (l *Ledger) charges(r *reservation, usage earmark.Amounts, late bool) (charges []int64, fits bool) {
 	for _, share := range r.Budgets {
@@ -96,7 +96,8 @@ func (l *Ledger) charges(r *reservation, usage earmark.Amounts, late bool) (char
 	return charges, true
 }
 
-// charge makes each of r's budgets stand at its charge, with nothing reserved.
+// charge sets the committed amount of each of r's budgets to its charge, and the reserved
+// amount to 0.
 func (l *Ledger) charge(r *reservation, charges []int64, actor earmark.Actor, reason string) {
 	for i := range r.Budgets {
 		share := &r.Budgets[i]
@@ -116,12 +117,13 @@ func (l *Ledger) rejects(r *reservation, overage earmark.Amounts) bool {
 	})
 }
 
-// Release is the caller's own: nothing was spent, and that is final.
+// Release gives the amount back as the caller's own release: nothing was spent, and that is
+// final.
 func (l *Ledger) Release(_ context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.release(s, earmark.StateReleased, "release")
 }
 
-// GiveBack is an operator's release: an expiry with a reason.
+// GiveBack gives the amount back as an operator's release: an expiry with a reason.
 func (l *Ledger) GiveBack(_ context.Context, s earmark.Transition) (earmark.Result, error) {
 	return l.release(s, earmark.StateExpired, "expire")
 }
@@ -140,7 +142,7 @@ func (l *Ledger) release(s earmark.Transition, to earmark.State, kind string) (e
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 
-// Expire applies the expiry policy to a reservation that is due.
+// Expire applies the expiry policy to a reservation whose lease has ended.
 func (l *Ledger) Expire(_ context.Context, s earmark.Transition) (earmark.Result, error) {
 	r := l.find(s)
 	switch {
@@ -155,7 +157,7 @@ func (l *Ledger) Expire(_ context.Context, s earmark.Transition) (earmark.Result
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 
-// Sweep expires up to limit held reservations, of any tenant, that are overdue by
+// Sweep expires up to limit held reservations, of any tenant, that have been overdue for
 // more than grace.
 func (l *Ledger) Sweep(_ context.Context, grace time.Duration, limit int) ([]string, error) {
 	ids := []string{}
@@ -166,8 +168,8 @@ func (l *Ledger) Sweep(_ context.Context, grace time.Duration, limit int) ([]str
 	return ids, nil
 }
 
-// Extend lets the lease run for ttl from now, if that is longer than it runs
-// already, and for earmark.MaxTTL after its creation at the most.
+// Extend extends the lease to ttl from now, if that is later than its expiry, and to at
+// most earmark.MaxTTL after its creation.
 func (l *Ledger) Extend(_ context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error) {
 	r := l.find(s)
 	switch {
@@ -194,7 +196,7 @@ func (l *Ledger) Extend(_ context.Context, s earmark.Transition, ttl time.Durati
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 
-// Inspect returns a reservation as it stands.
+// Inspect returns a reservation's current state.
 func (l *Ledger) Inspect(_ context.Context, tenant, id string) (earmark.Result, error) {
 	r := l.find(earmark.Transition{Tenant: tenant, ID: id})
 	if r == nil {
@@ -236,7 +238,7 @@ func (l *Ledger) find(s earmark.Transition) *reservation {
 
 func unknown() (earmark.Result, error) { return earmark.Result{Outcome: earmark.OutcomeUnknown}, nil }
 
-// lateReason is the reason of a commit, which says so when it is late.
+// lateReason returns the reason of a commit, which says that it is late if it is.
 func lateReason(r *reservation, reason string) string {
 	late := ""
 	switch {
@@ -253,7 +255,7 @@ func lateReason(r *reservation, reason string) string {
 	return late + ": " + reason
 }
 
-// differingUnit returns the first unit that only one of both has, "" for none.
+// differingUnit returns the first unit that only one of them has; "" if there is none.
 func differingUnit(a, b earmark.Amounts) string {
 	all := maps.Clone(a)
 	maps.Copy(all, b)
@@ -267,7 +269,7 @@ func differingUnit(a, b earmark.Amounts) string {
 	return ""
 }
 
-// beyond returns what usage has over reserved, nil for nothing.
+// beyond returns the usage beyond reserved; nil if there is none.
 func beyond(usage, reserved earmark.Amounts) earmark.Amounts {
 	var over earmark.Amounts
 	for unit, used := range usage {

@@ -37,15 +37,15 @@ func Bounds(w earmark.Window, at time.Time) (start time.Time, end *time.Time) {
 // interval is start <= t < end.
 type interval struct{ start, end time.Time }
 
-// KeepWindow makes a window of a budget with bounds other than those that Bounds gives: one that was made
-// under other time-zone data. It overlaps no window that was made before.
+// KeepWindow gives a window of a budget bounds other than those of Bounds, as if it was
+// made with other time-zone data. It must not overlap an existing window.
 func (l *Ledger) KeepWindow(budgetID string, start, end time.Time) {
 	b := l.budgets[budgetID]
 	b.kept = append(b.kept, interval{start, end})
 }
 
-// window returns the budget's window that holds at. A kept one stays, and others end where it starts and
-// start where it ends.
+// window returns the budget's window that contains at. A kept window stays, and others end
+// where it starts and start where it ends.
 func (b *budget) window(at time.Time) (start time.Time, end *time.Time) {
 	start, end = Bounds(b.Window, at)
 	for _, k := range b.kept {
@@ -63,7 +63,7 @@ func (b *budget) window(at time.Time) (start time.Time, end *time.Time) {
 	return start, end
 }
 
-var locations sync.Map // from name to *time.Location, since LoadLocation reads a file
+var locations sync.Map // *time.Location by name, because LoadLocation reads a file
 
 func location(name string) *time.Location {
 	if found, ok := locations.Load(name); ok {
@@ -77,12 +77,12 @@ func location(name string) *time.Location {
 	return zone
 }
 
-// hour returns the bounds of the hour that holds local. A change of clocks by a
-// part of an hour ends one hour and starts another.
+// hour returns the bounds of the hour that contains local. A change of clocks by a part of
+// an hour ends one hour and starts another.
 func hour(local time.Time) (start, end time.Time) {
 	start = local.Add(-time.Duration(local.Minute())*time.Minute - time.Duration(local.Second())*time.Second - time.Duration(local.Nanosecond()))
 	end = start.Add(time.Hour)
-	from, until := local.ZoneBounds() // zero: since ever, for ever
+	from, until := local.ZoneBounds() // zero means without a bound
 	if !from.IsZero() && start.Before(from) && partOfHour(from) {
 		start = from
 	}
@@ -124,10 +124,10 @@ func firstInstant(date time.Time, zone *time.Location) time.Time {
 	for first := true; ; first = false {
 		until, ends := offsetEnds(at)
 		_, offsetSeconds := at.Zone()
-		reads := date.Add(-time.Duration(offsetSeconds) * time.Second) // when clocks of this offset read midnight
+		reads := date.Add(-time.Duration(offsetSeconds) * time.Second) // when clocks with this offset show midnight
 		switch {
 		case !first && reads.Before(at):
-			return at.UTC() // clocks were set over it
+			return at.UTC() // clocks skip midnight
 		case !ends || reads.Before(until):
 			return reads
 		}
@@ -135,8 +135,8 @@ func firstInstant(date time.Time, zone *time.Location) time.Time {
 	}
 }
 
-// offsetEnds returns an instant after at until which the offset from UTC stays;
-// false when it stays for ever.
+// offsetEnds returns an instant after at until which the offset from UTC stays the same;
+// false if it never changes.
 func offsetEnds(at time.Time) (time.Time, bool) {
 	_, until := at.ZoneBounds()
 	if !until.IsZero() && !until.After(at) {
