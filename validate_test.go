@@ -144,7 +144,7 @@ func TestBudgetRequest(t *testing.T) {
 	require.NoError(t, soft.Validate())
 }
 
-// The hash tells requests apart that mean different things, and no others.
+// The hash differs for requests that mean different things, and for no others.
 func TestRequestHash(t *testing.T) {
 	t.Parallel()
 	request := earmark.ReservationRequest{Scopes: []string{"a", "b"}, Amounts: earmark.Amounts{"x": 1, "y": 2}}.WithDefaults()

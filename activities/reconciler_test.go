@@ -297,7 +297,7 @@ func TestReconcileRestores(t *testing.T) {
 	}
 }
 
-// A list tells of many at once that they are guarded, and of none that it is not:
+// A list shows that many reservations are guarded, and never that one is not:
 // what it leaves out, and what its workflow should have ended, is looked for.
 func TestReconcileLooksForWhatIsNotListed(t *testing.T) {
 	t.Parallel()

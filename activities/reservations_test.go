@@ -104,7 +104,7 @@ func TestActivitiesCallTheLedger(t *testing.T) {
 	}
 }
 
-// Nobody is told of a decision that is not known to be in Postgres.
+// No caller gets a decision that may not be in Postgres.
 func TestReserveAnnounces(t *testing.T) {
 	t.Parallel()
 	l := &ledger{err: errAway, result: earmark.Result{Outcome: earmark.OutcomeApplied}}

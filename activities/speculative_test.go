@@ -26,7 +26,7 @@ func attemptAt(moment time.Time) earmark.Admission {
 	return earmark.Admission{ID: "one", RequestHash: "h", AdmitBy: moment}
 }
 
-// reserving answers a speculative call once it is told to.
+// reserving answers a speculative call when the test says so.
 func reserving(result earmark.Result, err error) (reserve func(context.Context, earmark.Admission) (earmark.Result, error), proceed func()) {
 	until := make(chan struct{})
 	return func(context.Context, earmark.Admission) (earmark.Result, error) {
@@ -35,7 +35,7 @@ func reserving(result earmark.Result, err error) (reserve func(context.Context, 
 	}, func() { close(until) }
 }
 
-// The activity waits for the call that is under way, and tells its result; the ledger
+// The activity waits for the running call, and returns its result; the ledger
 // is asked again when it runs again.
 func TestReserveTakesTheSpeculation(t *testing.T) {
 	t.Parallel()

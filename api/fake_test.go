@@ -10,7 +10,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// fake is a Ledger and a Coordinator that answers what a test tells it to and records
+// fake is a Ledger and a Coordinator that answers as a test configures it and records
 // what it was asked.
 type fake struct {
 	mu    sync.Mutex
@@ -54,7 +54,7 @@ type fake struct {
 	gates         map[string]chan struct{} // a call of this name waits until its gate is closed
 }
 
-// call is one call of a fake: its name and the argument that tells most.
+// call is one call of a fake: its name and its main argument.
 type call struct {
 	name string
 	arg  any

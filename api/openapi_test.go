@@ -63,7 +63,7 @@ func TestDocumentHasExactlyTheCodes(t *testing.T) {
 	require.ElementsMatch(t, known, documented)
 }
 
-// Every operation tells of the answers that any call can have, and every request
+// Every operation documents the answers that any call can have, and every request
 // body refuses what it does not describe, as the decoder does.
 func TestDocumentIsComplete(t *testing.T) {
 	t.Parallel()

@@ -46,7 +46,7 @@ func TestOverviewThatFails(t *testing.T) {
 	require.Equal(t, "limit", p.Field)
 }
 
-// However many watch, the ledger is asked once in a while; a failure is nothing to tell again.
+// However many watch, the ledger is asked once in a while; a failure is not reused.
 func TestOverviewIsShared(t *testing.T) {
 	t.Parallel()
 	f := &fake{err: earmark.Errorf(earmark.CodeUnavailable, "away"), overview: earmark.Overview{At: testTime, Held: 7, Ages: []earmark.OverviewAge{}}}

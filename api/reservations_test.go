@@ -196,7 +196,7 @@ func TestBodyOfExactlyTheLimitIsRead(t *testing.T) {
 }
 
 // What the preflight can answer starts no workflow, and what the workflow answers
-// is told in the same words.
+// gets the same message.
 func TestReserveOutcomes(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -489,7 +489,7 @@ func TestAdmissionUnknownIsRepeatedWithTheSameKey(t *testing.T) {
 	require.GreaterOrEqual(t, b.pauses[0], time.Second)
 }
 
-// Whoever reserves by hand can tell that the key was used before, and does not run
+// A caller of Reserve can see that the key was used before, and does not run
 // the model twice.
 func TestReplayed(t *testing.T) {
 	t.Parallel()

@@ -25,7 +25,7 @@ var (
 	errModel = errors.New("the model failed")
 )
 
-// bubbleEnv is a fake Earmark without a network, its client, and what the client told.
+// bubbleEnv is a fake Earmark without a network, its client, and what the client reported.
 type bubbleEnv struct {
 	earmark   *fake.Earmark
 	client    *Client

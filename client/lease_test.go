@@ -64,7 +64,7 @@ func TestShortWorkExtendsNothing(t *testing.T) {
 	})
 }
 
-// A lease began before the answer that tells of it, and the client knows only that
+// A lease began before the answer to its call, and the client knows only that
 // it did not begin before the call was sent.
 func TestSlowAnswersCount(t *testing.T) {
 	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {

@@ -37,7 +37,7 @@ func (s *sweeps) Sweep(ctx context.Context, grace time.Duration, most int) ([]st
 	return make([]string, answer.(int)), nil
 }
 
-// sweep runs a sweeper for that long, in time that is skipped, and tells how long
+// sweep runs a sweeper for that long, in skipped time, and returns how long
 // after its start it swept.
 func sweep(t *testing.T, s *sweeps, long time.Duration) []time.Duration {
 	t.Helper()

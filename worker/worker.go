@@ -53,7 +53,7 @@ type Options struct {
 	Logger  *slog.Logger
 	// Grace is how long the sweeper leaves an overdue reservation to its workflow.
 	Grace time.Duration
-	// Prefix tells this installation from others in the namespace.
+	// Prefix distinguishes this installation from others in the namespace.
 	Prefix workflows.Prefix
 	// Unindexed says that the namespace has no search attributes of Earmark, so workflows
 	// set none.

@@ -31,7 +31,7 @@ const (
 	UpdateAdmission  = "admission"   // {"request_hash": "…"} returns an activities.Snapshot
 )
 
-// Prefix tells the installations apart that share a Temporal namespace. It comes before the
+// Prefix distinguishes the installations that share a Temporal namespace. It comes before the
 // names of an installation's task queue, schedule and workflows: staging-earmark is the task
 // queue of the prefix staging. The empty prefix leaves the names as they are.
 type Prefix string

@@ -249,7 +249,7 @@ func (r *temporalEnv) record(name string) {
 	require.NoError(r, os.WriteFile(recordingFile(name), append(text, '\n'), 0o644))
 }
 
-// scrub removes what tells of a machine or a build. The name of a sticky queue holds
+// scrub removes what identifies a machine or a build. The name of a sticky queue holds
 // the host's.
 func scrub(value any) {
 	switch value := value.(type) {

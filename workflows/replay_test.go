@@ -57,7 +57,7 @@ func TestRecordingsNameNoMachine(t *testing.T) {
 	}
 }
 
-// unwanted are the fields of events that tell of a machine or a build, and matter
+// unwanted are the fields of events that identify a machine or a build, and matter
 // to no replay.
 var unwanted = []string{"identity", "workerVersion", "binaryChecksum"}
 

@@ -291,7 +291,7 @@ func TestNotAdmitted(t *testing.T) {
 			b.ends(outcome, "")
 			asked.is(t, outcome, "")
 			require.Equal(t, outcome == earmark.OutcomeDenied, asked.standing.Decision != nil)
-			if commit != nil { // the caller was told no: there is nothing to charge
+			if commit != nil { // the caller got a denial: there is nothing to charge
 				commit.is(t, earmark.OutcomeUnknown, "")
 			}
 			require.Zero(t, b.ledger.count("charge"))
@@ -325,7 +325,7 @@ func TestNotAdmitted(t *testing.T) {
 	})
 }
 
-// Whoever was told "unknown" may have gone ahead: usage is charged, although the
+// A caller who got "unknown" may have called the model: usage is charged, although the
 // reserve came too late to set anything aside.
 func TestUsageOfAnAdmissionThatWasTooLate(t *testing.T) {
 	b := setup(t)

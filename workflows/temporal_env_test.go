@@ -104,7 +104,7 @@ func eagerly(options *client.StartWorkflowOptions) { options.EnableEagerStart = 
 
 // startAndAsk starts the workflow and waits for the decision in one call. A task
 // that fails takes the question with it: then it is asked again, as a caller who
-// was told "unknown" does.
+// got "unknown" does.
 func (r *temporalEnv) startAndAsk() activities.Snapshot {
 	for {
 		standing, err := r.tryToStartAndAsk()

@@ -57,7 +57,7 @@ export const link = (r, text) => (/^https?:/.test(r.ui_url) ? make("a", { href: 
 
 const news = find("#news");
 
-// tell says what has changed to those who do not see it.
+// tell announces a change to screen readers.
 export const tell = (text) => setText(news, text);
 
 // command is a line for the terminal with a button that copies it. label says what it does.

@@ -50,7 +50,7 @@ let waitMS = everyMS;
 let timer;
 
 async function refreshPart(one) {
-  const asked = Date.now(); // the server's answer may be 2 seconds older, for it tells many the same
+  const asked = Date.now(); // the server's answer may be 2 seconds older, because it reuses answers
   try {
     one.show(await one.load());
     one.asOf = asked;

@@ -103,7 +103,7 @@ func TestOperate(t *testing.T) {
 }
 
 // What an operator does in the place of a caller: who and why is in the journal, and
-// what stands is told.
+// shows the current state.
 func TestRemedies(t *testing.T) {
 	url := serveReal(t) // not beside TestOperate, whose worker serves the same task queue
 	run := func(args ...string) result { t.Helper(); return earmarkPipe(t, url, args...) }

@@ -17,8 +17,8 @@ import (
 	"github.com/earmark-dev/earmark/internal/tracing"
 )
 
-// process is what serve and worker have in common: Postgres and Temporal, and what
-// is told about their use.
+// process is what serve and worker have in common: Postgres and Temporal, and the
+// metrics and traces of their use.
 type process struct {
 	pool      *pgxpool.Pool
 	temporal  client.Client

@@ -29,7 +29,7 @@ type Files struct {
 	checked time.Time
 }
 
-// stamp tells a changed file: its modification time and its size in bytes.
+// stamp identifies a version of a file: its modification time and its size in bytes.
 type stamp struct {
 	modified time.Time
 	bytes    int64

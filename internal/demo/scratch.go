@@ -87,7 +87,7 @@ func (s *scratch) drop(ctx context.Context) error {
 func (s *scratch) disconnect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	// The server ends a session some time after it was told so; the lock is to be free
+	// The server ends a session some time after the request to end it; the lock is to be free
 	// now. A session that a cancelled query has ended holds none.
 	_, _ = s.owner.Exec(ctx, unlockSQL)
 	return s.owner.Close(ctx)
@@ -97,7 +97,7 @@ func (s *scratch) disconnect(ctx context.Context) error {
 type counter struct {
 	pool *pgxpool.Pool
 	id   int64
-	peak atomic.Int64 // the most that was ever counted; every statement that adds tells
+	peak atomic.Int64 // the largest count so far; every statement that adds reports the count
 }
 
 func (s *scratch) newCounter(ctx context.Context) (*counter, error) {

@@ -43,7 +43,7 @@ type Story struct {
 	WorkflowID string `json:"workflow_id"`
 }
 
-// teller tells a story step by step.
+// teller shows the lifecycle step by step.
 type teller struct {
 	*service
 	show  func(Step)
@@ -172,7 +172,7 @@ func (t *teller) awaitExpiry(ctx context.Context, id string) error {
 	}
 }
 
-// tell tells the whole story, on a budget of its own.
+// tell shows the whole lifecycle, on a budget of its own.
 func (s *service) tell(ctx context.Context, scratch *scratch, show func(Step)) (*Story, error) {
 	t := &teller{service: s, scope: s.scope + "/story", show: show}
 	budget, err := s.newBudget(ctx, t.scope)
@@ -214,7 +214,7 @@ func clock(at *time.Time) string {
 	return at.Local().Format(time.TimeOnly)
 }
 
-// shortID is as much of an id as tells it from others.
+// shortID returns enough of an id to distinguish it from others.
 func shortID(id string) string {
 	const enough = len("rsv_") + 8
 	if len(id) <= enough {

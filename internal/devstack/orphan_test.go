@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// orphanDirEnv tells this test binary to be the parent that is going to be killed.
+// orphanDirEnv makes this test binary act as the parent that will be killed.
 const orphanDirEnv = "EARMARK_DEVSTACK_ORPHAN_DIR"
 
 // runOrphanParent starts both services, says where they are, and waits for its end.

@@ -4,7 +4,7 @@
 //
 // The id is 12 of a-z and 0-9, the secret 256 random bits as 43 of base62, and the checksum the CRC-32 of
 // all that comes before it as 6 of base62. So a secret scanner knows a key by its form, and a typing error
-// is told apart from a key that does not exist without a look-up.
+// is distinguished from a key that does not exist without a look-up.
 package keys
 
 import (

@@ -48,7 +48,7 @@ type Coordinator struct {
 	// stays open for the settlement, at most MaxSettleWindow; zero means not at all.
 	SettleWindow time.Duration
 	Namespace    string
-	// Prefix tells this installation from others in the namespace.
+	// Prefix distinguishes this installation from others in the namespace.
 	Prefix workflows.Prefix
 	// Unindexed says that the namespace has no search attributes of Earmark, so workflows
 	// set none.

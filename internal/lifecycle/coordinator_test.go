@@ -115,7 +115,7 @@ type env struct {
 	here        *view // of the guard
 	there       *view // of the worker
 	coordinator *lifecycle.Coordinator
-	deaf        bool // the worker tells its guard nothing, as if it were another process'
+	deaf        bool // the worker delivers nothing to its coordinator, as if it ran in another process
 }
 
 // beside is a guard in one process with its worker; apart is one whose worker runs
@@ -220,7 +220,7 @@ func (s *env) ending(a earmark.Admission) workflows.WorkflowResult {
 	return ending
 }
 
-// signalled tells whether the workflow was sent a signal of that name.
+// signalled reports whether the workflow got a signal of that name.
 func (s *env) signalled(a earmark.Admission, name string) bool {
 	history := s.client.GetWorkflowHistory(s.ctx, a.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for history.HasNext() {
@@ -337,7 +337,7 @@ func TestCoordinatorTellsMismatch(t *testing.T) {
 }
 
 // A second request under the same id comes while the first is decided, and asks
-// when that is over. It is not told the first one's no.
+// when that is over. It does not get the denial of the first one.
 func TestCoordinatorTellsNobodyElsesDenial(t *testing.T) {
 	t.Parallel()
 	s := beside(t)
@@ -397,7 +397,7 @@ func TestCoordinatorWaitsForADurableNo(t *testing.T) {
 	require.Equal(t, 2, tries)
 }
 
-// Past the deadline the caller is told "unknown", and from then on nothing is
+// Past the deadline the caller gets "unknown", and from then on nothing is
 // reserved any more.
 func TestCoordinatorDeadline(t *testing.T) {
 	t.Parallel()
@@ -463,7 +463,7 @@ func TestCoordinatorDeadline(t *testing.T) {
 	})
 }
 
-// Under overload a call waits for a place, and is told to come back before it has
+// Under overload a call waits for a place, and is refused with Retry-After before it has
 // begun anything.
 func TestCoordinatorIsBounded(t *testing.T) {
 	t.Parallel()
@@ -554,7 +554,7 @@ func (s *env) meeting(a earmark.Admission) <-chan struct{} {
 	return met
 }
 
-// Many at once with one key are one reservation, and each is told so.
+// Many at once with one key are one reservation, and each call gets it.
 func TestCoordinatorManyAtOnce(t *testing.T) {
 	t.Parallel()
 	both(t, func(s *env) {

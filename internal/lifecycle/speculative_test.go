@@ -287,7 +287,7 @@ func TestCoordinatorMeetsAWorkflowThatCloses(t *testing.T) {
 }
 
 // Two bodies under one key at once, whichever's workflow starts first: those with the
-// body that is reserved are admitted, the others are told.
+// body that is reserved are admitted, the others get a mismatch.
 func TestCoordinatorTwoBodiesAtOnce(t *testing.T) {
 	t.Parallel()
 	a := reservingAhead(t)

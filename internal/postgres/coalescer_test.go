@@ -19,7 +19,7 @@ import (
 )
 
 // queue is one key with calls that are numbers. The first call alone, 0, is under way
-// until it is told to end, so that what is asked for meanwhile waits.
+// until the test ends it, so that calls that arrive meanwhile wait.
 type env struct {
 	*testing.T
 	calls   coalescer[int]

@@ -10,7 +10,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/postgres"
 )
 
-// What Postgres says to a call decides what its caller is told: to try again, to
+// What Postgres says to a call decides what its caller gets: to try again, to
 // migrate, or that it met a bug.
 func TestFaultsAreToldApart(t *testing.T) {
 	b := unaudited(t) // it takes a function away

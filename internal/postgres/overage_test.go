@@ -39,7 +39,7 @@ func committedOn(result earmark.Result, budgetID string) int64 {
 	return -1
 }
 
-// A caller who was told "refused" must not be charged by the same message when it
+// A caller who got "refused" must not be charged by the same message when it
 // arrives once more, after nothing refuses it any longer. A new attempt is a new
 // decision.
 func TestRefusedAttemptStaysRefused(t *testing.T) {
@@ -66,7 +66,7 @@ func TestRefusedAttemptStaysRefused(t *testing.T) {
 }
 
 // In review a workflow has no timer. If its process dies with the settlement, nobody
-// but the reconciler tells the next one.
+// but the reconciler notifies the next one.
 func TestSettledOutOfReviewIsLookedAt(t *testing.T) {
 	t.Parallel()
 	for name, settle := range map[string]func(*env, earmark.Transition) earmark.Result{

@@ -156,7 +156,7 @@ func TestThroughATransactionPooler(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestPoolerNeedsItsSetting shows the words that tell what is missing.
+// TestPoolerNeedsItsSetting shows the message that says what is missing.
 func TestPoolerNeedsItsSetting(t *testing.T) {
 	through, _ := pooled(t)
 	b := &env{Ledger: postgres.New(opened(t, through)), t: t}

@@ -6,7 +6,7 @@ import (
 )
 
 // A histogram has subBuckets buckets for each power of two of microseconds, so
-// that a quantile is told to within 1/subBuckets of itself in bounded memory.
+// that a quantile is exact to within 1/subBuckets of itself in bounded memory.
 const (
 	subBuckets = 64
 	subBits    = 6 // log2 of subBuckets

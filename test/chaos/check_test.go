@@ -127,7 +127,7 @@ func judgeCharge(l *life, r *row) []string {
 	return nil
 }
 
-// judgeState compares the state with what the driver asked for and was told.
+// judgeState compares the state with the driver's calls and their answers.
 func (d *driver) judgeState(l *life, r *row) []string {
 	var found []string
 	complain := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }

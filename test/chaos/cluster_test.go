@@ -204,7 +204,7 @@ func (c *cluster) openWorkflows() []string {
 	}
 }
 
-// temporalLogBytes tells how large the log of Temporal's file has grown: under overload it
+// temporalLogBytes returns how large the log of Temporal's file has grown: under overload it
 // can grow without bound.
 func (c *cluster) temporalLogBytes() int64 {
 	info, err := os.Stat(filepath.Join(c.Dir(), "temporal", "temporal.db-wal"))

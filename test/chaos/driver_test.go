@@ -251,7 +251,7 @@ func (d *driver) signal(l *life, usage earmark.Amounts) attempt {
 }
 
 // probe asks each server for an admission, again and again, from now on. The
-// function that it returns waits, and tells how long after since the last of them
+// function that it returns waits, and returns how long after since the last of them
 // has admitted; 0 when one never did.
 func (d *driver) probe(since time.Time) func() time.Duration {
 	times := make([]time.Duration, len(d.clients))

@@ -50,7 +50,7 @@ func (s standing) move(key string, to hold) standing {
 	return next
 }
 
-// apply tells what a budget would answer, and how it stands then.
+// apply returns what a budget would answer, and its state after that.
 func (s standing) apply(in asked) (told, standing) {
 	now, exists := s.holds[in.key]
 	switch in.verb {

@@ -44,7 +44,7 @@ type account interface {
 	balance(ctx context.Context) (reserved, committed int64, err error)
 }
 
-// What clients of one budget are told, by two servers of which one is killed in
+// The answers to clients of one budget, from two servers of which one is killed in
 // between, is as if they had been served one after the other.
 func TestLinearizable(t *testing.T) {
 	t.Parallel()
@@ -124,7 +124,7 @@ type recorder struct {
 	keys    []string // of what is known to be admitted
 }
 
-// asked and told are the input and the output of an operation.
+// asked and told hold the input and the output of an operation.
 type asked struct {
 	verb   string
 	key    string

@@ -5,8 +5,8 @@
 //
 // Everything is real: two servers and two workers, a durable Postgres, a Temporal
 // with its file. Between each two of them is a proxy that can delay, cut and mangle.
-// A driver makes requests and keeps a journal of what it asked and was told; what it
-// was told is compared with the ledger once all has been mended.
+// A driver makes requests and keeps a journal of its calls and their answers; the
+// answers are compared with the ledger once all faults have ended.
 //
 // The faults and the requests come from a seed. What meets what does not: a run
 // cannot be repeated exactly, its plan can.

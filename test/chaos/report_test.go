@@ -19,7 +19,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// report tells what was injected and survived, in figures.
+// report counts what was injected and survived.
 func (d *driver) report(c *cluster, injected map[string]int, mended time.Time) string {
 	rows := readRows(c.t, c.Pool())
 	count := map[string]int{}

@@ -67,7 +67,7 @@ func TestOneKeyHoldsOnce(t *testing.T) {
 		}
 		b.requireBalance(budget, int64(round+1)*10, 0)
 	}
-	// Two bodies under one key at once: one of them is the request, the other is told.
+	// Two bodies under one key at once: one of them is the request, the other gets a mismatch.
 	answers := together(8, func(i int) exchange {
 		return b.try("POST", "/v1/reservations", tokens("acme", int64(20+i%2), 60), "Idempotency-Key", "two bodies")
 	})
@@ -227,7 +227,7 @@ func TestServerKilledWhileHeld(t *testing.T) {
 	b.requireBalance(budget, 0, 60)
 }
 
-// A server told to stop answers every call that it has taken, and what it has
+// A stopping server answers every call that it has taken, and what it has
 // answered stands.
 func TestGracefulStop(t *testing.T) {
 	t.Parallel()

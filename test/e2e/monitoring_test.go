@@ -105,7 +105,7 @@ func TestEveryMetricExistsAndIsListed(t *testing.T) {
 }
 
 // What was late or over is counted once, by whichever process charged it, and all
-// processes tell the same of the whole ledger.
+// processes report the same about the whole ledger.
 func TestMetricsTellWhatHappened(t *testing.T) {
 	t.Parallel()
 	b := setup(t, stack.Options{})

@@ -49,7 +49,7 @@ func (b *env) requireAway(away string) {
 	require.Len(b.t, p.Checks, 3)
 }
 
-// requireUnavailable checks a 503 that tells when to try again.
+// requireUnavailable checks a 503 that says when to try again.
 func (b *env) requireUnavailable(x exchange, codes ...earmark.Code) {
 	b.t.Helper()
 	x.status(b.t, http.StatusServiceUnavailable)
@@ -149,7 +149,7 @@ func TestTemporalAway(t *testing.T) {
 	b.requireBalance(budget, 200, 70)
 	b.commit(extended.ID, 10).status(t, http.StatusOK)
 	b.awaitClosed(extended.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
-	b.reconcile("earmark-reconcile") // tells the workflows whose reservation was settled past them
+	b.reconcile("earmark-reconcile") // notifies the workflows whose reservation was settled without them
 	for _, reservation := range []earmark.Reservation{committed, released, expiring} {
 		b.awaitClosed(reservation.ID, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	}
@@ -162,7 +162,7 @@ func TestTemporalAway(t *testing.T) {
 }
 
 // A Postgres that hangs is worse than one that is gone: connections stay open and
-// nothing answers. Callers are told in time all the same.
+// nothing answers. Callers still get an answer in time.
 func TestPostgresFrozen(t *testing.T) {
 	t.Parallel()
 	b := setup(t, stack.Options{OwnPostgres: true, AdmissionDeadline: 2 * time.Second})

@@ -205,7 +205,7 @@ func TestTracesOverGRPC(t *testing.T) {
 }
 
 // A collector that is away costs nothing but its traces, and a variable that makes
-// no sense is told at the start.
+// no sense is reported at the start.
 func TestTracesAreNotNeeded(t *testing.T) {
 	t.Parallel()
 	b := traced(t, "http://127.0.0.1:1")

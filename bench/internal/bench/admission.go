@@ -13,7 +13,7 @@ const (
 	// normalPerSecond is twice what the Azure trace of LLM requests averages.
 	normalPerSecond = 10
 	// normalFor is how long a round at that rate takes: over the default rounds it makes
-	// the thousand samples that a p99 is to be told from.
+	// the thousand samples that a p99 needs.
 	normalFor = 20 * time.Second
 	half      = 0.5
 )

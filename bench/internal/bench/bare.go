@@ -116,7 +116,7 @@ func (b *bare) live(ctx workflow.Context) error {
 	return complete(ctx)
 }
 
-// firstStep does nothing but tell that it ran.
+// firstStep only reports that it ran.
 func (b *bare) firstStep(_ context.Context, id string) error {
 	if ran, waits := b.stepped.LoadAndDelete(id); waits {
 		close(ran.(chan struct{}))

@@ -266,7 +266,7 @@ func (r *run) auditAll(ctx context.Context) error {
 	return nil
 }
 
-// say tells people what comes next.
+// say prints what comes next.
 func (r *run) say(format string, args ...any) {
 	if r.Progress != nil {
 		fmt.Fprintf(r.Progress, "%6s  %s\n", time.Since(r.begun).Round(time.Second), fmt.Sprintf(format, args...))

@@ -26,7 +26,7 @@ const (
 	quiet          = 3 * time.Second // for what ends in the background
 )
 
-// costs tells what an admission, a denial, an open hold and a settled reservation
+// costs measures what an admission, a denial, an open hold and a settled reservation
 // take.
 func (r *run) costs(ctx context.Context) error {
 	main, err := r.serving(ctx, mainName)
@@ -220,7 +220,7 @@ const diskSQL = `SELECT sum(pg_total_relation_size(c.oid))::float8 / greatest(1,
 	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 	WHERE n.nspname = 'earmark' AND c.relkind = 'r' AND c.relname IN ('reservations', 'reservation_budgets', 'entries')`
 
-// disk tells what the rows of the run so far take, indexes included.
+// disk returns the size of the rows of the run so far, including indexes.
 func (r *run) disk(ctx context.Context, main *deployment) error {
 	var bytes float64
 	if err := main.pool.QueryRow(ctx, diskSQL).Scan(&bytes); err != nil {

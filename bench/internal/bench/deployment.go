@@ -113,7 +113,7 @@ func (d *deployment) run(ctx context.Context, limit time.Duration, args ...strin
 	return out.String(), nil
 }
 
-// audit checks the ledger's rules, and tells how long that took.
+// audit checks the ledger's rules, and returns how long that took.
 func (d *deployment) audit(ctx context.Context) (time.Duration, error) {
 	begun := time.Now()
 	if output, err := d.run(ctx, auditLimit, "audit"); err != nil {
@@ -223,7 +223,7 @@ func listensAt(logPath string) string {
 	return ""
 }
 
-// read tells what the processes have used until now.
+// read returns what the processes have used so far.
 func (d *deployment) read(ctx context.Context) meter {
 	m := meter{driver: ownCPU()}
 	for _, p := range d.processes {

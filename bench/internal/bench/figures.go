@@ -63,7 +63,7 @@ func (f *figures) list() []Figure {
 	return list
 }
 
-// text tells a figure's median and spread, such as "131 (118–140)".
+// text returns a figure's median and spread, such as "131 (118–140)".
 func (f *figures) text(key string) string {
 	figure := f.byKey[key]
 	if figure == nil {
@@ -72,7 +72,7 @@ func (f *figures) text(key string) string {
 	return withSpread(figure.Median, figure.Min, figure.Max)
 }
 
-// short tells a figure's median alone.
+// short returns only a figure's median.
 func (f *figures) short(key string) string {
 	figure := f.byKey[key]
 	if figure == nil {
@@ -90,7 +90,7 @@ func withSpread(middle, least, most float64) string {
 	return fmt.Sprintf("%s (%s–%s)", number(middle), number(least), number(most))
 }
 
-// number tells a number with the digits that matter.
+// number formats a number with its significant digits.
 func number(v float64) string {
 	const thousands = 1000
 	switch size := math.Abs(v); {

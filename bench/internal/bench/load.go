@@ -77,7 +77,7 @@ func quantileMS(sorted []time.Duration, q float64) float64 {
 	return float64(sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]) / float64(time.Millisecond)
 }
 
-// serials tell calls apart, over all ways and scenarios of this process.
+// serials distinguish calls, over all strategies and scenarios of this process.
 var serials atomic.Int64
 
 // tally collects what the clients of a block do.

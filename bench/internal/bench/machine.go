@@ -33,7 +33,7 @@ type Machine struct {
 	Persistence  string `json:"temporal_persistence"`
 }
 
-// describe tells what is known; what the platform does not tell stays empty.
+// describe returns what is known; what the platform does not report stays empty.
 func describe(ctx context.Context, pool *pgxpool.Pool, temporal client.Client, ownTemporal bool, version string) (Machine, error) {
 	m := Machine{
 		Cores: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(), Earmark: version,
@@ -68,7 +68,7 @@ func describe(ctx context.Context, pool *pgxpool.Pool, temporal client.Client, o
 	return m, nil
 }
 
-// lines tells the machine in two lines.
+// lines describes the machine in two lines.
 func (m Machine) lines() []string {
 	memory := ""
 	if m.MemoryBytes > 0 {

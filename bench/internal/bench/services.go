@@ -105,7 +105,7 @@ func (s *services) later(undo func(context.Context) error) {
 	s.undo = append(s.undo, undo)
 }
 
-// died tells why a service of the run's own has ended; nil while both run.
+// died returns why a service of the run itself has ended; nil while both run.
 func (s *services) died() error {
 	var errs []error
 	if s.temporal != nil {

@@ -158,7 +158,7 @@ func (s strategy) forAWhile(ctx context.Context, duration time.Duration, budgets
 	return requests{took: all, elapsed: time.Since(begun)}, err
 }
 
-// burst lets the clients race for a small budget, and tells how many requests got
+// burst lets the clients race for a small budget, and returns how many requests got
 // past its limit.
 func (s strategy) burst(ctx context.Context, pool *pgxpool.Pool) (over int64, err error) {
 	if err := resetBurst(ctx, pool); err != nil {

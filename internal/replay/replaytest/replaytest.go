@@ -29,7 +29,7 @@ type Server struct {
 	BeforeShow func(id string) *earmark.Error
 	// Lies are added to what the budget says of itself, and to the journal.
 	LieCommitted, LieReserved, LieJournal int64
-	// ToldLimit is the limit that the budget tells in place of its own.
+	// ToldLimit is the limit that the budget reports in place of its own.
 	ToldLimit *int64
 
 	mu           sync.Mutex
