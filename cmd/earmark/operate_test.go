@@ -29,7 +29,7 @@ func serveReal(t *testing.T) (url string) {
 		require.Empty(t, report.Mismatches())
 	})
 	s := &settings{
-		DatabaseURL: pool.Config().ConnString(), Addr: "127.0.0.1:0", Grace: 30 * time.Second,
+		DatabaseURL: pool.Config().ConnString(), Addr: "127.0.0.1:0", WithoutKeys: true, Grace: 30 * time.Second,
 		AdmissionDeadline: 10 * time.Second, temporalAddress: stack.TemporalAddress(), temporalNamespace: "default",
 	}
 	ctx, cancel := context.WithCancel(context.Background())

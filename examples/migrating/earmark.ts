@@ -5,7 +5,8 @@ const longestRetryAfterSeconds = 5;
 // post sends a call until Earmark answers it. Each call here counts once, however often it is sent.
 // status is 0 if nothing answered: the call may have taken effect.
 export async function post(path, body, { key = "", attempts = 4, limitMs = 10_000 } = {}) {
-  const headers = { "Content-Type": "application/json", ...(key && { "Idempotency-Key": key }) };
+  const { EARMARK_API_KEY: apiKey } = process.env;
+  const headers = { "Content-Type": "application/json", ...(apiKey && { Authorization: `Bearer ${apiKey}` }), ...(key && { "Idempotency-Key": key }) };
   for (let attempt = 1; ; attempt++) {
     const answer = await send(path, { method: "POST", headers, body: JSON.stringify(body) }, limitMs);
     const away = [0, 502, 503, 504].includes(answer.status);

@@ -7,12 +7,13 @@
 import { Client, Connection } from '@temporalio/client';
 
 const earmark = process.env.EARMARK_URL ?? 'http://127.0.0.1:8080';
+const apiKey = process.env.EARMARK_API_KEY; // not needed on the development stack
 const temporal = process.env.TEMPORAL_ADDRESS ?? '127.0.0.1:7233';
 
 async function post(path: string, body: unknown, headers: Record<string, string> = {}): Promise<Response> {
   return fetch(earmark + path, {
     method: 'POST',
-    headers: { 'Content-Type': 'application/json', ...headers },
+    headers: { 'Content-Type': 'application/json', ...(apiKey && { Authorization: `Bearer ${apiKey}` }), ...headers },
     body: JSON.stringify(body),
   });
 }

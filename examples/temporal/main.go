@@ -64,7 +64,7 @@ func main() {
 }
 
 func run(ctx context.Context, earmarkURL string) error {
-	earmarks, err := client.New(earmarkURL)
+	earmarks, err := client.New(earmarkURL, client.WithAPIKey(os.Getenv("EARMARK_API_KEY"))) // none is needed on the development stack
 	if err != nil {
 		return err
 	}
