@@ -144,7 +144,7 @@ func (s *server) keyOf(ctx context.Context, text string) (*earmark.Key, error) {
 
 // setSignIn sets the cookie for the paths beside this one: a proxy may serve Earmark below a path of its own.
 func (s *server) setSignIn(c *gin.Context, value string, maxAge int) {
-	http.SetCookie(c.Writer, &http.Cookie{
+	http.SetCookie(c.Writer, &http.Cookie{ //nolint:gosec // Secure where the browser speaks TLS: on loopback it does not
 		Name: signInCookie, Value: value, MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		Secure: c.Request.TLS != nil || strings.EqualFold(c.GetHeader("X-Forwarded-Proto"), "https"),
 	})

@@ -24,7 +24,7 @@ func (b *env) signIn(key string, header ...string) *http.Response {
 	}
 	recorder := httptest.NewRecorder()
 	b.handler.ServeHTTP(recorder, request)
-	return recorder.Result() //nolint:bodyclose // a recorder's
+	return recorder.Result()
 }
 
 // cookieOf is what the browser sends back.
