@@ -23,20 +23,20 @@ const (
 	DefaultRounds  = 10
 )
 
-// Options say what to show.
+// Options configure a demo.
 type Options struct {
 	Scope   string // of the run's budgets, which must be new
 	Callers int
 	Rounds  int
-	// ShowWay and ShowStep are called as soon as a way has run and as a step of the
-	// story is done; an empty step parts the two halves of the story.
+	// ShowWay is called after each strategy has run, and ShowStep after each step of the
+	// lifecycle; an empty step separates its two halves.
 	ShowWay  func(Result)
 	ShowStep func(Step)
-	// ShowRaced is called between the race and the story.
+	// ShowRaced is called between the race and the lifecycle.
 	ShowRaced func(*Report)
 }
 
-// Report is what a demo came to.
+// Report is the result of a demo.
 type Report struct {
 	Scope         string    `json:"scope"`
 	StartedAt     time.Time `json:"started_at"`
@@ -54,7 +54,7 @@ type Report struct {
 // Fits is how many requests fit into the limit.
 func (r *Report) Fits() int64 { return r.LimitTokens / r.RequestTokens }
 
-// Err says what is wrong with what Earmark did; nil when all is well.
+// Err describes what Earmark did wrong; nil if nothing.
 func (r *Report) Err() error {
 	var wrong []string
 	for _, check := range r.Audit.Checks {
@@ -68,7 +68,7 @@ func (r *Report) Err() error {
 	return fmt.Errorf("the ledger differs from the callers' answers: %s", strings.Join(wrong, "; "))
 }
 
-// NewReport is the report of a run that has not begun.
+// NewReport returns the report of a run that has not begun.
 func NewReport(pool *pgxpool.Pool, options Options) *Report {
 	return &Report{
 		Scope: options.Scope, StartedAt: time.Now().UTC(), Callers: options.Callers, Rounds: options.Rounds,
@@ -77,9 +77,9 @@ func NewReport(pool *pgxpool.Pool, options Options) *Report {
 	}
 }
 
-// Run runs the race and the story, and fills the report. The scratch schema is
-// dropped in the end, also when ctx ends. What Earmark did wrong is in the report's
-// Err; an error here is a demo that could not be finished.
+// Run runs the race and the lifecycle, and fills the report. It drops the scratch schema at
+// the end, even if ctx has ended. The report's Err says what Earmark did wrong; an error
+// here means that the demo could not finish.
 func (r *Report) Run(ctx context.Context, api *client.Client, pool *pgxpool.Pool, options Options) (err error) {
 	scratch, err := openScratch(ctx, pool)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package demo lets callers race for one limit, by the usual ways to keep it and
-// by Earmark, and reports the outcome of each. The usual ways run for real, on a
-// scratch table; Earmark runs over its HTTP API.
+// Package demo lets callers race for one limit, with the usual strategies and with Earmark,
+// and reports the outcome of each. The usual strategies really run, on a scratch table;
+// Earmark runs over its HTTP API.
 package demo

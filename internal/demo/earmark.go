@@ -9,33 +9,33 @@ import (
 	"github.com/earmark-dev/earmark/client"
 )
 
-// raceTTLSeconds is how long a hold of a caller that dies stays.
+// raceTTLSeconds is how long the hold of a dead caller stays.
 const raceTTLSeconds = 60
 
-// Audit compares what the callers know with what the ledger says, over all rounds.
+// Audit compares the callers' counts with the ledger, over all rounds.
 type Audit struct {
 	Passed bool    `json:"passed"`
 	Checks []Check `json:"checks"`
 }
 
-// Check is one number that must be what the callers expect.
+// Check is one number that must equal the callers' count.
 type Check struct {
 	What     string `json:"what"`
 	Expected int64  `json:"expected"`
 	Found    int64  `json:"found"`
 }
 
-// service is Earmark over HTTP, and what was found there.
+// service is Earmark over HTTP, with the numbers found there.
 type service struct {
 	api     *client.Client
 	scope   string
 	budgets []string // ids, of the rounds
 
-	charged   atomic.Int64 // tokens, as the callers know
+	charged   atomic.Int64 // tokens, as the callers counted
 	committed int64        // tokens, by the balances
 	journaled int64        // tokens, by the entries
-	reserved  int64        // tokens that are still set aside in the end
-	overspent int64        // tokens past the limit, the most of any round
+	reserved  int64        // tokens still reserved at the end
+	overspent int64        // tokens past the limit, the largest of all rounds
 }
 
 func (s *service) way() way { return way{name: Earmark, begin: s.begin} }
@@ -55,7 +55,7 @@ func (s *service) newBudget(ctx context.Context, scope string) (*earmark.Budget,
 	return s.api.CreateBudget(ctx, earmark.BudgetRequest{Scope: scope, Unit: unit, Limit: &limit})
 }
 
-// budgeted is an account that Earmark keeps.
+// budgeted is an account that Earmark manages.
 type budgeted struct {
 	*service
 	scope    string
@@ -84,7 +84,7 @@ func (b *budgeted) ask(ctx context.Context, caller int, decided func(bool)) erro
 	return nil
 }
 
-// commit charges, and takes only the ledger's own word for it.
+// commit charges, and accepts only an answer of the ledger itself.
 func (s *service) commit(ctx context.Context, id string, tokens int64) error {
 	settled, err := s.api.Commit(ctx, id, earmark.Amounts{unit: tokens})
 	if err == nil && settled.Accepted {
@@ -93,8 +93,7 @@ func (s *service) commit(ctx context.Context, id string, tokens int64) error {
 	return err
 }
 
-// end reads the balance, and goes through the journal for what was counted in
-// between.
+// end reads the balance, and finds the largest count in the journal.
 func (b *budgeted) end(ctx context.Context) (outcome, error) {
 	budget, err := b.api.Budget(ctx, b.budgetID)
 	if err != nil {
@@ -151,13 +150,13 @@ func (s *service) audit() Audit {
 	return audit
 }
 
-// archive ends the rounds' budgets, so that runs leave no list of them behind.
+// archive archives the budgets of the rounds, so that runs do not fill the list of budgets.
 func (s *service) archive(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	for _, id := range s.budgets {
 		if _, err := s.api.ArchiveBudget(ctx, id); err != nil {
-			return // the server is away: they stay, and do no harm
+			return // the server is away: the budgets stay, which is harmless
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/ctxtime"
 )
 
-// What every caller wants, and of how much.
+// The request of every caller, and the limit.
 const (
 	unit                = "tokens"
 	limitTokens   int64 = 1000
@@ -29,18 +29,18 @@ func pause(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// Result is what one way came to over all rounds.
+// Result is the result of one strategy over all rounds.
 type Result struct {
 	Way       string `json:"way"`
 	Decisions int64  `json:"decisions"`
 	Admitted  int64  `json:"admitted"`
-	// WorstOverTokens is the most that was counted past the limit at any moment of any
-	// round; EndOverTokens the most at the end of one.
+	// WorstOverTokens is the largest excess over the limit at any moment of any round;
+	// EndOverTokens the largest at the end of one.
 	WorstOverTokens int64 `json:"worst_over_tokens"`
 	EndOverTokens   int64 `json:"end_over_tokens"`
 	// DecisionsPerSecond counts from the start of a round to its last decision.
 	DecisionsPerSecond float64 `json:"decisions_per_second"`
-	// Wait is how long callers waited for a yes or a no; YesWait for a yes.
+	// Wait is how long callers waited for a decision; YesWait for an admission.
 	Wait    Latency `json:"wait"`
 	YesWait Latency `json:"yes_wait"`
 }

@@ -37,13 +37,13 @@ var (
 	countedSQL string
 )
 
-// cleanupTimeout bounds how long what a run made is cleared away, also after Ctrl-C.
+// cleanupTimeout bounds the cleanup of a run, also after Ctrl-C.
 const cleanupTimeout = 10 * time.Second
 
-// scratch is a schema with one table, in which the usual ways keep their counters.
+// scratch is a schema with one table, in which the usual strategies keep their counters.
 type scratch struct {
 	pool  *pgxpool.Pool
-	owner *pgx.Conn // its session holds the lock that keeps a second demo out
+	owner *pgx.Conn // its session holds the lock that excludes a second demo
 }
 
 func openScratch(ctx context.Context, pool *pgxpool.Pool) (*scratch, error) {
@@ -69,12 +69,12 @@ func openScratch(ctx context.Context, pool *pgxpool.Pool) (*scratch, error) {
 	return nil, errors.Join(err, s.disconnect(ctx))
 }
 
-// close drops the schema, also when ctx has ended.
+// close drops the schema, even if ctx has ended.
 func (s *scratch) close(ctx context.Context) error {
 	return errors.Join(s.drop(ctx), s.disconnect(ctx))
 }
 
-// drop does without the owner's connection, which a cancelled query has closed.
+// drop does not use the owner's connection, which a cancelled query has closed.
 func (s *scratch) drop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
@@ -87,8 +87,8 @@ func (s *scratch) drop(ctx context.Context) error {
 func (s *scratch) disconnect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	// The server ends a session some time after the request to end it; the lock is to be free
-	// now. A session that a cancelled query has ended holds none.
+	// The server ends a session some time after the request to end it, and the lock must be
+	// free now. A session that a cancelled query has ended holds none.
 	_, _ = s.owner.Exec(ctx, unlockSQL)
 	return s.owner.Close(ctx)
 }
@@ -110,14 +110,14 @@ type queryer interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// fits runs a query for what is used, and reports whether another request fits.
+// fits runs a query for the used tokens, and reports whether another request fits.
 func (c *counter) fits(ctx context.Context, on queryer, sql string) (bool, error) {
 	var used int64
 	err := on.QueryRow(ctx, sql, c.id).Scan(&used)
 	return used+requestTokens <= limitTokens, err
 }
 
-// add adds to what is used, or takes from it, and returns the sum.
+// add adds to the used tokens and returns the sum.
 func (c *counter) add(ctx context.Context, on queryer, tokens int64) (used int64, err error) {
 	if err = on.QueryRow(ctx, addSQL, c.id, tokens).Scan(&used); err == nil {
 		c.saw(used)

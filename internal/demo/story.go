@@ -11,9 +11,9 @@ import (
 	"github.com/earmark-dev/earmark/client"
 )
 
-// The figures of the story.
+// The numbers of the lifecycle.
 const (
-	storyTokens      int64 = 600 // reserved, and not twice of it fit
+	storyTokens      int64 = 600 // reserved; the limit has no room for twice of it
 	storyUsage       int64 = 450
 	storyTTLSeconds  int64 = 30
 	storyExtension         = time.Minute
@@ -23,22 +23,22 @@ const (
 	expiryPollPeriod       = 50 * time.Millisecond
 )
 
-// Step is one call of a story, and what it came to.
+// Step is one call of the lifecycle and its result.
 type Step struct {
 	Did  string `json:"did"`
 	Came string `json:"came"`
 }
 
-// Story is one reservation's life, and one whose process dies.
+// Story is the lifecycle of one reservation, and of one whose process dies.
 type Story struct {
 	Scope string `json:"scope"`
 	Life  []Step `json:"life"`
 	Death []Step `json:"death"`
-	// ExpiredAfterSeconds counts from the reservation to the first look that found it
+	// ExpiredAfterSeconds is the time from the reservation to the first read that found it
 	// expired.
 	ExpiredAfterSeconds float64 `json:"expired_after_seconds"`
-	// UIURL is the workflow of the dead process in Temporal UI; empty when the server
-	// does not know where that is.
+	// UIURL is the workflow of the dead process in Temporal UI; empty if the server does
+	// not know its address.
 	UIURL      string `json:"ui_url"`
 	WorkflowID string `json:"workflow_id"`
 }
@@ -57,7 +57,7 @@ func (t *teller) step(did, came string, args ...any) {
 	t.show(step)
 }
 
-// reserve is a call with a key of its own, named for what it does in the story.
+// reserve reserves with a key of its own.
 func (t *teller) reserve(ctx context.Context, name string, tokens, ttlSeconds int64) (*earmark.Reservation, error) {
 	return t.api.Reserve(ctx, t.scope+"/"+name, earmark.ReservationRequest{
 		Scopes: []string{t.scope}, Amounts: earmark.Amounts{unit: tokens}, TTLSeconds: ttlSeconds,
@@ -73,7 +73,7 @@ func (t *teller) balance(ctx context.Context, budgetID string) (string, earmark.
 	return fmt.Sprintf("%s reserved, %s committed, %s available", amount(b.Reserved), amount(b.Committed), amount(b.Available)), b, nil
 }
 
-// life is reserve, a denied one, extend, commit, and a look at what it left.
+// life reserves, is denied once, extends, commits, and reads the result.
 func (t *teller) life(ctx context.Context, budgetID string) ([]Step, error) {
 	t.steps = nil
 	first, err := t.reserve(ctx, "life", storyTokens, storyTTLSeconds)
@@ -115,7 +115,7 @@ func (t *teller) life(ctx context.Context, budgetID string) ([]Step, error) {
 	return t.steps, nil
 }
 
-// death is a reservation that nobody ever settles.
+// death makes a reservation that nobody settles.
 func (t *teller) death(ctx context.Context, budgetID string, scratch *scratch) (story Story, err error) {
 	t.steps = nil
 	counter, err := scratch.newCounter(ctx)

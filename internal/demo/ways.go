@@ -6,7 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Names of the ways, as in the report.
+// Names of the strategies, as in the report.
 const (
 	CheckThenAdd   = "check_then_add"
 	AddThenCheck   = "add_then_check"
@@ -16,29 +16,29 @@ const (
 	Earmark        = "earmark"
 )
 
-// way is one way to keep a limit.
+// way is one strategy to keep a limit.
 type way struct {
 	name string
-	// begin opens a fresh account, with all of the limit left.
+	// begin opens a new account with the whole limit available.
 	begin func(ctx context.Context, round int) (account, error)
 }
 
-// account is what the callers of one round race for.
+// account is what the callers of one round share.
 type account interface {
-	// ask is one caller: it asks for requestTokens, calls the model if they are there,
-	// and settles. It calls decided once, as soon as it knows.
+	// ask is one caller: it requests requestTokens, calls the model if it is admitted, and
+	// settles. It calls decided once, as soon as it has the decision.
 	ask(ctx context.Context, caller int, decided func(admitted bool)) error
-	// end returns the final count, when all callers are done.
+	// end returns the final count, after all callers have ended.
 	end(ctx context.Context) (outcome, error)
 }
 
-// outcome is what an account came to, in tokens.
+// outcome is the result of an account, in tokens.
 type outcome struct {
-	peakTokens int64 // the most that was counted at any moment
+	peakTokens int64 // the largest count at any moment
 	endTokens  int64
 }
 
-// usualWays are those that need a table and nothing else.
+// usualWays returns the strategies that need only a table.
 func usualWays(s *scratch) []way {
 	on := func(name string, ask func(*counter, context.Context, func(bool)) error) way {
 		return way{name: name, begin: func(ctx context.Context, _ int) (account, error) {
@@ -64,14 +64,13 @@ func (u usual) ask(ctx context.Context, _ int, decided func(bool)) error {
 	return u.way(u.counter, ctx, decided)
 }
 
-// checkThenAdd is what most code does: nothing holds between the check and the sum.
+// checkThenAdd is the most common code: nothing is locked between the check and the sum.
 func (c *counter) checkThenAdd(ctx context.Context, decided func(bool)) error {
 	fits, err := c.fits(ctx, c.pool, checkSQL)
 	return c.callAndAdd(ctx, fits, err, decided)
 }
 
-// lockTheCheck locks the row for the check alone: the lock is gone before anything
-// was added.
+// lockTheCheck locks the row only for the check: the lock is released before the sum.
 func (c *counter) lockTheCheck(ctx context.Context, decided func(bool)) error {
 	var fits bool
 	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) (err error) {
@@ -96,7 +95,7 @@ func (c *counter) callAndAdd(ctx context.Context, fits bool, err error, decided 
 	return err
 }
 
-// addThenCheck adds first and takes back what was too much.
+// addThenCheck adds first and subtracts the excess.
 func (c *counter) addThenCheck(ctx context.Context, decided func(bool)) error {
 	used, err := c.add(ctx, c.pool, requestTokens)
 	if err != nil {
@@ -131,8 +130,8 @@ func (c *counter) lockAcrossCall(ctx context.Context, decided func(bool)) error 
 	})
 }
 
-// guardedUpdate counts what is held beside what is used. It is correct as long as
-// every caller lives to settle.
+// guardedUpdate counts holds in addition to usage. It is correct as long as every caller
+// lives to settle.
 func (c *counter) guardedUpdate(ctx context.Context, decided func(bool)) error {
 	held, err := c.hold(ctx, requestTokens)
 	if err != nil {

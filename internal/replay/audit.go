@@ -7,13 +7,13 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Audit says whether the ledger holds exactly what the admitted rows used.
+// Audit reports whether the ledger holds exactly the usage of the admitted rows.
 type Audit struct {
 	Passed bool    `json:"passed"`
 	Checks []Check `json:"checks"`
 }
 
-// Check is one number that must be what the run expects.
+// Check is one number that must equal the run's own count.
 type Check struct {
 	What     string `json:"what"`
 	Expected int64  `json:"expected"`
@@ -23,7 +23,7 @@ type Check struct {
 // Passed reports whether the number is the expected one.
 func (c Check) Passed() bool { return c.Expected == c.Found }
 
-// audit compares the budget and its whole journal with what the run itself counted.
+// audit compares the budget and its whole journal with the run's own counts.
 func (r *run) audit(ctx context.Context) (Audit, error) {
 	var budget *earmark.Budget
 	if _, err := persist(ctx, func(ctx context.Context) (err error) {
@@ -51,7 +51,7 @@ func (r *run) audit(ctx context.Context) (Audit, error) {
 	return audit, nil
 }
 
-// journal is what the entries of a budget add up to.
+// journal is the sum of the entries of a budget.
 type journal struct {
 	reserved   int64
 	committed  int64
@@ -73,7 +73,7 @@ func (r *run) readJournal(ctx context.Context) (journal, error) {
 			return sum, err
 		}
 		for _, entry := range page.Data {
-			if entry.ID <= last { // a cursor that goes round would never end
+			if entry.ID <= last { // a repeating cursor would never end
 				return sum, fmt.Errorf("the journal is out of order: entry %d comes after %d", entry.ID, last)
 			}
 			last = entry.ID

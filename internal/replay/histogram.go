@@ -27,8 +27,8 @@ func (h *histogram) add(d time.Duration) {
 	h.longest = max(h.longest, d)
 }
 
-// quantile returns the upper edge of the bucket that holds the q-quantile, and
-// never more than the longest duration; 0 when nothing was counted.
+// quantile returns the upper edge of the bucket that holds the q-quantile, and at most the
+// longest duration; 0 for an empty histogram.
 func (h *histogram) quantile(q float64) time.Duration {
 	rank := int64(q * float64(h.count))
 	var seen int64

@@ -95,7 +95,7 @@ func (v *view) draw(elapsed time.Duration) {
 	fmt.Fprintf(v.Out, "%s\r\x1b[2K%s %s\n\x1b[2K%s\n", up, bar(done, total), first, second)
 }
 
-// rate is how many rows a second were done with lately.
+// rate returns how many rows a second were finished recently.
 func (v *view) rate(done int64) float64 {
 	now := time.Now()
 	v.seen = append(v.seen, moment{now, done})

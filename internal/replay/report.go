@@ -10,7 +10,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Report is what a run came to.
+// Report is the result of a run.
 type Report struct {
 	Run             string    `json:"run"`
 	Trace           string    `json:"trace"`
@@ -25,8 +25,8 @@ type Report struct {
 	Rows   RowCounts   `json:"rows"`
 	Tokens TokenCounts `json:"tokens"`
 
-	Admission Latency `json:"admission"` // from the moment at which a row was due to its yes
-	Denial    Latency `json:"denial"`    // the same to its no
+	Admission Latency `json:"admission"` // from the moment at which a row was due to its admission
+	Denial    Latency `json:"denial"`    // the same, to its denial
 	Commit    Latency `json:"commit"`
 
 	LongestDelayMS      float64 `json:"longest_delay_ms"` // of a row that waited for a place
@@ -38,22 +38,22 @@ type Report struct {
 	Audit        Audit  `json:"audit"`
 }
 
-// RowCounts say what became of the rows. Sent is the sum of Admitted, Denied,
-// Unknown, NotReserved and Failed.
+// RowCounts count the rows by result. Sent is the sum of Admitted, Denied, Unknown,
+// NotReserved and Failed.
 type RowCounts struct {
 	Total       int64 `json:"total"`
-	Sent        int64 `json:"sent"` // fewer than Total when the run was stopped
+	Sent        int64 `json:"sent"` // fewer than Total if the run was stopped
 	Admitted    int64 `json:"admitted"`
 	Denied      int64 `json:"denied"`
-	Unknown     int64 `json:"unknown"`      // no decision, also not in the end
-	NotReserved int64 `json:"not_reserved"` // no decision in time; in the end nothing was reserved
+	Unknown     int64 `json:"unknown"`      // no decision, not even at the end
+	NotReserved int64 `json:"not_reserved"` // no decision in time; at the end nothing was reserved
 	Failed      int64 `json:"failed"`       // answers that no row should get
 	Committed   int64 `json:"committed"`
 	Overage     int64 `json:"overage"`     // committed more than was reserved
 	Retried     int64 `json:"retried"`     // had no decision at the first attempt
-	FoundLater  int64 `json:"found_later"` // of Admitted: found in the end
+	FoundLater  int64 `json:"found_later"` // of Admitted: found at the end
 	Accepted    int64 `json:"accepted"`    // commits answered by 202, and followed to their end
-	Delayed     int64 `json:"delayed"`     // sent late, for MaxInFlight others were under way
+	Delayed     int64 `json:"delayed"`     // sent late, because MaxInFlight others were under way
 }
 
 // TokenCounts are sums over the admitted rows.
@@ -76,7 +76,7 @@ type Latency struct {
 // Interrupted reports whether the run was stopped before its last row.
 func (r *Report) Interrupted() bool { return r.Rows.Sent < r.Rows.Total }
 
-// Err says what is wrong with what the run found; nil when all is well.
+// Err describes what the run found wrong; nil if nothing.
 func (r *Report) Err() error {
 	var wrong []string
 	if !r.Audit.Passed {
@@ -125,7 +125,7 @@ func (r *Report) Print(out io.Writer) error {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(table, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
-	few := func(name string, n int64, meaning string) { // shown only where there are any
+	few := func(name string, n int64, meaning string) { // shown only if there are any
 		if n > 0 {
 			line(name, "%s  (%s)", earmark.FormatAmount(n), meaning)
 		}

@@ -9,10 +9,10 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// How the rows that were left open are looked at in the end.
+// How open rows are resolved at the end.
 const (
-	// decidedAfter is how long after the last attempt a reservation that is not
-	// there will never be: longer than any deadline of an admission.
+	// decidedAfter is longer than any deadline of an admission: if the reservation does not
+	// exist so long after the last attempt, it never will.
 	decidedAfter    = 20 * time.Second
 	pollPause       = 500 * time.Millisecond
 	resolvePatience = 2 * time.Minute
@@ -38,8 +38,8 @@ func (r *run) leave(row openRow) {
 	}
 }
 
-// resolve looks at the rows that were left open, for resolvePatience in all. What
-// it cannot find out stays open and shows in the report.
+// resolve resolves the open rows, for at most resolvePatience. Rows that it cannot resolve
+// stay open and show in the report.
 func (r *run) resolve(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, resolvePatience)
 	defer cancel()
@@ -48,7 +48,7 @@ func (r *run) resolve(ctx context.Context) {
 	r.openMu.Lock()
 	open := r.open
 	r.openMu.Unlock()
-	for _, row := range open { // what is left open now is not tried again
+	for _, row := range open { // rows still open now are not tried again
 		group.Go(func() error {
 			if row.admitted {
 				r.settle(ctx, row)
@@ -61,8 +61,8 @@ func (r *run) resolve(ctx context.Context) {
 	_ = group.Wait()
 }
 
-// decide finds out whether an unknown row was admitted after all. If so it is like
-// any other that was: what it used is charged.
+// decide finds out whether an unknown row was admitted. If so, its usage is charged like
+// that of any other row.
 func (r *run) decide(ctx context.Context, row openRow) {
 	if !sleep(ctx.Done(), time.Until(row.askedAt.Add(decidedAfter))) {
 		return
@@ -87,8 +87,8 @@ func (r *run) decide(ctx context.Context, row openRow) {
 	}
 }
 
-// settle commits what is held, and waits until a commit that was accepted shows in
-// the ledger. Repeating a commit changes nothing.
+// settle commits a held reservation, and waits until an accepted commit shows in the
+// ledger. Repeating a commit changes nothing.
 func (r *run) settle(ctx context.Context, row openRow) {
 	usage := earmark.Amounts{Unit: row.row.UsedTokens()}
 	if _, err := persist(ctx, func(ctx context.Context) error {

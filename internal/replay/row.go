@@ -12,10 +12,9 @@ import (
 	"github.com/earmark-dev/earmark/client"
 )
 
-// How long a call is repeated before its row is left for the end of the run.
-// Pauses double from firstPause to longestPause, each longer at random by up to a
-// half, on top of a Retry-After: a server that falls behind is not helped by many
-// rows that come back at once.
+// How long a call is repeated before its row is left for the end of the run. Pauses double
+// from firstPause to longestPause. Each is longer at random by up to a half, in addition to
+// a Retry-After, so that an overloaded server does not get many rows at once.
 const (
 	patience     = 30 * time.Second
 	firstPause   = 500 * time.Millisecond
@@ -32,8 +31,8 @@ func (r *run) live(ctx context.Context, row Row, due time.Time) {
 	r.commit(ctx, row, id)
 }
 
-// reserve asks for the row's worst case until there is a decision. The row's key
-// makes that safe: however often it is sent, it is one reservation.
+// reserve requests the row's worst case until there is a decision. The row's key makes that
+// safe: however often it is sent, it makes one reservation.
 func (r *run) reserve(ctx context.Context, row Row, due time.Time) (id string, admitted bool) {
 	key := "replay-" + r.id + "-" + strconv.FormatInt(row.Number, 10)
 	request := r.request(row)
@@ -69,7 +68,7 @@ func (r *run) reserve(ctx context.Context, row Row, due time.Time) (id string, a
 }
 
 func (r *run) request(row Row) earmark.ReservationRequest {
-	// The lease outlasts the model by as much as a caller has who gives no lease.
+	// The lease outlasts the model by the default TTL.
 	lease := r.atSpeed(modelTime(row, r.Seed)) + earmark.DefaultTTL
 	return earmark.ReservationRequest{
 		Scopes:     []string{r.Scope},
@@ -85,7 +84,7 @@ func (r *run) admit(c *counts, row Row) {
 	c.usedTokens += row.UsedTokens()
 }
 
-// commit charges what the row really used, more than was reserved or less.
+// commit charges the row's real usage, whether more or less than reserved.
 func (r *run) commit(ctx context.Context, row Row, id string) {
 	started := time.Now()
 	var settled client.Settled
@@ -107,7 +106,7 @@ func (r *run) commit(ctx context.Context, row Row, id string) {
 	}
 }
 
-// settled counts a row whose reservation is over.
+// settled counts a row whose reservation is settled.
 func (r *run) settled(row Row, reservation *earmark.Reservation) {
 	usage := earmark.Amounts{Unit: row.UsedTokens()}
 	r.tally.update(func(c *counts) {
@@ -123,7 +122,7 @@ func (r *run) settled(row Row, reservation *earmark.Reservation) {
 	})
 }
 
-// persist makes a call again while it has no answer, until patience is over.
+// persist repeats a call while it gets no answer, within a time limit.
 func persist(ctx context.Context, call func(ctx context.Context) error) (attempts int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -146,7 +145,7 @@ func persist(ctx context.Context, call func(ctx context.Context) error) (attempt
 	}
 }
 
-// unanswered reports whether err leaves open what became of the call.
+// unanswered reports whether the outcome of the call is unknown.
 func unanswered(err error) bool {
 	switch earmark.ErrorCode(err) {
 	case earmark.CodeAdmissionUnknown, earmark.CodeUnavailable, earmark.CodeInternal:
@@ -156,8 +155,8 @@ func unanswered(err error) bool {
 	}
 }
 
-// reservedBefore is the reservation that an earlier attempt made and that is over
-// by now; nil when err has none.
+// reservedBefore returns the settled reservation that an earlier attempt made; nil if err
+// has none.
 func reservedBefore(err error) *earmark.Reservation {
 	var answer *earmark.Error
 	if !errors.As(err, &answer) {
@@ -171,7 +170,7 @@ func reservedBefore(err error) *earmark.Reservation {
 	}
 }
 
-// idOf is the id of the reservation that a key may have made.
+// idOf returns the id of the reservation that a key may have made.
 func idOf(err error, tenant, key string) string {
 	var answer *earmark.Error
 	if errors.As(err, &answer) && answer.ReservationID != "" {

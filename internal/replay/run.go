@@ -15,20 +15,20 @@ import (
 	"github.com/earmark-dev/earmark/client"
 )
 
-// Unit is what a replay counts.
+// Unit is the unit of a replay.
 const Unit = "tokens"
 
 // Bounds of a run.
 const (
 	// MaxSpeed keeps a schedule above the clock's resolution.
 	MaxSpeed = 1_000_000
-	// MaxInFlight is how many rows are under way at once, as many as the client keeps
-	// connections for. Arrivals past it wait, and are counted as delayed.
+	// MaxInFlight is how many rows are under way at once, the number of connections that
+	// the client keeps. Further arrivals wait, and are counted as delayed.
 	MaxInFlight = 256
 	// maxOpen is how many rows may stay without a decision or a settlement before
 	// a run ends early.
 	maxOpen = 10_000
-	// maxWallTime refuses a trace whose times make no sense at a given speed.
+	// maxWallTime bounds a run; a longer one is refused before it starts.
 	maxWallTime = 7 * 24 * time.Hour
 )
 
@@ -66,12 +66,12 @@ type run struct {
 	open   []openRow
 }
 
-// Run replays a trace against api and audits what the ledger holds then. When ctx
-// ends, arrivals stop, what is in flight settles, and the report is of that part.
+// Run replays a trace against api and then audits the ledger. When ctx ends, arrivals stop,
+// rows in flight settle, and the report covers that part.
 //
-// The report stands wherever it is not nil, also with an error, which then says
-// what could not be done. api is to make one attempt a call (WithMaxAttempts(1)):
-// repeating is the run's own, so that it can count what had no answer at first.
+// The report is valid if it is not nil, even with an error, which then says what could not
+// be done. api must make one attempt a call (WithMaxAttempts(1)), because the run repeats
+// calls itself and counts those without an answer at first.
 func Run(ctx context.Context, api *client.Client, options Options) (*Report, error) {
 	work := context.WithoutCancel(ctx)
 	stop, giveUp := context.WithCancelCause(ctx)
@@ -159,8 +159,8 @@ func (r *run) createBudget(ctx context.Context) (err error) {
 	return err
 }
 
-// arrive sends every row at its time. It never waits for an answer: a slow server
-// meets the same arrivals as a fast one, up to MaxInFlight.
+// arrive sends every row at its time. It never waits for an answer: a slow server gets the
+// same arrivals as a fast one, up to MaxInFlight.
 func (r *run) arrive(ctx context.Context) error {
 	file, err := os.Open(r.Path)
 	if err != nil {
@@ -193,7 +193,7 @@ func (r *run) arrive(ctx context.Context) error {
 	return nil
 }
 
-// takePlace waits for a place in flight; false when the run is stopped.
+// takePlace waits for a place in flight; it returns false if the run is stopped.
 func (r *run) takePlace(behind *bool) bool {
 	select {
 	case r.places <- struct{}{}:

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// tally counts what becomes of the rows while they are under way.
+// tally counts the results of rows while the run goes on.
 type tally struct {
 	mu sync.Mutex
 	counts
-	admission histogram // of a yes, from the moment at which the row was due
-	denial    histogram // of a no, the same way
+	admission histogram // of an admission, from the moment at which the row was due
+	denial    histogram // of a denial, the same
 	commit    histogram
 }
 
@@ -26,8 +26,8 @@ type counts struct {
 	admitted     int64
 	denied       int64
 	unknown      int64 // no decision: neither admitted nor denied
-	notReserved  int64 // were unknown; in the end nothing is reserved for them
-	foundLater   int64 // were unknown; in the end they are admitted, and counted there
+	notReserved  int64 // were unknown; at the end nothing is reserved for them
+	foundLater   int64 // were unknown; at the end they are admitted, and counted there
 	failed       int64 // got an answer to their reservation that no row should get
 	accepted     int64 // had their commit answered by 202
 	committed    int64
@@ -37,7 +37,7 @@ type counts struct {
 	usedTokens      int64 // of admitted rows: what the ledger must hold in the end
 	committedTokens int64
 
-	simulated    time.Duration // how far the trace has come
+	simulated    time.Duration // how far the trace has been sent
 	firstFailure string        // the first answer that no row should get
 }
 

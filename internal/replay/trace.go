@@ -39,7 +39,7 @@ type Row struct {
 	GeneratedTokens int64
 }
 
-// UsedTokens is what the request really used.
+// UsedTokens returns the real usage of the request.
 func (r Row) UsedTokens() int64 { return r.ContextTokens + r.GeneratedTokens }
 
 // Reader reads a trace row by row, in order of time.
@@ -178,16 +178,16 @@ func parseTokens(text string) (int64, error) {
 	return tokens, nil
 }
 
-// Extent is what a trace holds in all.
+// Extent describes a whole trace.
 type Extent struct {
 	Rows        int64
 	First, Last time.Time
-	// RoomTokens is a limit that admits every row, whatever settles when.
+	// RoomTokens is a limit that admits every row, in whatever order rows settle.
 	RoomTokens int64
 }
 
-// Measure reads a trace to its end, or to maxRows of it where that is not 0. It
-// finds what is wrong with the file before anything is sent.
+// Measure reads a trace to its end, or to maxRows rows if that is not 0. It finds faults of
+// the file before anything is sent.
 func Measure(r io.Reader, maxOutputTokens, maxRows int64) (Extent, error) {
 	var extent Extent
 	reader, err := NewReader(r)
