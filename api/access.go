@@ -15,11 +15,12 @@ import (
 // caller that reaches the port may spend, and such a page must not be among them.
 type access struct {
 	hosts       []string // names that the server answers to, besides the safe ones
+	uiOrigin    string   // of Temporal UI, whose pages may decrypt payloads and do nothing else
 	crossOrigin *http.CrossOriginProtection
 }
 
-func newAccess(hosts []string) access {
-	return access{hosts: hosts, crossOrigin: http.NewCrossOriginProtection()}
+func newAccess(hosts []string, uiOrigin string) access {
+	return access{hosts: hosts, uiOrigin: uiOrigin, crossOrigin: http.NewCrossOriginProtection()}
 }
 
 // check refuses a call to a host name that a stranger may have pointed at this server, and
@@ -27,6 +28,9 @@ func newAccess(hosts []string) access {
 func (a access) check(r *http.Request) error {
 	if host := hostname(r.Host); !a.knows(host) {
 		return forbidden("Host", "%q is not a name of this server; call it by its IP address, or name the host with --allowed-hosts", earmark.Clip(host))
+	}
+	if r.URL.Path == codecPath && a.uiOrigin != "" && r.Header.Get("Origin") == a.uiOrigin {
+		return nil
 	}
 	if err := a.crossOrigin.Check(r); err != nil {
 		return forbidden("Origin", "a page of another site may not call %s here", r.Method)

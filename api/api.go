@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel/trace"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
@@ -114,6 +115,8 @@ type Options struct {
 	Namespace string
 	// Prefix distinguishes this installation from others in the namespace.
 	Prefix workflows.Prefix
+	// Codec decrypts payloads for Temporal UI; nil if they are not encrypted.
+	Codec converter.PayloadCodec
 	// AdmissionDeadline bounds the read before an admission, and then the coordinator's
 	// work; zero means lifecycle.DefaultDeadline.
 	AdmissionDeadline time.Duration
@@ -189,7 +192,9 @@ type server struct {
 	coordinator      Coordinator
 	preflightTimeout time.Duration // for the read before an admission
 	prefix           workflows.Prefix
-	uiBase           string // address of a workflow without its id; empty if not configured
+	codec            converter.PayloadCodec // nil if payloads are not encrypted
+	uiOrigin         string                 // of Temporal UI; empty if not configured
+	uiBase           string                 // address of a workflow without its id; empty if not configured
 	log              *slog.Logger
 	metrics          *metrics
 	access           access
@@ -226,10 +231,12 @@ func New(options Options) http.Handler {
 		coordinator:      options.Coordinator,
 		preflightTimeout: options.AdmissionDeadline,
 		prefix:           options.Prefix,
+		codec:            options.Codec,
+		uiOrigin:         originOf(options.UIURL),
 		uiBase:           workflowBase(options.UIURL, options.Namespace),
 		log:              options.Logger,
 		metrics:          newMetrics(options.Registry),
-		access:           newAccess(options.Hosts),
+		access:           newAccess(options.Hosts, originOf(options.UIURL)),
 		stopping:         options.Stopping,
 		lookout:          lookout{finder: options.StuckFinder, prefix: options.Prefix, ledger: options.Ledger, log: options.Logger, findings: sharedBy[finding]{kept: findingsKept, timeout: findTimeout}},
 		version:          options.Version,

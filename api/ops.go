@@ -26,7 +26,7 @@ func OpsServer(addr string, health, metrics http.Handler, hosts []string, logger
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 
-	access := newAccess(hosts)
+	access := newAccess(hosts, "")
 	server := Server(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := access.check(r); err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)

@@ -48,6 +48,9 @@ func (s *server) routes(metrics func(*gin.Context) error) []route {
 		{http.MethodPost, "/v1/keys/:id/revoke", earmark.RoleAdmin, s.revokeKey},
 		{http.MethodGet, "/v1/audit", earmark.RoleAdmin, s.listAudit},
 
+		{http.MethodPost, codecPath, earmark.RoleOperate, s.decodePayloads},
+		{http.MethodOptions, codecPath, "", s.allowDecoding},
+
 		{http.MethodGet, "/healthz", "", s.health},
 		{http.MethodGet, "/readyz", "", s.ready},
 		{http.MethodGet, "/metrics", "", metrics},

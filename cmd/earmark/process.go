@@ -10,9 +10,11 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/earmark-dev/earmark/api"
 	"github.com/earmark-dev/earmark/internal/metrics"
+	"github.com/earmark-dev/earmark/internal/payloads"
 	"github.com/earmark-dev/earmark/internal/postgres"
 	"github.com/earmark-dev/earmark/internal/tracing"
 )
@@ -23,6 +25,7 @@ type process struct {
 	pool      *pgxpool.Pool
 	temporal  client.Client
 	namespace string
+	payloads  *payloads.Keys // nil where payloads are not encrypted
 	metrics   *metrics.Metrics
 	traces    *tracing.Tracing
 	logger    *slog.Logger
@@ -45,11 +48,29 @@ func (s *settings) open(ctx context.Context, logger *slog.Logger, works bool) (p
 	if p.metrics, err = metrics.New(metrics.Options{Version: version, Commit: commit, Pool: p.pool, Works: works}); err != nil {
 		return p, err
 	}
+	if s.PayloadKeys != "" {
+		if p.payloads, err = payloads.ReadKeys(s.PayloadKeys); err != nil {
+			return p, usageError{fmt.Errorf("--payload-keys (EARMARK_PAYLOAD_KEYS_FILE): %w", err)}
+		}
+	}
 	p.temporal, p.namespace, err = s.temporal(logger, func(options *client.Options) error {
+		if p.payloads != nil {
+			if err := p.payloads.Apply(options); err != nil {
+				return err
+			}
+		}
 		p.metrics.Observe(options)
 		return p.traces.Observe(options)
 	})
 	return p, err
+}
+
+// codec is nil if payloads are not encrypted.
+func (p *process) codec() converter.PayloadCodec {
+	if p.payloads == nil {
+		return nil
+	}
+	return p.payloads
 }
 
 // openPool returns a pool without a connection. A database URL that cannot work is a usage

@@ -89,7 +89,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	finder := &workflowstore.StuckFinder{Client: p.temporal, Namespace: p.namespace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes}
 	handler := api.New(api.Options{ //nolint:contextcheck // a handler has the context of its request
 		WithoutKeys: s.WithoutKeys, Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder,
-		UIURL: s.UIURL, Namespace: p.namespace, Prefix: s.prefix(), Hosts: s.AllowedHosts,
+		UIURL: s.UIURL, Namespace: p.namespace, Prefix: s.prefix(), Codec: p.codec(), Hosts: s.AllowedHosts,
 		AdmissionDeadline: s.AdmissionDeadline, Stopping: ctx.Done(),
 		Version: version, Commit: commit, TemporalDetail: s.temporalDetail,
 		Logger: logger, Registry: p.metrics.Registry, MetricsElsewhere: s.OpsAddr != "", Traces: p.traces.Provider(),

@@ -39,6 +39,7 @@ type settings struct {
 	WithoutWorker           bool          `env:"EARMARK_WITHOUT_WORKER"`
 	WithoutSearchAttributes bool          `env:"EARMARK_WITHOUT_SEARCH_ATTRIBUTES"`
 	TemporalPrefix          string        `env:"EARMARK_TEMPORAL_PREFIX"`
+	PayloadKeys             string        `env:"EARMARK_PAYLOAD_KEYS_FILE"`
 	LogLevel                slog.Level    `env:"EARMARK_LOG_LEVEL, default=info"`
 	LogFormat               string        `env:"EARMARK_LOG_FORMAT"`
 
@@ -70,6 +71,7 @@ func (s *settings) temporalFlags(flags *pflag.FlagSet) {
 }
 
 func (s *settings) workerFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.PayloadKeys, "payload-keys", "", "file of keys that encrypt what Earmark leaves in Temporal, one a line: the first encrypts, all decrypt; `earmark payload-key` makes one (env EARMARK_PAYLOAD_KEYS_FILE)")
 	flags.StringVar(&s.TemporalPrefix, "temporal-prefix", "", "prefix of the names in Temporal, such as staging, where several installations share a namespace: of the task queue, the schedule and the workflows (env EARMARK_TEMPORAL_PREFIX)")
 	flags.DurationVar(&s.Grace, "grace", worker.DefaultGrace, "how long past its expiry a reservation is left to its workflow before the sweeper expires it (env EARMARK_GRACE)")
 }
@@ -136,6 +138,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 	take("ops-addr", true, func() { s.OpsAddr = env.OpsAddr })
 	take("without-worker", true, func() { s.WithoutWorker = env.WithoutWorker })
 	take("without-search-attributes", true, func() { s.WithoutSearchAttributes = env.WithoutSearchAttributes })
+	take("payload-keys", true, func() { s.PayloadKeys = env.PayloadKeys })
 	take("temporal-prefix", true, func() { s.TemporalPrefix = env.TemporalPrefix })
 	take("log-level", true, func() { s.LogLevel = env.LogLevel })
 	take("log-format", env.LogFormat != "", func() { s.LogFormat = env.LogFormat })
