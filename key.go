@@ -15,11 +15,11 @@ const (
 	MaxKeyNameBytes = 64
 	MaxKeyScopes    = 64                        // scopes that one key may be bound to
 	MaxKeyLifetime  = 10 * 365 * 24 * time.Hour // from its creation to its expiry
-	MaxKeyOverlap   = 30 * 24 * time.Hour       // how long a rotated key may go on working
+	MaxKeyOverlap   = 30 * 24 * time.Hour       // how long a rotated key may keep working
 	KeyIDBytes      = 12                        // length of a key's id
 )
 
-// Role is what the holder of a key may do. Each role includes those before it.
+// Role is what the holder of a key may do. Each role includes the roles before it.
 type Role string
 
 // The roles, the narrowest first.
@@ -34,8 +34,8 @@ const (
 // Roles lists every role, the narrowest first.
 var Roles = []Role{RoleRead, RoleSettle, RoleReserve, RoleOperate, RoleAdmin}
 
-// Includes reports whether r may do what needed may. A role that does not exist includes nothing and is
-// included in nothing.
+// Includes reports whether r may do everything that needed may. An unknown role includes
+// nothing and is included in nothing.
 func (r Role) Includes(needed Role) bool {
 	return slices.Contains(Roles, needed) && slices.Index(Roles, r) >= slices.Index(Roles, needed)
 }
@@ -46,8 +46,8 @@ type Key struct {
 	Tenant string `json:"tenant"`
 	Name   string `json:"name"`
 	Role   Role   `json:"role"`
-	// Scopes bind the key to these scopes and those below them; empty binds it to none, so that
-	// it acts on all.
+	// Scopes bind the key to these scopes and those below them; empty means that it may act
+	// on all.
 	Scopes     []string   `json:"scopes"`
 	CreatedAt  time.Time  `json:"created_at"`
 	ExpiresAt  *time.Time `json:"expires_at"`   // null: never
@@ -56,8 +56,8 @@ type Key struct {
 	ReplacedBy string     `json:"replaced_by"`  // id of the key that a rotation made; empty: not rotated
 }
 
-// Covers reports whether the key may act on a scope: it is bound to none, or the scope is one of its own
-// or below one.
+// Covers reports whether the key may act on a scope: it is bound to no scope, to this one,
+// or to one above it.
 func (k Key) Covers(scope string) bool {
 	return len(k.Scopes) == 0 || slices.ContainsFunc(k.Scopes, func(own string) bool {
 		return scope == own || strings.HasPrefix(scope, own+"/")
@@ -107,7 +107,8 @@ func (r KeyRequest) Validate(now time.Time) error {
 	return nil
 }
 
-// ValidateOverlap checks how long a rotated key goes on working: 0 to 30 days.
+// ValidateOverlap checks how long a rotated key keeps working: 0 to 30 days. The error is
+// CodeInvalidRequest.
 func ValidateOverlap(overlap time.Duration) error {
 	if overlap < 0 || overlap > MaxKeyOverlap {
 		return Invalidf("overlap", "%s is out of range: 0 to %d hours are allowed", overlap, int64(MaxKeyOverlap/time.Hour))
@@ -115,26 +116,26 @@ func ValidateOverlap(overlap time.Duration) error {
 	return nil
 }
 
-// IssuedKey is a key with its secret, which is shown once: Earmark keeps a hash alone.
+// IssuedKey is a key with its secret, which Earmark shows once: it keeps only a hash.
 type IssuedKey struct {
 	Key
 	Secret string `json:"secret"` // the whole key, emk_…
 }
 
-// Credential is what is compared with the key that a caller presents.
+// Credential is what a presented key is compared with.
 type Credential struct {
 	Key            Key
 	Hash           [32]byte // SHA-256 of the secret
 	TenantDisabled bool
 }
 
-// Caller is on whose behalf a call of the API is made.
+// Caller is the party on whose behalf a call of the API is made.
 type Caller struct {
 	Tenant  string   `json:"tenant"`
 	Role    Role     `json:"role"`
-	Scopes  []string `json:"scopes"`   // what the key is bound to; empty: all
+	Scopes  []string `json:"scopes"`   // the scopes of the key; empty: all
 	KeyID   string   `json:"key_id"`   // empty on a server without keys
-	KeyName string   `json:"key_name"` // empty where the key has no name
+	KeyName string   `json:"key_name"` // empty if the key has no name
 }
 
 // KeyFilter selects a page of a tenant's keys, newest first.
@@ -143,7 +144,7 @@ type KeyFilter struct {
 	Limit  int    // keys a page
 }
 
-// Tenant owns budgets, reservations, entries and keys. Tenants never see each other's.
+// Tenant owns budgets, reservations, entries and keys. No tenant sees those of another.
 type Tenant struct {
 	ID         string     `json:"id"`
 	CreatedAt  time.Time  `json:"created_at"`

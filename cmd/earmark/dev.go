@@ -23,7 +23,7 @@ const devPostgresPort = 5433
 // stopTimeout bounds how long one child process may take to stop.
 const stopTimeout = 20 * time.Second
 
-// devSettings say where the development stack lives.
+// devSettings are the settings of the development stack.
 type devSettings struct {
 	settings
 	dataDir       string
@@ -68,7 +68,7 @@ then uses the space again. Its database never shrinks; --reset-temporal removes 
 	d.apiFlags(flags)
 	d.workerFlags(flags)
 	d.logFlags(flags)
-	d.WithoutKeys = true // a loopback address, and one person
+	d.WithoutKeys = true // it listens on loopback, for one person
 	flags.Lookup("log-format").DefValue, d.LogFormat = "text", "text"
 	flags.StringVar(&d.dataDir, "data-dir", "", "where Postgres and Temporal keep their data (default: a directory of this user)")
 	flags.IntVar(&d.postgresPort, "postgres-port", devPostgresPort, "port of Postgres")
@@ -79,8 +79,7 @@ then uses the space again. Its database never shrinks; --reset-temporal removes 
 	return cmd
 }
 
-// run starts what is not running already, serves until ctx is done, and stops in
-// the opposite order.
+// run starts what is not running yet, serves until ctx is done, and stops in reverse order.
 func (d *devSettings) run(ctx context.Context, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -113,7 +112,7 @@ func (d *devSettings) run(ctx context.Context, out io.Writer) (err error) {
 	return err
 }
 
-// findDataDir makes dataDir absolute, and the user's own where none was given.
+// findDataDir makes dataDir absolute; the default is a directory of the user.
 func (d *devSettings) findDataDir() (err error) {
 	if d.dataDir == "" {
 		if d.dataDir, err = devstack.DefaultDataDir(); err != nil {
@@ -137,7 +136,7 @@ func (d *devSettings) printDatabaseURL(out io.Writer) error {
 	return err
 }
 
-// temporalSize says how large Temporal's database is, and what to do once that matters.
+// temporalSize describes the size of Temporal's database, and what to do if it is large.
 func (d *devSettings) temporalSize() string {
 	const large = 1 << 30 // bytes
 	bytes := devstack.TemporalBytes(d.temporalDir())
@@ -148,8 +147,8 @@ func (d *devSettings) temporalSize() string {
 	return text
 }
 
-// startChildren starts Postgres and Temporal side by side, each unless the settings
-// name one that runs already. stop is never nil and stops what was started.
+// startChildren starts Postgres and Temporal at the same time, unless the settings name a
+// running one. stop is never nil and stops what was started.
 func (d *devSettings) startChildren(ctx context.Context, out io.Writer, died context.CancelCauseFunc) (stop func() error, err error) {
 	var database *devstack.Postgres
 	var temporal *devstack.Temporal
@@ -214,7 +213,7 @@ func orNil[T any, P interface {
 	return child
 }
 
-// watch ends everything when a child ends by itself.
+// watch ends the stack if a child process ends by itself.
 func watch(ctx context.Context, name string, child interface {
 	Done() <-chan struct{}
 	Err() error

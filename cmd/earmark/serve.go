@@ -20,7 +20,7 @@ import (
 	"github.com/earmark-dev/earmark/worker"
 )
 
-// drainTimeout is how long calls under way may take after a signal to stop.
+// drainTimeout is how long running calls may take after a signal to stop.
 const drainTimeout = 15 * time.Second
 
 func newServe() *cobra.Command {
@@ -61,8 +61,9 @@ environment variables (TEMPORAL_ADDRESS, …) and profile file.`,
 	return cmd
 }
 
-// serve runs the API, and the worker unless switched off, until ctx is done. Then
-// it answers for the drain delay, and lets calls finish before the worker stops. ready is called once it listens.
+// serve runs the API, and the worker unless it is switched off, until ctx is done. Then it
+// keeps answering for the drain delay, and lets calls finish before the worker stops. It
+// calls ready once it listens.
 func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(address string)) error {
 	files, err := s.certificate(logger)
 	if err != nil {
@@ -95,7 +96,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 		Logger: logger, Registry: p.metrics.Registry, MetricsElsewhere: s.OpsAddr != "", Traces: p.traces.Provider(),
 	})
 
-	// The worker outlives ctx until the last call is answered.
+	// The worker continues after ctx has ended, until the last call is answered.
 	workerCtx, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWorker()
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -116,7 +117,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	group.Go(func() error {
 		<-groupCtx.Done()
 		defer stopWorker()
-		if ctx.Err() != nil && s.DrainDelay > 0 { // a signal to stop, and no fault
+		if ctx.Err() != nil && s.DrainDelay > 0 { // a signal to stop, not a failure
 			logger.InfoContext(ctx, "The server stops: /readyz answers 503 from now on, and calls are answered until the delay is over.", "drain_delay", s.DrainDelay.String())
 			time.Sleep(s.DrainDelay) // a second signal ends the process at once
 		}
@@ -135,7 +136,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	return group.Wait()
 }
 
-// certificate is nil where the HTTP API does without TLS.
+// certificate returns nil if the HTTP API uses no TLS.
 func (s *settings) certificate(logger *slog.Logger) (*certificate.Files, error) {
 	if s.TLSCert == "" {
 		return nil, nil //nolint:nilnil // no certificate is no error
@@ -147,7 +148,7 @@ func (s *settings) certificate(logger *slog.Logger) (*certificate.Files, error) 
 	return files, nil
 }
 
-// serveOn serves until the server is closed: by TLS where there is a certificate.
+// serveOn serves until the server is closed, with TLS if there is a certificate.
 func serveOn(server *http.Server, listener net.Listener, files *certificate.Files) error {
 	if files == nil {
 		return server.Serve(listener)

@@ -19,8 +19,8 @@ import (
 	"github.com/earmark-dev/earmark/workflows"
 )
 
-// settings come from the environment; flags come on top. Temporal's own settings
-// come from its standard environment variables and profile file.
+// settings come from the environment and from flags, which take precedence. Temporal's own
+// settings come from its standard environment variables and profile file.
 type settings struct {
 	DatabaseURL             string        `env:"EARMARK_DATABASE_URL"`
 	DatabaseURLFile         string        `env:"EARMARK_DATABASE_URL_FILE"`
@@ -43,15 +43,15 @@ type settings struct {
 	LogLevel                slog.Level    `env:"EARMARK_LOG_LEVEL, default=info"`
 	LogFormat               string        `env:"EARMARK_LOG_FORMAT"`
 
-	temporalAddress   string // "": as Temporal's own settings say
+	temporalAddress   string // "": from Temporal's own settings
 	temporalNamespace string
-	// temporalDetail is what /readyz adds about a Temporal that answers; nil for nothing.
+	// temporalDetail returns what /readyz adds about a Temporal that answers; may be nil.
 	temporalDetail func() string
 }
 
-// Bounds of what can be set.
+// Bounds of the settings.
 const (
-	// defaultDrainDelay is enough for a balancer that looks every second or two.
+	// defaultDrainDelay is enough for a balancer that checks every second or two.
 	defaultDrainDelay    = 5 * time.Second
 	minGrace             = time.Second
 	maxGrace             = time.Hour
@@ -99,14 +99,14 @@ func (s *settings) opsFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.OpsAddr, "ops-addr", "", "address of its own for operators, such as 127.0.0.1:9464: /metrics, /healthz, /readyz and /debug/pprof, without TLS; none when empty (env EARMARK_OPS_ADDR)")
 }
 
-// networkFlags say who may reach what this process listens on; allow is what the first one permits.
+// networkFlags defines the flags for listening on a network; allow describes the first one.
 func (s *settings) networkFlags(flags *pflag.FlagSet, allow string) {
 	flags.BoolVar(&s.AllowNetwork, "allow-unauthenticated-network-access", false, allow+" (env EARMARK_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS)")
 	flags.StringSliceVar(&s.AllowedHosts, "allowed-hosts", nil,
 		"names that callers use for this process, besides IP addresses and names without a dot, such as earmark.internal.example; other names are refused, since a web page could have them point here (env EARMARK_ALLOWED_HOSTS)")
 }
 
-// load fills from the environment what no flag has set, and checks the whole.
+// load reads from the environment what no flag has set, and checks all settings.
 func (s *settings) load(cmd *cobra.Command) error {
 	var env settings
 	if err := readEnvironment(cmd.Context(), &env); err != nil {
@@ -117,7 +117,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 		fmt.Fprintln(cmd.ErrOrStderr(), "earmark: warning: --database-url holds a password, which other accounts of this machine can read in the list of processes; "+
 			"set EARMARK_DATABASE_URL, or EARMARK_DATABASE_URL_FILE to the path of a file that holds it")
 	}
-	// A flag that was given wins; the environment comes next, then the flag's default.
+	// A flag takes precedence; then comes the environment, then the flag's default.
 	take := func(flag string, fromEnv bool, apply func()) {
 		if defined := cmd.Flags().Lookup(flag); defined != nil && !defined.Changed && fromEnv {
 			apply()
@@ -164,7 +164,7 @@ func (s *settings) check(cmd *cobra.Command) error {
 	if err := s.prefix().Validate(); has("temporal-prefix") && err != nil {
 		return usageError{fmt.Errorf("--temporal-prefix: %w", err)}
 	}
-	if has("addr") { // with keys, whoever can reach it can do nothing without one
+	if has("addr") { // with keys, a caller without a key can do nothing
 		if err := checkAddr("--addr", s.Addr, s.AllowNetwork || !s.WithoutKeys); err != nil {
 			return err
 		}
@@ -188,7 +188,7 @@ func (s *settings) loadWithDatabase(cmd *cobra.Command) error {
 	return nil
 }
 
-// checkAddr refuses to listen for a network where nobody is asked for a key.
+// checkAddr refuses to listen on a network if the server requires no key.
 func checkAddr(flag, addr string, allowNetwork bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -213,8 +213,8 @@ func (s *settings) logger() *slog.Logger {
 	return slog.New(tracing.Logs(slog.NewJSONHandler(os.Stderr, options)))
 }
 
-// temporal makes a client that connects when it is first used, so that a process
-// can start before Temporal does. adjust has the last word on its options.
+// temporal returns a client that connects on its first use, so that a process can start
+// before Temporal does. adjust is applied after all other options.
 func (s *settings) temporal(logger *slog.Logger, adjust ...func(*client.Options) error) (c client.Client, namespace string, err error) {
 	options, err := temporalconfig.LoadDefaultClientOptions()
 	if err != nil {
@@ -229,8 +229,8 @@ func (s *settings) temporal(logger *slog.Logger, adjust ...func(*client.Options)
 	if options.Namespace == "" {
 		options.Namespace = client.DefaultNamespace
 	}
-	// Messages are of one to three kB: there is little to save on the way, for 3% of the
-	// CPU of a lifecycle.
+	// Messages have one to three kB: compression would save little and cost 3% of the CPU
+	// of a lifecycle.
 	options.ConnectionOptions.GrpcCompression = &client.GrpcCompressionNone{}
 	options.Logger = temporallog.NewStructuredLogger(logger)
 	for _, change := range adjust {

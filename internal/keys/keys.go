@@ -2,9 +2,10 @@
 //
 //	emk_<id>_<secret><checksum>
 //
-// The id is 12 of a-z and 0-9, the secret 256 random bits as 43 of base62, and the checksum the CRC-32 of
-// all that comes before it as 6 of base62. So a secret scanner knows a key by its form, and a typing error
-// is distinguished from a key that does not exist without a look-up.
+// The id is 12 of a-z and 0-9, the secret 256 random bits as 43 digits of base62, and the
+// checksum the CRC-32 of everything before it as 6 digits of base62. So a secret scanner
+// recognises a key by its form, and a typing error is distinguished from an unknown key
+// without a look-up.
 package keys
 
 import (
@@ -20,14 +21,14 @@ import (
 )
 
 const (
-	// Prefix begins every key, so that scanners and people know one.
+	// Prefix begins every key, so that scanners and people recognise one.
 	Prefix = "emk_"
 
 	idAlphabet    = "abcdefghijklmnopqrstuvwxyz0123456789"
 	base62        = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	secretBytes   = 32 // random
-	secretDigits  = 43 // the fewest that hold them
-	checkDigits   = 6  // the fewest that hold a CRC-32
+	secretDigits  = 43 // enough for them
+	checkDigits   = 6  // enough for a CRC-32
 	textBytes     = len(Prefix) + earmark.KeyIDBytes + 1 + secretDigits + checkDigits
 	checkedBytes  = textBytes - checkDigits
 	secretStarts  = len(Prefix) + earmark.KeyIDBytes + 1
@@ -35,20 +36,20 @@ const (
 	unbiasedBelow = 256 / len(idAlphabet) * len(idAlphabet) // random bytes from here up would favour some characters
 )
 
-// What is wrong with a text that is no key. The messages hold nothing of the text.
+// The errors of a text that is not a key. Their messages contain nothing of the text.
 var (
 	ErrMalformed = errors.New("malformed: a key has the form emk_<id>_<secret>")
 	ErrMistyped  = errors.New("mistyped: the checksum does not fit")
 )
 
-// Token is a key as its holder presents it. Only Text gives its secret away: every way to print a Token
-// leaves it out.
+// Token is a key as its holder presents it. Only Text returns its secret; printing a Token
+// never shows it.
 type Token struct {
 	ID     string
 	secret string
 }
 
-// New makes a key.
+// New returns a new random key.
 func New() Token {
 	raw := make([]byte, secretBytes)
 	_, _ = rand.Read(raw) // never fails, see crypto/rand
@@ -76,25 +77,26 @@ func Parse(text string) (Token, error) {
 	if !earmark.IsKeyID(id) || strings.Trim(rest, base62) != "" {
 		return Token{}, ErrMalformed
 	}
-	if checksum(text[:checkedBytes]) != text[checkedBytes:] { // no secret: whoever has the text can compute it
+	if checksum(text[:checkedBytes]) != text[checkedBytes:] { // not secret: anyone with the text can compute it
 		return Token{}, ErrMistyped
 	}
 	return Token{ID: id, secret: rest[:secretDigits]}, nil
 }
 
-// Text is the whole key, for its holder alone.
+// Text returns the whole key, only for its holder.
 func (t Token) Text() string {
 	text := Prefix + t.ID + "_" + t.secret
 	return text + checksum(text)
 }
 
-// Hash is the SHA-256 of the secret. A secret has 256 random bits, so a slow hash would add nothing.
+// Hash returns the SHA-256 of the secret. A secret has 256 random bits, so a slow hash
+// would add nothing.
 func (t Token) Hash() [sha256.Size]byte { return sha256.Sum256([]byte(t.secret)) }
 
-// String is the key without its secret, for logs.
+// String returns the key without its secret, for logs.
 func (t Token) String() string { return Prefix + t.ID + redactedEnd }
 
-// GoString is String, so that %#v does not print the secret either.
+// GoString is String, so that %#v does not print the secret.
 func (t Token) GoString() string { return t.String() }
 
 // Equal compares two hashes in a time that does not depend on them.

@@ -27,8 +27,8 @@ var (
 	keysSQL string
 )
 
-// Credential returns the key with this id, of whatever tenant, also where it is expired or revoked. The
-// error's code is not_found when there is none.
+// Credential returns the key with this id, of any tenant, even if it is expired or revoked.
+// The error is CodeNotFound if there is none.
 func (l *Ledger) Credential(ctx context.Context, keyID string) (*earmark.Credential, error) {
 	if !earmark.IsKeyID(keyID) {
 		return nil, noSuchKey()
@@ -46,8 +46,8 @@ func (l *Ledger) Credential(ctx context.Context, keyID string) (*earmark.Credent
 	return &c, json.Unmarshal(document, &c.Key)
 }
 
-// CreateKey makes a key. It checks the request and the reason. The error's code is not_found when there is
-// no such tenant.
+// CreateKey creates a key. It checks the request and the reason. The error is CodeNotFound
+// if there is no such tenant.
 func (l *Ledger) CreateKey(ctx context.Context, tenant string, request earmark.KeyRequest, by earmark.Actor, reason string) (*earmark.IssuedKey, error) {
 	if err := request.Validate(time.Now()); err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func (l *Ledger) CreateKey(ctx context.Context, tenant string, request earmark.K
 	return issued, nil
 }
 
-// Keys lists a tenant's keys, newest first, also those that are expired or revoked.
+// Keys lists a tenant's keys, newest first, including expired and revoked ones.
 func (l *Ledger) Keys(ctx context.Context, tenant string, f earmark.KeyFilter) (earmark.Page[earmark.Key], error) {
 	var none earmark.Page[earmark.Key]
 	list := listOf("keys", tenant)
@@ -89,9 +89,10 @@ func (l *Ledger) Keys(ctx context.Context, tenant string, f earmark.KeyFilter) (
 	return page(found, limit, func(k earmark.Key) string { return list.cursor(k.CreatedAt, k.ID) }), nil
 }
 
-// RotateKey makes a key with the name, role, scopes and lifetime of another, which works on for the overlap
-// and then expires. It checks the overlap and the reason. The error's code is not_found when there is no
-// such key, and invalid_request when it does not work any more or was rotated before.
+// RotateKey creates a key with the name, role, scopes and lifetime of another key, which
+// works for the overlap and then expires. It checks the overlap and the reason. The error
+// is CodeNotFound if there is no such key, and CodeInvalidRequest if it no longer works or
+// was rotated before.
 func (l *Ledger) RotateKey(ctx context.Context, tenant, id string, overlap time.Duration, by earmark.Actor, reason string) (*earmark.IssuedKey, error) {
 	if err := earmark.ValidateOverlap(overlap); err != nil {
 		return nil, err
@@ -120,8 +121,8 @@ func (l *Ledger) RotateKey(ctx context.Context, tenant, id string, overlap time.
 	return &earmark.IssuedKey{Key: answer.Key, Secret: token.Text()}, nil
 }
 
-// RevokeKey ends a key for good; to revoke it twice is to revoke it once. The error's code is not_found when
-// there is no such key.
+// RevokeKey revokes a key for good; revoking it again changes nothing. The error is
+// CodeNotFound if there is no such key.
 func (l *Ledger) RevokeKey(ctx context.Context, tenant, id string, by earmark.Actor, reason string) (*earmark.Key, error) {
 	if err := earmark.ValidateReason(reason); err != nil {
 		return nil, err
@@ -140,7 +141,7 @@ func (l *Ledger) RevokeKey(ctx context.Context, tenant, id string, by earmark.Ac
 	return &k, nil
 }
 
-// MarkKeysUsed notes that keys were used in this hour. Ids of no key are left out.
+// MarkKeysUsed records that keys were used in this hour. It ignores ids without a key.
 func (l *Ledger) MarkKeysUsed(ctx context.Context, ids []string) error {
 	_, err := l.pool.Exec(ctx, markKeysUsedSQL, namedArgs{"ids": orNone(ids)})
 	return fault(err)

@@ -17,8 +17,8 @@ const (
 //go:embed sql/tenants.sql
 var tenantsSQL string
 
-// CreateTenant makes a tenant. It checks the id and the reason. The error's code is invalid_request when
-// there is one with this id.
+// CreateTenant creates a tenant. It checks the id and the reason. The error is
+// CodeInvalidRequest if the tenant exists.
 func (l *Ledger) CreateTenant(ctx context.Context, id string, by earmark.Actor, reason string) (*earmark.Tenant, error) {
 	if err := earmark.ValidateTenant(id); err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func (l *Ledger) CreateTenant(ctx context.Context, id string, by earmark.Actor, 
 	return &t, nil
 }
 
-// Tenants lists all tenants by their ids.
+// Tenants lists all tenants by id.
 func (l *Ledger) Tenants(ctx context.Context) ([]earmark.Tenant, error) {
 	rows, err := l.pool.Query(ctx, tenantsSQL)
 	if err != nil {
@@ -46,13 +46,14 @@ func (l *Ledger) Tenants(ctx context.Context) ([]earmark.Tenant, error) {
 	return tenants, fault(err)
 }
 
-// DisableTenant makes all keys of a tenant stop working, until EnableTenant. What is held goes on to its
-// expiry. The error's code is not_found when there is no such tenant.
+// DisableTenant makes all keys of a tenant stop working until EnableTenant. Open
+// reservations remain until they are settled or expire. The error is CodeNotFound if there
+// is no such tenant.
 func (l *Ledger) DisableTenant(ctx context.Context, id string, by earmark.Actor, reason string) (*earmark.Tenant, error) {
 	return l.setTenantDisabled(ctx, id, true, by, reason)
 }
 
-// EnableTenant undoes DisableTenant.
+// EnableTenant makes the keys of a tenant work again.
 func (l *Ledger) EnableTenant(ctx context.Context, id string, by earmark.Actor, reason string) (*earmark.Tenant, error) {
 	return l.setTenantDisabled(ctx, id, false, by, reason)
 }

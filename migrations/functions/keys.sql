@@ -1,4 +1,4 @@
--- API keys. No function gives a key's hash: sql/credential.sql alone reads it.
+-- API keys. No function returns a key's hash: only sql/credential.sql reads it.
 
 CREATE OR REPLACE FUNCTION earmark.key_json(k earmark.keys) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -6,7 +6,7 @@ BEGIN
         'expires_at', k.expires_at, 'revoked_at', k.revoked_at, 'last_used_at', k.last_used_at, 'replaced_by', coalesce(k.replaced_by, ''));
 END $$;
 
--- JSON null when there is no such tenant.
+-- JSON null if there is no such tenant.
 CREATE OR REPLACE FUNCTION earmark.create_key(p_id text, p_tenant text, p_name text, p_role text, p_scopes text[], p_hash bytea, p_expires_at timestamptz,
     p_actor text, p_reason text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
@@ -22,9 +22,10 @@ BEGIN
     RETURN earmark.key_json(k);
 END $$;
 
--- Makes a key like p_id, with a lifetime as long as p_id was made with, and lets p_id work for p_overlap_ms
--- more, but not beyond its own expiry. Answers with outcome 'applied' and the new key; 'conflict' and the old
--- key where that does not work any more or was rotated before; 'unknown' where there is none.
+-- Creates a key like p_id, with the original lifetime of p_id, and lets p_id work for
+-- p_overlap_ms more, but not beyond its own expiry. Answers with outcome 'applied' and the
+-- new key; 'conflict' and the old key if that no longer works or was rotated before;
+-- 'unknown' if there is none.
 CREATE OR REPLACE FUNCTION earmark.rotate_key(p_tenant text, p_id text, p_new_id text, p_hash bytea, p_overlap_ms bigint, p_actor text, p_reason text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
@@ -51,7 +52,7 @@ BEGIN
     RETURN jsonb_build_object('outcome', 'applied', 'key', earmark.key_json(n));
 END $$;
 
--- The key as it stands then, also where it was revoked before; JSON null when there is none.
+-- The key after the call, even if it was revoked before; JSON null if there is none.
 CREATE OR REPLACE FUNCTION earmark.revoke_key(p_tenant text, p_id text, p_actor text, p_reason text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
@@ -70,8 +71,8 @@ BEGIN
     RETURN earmark.key_json(k);
 END $$;
 
--- Notes the hour in which keys were used, in the order of their ids, so that two processes do not wait
--- for each other in a circle.
+-- Records the hour in which keys were used, in the order of their ids, so that two
+-- processes cannot deadlock.
 CREATE OR REPLACE FUNCTION earmark.mark_keys_used(p_ids text[]) RETURNS void
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE

@@ -5,7 +5,7 @@ BEGIN
     RETURN jsonb_build_object('id', t.id, 'created_at', t.created_at, 'disabled_at', t.disabled_at);
 END $$;
 
--- JSON null when the tenant exists already.
+-- JSON null if the tenant exists already.
 CREATE OR REPLACE FUNCTION earmark.create_tenant(p_id text, p_actor text, p_reason text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
@@ -19,8 +19,8 @@ BEGIN
     RETURN earmark.tenant_json(t);
 END $$;
 
--- Disables a tenant, so that none of its keys works, or enables it again. It changes nothing where that
--- is so already. JSON null when there is no such tenant.
+-- Disables a tenant, so that none of its keys works, or enables it again. Changes nothing
+-- if that is the case already. JSON null if there is no such tenant.
 CREATE OR REPLACE FUNCTION earmark.set_tenant_disabled(p_id text, p_disabled boolean, p_actor text, p_reason text) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
