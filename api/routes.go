@@ -13,7 +13,7 @@ type route struct {
 	method string // a GET answers HEAD too
 	path   string
 	// role is the role that a key needs; empty if the call needs no key. Handlers check
-	// further if it depends on the request: see requireRole.
+	// further if it depends on the request: see caller.needs.
 	role    earmark.Role
 	handler func(*gin.Context) error
 }
