@@ -17,6 +17,8 @@ var (
 	schema embed.FS
 	//go:embed functions/*.sql
 	functions embed.FS
+	//go:embed access.sql
+	access string
 )
 
 // Schema returns the numbered steps, NNNNN_name.sql, from 1 on without gaps.
@@ -38,6 +40,10 @@ func FunctionsSQL() string {
 	}
 	return string(script)
 }
+
+// AccessSQL returns what makes the role for `earmark serve` and `earmark worker` and grants what it
+// needs. It may run again, and succeeds where this account may not make roles.
+func AccessSQL() string { return access }
 
 // FunctionsChecksum returns the SHA-256 of FunctionsSQL in hexadecimal. It identifies the
 // functions of this program.

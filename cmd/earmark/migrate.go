@@ -43,6 +43,9 @@ func newMigrateUp() *cobra.Command {
 			if err := migrateUp(ctx, cmd.OutOrStdout(), pool); err != nil {
 				return err
 			}
+			if err := noteMissingRole(ctx, cmd.ErrOrStderr(), pool); err != nil {
+				return err
+			}
 			if s.WithoutSearchAttributes {
 				return nil
 			}
@@ -92,6 +95,16 @@ func migrateUp(ctx context.Context, out io.Writer, pool *pgxpool.Pool) error {
 	}
 	if err == nil && len(applied) == 0 {
 		fmt.Fprintln(out, "the database is up to date")
+	}
+	return err
+}
+
+// noteMissingRole says what to do where the account that migrates may not make roles.
+func noteMissingRole(ctx context.Context, out io.Writer, pool *pgxpool.Pool) error {
+	has, err := postgres.HasAppRole(ctx, pool)
+	if err == nil && !has {
+		fmt.Fprintf(out, "The role %s is missing, because this account may not make roles. serve and worker work with this account too; to take\n"+
+			"the right to change rows by hand from them, have it made (CREATE ROLE %[1]s NOLOGIN) and run migrate up again.\n", postgres.AppRole)
 	}
 	return err
 }

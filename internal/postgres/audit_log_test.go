@@ -121,7 +121,7 @@ func TestAuditLogIsPagedAndFiltered(t *testing.T) {
 	require.NoError(t, err)
 	_, err = b.RevokeKey(ctx(), earmark.DefaultTenant, two.ID, earmark.ActorAPI.WithKey(one.ID), "")
 	require.NoError(t, err)
-	_, err = b.DisableTenant(ctx(), earmark.DefaultTenant, earmark.OperatorActor("alice2"), "")
+	_, err = b.owner.DisableTenant(ctx(), earmark.DefaultTenant, earmark.OperatorActor("alice2"), "")
 	require.NoError(t, err)
 
 	want := []string{"tenant.disable default", "key.revoke " + two.ID, "key.create " + two.ID, "key.create " + one.ID}

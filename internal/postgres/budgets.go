@@ -17,14 +17,13 @@ const (
 		"p_period => @period, p_timezone => @timezone, p_enforcement => @enforcement, p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor)"
 	changeBudgetSQL = "SELECT earmark.change_budget(p_tenant => @tenant, p_id => @id, p_limit => @limit, p_enforcement => @enforcement, " +
 		"p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, p_reason => @reason)"
+	lockBudgetSQL    = "SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at FROM earmark.lock_budget(p_tenant => @tenant, p_id => @id)"
 	archiveBudgetSQL = "SELECT earmark.archive_budget(p_tenant => @tenant, p_id => @id, p_actor => @actor)"
 )
 
 var (
 	//go:embed sql/budgets.sql
 	budgetsSQL string
-	//go:embed sql/lock_budget.sql
-	lockBudgetSQL string
 )
 
 // CreateBudget stores a valid request whose defaults are filled. The error is
@@ -87,7 +86,7 @@ func (l *Ledger) Budgets(ctx context.Context, tenant string, f earmark.BudgetFil
 func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
 	err := l.inTx(ctx, func(tx pgx.Tx) error {
 		var b earmark.Budget
-		err := tx.QueryRow(ctx, lockBudgetSQL, tenant, id).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt)
+		err := tx.QueryRow(ctx, lockBudgetSQL, namedArgs{"tenant": tenant, "id": id}).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt)
 		if isNoRows(err) {
 			return nil
 		}

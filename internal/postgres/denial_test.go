@@ -20,7 +20,7 @@ func atNoon(t *testing.T) (b *env, now time.Time) {
 	pool := timedPool(t)
 	now = time.Date(2026, 5, 20, 12, 15, 0, 0, time.UTC)
 	setClock(t, pool, now)
-	return &env{Ledger: postgres.New(pool), t: t, pool: pool}, now
+	return &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}, now
 }
 
 func period(p earmark.Period) func(*earmark.BudgetRequest) {

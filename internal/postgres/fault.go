@@ -19,6 +19,7 @@ const (
 	uniqueViolation        = "23505"
 	noSuchStatement        = "26000"
 	statementExists        = "42P05"
+	notAllowed             = "42501"
 )
 
 // retryAfterFault is the Retry-After while Postgres is away.
@@ -48,6 +49,9 @@ func fault(err error) error {
 			"add default_query_exec_mode=cache_describe to it: %w", err)
 	case slices.Contains(bugClasses, state[:2]):
 		return earmark.Errorf(earmark.CodeInternal, "Postgres refuses what it was asked: %w", err)
+	case state == notAllowed:
+		unavailable = earmark.Errorf(earmark.CodeUnavailable, "the database account may not do this; an account of `serve` and `worker` needs the role %s, "+
+			"and `migrate`, `tenant` and `prune` need the schema's owner: %w", AppRole, err)
 	case slices.Contains(schemaClasses, state[:2]):
 		unavailable = earmark.Errorf(earmark.CodeUnavailable, "the database's schema is not what this program needs; run `earmark migrate up`: %w", err)
 	default:

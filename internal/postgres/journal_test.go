@@ -32,7 +32,7 @@ func unaudited(t *testing.T) *env {
 	t.Helper()
 	t.Parallel()
 	pool := postgrestest.Pool(t, stack.PostgresURL())
-	return &env{Ledger: postgres.New(pool), t: t, pool: pool}
+	return &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}
 }
 
 // TestEntriesAreAppendOnly tries as the table's owner, who is a superuser here.

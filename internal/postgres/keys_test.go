@@ -19,7 +19,7 @@ var alice = earmark.OperatorActor("alice")
 
 func (b *env) tenant(id string) *earmark.Tenant {
 	b.t.Helper()
-	tenant, err := b.CreateTenant(ctx(), id, alice, "a customer")
+	tenant, err := b.owner.CreateTenant(ctx(), id, alice, "a customer")
 	require.NoError(b.t, err)
 	return tenant
 }
@@ -227,17 +227,17 @@ func TestTenants(t *testing.T) {
 	b := setup(t)
 	acme := b.tenant("acme")
 	require.Nil(t, acme.DisabledAt)
-	_, err := b.CreateTenant(ctx(), "acme", alice, "")
+	_, err := b.owner.CreateTenant(ctx(), "acme", alice, "")
 	requireRefused(t, earmark.CodeInvalidRequest, "tenant", err)
-	_, err = b.CreateTenant(ctx(), "Acme", alice, "")
+	_, err = b.owner.CreateTenant(ctx(), "Acme", alice, "")
 	requireRefused(t, earmark.CodeInvalidRequest, "tenant", err)
 	key := b.key("acme", earmark.KeyRequest{Role: earmark.RoleRead})
 
-	disabled, err := b.DisableTenant(ctx(), "acme", alice, "unpaid")
+	disabled, err := b.owner.DisableTenant(ctx(), "acme", alice, "unpaid")
 	require.NoError(t, err)
 	require.NotNil(t, disabled.DisabledAt)
 	require.True(t, b.credential(key.Secret).TenantDisabled)
-	again, err := b.DisableTenant(ctx(), "acme", alice, "unpaid")
+	again, err := b.owner.DisableTenant(ctx(), "acme", alice, "unpaid")
 	require.NoError(t, err)
 	require.Equal(t, disabled, again)
 
@@ -247,12 +247,12 @@ func TestTenants(t *testing.T) {
 	require.Equal(t, *disabled, tenants[0])
 	require.Equal(t, earmark.DefaultTenant, tenants[1].ID)
 
-	enabled, err := b.EnableTenant(ctx(), "acme", alice, "paid")
+	enabled, err := b.owner.EnableTenant(ctx(), "acme", alice, "paid")
 	require.NoError(t, err)
 	require.Equal(t, acme, enabled)
 	require.False(t, b.credential(key.Secret).TenantDisabled)
 	require.Equal(t, []string{"tenant.create", "tenant.disable", "tenant.enable"}, b.actions("acme"))
-	_, err = b.DisableTenant(ctx(), "nobody", alice, "")
+	_, err = b.owner.DisableTenant(ctx(), "nobody", alice, "")
 	requireRefused(t, earmark.CodeNotFound, "", err)
 }
 

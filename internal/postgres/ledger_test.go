@@ -25,16 +25,17 @@ func TestMain(m *testing.M) { os.Exit(stack.Main(m).Run()) }
 // env is one test's ledger in a database of its own, with the calls that most
 // tests make. When the test ends, the ledger's rules are checked.
 type env struct {
-	*postgres.Ledger
-	t    *testing.T
-	pool *pgxpool.Pool
+	*postgres.Ledger                  // with the rights of `earmark serve`
+	owner            *postgres.Ledger // with those of `earmark migrate`, `tenant`, `key` and `prune`
+	t                *testing.T
+	pool             *pgxpool.Pool // the owner's
 }
 
 func setup(t *testing.T) *env {
 	t.Helper()
 	t.Parallel()
 	pool := postgrestest.Pool(t, stack.PostgresURL())
-	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(asApp(t, pool)), owner: postgres.New(pool), t: t, pool: pool}
 	t.Cleanup(func() {
 		report, err := b.CheckRules(context.Background())
 		require.NoError(t, err)

@@ -58,7 +58,13 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) (applied []Migration, err 
 			if functions != nil {
 				applied = append(applied, *functions)
 			}
-			return err
+			if err != nil {
+				return err
+			}
+			if _, err := pool.Exec(ctx, migrations.AccessSQL(), pgx.QueryExecModeSimpleProtocol); err != nil {
+				return fmt.Errorf("the access of the role %s: %w", AppRole, err)
+			}
+			return nil
 		})
 	})
 	if err != nil {
@@ -103,6 +109,17 @@ func functionsApplied(ctx context.Context, pool *pgxpool.Pool) (applied bool, at
 		return false, time.Time{}, nil
 	}
 	return err == nil, at, err
+}
+
+// AppRole is the database role for `earmark serve` and `earmark worker`: it reads everything, and changes
+// something only through the ledger's functions. It owns nothing and cannot log in; accounts that can
+// are made its members.
+const AppRole = "earmark_app"
+
+// HasAppRole reports whether AppRole exists and may use this database's ledger.
+func HasAppRole(ctx context.Context, pool *pgxpool.Pool) (has bool, err error) {
+	err = pool.QueryRow(ctx, "SELECT coalesce((SELECT has_schema_privilege(oid, 'earmark', 'USAGE') FROM pg_roles WHERE rolname = $1), false)", AppRole).Scan(&has)
+	return has, err
 }
 
 // MigrationStatus returns every step of the schema, oldest first, and then the functions.

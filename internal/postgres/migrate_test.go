@@ -131,10 +131,10 @@ func TestMigrateWithoutASuperuser(t *testing.T) {
 	t.Cleanup(pool.Close)
 	_, err = postgres.Migrate(ctx(), pool)
 	require.NoError(t, err)
-	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}
 	b.budget("acme", "tokens", 10)
 	b.commit(b.held(admission("k", tokens(10), "acme")), tokens(7))
-	_, err = b.Prune(ctx(), postgres.PruneOptions{Keep: postgres.LeastKept, Actor: earmark.OperatorActor("alice")})
+	_, err = b.owner.Prune(ctx(), postgres.PruneOptions{Keep: postgres.LeastKept, Actor: earmark.OperatorActor("alice")})
 	require.NoError(t, err)
 }
 
@@ -234,7 +234,7 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 
 	_, err = postgres.Migrate(ctx(), pool)
 	require.NoError(t, err)
-	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}
 	budget := b.budget("acme", "tokens", 10)
 	b.held(admission("k", tokens(10), "acme"))
 	b.requireBalance(budget.ID, 10, 0)

@@ -25,7 +25,7 @@ func (b *env) ages(days int, ids ...string) {
 
 func (b *env) prune(keep time.Duration) postgres.PruneReport {
 	b.t.Helper()
-	report, err := b.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.OperatorActor("test")})
+	report, err := b.owner.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.OperatorActor("test")})
 	require.NoError(b.t, err)
 	return report
 }
@@ -50,7 +50,7 @@ func TestPruneLeavesBalancesAndACheckpoint(t *testing.T) {
 	require.Equal(t, earmark.OutcomeConflict, b.commit(released, tokens(1)).Outcome) // a note in the journal
 	b.ages(40, old.ID, released.ID)
 
-	dry, err := b.Prune(ctx(), postgres.PruneOptions{Keep: postgres.LeastKept, Dry: true, Actor: earmark.OperatorActor("test")})
+	dry, err := b.owner.Prune(ctx(), postgres.PruneOptions{Keep: postgres.LeastKept, Dry: true, Actor: earmark.OperatorActor("test")})
 	require.NoError(t, err)
 	require.True(t, b.exists(old.ID), "a dry run removes nothing")
 	report := b.prune(postgres.LeastKept)
@@ -126,7 +126,7 @@ func TestPruneKeepsWhatMayStillBeAskedFor(t *testing.T) {
 	require.Equal(t, earmark.OutcomeSame, b.reserve(admission("young", tokens(1), "acme")).Outcome, "its key answers")
 
 	for _, keep := range []time.Duration{0, postgres.LeastKept - time.Second} {
-		_, err = b.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.OperatorActor("test")})
+		_, err = b.owner.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.OperatorActor("test")})
 		require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err))
 	}
 	_, err = b.pool.Exec(ctx(), "SELECT earmark.prune('default', 2591999000, '-infinity', '', 10, false, 'operator')")
@@ -244,11 +244,11 @@ func TestPruneUnderLoad(t *testing.T) {
 	for rest := int64(1); rest > 0; {
 		pruneCtx, interrupt := context.WithCancel(ctx())
 		batches, busy := 0, 0
-		report, err := b.Prune(pruneCtx, postgres.PruneOptions{Keep: postgres.LeastKept, Actor: earmark.OperatorActor("test"), Progress: func(postgres.PruneReport) {
+		report, err := b.owner.Prune(pruneCtx, postgres.PruneOptions{Keep: postgres.LeastKept, Actor: earmark.OperatorActor("test"), Progress: func(postgres.PruneReport) {
 			if batches++; batches == 2 {
 				interrupt()
 			}
-			if _, err := b.Prune(ctx(), postgres.PruneOptions{Keep: postgres.LeastKept, Dry: true, Actor: earmark.OperatorActor("test")}); err != nil {
+			if _, err := b.owner.Prune(ctx(), postgres.PruneOptions{Keep: postgres.LeastKept, Dry: true, Actor: earmark.OperatorActor("test")}); err != nil {
 				busy++
 			}
 		}})
@@ -272,7 +272,7 @@ func TestTwoPrunesAreNotAtWorkAtOnce(t *testing.T) {
 	err := pgx.BeginFunc(ctx(), b.pool, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx(), "SELECT earmark.prune('default', 7776000000, '-infinity', '', 10, false, 'operator')")
 		require.NoError(t, err)
-		_, err = b.Prune(ctx(), postgres.PruneOptions{Keep: postgres.DefaultKept, Actor: earmark.OperatorActor("test")})
+		_, err = b.owner.Prune(ctx(), postgres.PruneOptions{Keep: postgres.DefaultKept, Actor: earmark.OperatorActor("test")})
 		require.ErrorContains(t, err, "another prune")
 		return nil
 	})

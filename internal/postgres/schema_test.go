@@ -28,7 +28,7 @@ SELECT line FROM (
     UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = 'earmark'
     UNION ALL SELECT 'trigger ' || tgrelid::regclass || ' ' || tgname || ' ' || tgenabled::text || ' ' || pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
     UNION ALL SELECT 'function ' || proname || '(' || pg_get_function_arguments(oid) || ') returns ' || pg_get_function_result(oid)
-           || ' ' || CASE provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' ELSE 'volatile' END || coalesce(' set ' || array_to_string(proconfig, ', '), '')
+           || ' ' || CASE provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' ELSE 'volatile' END || CASE WHEN prosecdef THEN ' security definer' ELSE '' END || coalesce(' set ' || array_to_string(proconfig, ', '), '')
     FROM pg_proc WHERE pronamespace = 'earmark'::regnamespace
 ) AS lines ORDER BY line COLLATE "C"`
 

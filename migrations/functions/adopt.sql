@@ -2,7 +2,7 @@
 
 -- Writes a journal entry: an actor starts a new workflow for an open reservation.
 CREATE OR REPLACE FUNCTION earmark.adopt(p_tenant text, p_id text, p_actor text, p_reason text) RETURNS jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     r earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
 BEGIN

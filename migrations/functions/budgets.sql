@@ -11,7 +11,7 @@ END $$;
 -- Raises unique_violation when the scope has a budget of the same unit and period.
 CREATE OR REPLACE FUNCTION earmark.create_budget(p_id text, p_tenant text, p_scope text, p_unit text, p_limit bigint, p_period text, p_timezone text,
     p_enforcement text, p_soft_ceiling bigint, p_overage text, p_actor text) RETURNS void
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     b        earmark.budgets;
     v_reason text := format('created with limit %s', p_limit);
@@ -22,10 +22,17 @@ BEGIN
     PERFORM earmark.log_change(b.tenant, p_actor, 'budget.create', b.id, v_reason, NULL, earmark.budget_json(b));
 END $$;
 
+-- Locks a budget's row until the transaction ends, and returns what may change.
+CREATE OR REPLACE FUNCTION earmark.lock_budget(p_tenant text, p_id text)
+    RETURNS TABLE (limit_amount bigint, enforcement text, soft_ceiling bigint, overage text, archived_at timestamptz)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+    SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id FOR NO KEY UPDATE
+$$;
+
 -- Changes a budget whose row the caller has locked. p_reason says what changes.
 CREATE OR REPLACE FUNCTION earmark.change_budget(p_tenant text, p_id text, p_limit bigint, p_enforcement text, p_soft_ceiling bigint, p_overage text,
     p_actor text, p_reason text) RETURNS void
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     b        earmark.budgets;
     v_before jsonb;
@@ -40,7 +47,7 @@ END $$;
 
 -- Archiving twice is once. It does nothing when there is no such budget.
 CREATE OR REPLACE FUNCTION earmark.archive_budget(p_tenant text, p_id text, p_actor text) RETURNS void
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     b        earmark.budgets;
     v_before jsonb;

@@ -4,7 +4,7 @@
 -- committed reservation. p_at (null: now) selects the windows.
 CREATE OR REPLACE FUNCTION earmark.charge(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_metadata jsonb,
     p_at timestamptz, p_actor text, p_reason text) RETURNS jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     t         earmark.affected_budget;
     r         earmark.reservations;

@@ -6,7 +6,7 @@
 -- that was refused stays refused: p_attempt names one attempt of a caller, which may
 -- arrive twice; a new attempt is a new decision.
 CREATE OR REPLACE FUNCTION earmark.commit(p_tenant text, p_id text, p_usage jsonb, p_actor text, p_reason text, p_attempt text DEFAULT '') RETURNS jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     c_attempts  CONSTANT integer := 20; -- only the last 20 are kept
     r           earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
@@ -123,7 +123,7 @@ END $$;
 -- Records, once, that earmark.commit was rolled back because a sum would exceed int64 (R8):
 -- the usage was not charged.
 CREATE OR REPLACE FUNCTION earmark.refuse_overflow(p_tenant text, p_id text, p_usage jsonb, p_actor text) RETURNS jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     r        earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
     v_reason text := format('usage %s would make a sum larger than 9223372036854775807 and was not charged', p_usage);
@@ -142,7 +142,7 @@ END $$;
 -- waits for no reservation row. If another session has locked one, the answer is null, and
 -- the caller makes that call alone.
 CREATE OR REPLACE FUNCTION earmark.commit_batch(p_calls jsonb) RETURNS SETOF jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     c         record;
     s         record;

@@ -50,7 +50,7 @@ END $$;
 
 -- Expires a held reservation whose lease has ended.
 CREATE OR REPLACE FUNCTION earmark.expire(p_tenant text, p_id text, p_actor text, p_reason text) RETURNS jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     r earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
 BEGIN
@@ -69,7 +69,7 @@ END $$;
 -- returns their ids. It skips rows that another session has locked. It locks the windows of
 -- all of them in order, so it cannot deadlock (R6).
 CREATE OR REPLACE FUNCTION earmark.sweep(p_grace_ms bigint, p_max integer, p_actor text, p_reason text) RETURNS text[]
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     v_due timestamptz := clock_timestamp() - p_grace_ms * interval '1 millisecond'; -- a variable, because the index does not serve the expression
     v_ids text[];

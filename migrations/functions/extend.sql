@@ -3,7 +3,7 @@
 -- Extends the lease of a held reservation to p_ttl_ms from now, if that is later than its
 -- expiry, and to at most seven days after its creation.
 CREATE OR REPLACE FUNCTION earmark.extend(p_tenant text, p_id text, p_ttl_ms bigint, p_actor text, p_reason text DEFAULT '') RETURNS jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     c_longest CONSTANT interval := '168 hours'; -- not '7 days', which is an hour off if the session's time zone changes its clocks
     r         earmark.reservations := earmark.lock_reservation(p_tenant, p_id);

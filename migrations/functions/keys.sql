@@ -9,7 +9,7 @@ END $$;
 -- JSON null if there is no such tenant.
 CREATE OR REPLACE FUNCTION earmark.create_key(p_id text, p_tenant text, p_name text, p_role text, p_scopes text[], p_hash bytea, p_expires_at timestamptz,
     p_actor text, p_reason text) RETURNS jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     k earmark.keys;
 BEGIN
@@ -27,7 +27,7 @@ END $$;
 -- new key; 'conflict' and the old key if that no longer works or was rotated before;
 -- 'unknown' if there is none.
 CREATE OR REPLACE FUNCTION earmark.rotate_key(p_tenant text, p_id text, p_new_id text, p_hash bytea, p_overlap_ms bigint, p_actor text, p_reason text) RETURNS jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     k        earmark.keys;
     n        earmark.keys;
@@ -54,7 +54,7 @@ END $$;
 
 -- The key after the call, even if it was revoked before; JSON null if there is none.
 CREATE OR REPLACE FUNCTION earmark.revoke_key(p_tenant text, p_id text, p_actor text, p_reason text) RETURNS jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     k        earmark.keys;
     v_before jsonb;
@@ -74,7 +74,7 @@ END $$;
 -- Records the hour in which keys were used, in the order of their ids, so that two
 -- processes cannot deadlock.
 CREATE OR REPLACE FUNCTION earmark.mark_keys_used(p_ids text[]) RETURNS void
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     v_hour timestamptz := date_trunc('hour', clock_timestamp(), 'UTC');
 BEGIN

@@ -92,7 +92,7 @@ END $$;
 CREATE OR REPLACE FUNCTION earmark.reserve(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_ttl_ms bigint, p_on_expiry text,
     p_metadata jsonb, p_workflow_id text, p_admit_by timestamptz, p_released boolean, p_actor text, p_any_scope boolean DEFAULT false,
     p_at timestamptz DEFAULT NULL) RETURNS jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     t            earmark.affected_budget;
     r            earmark.reservations;
@@ -172,7 +172,7 @@ END $$;
 -- Reserves for several calls of one tenant in one transaction; the result of each is that
 -- of earmark.reserve. Takes all locks first, in order (R6), then decides each call in turn.
 CREATE OR REPLACE FUNCTION earmark.reserve_batch(p_tenant text, p_calls jsonb, p_actor text) RETURNS SETOF jsonb
-LANGUAGE plpgsql SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     c        record;
     v_scopes text[] := '{}';

@@ -1,1 +1,0 @@
-UPDATE earmark.reservations SET orphan = false WHERE id = ANY ($1) AND orphan
