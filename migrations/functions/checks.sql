@@ -3,11 +3,13 @@
 -- Open reservations, and settled ones whose workflow may not know it, that were last checked at
 -- least p_age_ms milliseconds ago: the longest unchecked first, p_max of each kind. It records the
 -- check. Two steps, because Postgres takes no row locks inside a UNION. The SELECT around the clock
--- makes its value constant, which an index search needs.
+-- makes its value constant, which an index search needs; and the plan has to know the numbers, or else it sorts all.
 CREATE OR REPLACE FUNCTION earmark.claim_checks(p_age_ms bigint, p_max integer)
     RETURNS TABLE (id text, tenant text, workflow_id text, state text, scopes text[], amounts jsonb, created_at timestamptz, expires_at timestamptz, on_expiry text, request_hash text)
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    WITH open AS (
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = 'force_custom_plan' AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY WITH open AS (
         SELECT id, checked_at FROM earmark.reservations
         WHERE state IN ('held', 'review') AND checked_at < (SELECT clock_timestamp()) - p_age_ms * interval '1 millisecond'
         ORDER BY checked_at LIMIT p_max FOR NO KEY UPDATE SKIP LOCKED
@@ -21,8 +23,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         WHERE r.id = due.id
         RETURNING r.id, r.tenant, r.workflow_id, r.state, r.scopes, r.amounts, r.created_at, r.expires_at, r.on_expiry, r.request_hash, due.checked_at AS looked_at
     )
-    SELECT id, tenant, workflow_id, state, scopes, amounts, created_at, expires_at, on_expiry, request_hash FROM claimed ORDER BY looked_at, id
-$$;
+    SELECT id, tenant, workflow_id, state, scopes, amounts, created_at, expires_at, on_expiry, request_hash FROM claimed ORDER BY looked_at, id;
+END $$;
 
 -- Records the result of a check: p_orphan, no open workflow guards the reservation; p_refreshed, the
 -- workflow needs no notification.
