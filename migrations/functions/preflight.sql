@@ -4,7 +4,7 @@
 -- 'denied', 'no_budget', 'unit_not_budgeted' or 'overflow'. Only earmark.reserve admits.
 -- Overdue 'release' reservations do not count, because an admission would expire them.
 CREATE OR REPLACE FUNCTION earmark.decide(p_tenant text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false) RETURNS jsonb
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_affected earmark.affected_budget[];
     v_answer  jsonb;
@@ -46,7 +46,7 @@ END $$;
 -- the time, from which deadlines are counted. If the request plainly fits, the balances are
 -- read once.
 CREATE OR REPLACE FUNCTION earmark.preflight(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false) RETURNS jsonb
-LANGUAGE plpgsql STABLE SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     v_answer jsonb := earmark.existing_result(p_id, p_tenant, p_hash);
     v_now    timestamptz := clock_timestamp();
