@@ -5,6 +5,10 @@
 -- them is by key. Postgres then plans once a session instead of once a call, which matters
 -- because planning with an array parameter takes as long as running the statement; and a
 -- plan made while a table was small does not scan the table after it has grown.
+--
+-- The ones that change something have the rights of the schema's owner (SECURITY DEFINER), see
+-- ../access.sql. All of them set the same search_path: a caller's could name other functions and
+-- types before those of Postgres, and a session plans a function anew after each change of its path.
 
 -- The transitions need to see, in each statement, what was committed before it (R6).
 CREATE OR REPLACE FUNCTION earmark.require_read_committed() RETURNS void LANGUAGE plpgsql AS $$
