@@ -50,6 +50,10 @@ bin/workflowcheck: tools/lint/go.mod tools/lint/go.sum
 	@tools/progress.sh 'building workflowcheck once' \
 	  $(GO) build -C tools/lint $(BUILD_FLAGS) -o ../../$@ go.temporal.io/sdk/contrib/tools/workflowcheck
 
+bin/govulncheck: tools/vuln/go.mod tools/vuln/go.sum
+	@tools/progress.sh 'building govulncheck once' \
+	  $(GO) build -C tools/vuln $(BUILD_FLAGS) -o ../../$@ golang.org/x/vuln/cmd/govulncheck
+
 .PHONY: dev
 dev: build ## run everything on this machine: Postgres, Temporal, API and worker (ARGS=… for its flags)
 	@exec bin/earmark dev $(ARGS)
@@ -150,7 +154,7 @@ bench-micro: $(TEMPORAL) ## run the benchmarks of single functions
 	@$(GO) test -timeout 30m -p 1 -run '^$$' -bench . -benchmem ./...
 
 .PHONY: check
-check: check-format check-vet check-lint check-workflows check-modules check-generated check-monitoring ## format, vet, lint, workflow determinism, modules, generated files, alerts and dashboard
+check: check-format check-vet check-lint check-workflows check-modules check-generated check-monitoring check-vulnerabilities ## format, vet, lint, workflow determinism, modules, generated files, alerts and dashboard, vulnerabilities
 
 .PHONY: check-format
 check-format:
@@ -189,6 +193,10 @@ check-generated:
 check-monitoring: # with Prometheus' own parser and engine, which are no modules for the product to depend on
 	@tools/progress.sh 'checking the alerts and the dashboard' \
 	  $(GO) test -C tools/monitoring ./...
+
+.PHONY: check-vulnerabilities
+check-vulnerabilities: bin/govulncheck # skipped where the database of vulnerabilities cannot be reached
+	@tools/check-vulnerabilities.sh
 
 .PHONY: fmt
 fmt: bin/golangci-lint ## format the code and sort its imports
