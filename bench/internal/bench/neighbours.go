@@ -18,6 +18,8 @@ const (
 	bystander     = scopesPrefix + "0"
 	// bystanderTimes is how much longer than other blocks these are: at 5 a second few admissions are measured.
 	bystanderTimes = 4
+	// refusedPause is the Retry-After of a refusal.
+	refusedPause   = time.Second
 	expireAllHolds = "UPDATE earmark.reservations SET expires_at = clock_timestamp() WHERE state = 'held' AND workflow_id = $1"
 )
 
@@ -172,7 +174,7 @@ func (d *deployment) expiring(ctx context.Context, holds int) error {
 }
 
 // during runs the flood until what it accompanies is over, and returns its calls that succeeded, a second. A
-// client that is refused asks again after a while. A flood that makes each call once goes on to its end.
+// client that is refused asks again after Retry-After. A flood that makes each call once goes on to its end.
 func (f *flood) during(ctx context.Context, accompanied func() error) (perSecond float64, err error) {
 	if f.before != nil {
 		if err := f.before(ctx); err != nil {
@@ -194,7 +196,7 @@ func (f *flood) during(ctx context.Context, accompanied func() error) (perSecond
 					done.Add(1)
 				} else {
 					last.Store(&err)
-					ctxtime.Sleep(flooded, failurePause)
+					ctxtime.Sleep(flooded, refusedPause)
 				}
 				if over.Load() || f.once && err == nil {
 					return
