@@ -43,7 +43,7 @@ func TestRestartUnderLoad(t *testing.T) {
 	defer pool.Close()
 	_, err = postgres.Migrate(ctx(), pool)
 	require.NoError(t, err)
-	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}
 	budget := b.budget("acme", "tokens", 1_000_000)
 
 	const clients = 6

@@ -107,7 +107,7 @@ func opened(t *testing.T, databaseURL string) *pgxpool.Pool {
 func TestThroughATransactionPooler(t *testing.T) {
 	through, _ := pooled(t)
 	pool := opened(t, withMode(t, through))
-	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}
 	budget := b.budget("acme", "tokens", 1_000_000)
 	const lifecycles = 400
 	var done atomic.Int64

@@ -94,7 +94,7 @@ func TestWindowsWhereClocksChange(t *testing.T) {
 func TestLimitIsGrantedOnceAWindowWhereClocksChange(t *testing.T) {
 	t.Parallel()
 	pool := timedPool(t)
-	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}
 	for zone, c := range map[string]struct {
 		period  earmark.Period
 		moments []string
@@ -187,7 +187,7 @@ func TestReservationSettlesInItsOwnWindow(t *testing.T) {
 	// Berlin's 31 March 2024 has 23 hours and begins at 23:00 UTC.
 	evening := time.Date(2024, 3, 30, 22, 59, 59, 0, time.UTC)
 	setClock(t, pool, evening)
-	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}
 	day := func(r *earmark.BudgetRequest) {
 		r.Window = earmark.Window{Period: earmark.PeriodDay, Timezone: "Europe/Berlin"}
 	}
@@ -233,7 +233,7 @@ func TestTimesAreInUTCWhateverTheServersTimeZone(t *testing.T) {
 	require.NoError(t, err)
 	pool.Reset()
 	setClock(t, pool, time.Date(2024, 3, 8, 12, 0, 0, 0, time.UTC))
-	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}
 	b.budget("acme", "tokens", 1000)
 	s := b.held(admission("k", tokens(1), "acme"))
 
@@ -255,7 +255,7 @@ func TestTimesAreInUTCWhateverTheServersTimeZone(t *testing.T) {
 func TestReservationIsMadeInItsWindow(t *testing.T) {
 	t.Parallel()
 	pool := timedPool(t)
-	b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
+	b := &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}
 	start := time.Date(2026, 3, 4, 10, 0, 0, 0, time.UTC)
 	end := start.Add(time.Hour)
 	setClock(t, pool, end.Add(-time.Second))
@@ -312,7 +312,7 @@ func TestWindowsOfOlderTimeZoneData(t *testing.T) {
 			t.Run(c.what+", "+call, func(t *testing.T) {
 				t.Parallel()
 				pool := timedPool(t)
-				b := &env{Ledger: postgres.New(pool), t: t, pool: pool}
+				b := &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}
 				at, err := time.Parse(time.RFC3339Nano, c.at)
 				require.NoError(t, err)
 				setClock(t, pool, at)
