@@ -79,6 +79,6 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 	}
 	require.Greater(t, len(secrets), 3)
 	for _, secret := range secrets {
-		require.False(t, strings.Contains(text, secret), "a secret is shown: %s…", secret[:12])
+		require.NotContains(t, text, secret, "a secret is shown")
 	}
 }
