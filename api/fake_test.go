@@ -78,6 +78,13 @@ func (f *fake) record(name string, arg any) {
 	}
 }
 
+// set changes what the fake remembers; calls may come at once.
+func (f *fake) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
 // of notes whom a call is for, and reports whether they have what the fake has.
 func (f *fake) of(tenant string) bool {
 	f.mu.Lock()
@@ -146,14 +153,14 @@ func (f *fake) Keys(_ context.Context, tenant string, filter earmark.KeyFilter) 
 }
 
 func (f *fake) CreateKey(_ context.Context, tenant string, request earmark.KeyRequest, by earmark.Actor, reason string) (*earmark.IssuedKey, error) {
-	f.by, f.reason = by, reason
+	f.set(func() { f.by, f.reason = by, reason })
 	f.record("CreateKey", request)
 	f.of(tenant)
 	return f.issued, f.err
 }
 
 func (f *fake) RotateKey(_ context.Context, tenant, id string, overlap time.Duration, by earmark.Actor, reason string) (*earmark.IssuedKey, error) {
-	f.by, f.reason = by, reason
+	f.set(func() { f.by, f.reason = by, reason })
 	f.record("RotateKey", overlap)
 	if !f.of(tenant) || !earmark.IsKeyID(id) {
 		return nil, earmark.Errorf(earmark.CodeNotFound, "there is no such key")
@@ -162,7 +169,7 @@ func (f *fake) RotateKey(_ context.Context, tenant, id string, overlap time.Dura
 }
 
 func (f *fake) RevokeKey(_ context.Context, tenant, id string, by earmark.Actor, reason string) (*earmark.Key, error) {
-	f.by, f.reason = by, reason
+	f.set(func() { f.by, f.reason = by, reason })
 	f.record("RevokeKey", id)
 	if !f.of(tenant) || !earmark.IsKeyID(id) {
 		return nil, earmark.Errorf(earmark.CodeNotFound, "there is no such key")
@@ -246,7 +253,7 @@ func (f *fake) MarkChecked(_ context.Context, _, id string, orphan, _ bool) erro
 }
 
 func (f *fake) CreateBudget(_ context.Context, tenant string, request earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error) {
-	f.by = by
+	f.set(func() { f.by = by })
 	f.record("CreateBudget", request)
 	f.of(tenant)
 	return f.budget, f.err
@@ -267,7 +274,7 @@ func (f *fake) Budgets(_ context.Context, tenant string, filter earmark.BudgetFi
 }
 
 func (f *fake) PatchBudget(_ context.Context, tenant, _ string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
-	f.by = by
+	f.set(func() { f.by = by })
 	f.record("PatchBudget", patch)
 	if !f.of(tenant) {
 		return nil, nil
@@ -276,7 +283,7 @@ func (f *fake) PatchBudget(_ context.Context, tenant, _ string, patch earmark.Bu
 }
 
 func (f *fake) ArchiveBudget(_ context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error) {
-	f.by = by
+	f.set(func() { f.by = by })
 	f.record("ArchiveBudget", id)
 	if !f.of(tenant) {
 		return nil, nil
@@ -318,14 +325,14 @@ func (g fakeCoordinator) Admit(_ context.Context, admission earmark.Admission) (
 }
 
 func (g fakeCoordinator) Commit(_ context.Context, settlement earmark.Transition, usage earmark.Amounts) (earmark.Result, bool, error) {
-	g.settlement = settlement
+	g.set(func() { g.settlement = settlement })
 	g.record("Commit", usage)
 	g.of(settlement.Tenant)
 	return g.result, g.accepted, g.coordinatorErr
 }
 
 func (g fakeCoordinator) Release(_ context.Context, settlement earmark.Transition) (earmark.Result, bool, error) {
-	g.settlement = settlement
+	g.set(func() { g.settlement = settlement })
 	g.record("Release", settlement)
 	g.of(settlement.Tenant)
 	return g.result, g.accepted, g.coordinatorErr

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -245,7 +246,7 @@ func TestEveryCall(t *testing.T) {
 	t.Cleanup(func() { // once all calls are made
 		for path, item := range doc.Paths.Map() {
 			for _, operation := range item.Operations() {
-				if path != "/metrics" && path != "/openapi.yaml" { // for Prometheus, and for people
+				if !slices.Contains([]string{"/metrics", "/openapi.yaml", "/temporal/codec/decode"}, path) { // for Prometheus, people and Temporal UI
 					_, ok := called.Load(operation.OperationID)
 					require.True(t, ok, "no method calls %s", operation.OperationID)
 				}

@@ -54,6 +54,7 @@ func TestEveryField(t *testing.T) {
 		"CommitRequest":    "arguments of Commit and CommitBy",
 		"ExtendRequest":    "arguments of Extend and ExtendBy",
 		"KeyRequest":       "arguments of CreateKey",
+		"Payloads":         "Temporal's, for its UI",
 		"RotateKeyRequest": "arguments of RotateKey",
 		"RevokeKeyRequest": "arguments of RevokeKey",
 		"ReleaseRequest":   "arguments of Release and GiveBack",
