@@ -77,7 +77,7 @@ func TestStuckListsOfTwoPrefixes(t *testing.T) {
 	admission := earmark.Admission{ID: id, Tenant: earmark.DefaultTenant, Request: request, RequestHash: request.Hash(), WorkflowID: workflows.Prefix("staging").ReservationWorkflowID(id)}
 	_, err := s.Client().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{
 		ID: admission.WorkflowID, TaskQueue: "staging-earmark",
-		TypedSearchAttributes: temporal.NewSearchAttributes(workflows.AttributeState.ValueSet(workflows.StateAttributeSettling)),
+		TypedSearchAttributes: temporal.NewSearchAttributes(workflows.AttributeState.ValueSet(workflows.StateAttributeSettling), workflows.AttributeTenant.ValueSet(earmark.DefaultTenant)),
 	}, workflows.ReservationType, workflows.ReservationInput{Admission: admission, Adopt: true, Unindexed: true})
 	require.NoError(t, err)
 	search := "EarmarkState = '" + workflows.StateAttributeSettling + "' AND TaskQueue = "
@@ -91,7 +91,7 @@ func TestStuckListsOfTwoPrefixes(t *testing.T) {
 	require.Len(t, stuck.Data, 1)
 	require.Equal(t, id, stuck.Data[0].ID)
 	require.Equal(t, earmark.StuckSettlementFailing, stuck.Data[0].Stuck.Reason)
-	require.EqualValues(t, 1, staging.found(searches(stuck)["settlement keeps failing"]))
+	stack.Eventually(t, moment, "Temporal to find it", func() bool { return staging.found(searches(stuck)["settlement keeps failing"]) == 1 })
 }
 
 func TestPrefixIsChecked(t *testing.T) {
