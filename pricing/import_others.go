@@ -80,7 +80,7 @@ func (im *importer) modelsDevEntry(provider, model string, n node) {
 	tiers := cost.get("tiers").items
 	if cost.has("context_over_200k") && len(tiers) == 0 {
 		// It may stand for a threshold of 256k, 272k or 512k too.
-		im.report(path+".cost.context_over_200k", "its threshold is not said, tiers would say it: prompts above 200,000 tokens are refused")
+		im.report(path+".cost.context_over_200k", "it does not say at how many tokens it begins (tiers would): prompts above 200,000 tokens are refused")
 		e.Tiers = []Tier{{Threshold: 200_000, Rates: Rates{}}}
 	}
 	for i, item := range tiers {

@@ -180,7 +180,7 @@ func TestImportModelsDev(t *testing.T) {
 	require.Equal(t, []string{
 		"xai.models.no-cost: no cost",
 		"xai.models.free: all prices are 0: free, or not known to the table; refused unless free entries are allowed",
-		"google.models.gemini.cost.context_over_200k: its threshold is not said, tiers would say it: prompts above 200,000 tokens are refused",
+		"google.models.gemini.cost.context_over_200k: it does not say at how many tokens it begins (tiers would): prompts above 200,000 tokens are refused",
 		"google.models.gemini.experimental.modes.fast.cost: this tier: no price for input_audio, reasoning, which has one otherwise",
 	}, findings)
 }

@@ -53,9 +53,9 @@ func processID(line string) int {
 }
 
 // disown writes our own process id into the pid file of a dead server. Postgres would take any live process
-// that happens to have the old id for that server and refuse to start, but it knows that its own parent is
-// not one. The file must not simply go: by its other lines Postgres finds out whether processes of the dead
-// server still use the data.
+// that happens to have the old id for that server and refuse to start. This process is the parent of the new
+// server, and Postgres does not take its own parent for another server. The file must stay: Postgres reads from
+// its other lines whether processes of the dead server still use the data.
 func disown(path, rest string) error {
 	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"+rest), privateFileMode); err != nil { //nolint:gosec // a pid file in the data directory
 		return fmt.Errorf("take over the pid file of a dead Postgres: %w", err)

@@ -41,7 +41,7 @@ BEGIN
     IF v_ahead > interval '0' AND (v_at - v_ahead) AT TIME ZONE p_timezone < p_local THEN
         RETURN earmark.clock_change(p_timezone, v_at - v_ahead, v_at); -- clocks skip p_local
     END IF;
-    RETURN v_at - v_ahead; -- where clocks changed meanwhile, they show p_local later or earlier
+    RETURN v_at - v_ahead; -- if clocks change in between, they show another time than p_local at this instant
 END $$;
 
 -- The window of a period that contains p_at: window_start <= p_at < window_end. A day

@@ -8,8 +8,8 @@
 // A driver makes requests and keeps a journal of its calls and their answers; the
 // answers are compared with the ledger once all faults have ended.
 //
-// The faults and the requests come from a seed. What meets what does not: a run
-// cannot be repeated exactly, its plan can.
+// A seed determines the faults and the requests, and when each of them begins. It does not
+// determine which request a fault hits, so a second run with the same seed may go differently.
 package chaos_test
 
 import (
