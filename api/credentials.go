@@ -116,15 +116,14 @@ func (k *credentials) works(ctx context.Context, credential *earmark.Credential)
 
 // lookup returns the credential with the id; nil if there is none.
 func (k *credentials) lookup(ctx context.Context, id string) (*earmark.Credential, error) {
-	kept, found := k.recall(id)
-	now := k.now()
-	switch {
-	case found && now.Sub(kept.at) < credentialFresh: // mutation: revocation
-		return kept.credential, nil
-	case kept.usable(now) && now.Sub(kept.failed) < credentialPause:
+	if kept, fresh := k.fresh(id); fresh {
 		return kept.credential, nil
 	}
 	results := k.flight.DoChan(id, func() (any, error) {
+		kept, fresh := k.fresh(id)
+		if fresh { // another call has just ended
+			return kept.credential, nil
+		}
 		return k.refresh(context.WithoutCancel(ctx), id, kept)
 	})
 	select {
@@ -134,6 +133,15 @@ func (k *credentials) lookup(ctx context.Context, id string) (*earmark.Credentia
 		credential, _ := result.Val.(*earmark.Credential)
 		return credential, result.Err
 	}
+}
+
+// fresh returns the cached answer, and whether it serves without asking Postgres again.
+func (k *credentials) fresh(id string) (kept remembered, fresh bool) {
+	kept, found := k.recall(id)
+	now := k.now()
+	fresh = found && now.Sub(kept.at) < credentialFresh || // mutation: revocation
+		kept.usable(now) && now.Sub(kept.failed) < credentialPause
+	return kept, fresh
 }
 
 // usable reports whether a cached key may be used although Postgres does not answer.

@@ -121,7 +121,7 @@ var mechanisms = []mechanism{
 	{"a call needs its role", "role", []string{""}, "api TestEveryOperationNeedsItsRole"},
 	{"a key is known by its secret", "secret", []string{"if credential == nil {"}, "api TestCallsWithoutAKeyThatWorks"},
 	{"a browser's sign-in is known by its signature", "sign-in", []string{"if end < 0 {"}, "api TestForgedSignIns"},
-	{"a revocation takes effect within seconds", "revocation", []string{"case found && now.Sub(kept.at) < credentialStale:"}, "api TestRevocationTakesEffectInTime"},
+	{"a revocation takes effect within seconds", "revocation", []string{"fresh = found && now.Sub(kept.at) < credentialStale ||"}, "api TestRevocationTakesEffectInTime"},
 	{"a key that is bound to scopes settles nothing beyond them", "bound-key", []string{"case reservation == nil:"}, "api TestKeysBoundToScopes"},
 	{"a list has only what is within a bound key's scopes", "scopes-within", []string{"v_found := true;"}, database + "TestBudgetsAndEntriesWithinScopes"},
 	{"a search for stuck workflows is of one tenant", "stuck-own-tenant", []string{`return ""`}, "internal/workflowstore TestStuckFinderKeepsTenantsApart"},
