@@ -41,6 +41,13 @@ func (q *Queue) Size() int {
 	return q.size
 }
 
+// Full reports whether every place is taken.
+func (q *Queue) Full() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.underWay >= q.size
+}
+
 // Enter waits for a place until ctx is done, and then returns its error. The caller has to call leave
 // once, when it has ended.
 func (q *Queue) Enter(ctx context.Context, caller Caller) (leave func(), err error) {

@@ -46,7 +46,7 @@ func (c *Coordinator) Admit(ctx context.Context, admission earmark.Admission) (e
 		result, err := c.attempt(ctx, admission)
 		switch {
 		case err == nil && result.Outcome != earmark.OutcomeTooLate:
-			c.resize(c.places.decide(time.Since(begun), time.Now()))
+			c.resize(c.places.decide(time.Since(begun), c.admissions.Full(), time.Now()))
 			return result, nil
 		case err == nil:
 			late++

@@ -13,6 +13,7 @@ type places struct {
 	count   int // places now
 	decided int // since the last change
 	took    time.Duration
+	wanted  bool // whether all places were taken since then
 	fastest lowest
 }
 
@@ -24,25 +25,27 @@ func (p *places) now() int {
 }
 
 // decide counts an admission that took a time, and returns the number of places from now on. The count changes
-// by one at most, after as many decisions as there are places.
-func (p *places) decide(took time.Duration, now time.Time) int {
+// by one at most, after as many decisions as there are places; it grows only if all were taken, which full
+// reports, so that quiet hours make no room for the next flood.
+func (p *places) decide(took time.Duration, full bool, now time.Time) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fastest.add(took, now)
 	p.decided++
 	p.took += took
+	p.wanted = p.wanted || full
 	if p.decided < p.count {
 		return p.count
 	}
 	unhurried := slowByChance * float64(p.fastest.value())
 	waiting := float64(p.count) * max(0, 1-unhurried*float64(p.decided)/float64(p.took))
 	switch {
-	case waiting < fewWait:
+	case waiting < fewWait && p.wanted:
 		p.count = min(p.count+1, maxAdmissions)
 	case waiting > manyWait:
 		p.count = max(p.count-1, minAdmissions)
 	}
-	p.decided, p.took = 0, 0
+	p.decided, p.took, p.wanted = 0, 0, false
 	return p.count
 }
 
@@ -52,7 +55,7 @@ func (p *places) undecided() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.count = max(p.count/2, minAdmissions)
-	p.decided, p.took = 0, 0
+	p.decided, p.took, p.wanted = 0, 0, false
 	return p.count
 }
 

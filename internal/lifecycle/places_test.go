@@ -16,7 +16,7 @@ func TestPlaces(t *testing.T) {
 	p := places{count: firstAdmissions}
 	decide := func(n int, took time.Duration) {
 		for range n {
-			p.decide(took, now)
+			p.decide(took, true, now)
 		}
 	}
 	decide(1000, 10*time.Millisecond)
@@ -26,7 +26,7 @@ func TestPlaces(t *testing.T) {
 
 	// A server that decides one in 10 ms, however many ask: the time grows with their number.
 	p = places{count: maxAdmissions}
-	p.decide(10*time.Millisecond, now)
+	p.decide(10*time.Millisecond, true, now)
 	for range 2000 {
 		decide(1, time.Duration(p.now())*10*time.Millisecond)
 	}
@@ -42,6 +42,12 @@ func TestPlaces(t *testing.T) {
 	now = now.Add(fastestSpan + time.Second)
 	decide(2000, 50*time.Millisecond)
 	require.Equal(t, maxAdmissions, p.now())
+
+	quiet := places{count: firstAdmissions}
+	for range 1000 {
+		quiet.decide(10*time.Millisecond, false, now)
+	}
+	require.Equal(t, firstAdmissions, quiet.now(), "nobody waits for a place")
 
 	for _, want := range []int{16, 8, 4, 4} {
 		p.undecided()
