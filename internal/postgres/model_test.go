@@ -59,30 +59,14 @@ var (
 	_ oracle = (*ledgertest.Ledger)(nil)
 )
 
-// virtualClock makes the ledger's functions in one test database see a clock that
-// only the test moves. Postgres looks a function up in pg_catalog first unless the
-// search path names pg_catalog later, so another clock_timestamp() can stand in
-// front of the real one without a change to the functions under test.
+// virtualClock is a clock that only the test moves; see ledgertest.ReplaceClock.
 const virtualClock = `
 CREATE SCHEMA test;
 CREATE TABLE test.clock (at timestamptz NOT NULL);
 INSERT INTO test.clock VALUES ('epoch');
 CREATE FUNCTION test.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT at FROM test.clock';
--- Defaults are bound to their functions when they are made.
-ALTER TABLE earmark.budgets ALTER created_at SET DEFAULT test.clock_timestamp();
-ALTER TABLE earmark.reservations ALTER created_at SET DEFAULT test.clock_timestamp(), ALTER checked_at SET DEFAULT test.clock_timestamp();
-ALTER TABLE earmark.entries ALTER created_at SET DEFAULT test.clock_timestamp();
 GRANT USAGE ON SCHEMA test TO PUBLIC;
-GRANT SELECT ON test.clock TO PUBLIC;
-DO $$
-DECLARE f regprocedure;
-BEGIN
-    EXECUTE format('ALTER DATABASE %I SET search_path = test, pg_catalog, public', current_database());
-    FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'earmark'::regnamespace AND EXISTS (SELECT FROM unnest(proconfig) AS c WHERE starts_with(c, 'search_path=')) LOOP -- else they have the real clock
-        EXECUTE format('ALTER FUNCTION %s SET search_path = test, pg_catalog', f);
-    END LOOP;
-    UPDATE earmark.function_sets SET fingerprint = earmark.functions_fingerprint(); -- the audit compares it
-END $$`
+GRANT SELECT ON test.clock TO PUBLIC;`
 
 // forget empties the database between two runs of a property. The journal refuses
 // that as long as its trigger stands.
@@ -97,7 +81,7 @@ func timedPool(t *testing.T) *pgxpool.Pool {
 	url := postgrestest.URL(t, stack.PostgresURL())
 	conn, err := pgx.Connect(ctx(), url)
 	require.NoError(t, err)
-	_, err = conn.Exec(ctx(), virtualClock)
+	_, err = conn.Exec(ctx(), virtualClock+ledgertest.ReplaceClock("test"))
 	require.NoError(t, err)
 	require.NoError(t, conn.Close(ctx()))
 	pool, err := postgres.Open(ctx(), url)

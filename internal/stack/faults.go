@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/earmark-dev/earmark/internal/ledgertest"
 )
 
 // Kill ends the server as a crash does: every process of it by kill -9, in the
@@ -109,30 +111,16 @@ func (g Gate) Await() {
 	})
 }
 
-// shiftSQL puts another clock in front of Postgres' own, which functions look up in
-// pg_catalog first unless the search path names it later. Defaults of columns are
-// bound to their functions when they are made.
+// shiftSQL makes a clock that runs ahead of Postgres' own.
 const shiftSQL = `
 CREATE SCHEMA clock;
 CREATE FUNCTION clock.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS
-    $$ BEGIN RETURN pg_catalog.clock_timestamp() + interval '%d seconds'; END $$;
-ALTER TABLE earmark.budgets ALTER created_at SET DEFAULT clock.clock_timestamp();
-ALTER TABLE earmark.reservations ALTER created_at SET DEFAULT clock.clock_timestamp(), ALTER checked_at SET DEFAULT clock.clock_timestamp();
-ALTER TABLE earmark.entries ALTER created_at SET DEFAULT clock.clock_timestamp();
-DO $$
-DECLARE f regprocedure;
-BEGIN
-    EXECUTE format('ALTER DATABASE %%I SET search_path = clock, pg_catalog, public', current_database());
-    FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'earmark'::regnamespace AND EXISTS (SELECT FROM unnest(proconfig) AS c WHERE starts_with(c, 'search_path=')) LOOP -- else they have the real clock
-        EXECUTE format('ALTER FUNCTION %%s SET search_path = clock, pg_catalog', f);
-    END LOOP;
-    UPDATE earmark.function_sets SET fingerprint = earmark.functions_fingerprint(); -- the audit compares it
-END $$`
+    $$ BEGIN RETURN pg_catalog.clock_timestamp() + interval '%d seconds'; END $$;`
 
 // ShiftPostgres sets the clock of the stack's ledger ahead of everybody else's, for
 // connections that are made from now on.
 func (s *Stack) ShiftPostgres(ahead time.Duration) {
 	s.t.Helper()
-	s.Exec(fmt.Sprintf(shiftSQL, int64(ahead/time.Second)))
+	s.Exec(fmt.Sprintf(shiftSQL, int64(ahead/time.Second)) + ledgertest.ReplaceClock("clock"))
 	s.Pool().Reset()
 }
