@@ -24,6 +24,8 @@ const (
 	CodeBudgetExceeded       Code = "budget_exceeded"        // a denial: Violations says which budgets
 	CodeNoBudget             Code = "no_budget"              // no budget covers a scope
 	CodeUnitNotBudgeted      Code = "unit_not_budgeted"      // no budget on a scope counts this unit
+	CodeUnknownModel         Code = "unknown_model"          // no price for this model, and no fallback; Nearest has similar names
+	CodeUnpriced             Code = "unpriced_usage"         // the model has no price for a part of this usage, or several providers have it
 	CodeIdempotencyMismatch  Code = "idempotency_mismatch"   // the key was used with another body
 	CodeAlreadySettled       Code = "already_settled"        // committed or released before, or committed by its expiry
 	CodeReservationExpired   Code = "reservation_expired"    // the lease has ended
@@ -40,6 +42,9 @@ type Error struct {
 	Message string
 	Field   string
 
+	// Nearest comes with CodeUnknownModel: names of models with a price, the most similar
+	// first, as provider/model.
+	Nearest []string
 	// RetryAfter is how long to wait before the same call may succeed; 0 if waiting does
 	// not help or the time is not known. After a denial it is the time until RetryAt, which
 	// can be days.

@@ -178,21 +178,22 @@ const (
 	ActionTenantCreate  = "tenant.create"
 	ActionTenantDisable = "tenant.disable"
 	ActionTenantEnable  = "tenant.enable"
+	ActionPriceAdd      = "price.add"
 )
 
 // Actions lists every action of the audit log.
 var Actions = []string{
 	ActionBudgetCreate, ActionBudgetChange, ActionBudgetArchive, ActionKeyCreate, ActionKeyRotate, ActionKeyRevoke,
-	ActionTenantCreate, ActionTenantDisable, ActionTenantEnable,
+	ActionTenantCreate, ActionTenantDisable, ActionTenantEnable, ActionPriceAdd,
 }
 
-// AuditRecord is one change of a budget, a key or a tenant. Records are never changed or deleted.
+// AuditRecord is one change of a budget, a key, a tenant or prices. Records are never changed or deleted.
 type AuditRecord struct {
 	ID        int64           `json:"id"`
 	Tenant    string          `json:"tenant"`
 	Actor     Actor           `json:"actor"`
 	Action    string          `json:"action"`  // one of Actions
-	Subject   string          `json:"subject"` // id of the budget, the key or the tenant
+	Subject   string          `json:"subject"` // id of the budget, the key or the tenant; number of the price version
 	Reason    string          `json:"reason"`
 	Before    json.RawMessage `json:"before"` // the subject before the change; null where it did not exist
 	After     json.RawMessage `json:"after"`  // the subject after the change
@@ -201,7 +202,7 @@ type AuditRecord struct {
 
 // AuditFilter selects a page of a tenant's audit log, newest first. Empty fields select everything.
 type AuditFilter struct {
-	Subject string // id of a budget, a key or a tenant
+	Subject string // id of a budget, a key or a tenant, or number of a price version
 	Action  string // one of Actions
 	Actor   string // such as "key:abcdefghijkl" or "operator:alice"; either finds "operator:alice key:abcdefghijkl"
 	Cursor  string // NextCursor of the page before

@@ -52,6 +52,8 @@ var problems = map[earmark.Code]httpWords{
 	earmark.CodePayloadTooLarge:      {status: http.StatusRequestEntityTooLarge, title: "The body is too large"},
 	earmark.CodeUnsupportedMediaType: {status: http.StatusUnsupportedMediaType, title: "The body is not JSON"},
 	earmark.CodeUnitNotBudgeted:      {status: http.StatusUnprocessableEntity, title: "No budget counts this unit"},
+	earmark.CodeUnknownModel:         {status: http.StatusUnprocessableEntity, title: "The model has no price"},
+	earmark.CodeUnpriced:             {status: http.StatusUnprocessableEntity, title: "The usage has no price"},
 	earmark.CodeIdempotencyMismatch:  {status: http.StatusUnprocessableEntity, title: "The key was used for another request"},
 	earmark.CodeAdmissionUnknown: {
 		status: http.StatusServiceUnavailable, title: "There was no decision in time",
@@ -75,6 +77,7 @@ type problem struct {
 	Detail        string               `json:"detail"`
 	Code          earmark.Code         `json:"code"`
 	Field         string               `json:"field,omitempty"`
+	Nearest       []string             `json:"nearest,omitzero"`
 	Violations    []earmark.Violation  `json:"violations,omitzero"`
 	Retryable     *bool                `json:"retryable,omitempty"`
 	RetryAt       *time.Time           `json:"retry_at,omitempty"`
@@ -132,6 +135,9 @@ func (s *server) problemOf(e *earmark.Error, words httpWords) problem {
 	}
 	if words.detail != "" && (e.Code == earmark.CodeInternal || e.Unwrap() != nil) {
 		p.Detail = words.detail
+	}
+	if e.Code == earmark.CodeUnknownModel {
+		p.Nearest = orEmpty(e.Nearest)
 	}
 	if e.Code == earmark.CodeBudgetExceeded {
 		p.Violations = orEmpty(e.Violations)

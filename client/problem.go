@@ -17,6 +17,7 @@ type problem struct {
 	Detail        string               `json:"detail"`
 	Code          earmark.Code         `json:"code"`
 	Field         string               `json:"field"`
+	Nearest       []string             `json:"nearest"`
 	Violations    []earmark.Violation  `json:"violations"`
 	Retryable     bool                 `json:"retryable"`
 	RetryAt       *time.Time           `json:"retry_at"`
@@ -35,7 +36,7 @@ func (a answer) problem() error {
 		message = p.Title
 	}
 	e := earmark.Errorf(p.Code, "%s", message)
-	e.Field = p.Field
+	e.Field, e.Nearest = p.Field, p.Nearest
 	e.RetryAfter = a.retryAfter()
 	e.Violations, e.Retryable, e.RetryAt = p.Violations, p.Retryable, p.RetryAt
 	e.Reservation, e.ReservationID = p.Reservation, p.ReservationID

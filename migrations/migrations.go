@@ -10,6 +10,8 @@ import (
 	"embed"
 	"encoding/hex"
 	"io/fs"
+	"strconv"
+	"strings"
 )
 
 var (
@@ -53,7 +55,15 @@ func FunctionsChecksum() string {
 }
 
 // Latest returns the number of the last numbered step.
-func Latest() int64 { return int64(len(files(Schema()))) }
+func Latest() int64 {
+	names := files(Schema())
+	number, _, _ := strings.Cut(names[len(names)-1], "_")
+	latest, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	return latest
+}
 
 func sub(all embed.FS, dir string) fs.FS {
 	part, err := fs.Sub(all, dir)

@@ -79,6 +79,11 @@ func (d Decimal) IsZero() bool { return d.digits == 0 }
 // String returns the number without an exponent, for example 0.0000025.
 func (d Decimal) String() string { return plain(strconv.FormatUint(d.digits, 10), int(d.scale)) }
 
+// Rat returns the number as a new fraction.
+func (d Decimal) Rat() *big.Rat {
+	return new(big.Rat).SetFrac(new(big.Int).SetUint64(d.digits), power(int(d.scale)))
+}
+
 // dividedBy10 returns d / 10^n.
 func (d Decimal) dividedBy10(n uint8) (Decimal, error) {
 	if d.digits == 0 {

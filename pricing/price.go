@@ -28,6 +28,9 @@ type Query struct {
 	Region      string
 	// Estimate rounds up instead of half up.
 	Estimate bool
+	// FallbackProvider and FallbackModel price what has a model that the table does not
+	// know. Without a FallbackModel that is an error.
+	FallbackProvider, FallbackModel string
 	// Multiplier is for resale: the sum is multiplied by it, exactly, and rounded up. 0
 	// means none.
 	Multiplier Decimal
@@ -119,16 +122,23 @@ func (t *Table) findFor(u *usage.Usage, main string, q *Query) (*Entry, error) {
 	if model == "" {
 		model = main
 	}
-	if model == "" {
-		return t.Find(q.Provider, q.Model, q.Time)
+	var e *Entry
+	var err error
+	switch {
+	case model == "":
+		e, err = t.Find(q.Provider, q.Model, q.Time)
+	case q.Model == "" || q.Model == model || model != main:
+		e, err = t.Find(q.Provider, model, q.Time)
+	default:
+		if e, err = t.find(strings.ToLower(q.Provider), strings.ToLower(model), q.Time); err != nil {
+			e, err = t.Find(q.Provider, q.Model, q.Time)
+		}
 	}
-	if q.Model == "" || q.Model == model || model != main {
-		return t.Find(q.Provider, model, q.Time)
+	var unknown *UnknownModelError
+	if q.FallbackModel != "" && errors.As(err, &unknown) {
+		return t.Find(q.FallbackProvider, q.FallbackModel, q.Time)
 	}
-	if e, err := t.find(strings.ToLower(q.Provider), strings.ToLower(model), q.Time); err == nil {
-		return e, nil
-	}
-	return t.Find(q.Provider, q.Model, q.Time)
+	return e, err
 }
 
 // addPart adds the cost of one request.

@@ -12,14 +12,20 @@ import (
 // Table finds the prices of a model. Fill it with Add before use; after that, concurrent
 // reads are safe.
 type Table struct {
+	base     *Table              // asked for what this table does not have; may be nil
 	byName   map[string][]*Entry // by model and alias in lower case; ascending by From
 	matchers map[string][]*Entry // by provider: the entries with a Match, in the order of Add
 	entries  []*Entry
 }
 
 // NewTable returns a table of entries. The error names the entry and its field.
-func NewTable(entries ...Entry) (*Table, error) {
-	t := &Table{byName: map[string][]*Entry{}, matchers: map[string][]*Entry{}}
+func NewTable(entries ...Entry) (*Table, error) { return (*Table)(nil).With(entries...) }
+
+// With returns a table of entries that take precedence over those of t, which stays as it
+// is: t is asked only for a model and a moment that they do not price. The error names the
+// entry and its field.
+func (t *Table) With(entries ...Entry) (*Table, error) {
+	t = &Table{base: t, byName: map[string][]*Entry{}, matchers: map[string][]*Entry{}}
 	for _, e := range entries {
 		if err := t.Add(e); err != nil {
 			return nil, err
@@ -61,7 +67,8 @@ func (t *Table) Add(e Entry) error {
 	return nil
 }
 
-// Entries returns the entries by provider, model and date.
+// Entries returns the entries by provider, model and date, without those of the table that
+// they take precedence over.
 func (t *Table) Entries() []Entry {
 	all := make([]Entry, 0, len(t.entries))
 	for _, e := range t.entries {
@@ -119,15 +126,33 @@ func (t *Table) Find(provider, model string, at time.Time) (*Entry, error) {
 }
 
 func (t *Table) find(provider, model string, at time.Time) (*Entry, error) {
-	var found *Entry
-	early := false
+	found, early, err := t.named(provider, model, at)
+	switch {
+	case err != nil:
+		return nil, err
+	case found != nil:
+		return found, nil
+	case early:
+		return nil, &UnpricedError{Provider: cmp.Or(provider, "any provider"), Model: model, Reason: "its first price begins after " + at.UTC().Format(time.RFC3339)}
+	}
+	if prefix, rest, ok := strings.Cut(model, "/"); ok && (provider == "" || provider == prefix) {
+		if e, err := t.find(prefix, rest, at); err == nil {
+			return e, nil
+		}
+	}
+	return nil, &UnknownModelError{}
+}
+
+// named returns the entry that has this name, nil if none applies at the time; early says
+// that one applies later.
+func (t *Table) named(provider, model string, at time.Time) (found *Entry, early bool, err error) {
 	for _, e := range t.byName[model] {
 		switch {
 		case provider != "" && e.Provider != provider:
 		case e.From.After(at):
 			early = true
 		case found != nil && found.Provider != e.Provider:
-			return nil, &UnpricedError{Provider: "any provider", Model: model, Reason: "several have it, such as " + found.Provider + " and " + e.Provider + ": name one"}
+			return nil, false, &UnpricedError{Provider: "any provider", Model: model, Reason: "several have it, such as " + found.Provider + " and " + e.Provider + ": name one"}
 		default:
 			found = e
 		}
@@ -143,18 +168,20 @@ func (t *Table) find(provider, model string, at time.Time) (*Entry, error) {
 			}
 		}
 	}
-	switch {
-	case found != nil:
-		return found, nil
-	case early:
-		return nil, &UnpricedError{Provider: cmp.Or(provider, "any provider"), Model: model, Reason: "its first price begins after " + at.UTC().Format(time.RFC3339)}
+	if found != nil || t.base == nil {
+		return found, early, nil
 	}
-	if prefix, rest, ok := strings.Cut(model, "/"); ok && (provider == "" || provider == prefix) {
-		if e, err := t.find(prefix, rest, at); err == nil {
-			return e, nil
-		}
+	found, earlyBelow, err := t.base.named(provider, model, at)
+	return found, early || earlyBelow, err
+}
+
+// all returns the entries, and those of the tables below.
+func (t *Table) all() []*Entry {
+	var all []*Entry
+	for ; t != nil; t = t.base {
+		all = append(all, t.entries...)
 	}
-	return nil, &UnknownModelError{}
+	return all
 }
 
 // nearest returns the most similar names.
@@ -169,7 +196,7 @@ func (t *Table) nearest(provider, model string) []string {
 	}
 	var all []candidate
 	seen := map[string]bool{}
-	for _, e := range t.entries {
+	for _, e := range t.all() {
 		name := e.Provider + "/" + e.Model
 		if seen[name] {
 			continue

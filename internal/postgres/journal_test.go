@@ -146,6 +146,11 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 		{"key that nobody revoked", "keys", "UPDATE earmark.keys SET revoked_at = clock_timestamp()"},
 		{"key that nobody rotated", "keys", "UPDATE earmark.keys SET replaced_by = id"},
 		{"audit log without its guard", "keys", "ALTER TABLE earmark.audit_log DISABLE TRIGGER audit_log_append_only"},
+		{"prices that nobody added", "prices", "INSERT INTO earmark.price_versions (id, prices, source, actor, reason) VALUES (1, '{}', '', 'operator', 'by hand')"},
+		{"prices with a gap", "prices", `SELECT earmark.add_price_version(0, NULL, '{}', '', 'me', ''), earmark.add_price_version(1, NULL, '{}', '', 'me', '');
+			ALTER TABLE earmark.price_versions DISABLE TRIGGER price_versions_append_only; DELETE FROM earmark.price_versions WHERE id = 1;
+			ALTER TABLE earmark.price_versions ENABLE ALWAYS TRIGGER price_versions_append_only`},
+		{"prices without their guard", "prices", "ALTER TABLE earmark.price_versions DISABLE TRIGGER price_versions_append_only"},
 		{"usage below zero", "R8", `UPDATE earmark.reservations SET usage = '{"tokens": -1}' WHERE state = 'committed'`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
