@@ -82,6 +82,18 @@ func ValidateUnit(field, unit string) error {
 // validateAmounts checks rule R8 (amounts): at least one unit, at most MaxUnits, no amount
 // below 0. An amount may be 0: a request that is free in usd_micros may still count tokens.
 func validateAmounts(field string, amounts Amounts) error {
+	if err := validateUnits(field, amounts); err != nil {
+		return err
+	}
+	for _, unit := range amounts.Units() {
+		if amounts[unit] < 0 {
+			return Invalidf(field+"."+unit, "%d is too small: whole numbers from 0 are allowed", amounts[unit])
+		}
+	}
+	return nil
+}
+
+func validateUnits(field string, amounts Amounts) error {
 	if len(amounts) == 0 {
 		return Invalidf(field, "name at least one unit, such as {\"tokens\": 1200}")
 	}
@@ -91,9 +103,6 @@ func validateAmounts(field string, amounts Amounts) error {
 	for _, unit := range amounts.Units() {
 		if err := ValidateUnit(field, unit); err != nil {
 			return err
-		}
-		if amounts[unit] < 0 {
-			return Invalidf(field+"."+unit, "%d is too small: whole numbers from 0 are allowed", amounts[unit])
 		}
 	}
 	return nil

@@ -20,6 +20,7 @@ const (
 	OutcomeReleased        Outcome = "released"          // an explicit release came first; nothing was reserved
 	OutcomeOverageRejected Outcome = "overage_rejected"  // a budget's policy refused the usage
 	OutcomeUnitsMismatch   Outcome = "units_mismatch"    // usage is not in exactly the reserved units
+	OutcomeBelowZero       Outcome = "below_zero"        // a correction would give back more of Subject than was charged
 	OutcomeOverflow        Outcome = "overflow"          // a sum would exceed int64; nothing was written
 	OutcomeNotDue          Outcome = "not_due"           // the lease has not ended; RemainingMS is left
 	OutcomeUnknown         Outcome = "unknown"           // there is no such reservation
@@ -31,7 +32,7 @@ type Result struct {
 	Outcome     Outcome      `json:"outcome"`
 	Reservation *Reservation `json:"reservation,omitempty"` // its state after the call, if a row exists
 	Decision    *Decision    `json:"decision,omitempty"`    // with OutcomeDenied
-	Subject     string       `json:"subject,omitempty"`     // with OutcomeNoBudget, OutcomeUnitNotBudgeted, OutcomeUnitsMismatch
+	Subject     string       `json:"subject,omitempty"`     // with OutcomeNoBudget, OutcomeUnitNotBudgeted, OutcomeUnitsMismatch, OutcomeBelowZero
 	Scope       string       `json:"scope,omitempty"`       // with OutcomeUnitNotBudgeted
 	// RemainingMS is how long the lease of a held reservation still runs by Postgres'
 	// clock, in milliseconds; 0 in every other state.
@@ -89,6 +90,16 @@ type Transition struct {
 	// Attempt names one attempt of a caller at a commit. Its message may arrive more than
 	// once; a refused attempt stays refused. Empty if no caller waits for the answer.
 	Attempt string `json:"attempt,omitempty"`
+}
+
+// Correction asks the ledger to change a charge that is final.
+type Correction struct {
+	// ID names the correction of this reservation, so that it applies once; see CorrectionID.
+	ID            string
+	ReservationID string
+	Tenant        string
+	Request       CorrectionRequest
+	Actor         Actor
 }
 
 // Preflight is the result of the one read before an admission: the existing reservation, a

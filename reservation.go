@@ -27,6 +27,7 @@ const (
 	MaxReasonBytes     = 512
 	MaxIdempotencyKey  = 255 // bytes, printable ASCII
 	reservationPrefix  = "rsv_"
+	correctionPrefix   = "cor_"
 	budgetPrefix       = "bud_"
 	reservationIDBytes = sha256.Size
 	budgetIDBytes      = 16
@@ -163,6 +164,43 @@ func (r UsageRequest) Hash() string {
 	return hashOf("usage", r)
 }
 
+// CorrectionRequest asks to change a final charge by Amounts: below 0 gives back, above 0 charges more.
+type CorrectionRequest struct {
+	Amounts  Amounts `json:"amounts"`            // none is 0; the units are among those of the reservation
+	Reason   string  `json:"reason"`             // why, for the journal; required
+	Operator string  `json:"operator,omitempty"` // the person who corrects; empty if the caller does
+}
+
+// Validate checks a request. The error is CodeInvalidRequest and names the field. Only the ledger knows the
+// reservation's units and charge, and checks them.
+func (r CorrectionRequest) Validate() error {
+	if err := validateUnits("amounts", r.Amounts); err != nil {
+		return err
+	}
+	for _, unit := range r.Amounts.Units() {
+		if r.Amounts[unit] == 0 {
+			return Invalidf("amounts."+unit, "is 0, which corrects nothing; give the difference, such as -200 to give 200 back")
+		}
+	}
+	if r.Reason == "" {
+		return Invalidf("reason", "is missing; say why the charge is wrong")
+	}
+	if err := ValidateReason(r.Reason); err != nil || r.Operator == "" {
+		return err
+	}
+	return ValidateOperator(r.Operator)
+}
+
+// Hash identifies the meaning of the request.
+func (r CorrectionRequest) Hash() string { return hashOf("correction", r) }
+
+// CorrectionID derives a correction's id from its reservation and idempotency key: "cor_" and the base32 of
+// the SHA-256 of both.
+func CorrectionID(reservationID, key string) string {
+	sum := sha256.Sum256([]byte(reservationID + "\x00" + key))
+	return correctionPrefix + idEncoding.EncodeToString(sum[:])
+}
+
 // Reservation is amounts set aside for one request, with its state and usage.
 type Reservation struct {
 	ID            string              `json:"id"`
@@ -170,8 +208,9 @@ type Reservation struct {
 	Scopes        []string            `json:"scopes"`
 	Amounts       Amounts             `json:"amounts"`
 	Usage         Amounts             `json:"usage"`                    // null until committed
-	Overage       Amounts             `json:"overage"`                  // usage beyond the reserved amount; null if none
-	Shortfall     Amounts             `json:"shortfall"`                // usage that a policy did not charge; null if none
+	Overage       Amounts             `json:"overage"`                  // usage, corrected, beyond the reserved amount; null if none
+	Shortfall     Amounts             `json:"shortfall"`                // usage, corrected, that a policy did not charge; null if none
+	Correction    Amounts             `json:"correction"`               // signed sum of its corrections, on top of Usage; null if none
 	RejectedUsage Amounts             `json:"rejected_usage,omitempty"` // usage that the policy "reject" refused
 	Late          bool                `json:"late"`                     // committed after its expiry
 	Estimated     bool                `json:"estimated"`                // charged by the expiry policy "commit", without real usage yet

@@ -41,8 +41,9 @@ type sums struct{ reserved, committed int64 }
 type reservation struct {
 	earmark.Reservation
 	tenant, hash    string
-	refused         []string // usage that came after the release, in the words of the journal
-	refusedAttempts []string // refused attempts at a commit
+	refused         []string          // usage that came after the release, in the words of the journal
+	refusedAttempts []string          // refused attempts at a commit
+	corrections     map[string]string // hashes of the requests, by the correction's id
 }
 
 type entry struct {

@@ -52,17 +52,23 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Transition, usage earmark.A
 	}
 	r.Reason = lateReason(r, s.Reason)
 	l.charge(r, charges, s.Actor, r.Reason)
-	r.Shortfall = nil
-	for _, share := range r.Budgets {
-		if short := usage[share.Unit] - share.Committed; short > 0 {
-			if r.Shortfall == nil {
-				r.Shortfall = earmark.Amounts{}
-			}
-			r.Shortfall[share.Unit] = max(r.Shortfall[share.Unit], short)
-		}
-	}
+	r.Shortfall = shortfall(r, usage)
 	r.State, r.Usage, r.Overage, r.Late, r.Estimated, r.SettledAt = earmark.StateCommitted, usage, overage, late, false, new(l.now())
 	return l.result(earmark.OutcomeApplied, r), nil
+}
+
+// shortfall returns the largest part of usage that one of r's budgets did not charge; nil if there is none.
+func shortfall(r *reservation, usage earmark.Amounts) earmark.Amounts {
+	var short earmark.Amounts
+	for _, share := range r.Budgets {
+		if part := usage[share.Unit] - share.Committed; part > 0 {
+			if short == nil {
+				short = earmark.Amounts{}
+			}
+			short[share.Unit] = max(short[share.Unit], part)
+		}
+	}
+	return short
 }
 
 // refuse records once why usage was not charged.

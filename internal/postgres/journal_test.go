@@ -100,6 +100,7 @@ func TestOnlyReadCommittedCallersAreServed(t *testing.T) {
 			"SELECT earmark.charge('x', 'default', '', '{acme}', '{\"tokens\": 1}', '{}', NULL, 'api', '')",
 			"SELECT earmark.commit('default', '" + s.ID + "', '{\"tokens\": 1}', 'api', '')",
 			"SELECT earmark.release('default', '" + s.ID + "', true, 'api', '')",
+			"SELECT earmark.correct('default', '" + s.ID + "', 'cor_x', '', '{\"tokens\": 1}', 'api', 'why')",
 			"SELECT earmark.expire('default', '" + s.ID + "', 'api', '')",
 			"SELECT earmark.extend('default', '" + s.ID + "', 1000, 'api')",
 			"SELECT earmark.sweep(0, 10, 'api', '')",
@@ -134,6 +135,12 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 		{"journal whose guard replication switches off", "R4", "ALTER TABLE earmark.entries ENABLE TRIGGER entries_append_only"},
 		{"reserved twice", "R5", "SELECT earmark.post('reserve', 'default', reservation_id, budget_id, window_start, 1, 0, 'operator', 'by hand') FROM earmark.reservation_budgets"},
 		{"released twice", "R5", "SELECT earmark.post('release', 'default', reservation_id, budget_id, window_start, 0, 0, 'operator', 'by hand') FROM earmark.reservation_budgets, generate_series(1, 2)"},
+		{"corrected in the journal alone", "R5", `SELECT earmark.post('correction', 'default', s.reservation_id, s.budget_id, s.window_start, 0, -1, 'operator', 'by hand')
+			FROM earmark.reservation_budgets s WHERE s.committed > 0`},
+		{"correction that the journal lacks", "R5", `INSERT INTO earmark.corrections (reservation_id, id, request_hash, amounts)
+			SELECT id, 'cor_x', '', '{"tokens": -1}' FROM earmark.reservations WHERE state = 'committed'`},
+		{"corrected below zero", "R8", `UPDATE earmark.reservations SET usage = '{"tokens": 4}' WHERE correction IS NOT NULL`},
+		{"sum of corrections changed", "R8", `UPDATE earmark.reservations SET correction = '{"tokens": -4}' WHERE correction IS NOT NULL`},
 		{"settled in another window", "R7", `INSERT INTO earmark.windows (budget_id, window_start, window_end) SELECT id, '1960-01-01Z', '1960-02-01Z' FROM earmark.budgets;
 			UPDATE earmark.reservation_budgets SET window_start = '1960-01-01Z'`},
 		{"made outside its window", "R7", "UPDATE earmark.reservations SET created_at = '1960-01-01Z' WHERE state = 'held'"},
@@ -157,7 +164,9 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 			b := unaudited(t)
 			b.budget("acme", "tokens", 1000)
 			b.budget("acme/ml", "tokens", 1000)
-			b.commit(b.held(admission("a", tokens(100), "acme/ml")), tokens(60))
+			committed := b.held(admission("a", tokens(100), "acme/ml"))
+			b.commit(committed, tokens(60))
+			b.correct(correction(committed.ID, "a", tokens(-5)))
 			b.held(admission("b", tokens(200), "acme/ml"))
 			b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead})
 			clean, err := b.CheckRules(ctx())

@@ -44,6 +44,8 @@ const (
 	adoptSQL     = "SELECT earmark.adopt(p_tenant => @tenant, p_id => @id, p_actor => @actor, p_reason => @reason)"
 	chargeSQL    = "SELECT earmark.charge(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, " +
 		"p_metadata => @metadata, p_at => @at, p_actor => @actor, p_reason => @reason)"
+	correctSQL = "SELECT earmark.correct(p_tenant => @tenant, p_id => @id, p_correction_id => @correction_id, p_hash => @hash, p_amounts => @amounts, " +
+		"p_actor => @actor, p_reason => @reason)"
 	inspectSQL = "SELECT earmark.result('same', r) FROM earmark.reservations r WHERE r.tenant = @tenant AND r.id = @id"
 	sweepSQL   = "SELECT earmark.sweep(p_grace_ms => @grace_ms, p_max => @max, p_actor => @actor, p_reason => @reason)"
 )
@@ -141,6 +143,14 @@ func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, 
 	return l.transition(ctx, chargeSQL, namedArgs{
 		"id": c.ID, "tenant": c.Tenant, "hash": c.RequestHash, "scopes": c.Request.Scopes, "amounts": c.Request.Amounts,
 		"metadata": metadata(c.Request.Metadata), "at": orNull(c.At), "actor": c.Actor.String(), "reason": c.Reason})
+}
+
+// Correct adds signed amounts to a final charge, in the windows that were charged. Outcomes: applied,
+// same, mismatch, conflict (the reservation has no final charge), units_mismatch, below_zero, overflow, unknown.
+func (l *Ledger) Correct(ctx context.Context, c earmark.Correction) (earmark.Result, error) {
+	return l.transition(ctx, correctSQL, namedArgs{
+		"tenant": c.Tenant, "id": c.ReservationID, "correction_id": c.ID, "hash": c.Request.Hash(), "amounts": c.Request.Amounts,
+		"actor": c.Actor.String(), "reason": c.Request.Reason})
 }
 
 // Inspect returns a reservation's current state. Outcomes: same, unknown.

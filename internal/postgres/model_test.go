@@ -48,6 +48,7 @@ type oracle interface {
 	Expire(ctx context.Context, s earmark.Transition) (earmark.Result, error)
 	Extend(ctx context.Context, s earmark.Transition, ttl time.Duration) (earmark.Result, error)
 	Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error)
+	Correct(ctx context.Context, c earmark.Correction) (earmark.Result, error)
 	Inspect(ctx context.Context, tenant, id string) (earmark.Result, error)
 	Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error)
 	Reservations(ctx context.Context, tenant string, f earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error)
@@ -72,7 +73,7 @@ GRANT SELECT ON test.clock TO PUBLIC;`
 // that as long as its trigger stands.
 const forget = `
 ALTER TABLE earmark.entries DISABLE TRIGGER entries_append_only;
-TRUNCATE earmark.entries, earmark.reservation_budgets, earmark.reservations, earmark.windows, earmark.budgets;
+TRUNCATE earmark.entries, earmark.corrections, earmark.reservation_budgets, earmark.reservations, earmark.windows, earmark.budgets;
 ALTER TABLE earmark.entries ENABLE ALWAYS TRIGGER entries_append_only`
 
 // timedPool is a pool on a database whose clock stands still until setClock.
@@ -121,6 +122,8 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			"expire":        m.expire,
 			"extend":        m.extend,
 			"charge":        m.charge,
+			"correct":       m.correct,
+			"correct again": m.correct,
 			"sweep":         m.sweep,
 			"look":          m.look,
 			"reconcile":     m.reconcile,
@@ -454,6 +457,44 @@ func (m *machine) charge(t *rapid.T) {
 		c.At = m.now.Add(-time.Duration(rapid.IntRange(0, 200).Draw(t, "hours ago")) * time.Hour)
 	}
 	both(t, m, func(l oracle) (earmark.Result, error) { return l.Charge(ctx(), c) })
+}
+
+// correct corrects a reservation that is committed, or less often any: by what is charged or nearly so, by
+// what fits, and under a key that may be used already.
+func (m *machine) correct(t *rapid.T) {
+	all, err := m.model.Reservations(ctx(), earmark.DefaultTenant, earmark.ReservationFilter{State: earmark.StateCommitted})
+	require.NoError(t, err)
+	s := m.drawSettlement(t)
+	if len(all.Data) > 0 && !oneIn(t, 5, "any state") {
+		s.ID = rapid.SampledFrom(all.Data).Draw(t, "committed").ID
+	}
+	amounts := earmark.Amounts{}
+	if r, _ := m.model.Reservation(ctx(), s.Tenant, s.ID); r != nil && !oneIn(t, 10, "other units") {
+		for _, unit := range r.Amounts.Units() {
+			charged := r.Usage[unit] + r.Correction[unit]
+			amounts[unit] = rapid.SampledFrom([]int64{-charged - 1, -charged, -charged, -1, -1, 1, 20, m.drawAmount(t, 1), math.MaxInt64}).Draw(t, "correction")
+		}
+	} else {
+		amounts[drawUnit(t)] = -1
+	}
+	for _, unit := range amounts.Units() {
+		if amounts[unit] == 0 || len(amounts) > 1 && oneIn(t, 3, "leave out") {
+			delete(amounts, unit)
+		}
+	}
+	request := earmark.CorrectionRequest{Amounts: amounts, Reason: rapid.SampledFrom([]string{"the invoice differs", "a refund"}).Draw(t, "why")}
+	if len(amounts) == 0 {
+		t.Skip("a correction of nothing does not reach the ledger")
+	}
+	require.NoError(t, request.Validate())
+	c := earmark.Correction{
+		ID: earmark.CorrectionID(s.ID, rapid.SampledFrom(modelKeys).Draw(t, "correction key")), ReservationID: s.ID, Tenant: s.Tenant,
+		Request: request, Actor: s.Actor,
+	}
+	both(t, m, func(l oracle) (earmark.Result, error) { return l.Correct(ctx(), c) })
+	if oneIn(t, 5, "twice") {
+		both(t, m, func(l oracle) (earmark.Result, error) { return l.Correct(ctx(), c) })
+	}
 }
 
 func (m *machine) sweep(t *rapid.T) {

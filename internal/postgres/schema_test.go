@@ -66,6 +66,7 @@ var releasedCalls = []string{
 	"SELECT earmark.extend(p_tenant => $1::text, p_id => $2::text, p_ttl_ms => $3::bigint, p_actor => $4::text, p_reason => $5::text)",
 	"SELECT earmark.adopt(p_tenant => $1::text, p_id => $2::text, p_actor => $3::text, p_reason => $4::text)",
 	"SELECT earmark.charge(p_id => $1::text, p_tenant => $2::text, p_hash => $3::text, p_scopes => $4::text[], p_amounts => $5::jsonb, p_metadata => $6::jsonb, p_at => $7::timestamptz, p_actor => $8::text, p_reason => $9::text)",
+	"SELECT earmark.correct(p_tenant => $1::text, p_id => $2::text, p_correction_id => $3::text, p_hash => $4::text, p_amounts => $5::jsonb, p_actor => $6::text, p_reason => $7::text)",
 	"SELECT earmark.sweep(p_grace_ms => $1::bigint, p_max => $2::integer, p_actor => $3::text, p_reason => $4::text)",
 	"SELECT earmark.prune(p_tenant => $1::text, p_keep_ms => $2::bigint, p_after_at => $3::timestamptz, p_after_id => $4::text, p_max => $5::integer, p_dry => $6::boolean, p_actor => $7::text)",
 	"SELECT earmark.create_budget(p_id => $1::text, p_tenant => $2::text, p_scope => $3::text, p_unit => $4::text, p_limit => $5::bigint, p_period => $6::text, p_timezone => $7::text, p_enforcement => $8::text, p_soft_ceiling => $9::bigint, p_overage => $10::text, p_actor => $11::text)",

@@ -22,7 +22,7 @@ BEGIN
 END $$;
 
 -- Looks at up to p_max reservations, in the order of earmark.prunable, and removes those
--- that can be pruned: the row, its shares and its entries. Balances stay unchanged: in each
+-- that can be pruned: the row, its shares, its corrections and its entries. Balances stay unchanged: in each
 -- window a checkpoint replaces the removed entries (R3). Returns how many it looked at, how
 -- many it removed, and the last one, from which to continue; 'busy' if another prune runs.
 -- With p_dry it removes nothing.
@@ -76,6 +76,7 @@ BEGIN
     )
     SELECT count(*) FILTER (WHERE kind <> 'checkpoint') INTO v_entries FROM gone;
     DELETE FROM earmark.reservation_budgets WHERE reservation_id = ANY (v_ids);
+    DELETE FROM earmark.corrections WHERE reservation_id = ANY (v_ids);
     DELETE FROM earmark.reservations WHERE id = ANY (v_ids);
     PERFORM set_config('earmark.pruning', 'off', true);
     RETURN v_answer || jsonb_build_object('reservations', coalesce(cardinality(v_ids), 0), 'entries', v_entries);

@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION earmark.reservation_json(r earmark.reservations) RETU
 BEGIN
     RETURN jsonb_build_object(
         'id', r.id, 'state', r.state, 'scopes', r.scopes, 'amounts', r.amounts, 'usage', r.usage, 'overage', r.overage,
-        'shortfall', r.shortfall, 'rejected_usage', r.rejected_usage, 'late', r.late, 'estimated', r.estimated,
+        'shortfall', r.shortfall, 'correction', r.correction, 'rejected_usage', r.rejected_usage, 'late', r.late, 'estimated', r.estimated,
         'over_limit', r.over_limit, 'created_at', r.created_at, 'expires_at', r.expires_at, 'settled_at', r.settled_at,
         'overdue', r.state = 'held' AND r.expires_at < clock_timestamp(), 'orphan', r.orphan, 'on_expiry', r.on_expiry,
         'reason', r.reason, 'metadata', r.metadata, 'workflow_id', r.workflow_id,
