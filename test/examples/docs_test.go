@@ -64,8 +64,9 @@ var covered = map[string]struct {
 }{
 	"README.md//":                                       {1, "a picture"},
 	"README.md/Run it/sh":                               {1, "is what the tests of earmark dev do"},
-	"README.md/The first reservation/sh":                {4, "TestReadmeWalk"},
-	"README.md/The first reservation/json":              {4, "TestReadmeWalk"},
+	"README.md/The first reservation/sh":                {3, "TestReadmeWalk"},
+	"README.md/The first reservation/json":              {3, "TestReadmeWalk"},
+	"README.md/TLS and keys in three commands/sh":       {1, "TestReadmeTLSAndKeys"},
 	"README.md/The guard in three lines/go":             {1, "TestGoSnippets"},
 	"docs/concepts.md/States/":                          {1, "a picture"},
 	"docs/http.md/Budgets/sh":                           {2, "TestHTTPGuide"},
@@ -272,6 +273,48 @@ func walk(t *testing.T, document string, sections ...string) {
 func TestReadmeWalk(t *testing.T) {
 	t.Parallel()
 	walk(t, "README.md", "The first reservation")
+}
+
+// The three commands bring up a server that speaks TLS and asks for keys, beside what earmark dev runs. Here a stack
+// runs that, and the server has another port.
+func TestReadmeTLSAndKeys(t *testing.T) {
+	t.Parallel()
+	const section = "TLS and keys in three commands"
+	s := stack.New(t, stack.Options{Keys: true})
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(filepath.Dir(stack.Binary(t)), filepath.Join(dir, "bin")))
+	run := func(script string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script)
+		cmd.Dir, cmd.Env = dir, s.Env()
+		out, err := cmd.Output()
+		return string(out), err
+	}
+	script := strings.ReplaceAll(with(blocksOf(t, "README.md"), section, "sh")[0], "$(bin/earmark dev --print-database-url)", s.DatabaseURL)
+	commands := strings.Split(strings.TrimSpace(script), "\n")
+	require.Len(t, commands, 3)
+	for _, command := range commands[:2] {
+		_, err := run(command)
+		require.NoError(t, err, command)
+	}
+	flags, found := strings.CutPrefix(strings.ReplaceAll(commands[2], `"`, ""), "bin/earmark serve --addr 127.0.0.1:8443 ")
+	require.True(t, found, commands[2])
+	server := s.Serve(strings.Fields(strings.ReplaceAll(flags, "tls.", dir+"/tls."))...)
+
+	root, err := stack.ModuleRoot()
+	require.NoError(t, err)
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	call := regexp.MustCompile("`(curl --cacert [^`]+)`").FindStringSubmatch(string(readme))[1]
+	_, port, _ := strings.Cut(server.URL, "127.0.0.1:")
+	call = strings.ReplaceAll(call, "8443", port)
+	out, err := run(call)
+	require.NoError(t, err, call)
+	require.Contains(t, out, `{"tenant":"default","role":"admin"`)
+	out, err = run(strings.ReplaceAll(call, "Bearer", "Barer"))
+	require.NoError(t, err)
+	require.Contains(t, out, `"status":401`)
+	_, err = run(strings.ReplaceAll(call, "--cacert tls.crt", ""))
+	require.Error(t, err, "nobody else vouches for the certificate")
 }
 
 func TestHTTPGuide(t *testing.T) {
