@@ -101,6 +101,7 @@ Scenarios:` + list.String(),
 	flags := cmd.Flags()
 	flags.StringVar(&b.program, "earmark", "", "the earmark to measure (default: the one beside this program, or else on PATH)")
 	flags.StringVar(&b.base, "base", "", "an earlier build of earmark that takes turns with it in the scenarios paths, durations and neighbours")
+	flags.StringToStringVar(&b.Peers, "peer", nil, "another ledger that runs already, for the scenario peers: blnk=URL, formance=URL; accounts of the benchmark's own stay there")
 	flags.StringSliceVar(&b.Scenarios, "scenario", defaults, "which scenarios to run")
 	flags.IntVar(&b.Rounds, "rounds", bench.DefaultRounds, "how many rounds each way runs")
 	flags.DurationVar(&b.Duration, "duration", bench.DefaultDuration, "how long a way runs in a round")
@@ -146,7 +147,12 @@ func (b *benchSettings) check(_ *cobra.Command, names []string) error {
 			return usageError{fmt.Errorf("--scenario has %q; use %s", name, strings.Join(names, ", "))}
 		}
 	}
+	if err := bench.CheckPeers(b.Peers); err != nil {
+		return usageError{err}
+	}
 	switch {
+	case slices.Contains(b.Scenarios, "peers") && len(b.Peers) == 0:
+		return usageError{fmt.Errorf("the scenario peers needs --peer; use %s", strings.Join(bench.PeerNames(), ", "))}
 	case len(b.Scenarios) == 0:
 		return usageError{fmt.Errorf("--scenario is empty; use %s", strings.Join(names, ", "))}
 	case b.Rounds < 1 || b.Rounds > bench.MaxRounds:

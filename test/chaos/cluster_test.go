@@ -186,14 +186,20 @@ func (c *cluster) guardians() (unheld, unguarded []string) {
 	return unheld, unguarded
 }
 
+// openWorkflows lists them page by page. While Temporal works through thousands of due timers it may miss a call's
+// deadline: then the page is asked for again.
 func (c *cluster) openWorkflows() []string {
 	c.t.Helper()
 	var ids []string
 	var token []byte
-	for {
+	for begun := time.Now(); ; {
 		page, err := c.Client().ListWorkflow(context.Background(), &workflowservice.ListWorkflowExecutionsRequest{
 			Namespace: c.Namespace, Query: "WorkflowType = 'Reservation' AND ExecutionStatus = 'Running'", NextPageToken: token,
 		})
+		if err != nil && time.Since(begun) < guardLimit {
+			time.Sleep(pollPause)
+			continue
+		}
 		require.NoError(c.t, err)
 		for _, execution := range page.GetExecutions() {
 			ids = append(ids, execution.GetExecution().GetWorkflowId())

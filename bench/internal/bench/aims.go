@@ -23,11 +23,6 @@ const (
 	none    = ""
 )
 
-// elsewhere marks what other systems reached on such a machine, as their own
-// measurements were reported: 2 cores, Postgres with fsync, hold and settle, 8
-// clients. They do not run here.
-const elsewhere = " (measured elsewhere)"
-
 // aims are the targets for 2 cores.
 var aims = []aim{
 	{"admission p50 × bare eager start, alone", "admission.alone.ratio", atMost, 1.5, "×"},
@@ -62,10 +57,10 @@ var aims = []aim{
 	{"p99 of a bystander beside 20,000 expiries × alone", "neighbours.earmark.expiries.p99_per_alone", atMost, 2, "×"},
 	{"refusals of a bystander beside 20,000 expiries", "neighbours.earmark.expiries.refused", atMost, 0, ""},
 	{"rate of 64 admitted callers beside a bystander × without", "neighbours.earmark.admitted.flood_ratio", atLeast, 0.9, "×"},
-	{"lifecycles/s, above Formance's 169" + elsewhere, "paths.earmark.lifecycles_per_second", atLeast, 169, "1/s"},
-	{"admission p99, below Blnk's 35 ms" + elsewhere, "paths.earmark.admission_p99_ms", atMost, 35, "ms"},
-	{"lifecycles/s on a hot budget, above Formance's 80" + elsewhere, "paths.earmark_hot.lifecycles_per_second", atLeast, 80, "1/s"},
-	{"admission p99 on a hot budget, below Formance's 178 ms" + elsewhere, "paths.earmark_hot.admission_p99_ms", atMost, 178, "ms"},
+	{"lifecycles × Blnk beside it", "peers.earmark.per_blnk", atLeast, 1.2, "×"},
+	{"lifecycles on a hot budget × Blnk beside it", "peers.earmark_hot.per_blnk_hot", atLeast, 2, "×"},
+	{"lifecycles × Formance beside it", "peers.earmark.per_formance", none, 0, "×"},
+	{"lifecycles on a hot budget × Formance beside it", "peers.earmark_hot.per_formance_hot", none, 0, "×"},
 	{"ledgers whose audit found a mismatch", "audit.mismatched_ledgers", atMost, 0, ""},
 }
 

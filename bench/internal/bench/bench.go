@@ -52,6 +52,8 @@ type Options struct {
 	Program string
 	Base    string
 	Version string
+	// Peers are the addresses of other ledgers, by name, that the scenario peers compares with.
+	Peers map[string]string
 	// Dir is where the data go; the system's temporary directory when empty.
 	Dir string
 	// DatabaseURL and TemporalAddress name services that run already; empty ones are started.
@@ -101,6 +103,7 @@ func scenarios() []scenario {
 		{"concurrency", "1 to 1,000 clients at once", (*run).concurrency, []string{mainName}, false, false},
 		{"durations", "lifecycles whose holds last 0, 1, 5 and 30 s", (*run).durations, []string{mainName}, true, true},
 		{"neighbours", "a bystander beside floods on other scopes", (*run).neighbours, []string{mainName}, true, true},
+		{peersScenario, "lifecycles beside other ledgers, which run already: see --peer", (*run).peers, []string{mainName}, true, false},
 		{"growth", "lifecycles on top of very many settled rows", (*run).growth, nil, true, false},
 		{"pooler", "lifecycles through PgBouncer, which has to be installed", (*run).pooler, []string{emptyName, pooledName}, true, false},
 	}

@@ -45,7 +45,9 @@ func TestQuick(t *testing.T) {
 	jsonFile, markdownFile, plotFile := filepath.Join(dir, "b.json"), filepath.Join(dir, "b.md"), filepath.Join(dir, "b.svg")
 	names, _, _ := ScenarioNames()
 	names = slices.DeleteFunc(names, func(name string) bool { return name == "pooler" }) // needs a PgBouncer
-	cmd := exec.CommandContext(t.Context(), program(t), "--earmark", stack.Binary(t), "--base", stack.Binary(t), "--quick", "--scenario", strings.Join(names, ","), "--rows", "500,2000",
+	others, peers := startDoubles(t)
+	cmd := exec.CommandContext(t.Context(), program(t), "--earmark", stack.Binary(t), "--base", stack.Binary(t), "--quick",
+		"--peer", blnk+"="+peers[blnk], "--peer", formance+"="+peers[formance], "--scenario", strings.Join(names, ","), "--rows", "500,2000",
 		"--json", jsonFile, "--markdown", markdownFile, "--plot", plotFile, "--data-dir", data)
 	output, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", output)
@@ -77,6 +79,7 @@ func TestQuick(t *testing.T) {
 	t.Cleanup(func() { _ = svg.Close() })
 	requireXML(t, svg)
 	requireEmpty(t, data)
+	others.requireSettled(t)
 }
 
 // Ctrl-C ends a run soon, with all that it started.
