@@ -90,6 +90,9 @@ type Transition struct {
 	// Attempt names one attempt of a caller at a commit. Its message may arrive more than
 	// once; a refused attempt stays refused. Empty if no caller waits for the answer.
 	Attempt string `json:"attempt,omitempty"`
+	// Estimated says that the usage of a commit is an estimate. The first commit with real
+	// usage corrects it.
+	Estimated bool `json:"estimated,omitempty"`
 }
 
 // Correction asks the ledger to change a charge that is final.
@@ -111,6 +114,15 @@ type Preflight struct {
 	// OutcomeUnitNotBudgeted, OutcomeOverflow, OutcomeDenied, and OutcomeApplied if the
 	// request would fit.
 	Result
+}
+
+// Counted is the result of the read before an estimate: the existing reservation of the same
+// id, a scope that no budget covers, or the units to estimate.
+type Counted struct {
+	// Result has one of OutcomeSame (the row exists), OutcomeMismatch, OutcomeNoBudget, and
+	// OutcomeApplied with Units.
+	Result
+	Units []string `json:"units"` // that a budget on one of the scopes or above counts, sorted
 }
 
 // BudgetFilter selects budgets. At most one of Scope and Covering is set.

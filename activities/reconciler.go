@@ -253,7 +253,7 @@ func (r *Reconciler) restore(ctx context.Context, check earmark.Check, report *R
 	if err != nil || known.Usage == nil || known.CreatedAt == nil || !known.CreatedAt.Equal(check.CreatedAt) { // mutation: same-row
 		return false, err
 	}
-	transition := earmark.Transition{ID: check.ID, Tenant: check.Tenant, Actor: earmark.ActorWorkflow, Reason: restoredReason}
+	transition := earmark.Transition{ID: check.ID, Tenant: check.Tenant, Actor: earmark.ActorWorkflow, Reason: restoredReason, Estimated: known.Estimated}
 	if known.Actor != nil { // mutation: restored-by
 		transition.Actor = *known.Actor
 	}

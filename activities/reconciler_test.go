@@ -88,7 +88,11 @@ func (w worldLedger) Adopt(_ context.Context, s earmark.Transition) (earmark.Res
 }
 
 func (w *env) Commit(_ context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error) {
-	w.commits = append(w.commits, fmt.Sprintf("%s/%s %s by the %s: %s", s.Tenant, s.ID, usage, s.Actor, s.Reason))
+	estimated := ""
+	if s.Estimated {
+		estimated = " estimated"
+	}
+	w.commits = append(w.commits, fmt.Sprintf("%s/%s %s%s by the %s: %s", s.Tenant, s.ID, usage, estimated, s.Actor, s.Reason))
 	return earmark.Result{Outcome: w.committed}, w.faults["commit"]
 }
 
@@ -248,6 +252,8 @@ func TestReconcileRestores(t *testing.T) {
 	alice := earmark.OperatorActor("alice")
 	byOperator := spent
 	byOperator.Actor, byOperator.Reason = &alice, "late"
+	estimate := spent
+	estimate.Estimated = true
 	otherRow := spent
 	otherRow.CreatedAt = new(at.Add(time.Microsecond))
 	adopted := ReconcileReport{Checked: 1, Orphans: 1, Adopted: 1}
@@ -271,6 +277,7 @@ func TestReconcileRestores(t *testing.T) {
 		"another row under the id":         {earmark.StateHeld, earmark.OnExpiryRelease, completed, otherRow, "", adopted, 0},
 		"nothing was spent":                {earmark.StateHeld, earmark.OnExpiryRelease, completed, Snapshot{State: earmark.StateReleased}, "", adopted, 0},
 		"by an operator":                   {earmark.StateHeld, earmark.OnExpiryRelease, completed, byOperator, earmark.OutcomeApplied, restored, 1},
+		"an estimate of the caller":        {earmark.StateHeld, earmark.OnExpiryRelease, completed, estimate, earmark.OutcomeApplied, restored, 1},
 		"terminated":                       {earmark.StateHeld, earmark.OnExpiryRelease, terminated, spent, "", adopted, 0},
 		"a policy refuses the overage":     {earmark.StateHeld, earmark.OnExpiryRelease, completed, spent, earmark.OutcomeOverageRejected, adopted, 1},
 	} {
@@ -288,6 +295,9 @@ func TestReconcileRestores(t *testing.T) {
 				says := "acme/a 70 tokens by the workflow: restored from the workflow's result"
 				if c.ending.Actor != nil { // R4: who, and why
 					says = "acme/a 70 tokens by the operator:alice: late (restored from the workflow's result)"
+				}
+				if c.ending.Estimated { // the first real usage still corrects it
+					says = "acme/a 70 tokens estimated by the workflow: restored from the workflow's result"
 				}
 				require.Equal(t, []string{says}, w.commits)
 				require.Equal(t, []string{"acme/a orphan=false refreshed=true"}, w.marks)

@@ -46,9 +46,12 @@ type Snapshot struct {
 	Scope     string            `json:"scope,omitempty"`
 	// OnExpiry is the expiry policy; a refused commit changes it.
 	OnExpiry earmark.OnExpiry `json:"on_expiry,omitempty"`
-	// Usage is the committed usage; nil for an estimate. It survives in the result of a
-	// closed workflow, from which the reconciler restores a commit that Postgres has lost.
+	// Usage is the usage that the caller committed; nil for an estimate of the expiry. It
+	// survives in the result of a closed workflow, from which the reconciler restores a
+	// commit that Postgres has lost.
 	Usage earmark.Amounts `json:"usage,omitempty"`
+	// Estimated says that Usage is an estimate of the caller.
+	Estimated bool `json:"estimated,omitempty"`
 	// Actor and Reason say who committed that usage and why. Only a workflow's result sets
 	// them, and only if the actor is not the caller or gave a reason.
 	Actor  *earmark.Actor `json:"actor,omitempty"`
@@ -98,7 +101,7 @@ func (r *Reservations) AwaitSettlement(ctx context.Context, id string) (Awaited,
 	settlement, found := r.Handoff.AwaitSettlement(ctx, id)
 	awaited := Awaited{WaitedMS: time.Since(started).Milliseconds()}
 	if found {
-		settled := snapshotOf(settlement.Result)
+		settled := snapshotOfCommit(settlement.Transition, settlement.Result)
 		settled.Reason = settlement.Reason
 		if settlement.Actor.Named() {
 			settled.Actor = &settlement.Actor
@@ -111,7 +114,7 @@ func (r *Reservations) AwaitSettlement(ctx context.Context, id string) (Awaited,
 // Commit charges usage.
 func (r *Reservations) Commit(ctx context.Context, input CommitInput) (Snapshot, error) {
 	result, err := r.Ledger.Commit(ctx, input.Transition, input.Usage)
-	return snapshotOf(result), err
+	return snapshotOfCommit(input.Transition, result), err
 }
 
 // Release gives the amount back as the caller's own release, which is final.
@@ -165,6 +168,15 @@ func snapshotOf(result earmark.Result) Snapshot {
 		if !reservation.Estimated {
 			snapshot.Usage = reservation.Usage
 		}
+	}
+	return snapshot
+}
+
+// snapshotOfCommit keeps the caller's estimate, which the expiry policy would not restore.
+func snapshotOfCommit(t earmark.Transition, result earmark.Result) Snapshot {
+	snapshot := snapshotOf(result)
+	if t.Estimated && result.Reservation != nil && result.Reservation.Estimated {
+		snapshot.Usage, snapshot.Estimated = result.Reservation.Usage, true
 	}
 	return snapshot
 }

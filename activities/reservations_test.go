@@ -139,3 +139,19 @@ func TestChargeIsNotDropped(t *testing.T) {
 		require.ErrorContains(t, err, "acme/ml")
 	}
 }
+
+// The workflow's result keeps a caller's estimate, which the expiry policy would not
+// restore, but not that of an expiry, which it would.
+func TestSnapshotOfAnEstimate(t *testing.T) {
+	t.Parallel()
+	estimate := &earmark.Reservation{State: earmark.StateCommitted, Usage: earmark.Amounts{"tokens": 60}, Estimated: true}
+	l := &ledger{result: earmark.Result{Outcome: earmark.OutcomeApplied, Reservation: estimate}}
+	r := &Reservations{Ledger: l}
+	snapshot, err := r.Commit(t.Context(), CommitInput{Transition: earmark.Transition{Estimated: true}, Usage: estimate.Usage})
+	require.NoError(t, err)
+	require.Equal(t, Snapshot{Outcome: earmark.OutcomeApplied, State: earmark.StateCommitted, Usage: estimate.Usage, Estimated: true}, snapshot)
+	snapshot, err = r.Expire(t.Context(), earmark.Transition{})
+	require.NoError(t, err)
+	require.Nil(t, snapshot.Usage)
+	require.False(t, snapshot.Estimated)
+}

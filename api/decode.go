@@ -146,6 +146,11 @@ func (d decoder) value(path string, token json.Token, target reflect.Value) erro
 			target.SetString(text)
 			return nil
 		}
+	case reflect.Bool:
+		if flag, ok := token.(bool); ok {
+			target.SetBool(flag)
+			return nil
+		}
 	case reflect.Int64:
 		if number, ok := token.(json.Number); ok {
 			return integer(path, number, target)
@@ -201,11 +206,30 @@ func (d decoder) member(path, name string, target reflect.Value) error {
 	if index < 0 {
 		return earmark.Invalidf(path, "is not a field here; allowed are %s", strings.Join(names, ", "))
 	}
+	field := target.Field(index)
+	if field.Type() == rawType {
+		return d.raw(path, field)
+	}
 	token, err := d.next(path)
 	if err != nil {
 		return err
 	}
-	return d.value(path, token, target.Field(index))
+	return d.value(path, token, field)
+}
+
+var rawType = reflect.TypeFor[json.RawMessage]()
+
+// raw stores a value as it is; what reads it checks its members.
+func (d decoder) raw(path string, target reflect.Value) error {
+	var raw json.RawMessage
+	if err := d.tokens.Decode(&raw); err != nil {
+		return earmark.Invalidf(path, "is not JSON at byte %d", d.tokens.InputOffset())
+	}
+	if string(raw) == "null" {
+		return earmark.Invalidf(path, "is null; leave it out or give an object")
+	}
+	target.SetBytes(raw)
+	return nil
 }
 
 func (d decoder) array(path string, target reflect.Value) error {
@@ -287,6 +311,8 @@ func wanted(t reflect.Type) string {
 		return "a list"
 	case reflect.String:
 		return "a text"
+	case reflect.Bool:
+		return "true or false"
 	case reflect.Int64:
 		return "a whole number"
 	default: // a struct or a map

@@ -21,9 +21,10 @@ type accepted struct {
 // Each body takes an operator: the name of a person who settles in the caller's place. The
 // journal entries name them.
 type commitBody struct {
-	Usage    earmark.Amounts `json:"usage"`
-	Operator string          `json:"operator"`
-	Reason   string          `json:"reason"`
+	Usage     earmark.Amounts `json:"usage"`
+	Estimated bool            `json:"estimated"`
+	Operator  string          `json:"operator"`
+	Reason    string          `json:"reason"`
 }
 
 type releaseBody struct {
@@ -49,6 +50,7 @@ func (s *server) commit(c *gin.Context) error {
 	if err := earmark.ValidateUsage(body.Usage); err != nil {
 		return err
 	}
+	settlement.Estimated = body.Estimated
 	if err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
 		return err
 	}

@@ -40,6 +40,11 @@ func TestSettlementArguments(t *testing.T) {
 	b.do("POST", settlePath("commit"), `{"usage":{"tokens":0,"requests":1}}`).status(http.StatusOK)
 	require.Equal(t, earmark.Amounts{"tokens": 0, "requests": 1}, f.last())
 
+	require.False(t, f.settlement.Estimated)
+	b.do("POST", settlePath("commit"), `{"usage":{"tokens":5},"estimated":true}`).status(http.StatusOK)
+	require.True(t, f.settlement.Estimated)
+	b.do("POST", settlePath("commit"), `{"usage":{"tokens":5},"estimated":1}`).problem(http.StatusBadRequest, earmark.CodeInvalidRequest)
+
 	b.do("POST", settlePath("release"), `{"reason":"the model refused"}`).status(http.StatusOK)
 	settlement := earmark.Transition{ID: testReservationID, Tenant: earmark.DefaultTenant, Actor: earmark.ActorAPI, Reason: "the model refused"}
 	require.Equal(t, settlement, f.last())

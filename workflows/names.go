@@ -111,6 +111,8 @@ type CommitMessage struct {
 	Key      string          `json:"key,omitempty"`
 	// Attempt is set only by the API, see earmark.Transition.
 	Attempt string `json:"attempt,omitempty"`
+	// Estimated says that the usage is an estimate, which the first real usage corrects.
+	Estimated bool `json:"estimated,omitempty"`
 }
 
 // Validate checks the message. The error is CodeInvalidRequest and names the field.

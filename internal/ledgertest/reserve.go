@@ -282,3 +282,20 @@ func orEmpty(m earmark.Metadata) earmark.Metadata {
 	}
 	return m
 }
+
+// CountedUnits makes the read before an estimate.
+func (l *Ledger) CountedUnits(_ context.Context, tenant, id, hash string, scopes []string) (earmark.Counted, error) {
+	if answer := l.replay(id, tenant, hash); answer != nil {
+		return earmark.Counted{Result: *answer}, nil
+	}
+	if answer := l.unmet(tenant, scopes, nil, nil, true); answer != nil {
+		return earmark.Counted{Result: *answer}, nil
+	}
+	units := earmark.Amounts{}
+	for _, b := range l.budgets {
+		if b.tenant == tenant && b.ArchivedAt == nil && slices.ContainsFunc(scopes, func(scope string) bool { return covers(b.Scope, scope) }) {
+			units[b.Unit] = 0
+		}
+	}
+	return earmark.Counted{Result: earmark.Result{Outcome: earmark.OutcomeApplied}, Units: units.Units()}, nil
+}

@@ -23,9 +23,9 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Transition, usage earmark.A
 		return result, nil
 	}
 	switch {
-	case r.State == earmark.StateCommitted && !r.Estimated && r.Usage.Equal(usage):
+	case r.State == earmark.StateCommitted && (s.Estimated || !r.Estimated) && r.Usage.Equal(usage):
 		return l.result(earmark.OutcomeSame, r), nil
-	case r.State == earmark.StateCommitted && !r.Estimated:
+	case r.State == earmark.StateCommitted && (s.Estimated || !r.Estimated):
 		return l.result(earmark.OutcomeConflict, r), nil
 	case r.State == earmark.StateReleased:
 		l.refuse(r, s.Actor, fmt.Sprintf("usage %s came after the release and was not charged", journalText(usage)))
@@ -51,9 +51,13 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Transition, usage earmark.A
 		return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil
 	}
 	r.Reason = lateReason(r, s.Reason)
-	l.charge(r, charges, s.Actor, r.Reason)
+	kind := "commit"
+	if s.Estimated {
+		kind = "estimate"
+	}
+	l.charge(kind, r, charges, s.Actor, r.Reason)
 	r.Shortfall = shortfall(r, usage)
-	r.State, r.Usage, r.Overage, r.Late, r.Estimated, r.SettledAt = earmark.StateCommitted, usage, overage, late, false, new(l.now())
+	r.State, r.Usage, r.Overage, r.Late, r.Estimated, r.SettledAt = earmark.StateCommitted, usage, overage, late, s.Estimated, new(l.now())
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 
@@ -104,14 +108,14 @@ func (l *Ledger) charges(r *reservation, usage earmark.Amounts, late bool) (char
 
 // charge sets the committed amount of each of r's budgets to its charge, and the reserved
 // amount to 0.
-func (l *Ledger) charge(r *reservation, charges []int64, actor earmark.Actor, reason string) {
+func (l *Ledger) charge(kind string, r *reservation, charges []int64, actor earmark.Actor, reason string) {
 	for i := range r.Budgets {
 		share := &r.Budgets[i]
 		reservedDelta := int64(0)
 		if r.Open() {
 			reservedDelta = -share.Reserved
 		}
-		l.post("commit", r, *share, reservedDelta, charges[i]-share.Committed, actor, reason)
+		l.post(kind, r, *share, reservedDelta, charges[i]-share.Committed, actor, reason)
 		share.Committed = charges[i]
 	}
 }

@@ -37,6 +37,7 @@ func New(pool *pgxpool.Pool) *Ledger {
 // Calls of the ledger's functions, which are in migrations/functions.
 const (
 	preflightSQL = "SELECT earmark.preflight(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, p_any_scope => @any_scope)"
+	countedSQL   = "SELECT earmark.counted_units(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes)"
 	decideSQL    = "SELECT earmark.decide(p_tenant => @tenant, p_scopes => @scopes, p_amounts => @amounts, p_any_scope => @any_scope)"
 	releaseSQL   = "SELECT earmark.release(p_tenant => @tenant, p_id => @id, p_final => @final, p_actor => @actor, p_reason => @reason)"
 	expireSQL    = "SELECT earmark.expire(p_tenant => @tenant, p_id => @id, p_actor => @actor, p_reason => @reason)"
@@ -65,6 +66,13 @@ func (l *Ledger) Preflight(ctx context.Context, a earmark.Admission) (earmark.Pr
 		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts,
 		"any_scope": a.Request.AnyScope()})
 	return preflight, err
+}
+
+// CountedUnits makes the read before an estimate. It changes nothing.
+func (l *Ledger) CountedUnits(ctx context.Context, tenant, id, hash string, scopes []string) (earmark.Counted, error) {
+	var counted earmark.Counted
+	err := l.read(ctx, &counted, countedSQL, namedArgs{"id": id, "tenant": tenant, "hash": hash, "scopes": scopes})
+	return counted, err
 }
 
 // Decide reports whether the request would be admitted now. It changes nothing.

@@ -41,6 +41,7 @@ type oracle interface {
 	Budgets(ctx context.Context, tenant string, f earmark.BudgetFilter) (earmark.Page[earmark.Budget], error)
 	Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error)
 	Decide(ctx context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error)
+	CountedUnits(ctx context.Context, tenant, id, hash string, scopes []string) (earmark.Counted, error)
 	Reserve(ctx context.Context, a earmark.Admission) (earmark.Result, error)
 	Commit(ctx context.Context, s earmark.Transition, usage earmark.Amounts) (earmark.Result, error)
 	Release(ctx context.Context, s earmark.Transition) (earmark.Result, error)
@@ -372,6 +373,9 @@ func (m *machine) look(t *rapid.T) {
 	a := m.drawAdmission(t)
 	both(t, m, func(l oracle) (earmark.Preflight, error) { return l.Preflight(ctx(), a) })
 	both(t, m, func(l oracle) (earmark.Result, error) { return l.Decide(ctx(), a.Tenant, a.Request) })
+	both(t, m, func(l oracle) (earmark.Counted, error) {
+		return l.CountedUnits(ctx(), a.Tenant, a.ID, a.RequestHash, a.Request.Scopes)
+	})
 	both(t, m, func(l oracle) (earmark.Result, error) { return l.Inspect(ctx(), a.Tenant, a.ID) })
 	states := []earmark.State{"", earmark.StateHeld, earmark.StateCommitted, earmark.StateReleased, earmark.StateExpired, earmark.StateReview}
 	f := earmark.ReservationFilter{State: rapid.SampledFrom(states).Draw(t, "state"), Scope: rapid.SampledFrom(append([]string{""}, modelScopes...)).Draw(t, "under"), Overdue: rapid.Bool().Draw(t, "overdue")}
@@ -405,6 +409,7 @@ func (m *machine) open(t *rapid.T) []earmark.Reservation {
 func (m *machine) commit(t *rapid.T) {
 	s := m.drawSettlement(t)
 	s.Attempt = rapid.SampledFrom([]string{"", "one", "another"}).Draw(t, "attempt")
+	s.Estimated = oneIn(t, 4, "estimated")
 	usage := m.drawAmounts(t)
 	if r, _ := m.model.Reservation(ctx(), s.Tenant, s.ID); r != nil && !oneIn(t, 10, "other units") {
 		usage = earmark.Amounts{}
@@ -418,6 +423,7 @@ func (m *machine) commit(t *rapid.T) {
 	}
 	both(t, m, func(l oracle) (earmark.Result, error) { return l.Commit(ctx(), s, usage) })
 	if oneIn(t, 5, "twice") {
+		s.Estimated = s.Estimated && oneIn(t, 2, "estimated again")
 		both(t, m, func(l oracle) (earmark.Result, error) { return l.Commit(ctx(), s, usage) })
 	}
 }

@@ -1,11 +1,15 @@
 -- Commit: charges the usage and gives back the rest.
 
+DROP FUNCTION IF EXISTS earmark.commit(text, text, jsonb, text, text, text); -- without p_estimated: calls would be ambiguous
+
 -- Charges p_usage and gives back the rest of the held amount. Usage that arrives
 -- after an expiry is late: it is charged in full whatever the overage policies say,
--- because the money is gone. The first real usage corrects an estimate. A commit
+-- because the money is gone. The first real usage corrects an estimate, be it of the
+-- expiry or, with p_estimated, of the caller; no estimate replaces another. A commit
 -- that was refused stays refused: p_attempt names one attempt of a caller, which may
 -- arrive twice; a new attempt is a new decision.
-CREATE OR REPLACE FUNCTION earmark.commit(p_tenant text, p_id text, p_usage jsonb, p_actor text, p_reason text, p_attempt text DEFAULT '') RETURNS jsonb
+CREATE OR REPLACE FUNCTION earmark.commit(p_tenant text, p_id text, p_usage jsonb, p_actor text, p_reason text, p_attempt text DEFAULT '',
+    p_estimated boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     c_attempts  CONSTANT integer := 20; -- only the last 20 are kept
@@ -21,6 +25,7 @@ DECLARE
     v_units     text[];
     v_unit      text;
     v_over      numeric;
+    v_kind      text := CASE WHEN p_estimated THEN 'estimate' ELSE 'commit' END;
 BEGIN
     IF r.id IS NULL THEN
         RETURN jsonb_build_object('outcome', 'unknown');
@@ -32,7 +37,7 @@ BEGIN
         RETURN earmark.result('units_mismatch', r) || jsonb_build_object('subject', v_subject);
     END IF;
 
-    IF r.state = 'committed' AND NOT r.estimated THEN -- mutation: committed-once
+    IF r.state = 'committed' AND (p_estimated OR NOT r.estimated) THEN -- mutation: committed-once
         RETURN earmark.result(CASE WHEN r.usage = p_usage THEN 'same' ELSE 'conflict' END, r);
     ELSIF r.state = 'released' THEN -- mutation: only-released-refuses
         v_reason := format('usage %s came after the release and was not charged', p_usage);
@@ -56,7 +61,7 @@ BEGIN
     -- Usage within the reserved amount, and late usage: charged in full, whatever the overage policies say.
     IF v_overage IS NULL OR v_late THEN -- mutation: late-usage
         FOR s IN SELECT * FROM earmark.reservation_budgets WHERE reservation_id = r.id ORDER BY budget_id, window_start LOOP
-            PERFORM earmark.post(p_kind => 'commit', p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start, -- mutation: own-window
+            PERFORM earmark.post(p_kind => v_kind, p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start, -- mutation: own-window
                 p_reserved_delta => CASE WHEN r.state IN ('held', 'review') THEN -s.reserved ELSE 0 END,
                 p_committed_delta => (p_usage ->> s.unit)::bigint - s.committed, p_actor => p_actor, p_reason => v_reason);
         END LOOP;
@@ -95,12 +100,12 @@ BEGIN
             IF v_charged < v_used THEN -- with several budgets, the largest part that one of them did not charge
                 v_shortfall := coalesce(v_shortfall, '{}') || jsonb_build_object(s.unit, greatest(v_used - v_charged, (v_shortfall ->> s.unit)::bigint));
             END IF;
-            PERFORM earmark.post(p_kind => 'commit', p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start,
+            PERFORM earmark.post(p_kind => v_kind, p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start,
                 p_reserved_delta => -s.reserved, p_committed_delta => v_charged - s.committed, p_actor => p_actor, p_reason => v_reason);
         END LOOP;
     END IF;
     UPDATE earmark.reservations SET state = 'committed', usage = p_usage, overage = v_overage, shortfall = v_shortfall, late = v_late,
-        estimated = false, settled_at = clock_timestamp(), reason = v_reason, orphan = false,
+        estimated = p_estimated, settled_at = clock_timestamp(), reason = v_reason, orphan = false,
         -- In review the workflow has no timer that would read the ledger again.
         refresh_due = r.refresh_due OR r.state = 'review' -- mutation: refresh-after-review
     WHERE id = r.id RETURNING * INTO r;
@@ -161,8 +166,8 @@ BEGIN
     FOR s IN SELECT DISTINCT budget_id, window_start FROM earmark.reservation_budgets WHERE reservation_id = ANY (v_ids) ORDER BY 1, 2 LOOP
         PERFORM 1 FROM earmark.windows WHERE budget_id = s.budget_id AND window_start = s.window_start FOR NO KEY UPDATE;
     END LOOP;
-    FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (tenant text, id text, usage jsonb, actor text, reason text, attempt text) LOOP
+    FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (tenant text, id text, usage jsonb, actor text, reason text, attempt text, estimated boolean) LOOP
         RETURN NEXT CASE WHEN earmark.is_within(c.usage, v_amounts -> c.id) THEN -- mutation: batch-within-reserved
-            earmark.commit(c.tenant, c.id, c.usage, c.actor, c.reason, coalesce(c.attempt, '')) END;
+            earmark.commit(c.tenant, c.id, c.usage, c.actor, c.reason, coalesce(c.attempt, ''), coalesce(c.estimated, false)) END;
     END LOOP;
 END $$;

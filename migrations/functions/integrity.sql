@@ -18,7 +18,7 @@ CREATE OR REPLACE FUNCTION earmark.is_entry(p_kind text, p_reservation_id text, 
     p_committed_delta bigint, p_reserved_after bigint, p_pruned_entries bigint, p_pruned_reservations bigint, p_actor text) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    RETURN (p_kind IN ('reserve', 'commit', 'release', 'expire', 'charge', 'extend', 'review', 'reject', 'refuse', 'budget', 'adopt', 'correction', 'checkpoint')
+    RETURN (p_kind IN ('reserve', 'commit', 'estimate', 'release', 'expire', 'charge', 'extend', 'review', 'reject', 'refuse', 'budget', 'adopt', 'correction', 'checkpoint')
         AND p_actor <> ''
         AND (p_reservation_id IS NOT NULL OR p_budget_id IS NOT NULL)
         AND (p_window_start IS NULL) = (p_reserved_after IS NULL)
