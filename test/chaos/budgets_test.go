@@ -38,7 +38,7 @@ const (
 	ample      = 1_000_000_000
 )
 
-// budget is one of the driver's budgets, with every limit it was ever given.
+// budget is one of a tenant's budgets, with every limit it was ever given.
 type budget struct {
 	earmark.Budget
 	headroom int64 // that is left free over what is counted; 0: the limit stays
@@ -86,13 +86,13 @@ func newBudgets(t *testing.T, api *client.Client) *budgets {
 
 // raise raises the limits after what is counted, until ctx is done. Limits only
 // grow, and so do soft ceilings, which is where their budgets end.
-func (b *budgets) raise(ctx context.Context, d *driver) {
+func (b *budgets) raise(ctx context.Context, clients []*client.Client) {
 	for ctxtime.Sleep(ctx, raiseEvery) {
 		for _, budget := range b.list {
 			if budget.headroom == 0 {
 				continue
 			}
-			api := d.clients[rand.IntN(len(d.clients))]
+			api := clients[rand.IntN(len(clients))]
 			now, err := api.Budget(ctx, budget.ID)
 			if err != nil {
 				continue
@@ -123,15 +123,6 @@ func (b *budget) highest(at time.Time) int64 {
 		}
 	}
 	return highest
-}
-
-func (b *budgets) byID(id string) *budget {
-	for _, budget := range b.list {
-		if budget.ID == id {
-			return budget
-		}
-	}
-	return nil
 }
 
 // touched are the budgets on the path of one of the scopes that count a unit.

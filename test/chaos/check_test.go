@@ -101,7 +101,7 @@ func (d *driver) strange(l *life, a attempt) string {
 		if len(l.all(releases, done, accepted, unknown, refused)) > 0 {
 			allowed = append(allowed, earmark.CodeAlreadySettled)
 		}
-		if d.budgets.refusesOverage(l.Request, a.Usage) {
+		if d.tenant(l.Tenant).budgets.refusesOverage(l.Request, a.Usage) {
 			allowed = append(allowed, earmark.CodeOverageRejected)
 		}
 	}
@@ -196,7 +196,7 @@ func (d *driver) judgeCharges(r *row) []string {
 		return r.chargedOnce("commit", r.Usage)
 	}
 	for _, s := range r.shares {
-		fits := d.budgets.byID(s.BudgetID).Overage == earmark.OverageAllowIfAvailable
+		fits := d.budget(s.BudgetID).Overage == earmark.OverageAllowIfAvailable
 		if s.Committed != r.Usage[s.Unit] && (!fits || s.Committed < r.Amounts[s.Unit] || s.Committed+r.Shortfall[s.Unit] < r.Usage[s.Unit]) {
 			return []string{"less is charged than the policy allows"}
 		}

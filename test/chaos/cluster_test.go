@@ -29,6 +29,8 @@ const (
 	// reconciler runs once a minute, and looks at what it has not seen for a minute.
 	guardLimit = 3 * time.Minute
 	pollPause  = 200 * time.Millisecond
+	// uiURL is where the servers say that Temporal UI is.
+	uiURL = "http://temporal-ui.test"
 )
 
 // node is an earmark process and its ways to the others.
@@ -50,10 +52,11 @@ type cluster struct {
 	broken  *timeline
 }
 
-func newCluster(t *testing.T) *cluster {
+// newCluster starts everything; with keys, its servers ask for them.
+func newCluster(t *testing.T, keys bool) *cluster {
 	t.Helper()
 	c := &cluster{t: t, proxies: newProxies(), broken: newTimeline(), Stack: stack.New(t, stack.Options{
-		OwnPostgres: true, OwnTemporal: true, Durable: true, Grace: grace, AdmissionDeadline: admissionDeadline,
+		OwnPostgres: true, OwnTemporal: true, Durable: true, Grace: grace, AdmissionDeadline: admissionDeadline, Keys: keys,
 	})}
 	for i := range 2 {
 		c.addServer(fmt.Sprintf("serve-%d", i+1))
@@ -80,7 +83,7 @@ func (c *cluster) wire(name string) (n *node, flags []string) {
 
 func (c *cluster) addServer(name string) {
 	n, flags := c.wire(name)
-	n.server = c.Serve(flags...)
+	n.server = c.Serve(append(flags, "--ui-url", uiURL)...)
 	n.Process = n.server.Process
 	n.front = newLink(c.t, c.proxies, "driver→"+name, strings.TrimPrefix(n.server.URL, "http://"))
 	c.nodes = append(c.nodes, n)
@@ -186,15 +189,17 @@ func (c *cluster) guardians() (unheld, unguarded []string) {
 	return unheld, unguarded
 }
 
-// openWorkflows lists them page by page. While Temporal works through thousands of due timers it may miss a call's
-// deadline: then the page is asked for again.
-func (c *cluster) openWorkflows() []string {
+func (c *cluster) openWorkflows() []string { return c.workflows("ExecutionStatus = 'Running'") }
+
+// workflows lists the reservations' workflows for which a query holds, page by page. While Temporal works through
+// thousands of due timers it may miss a call's deadline: then the page is asked for again.
+func (c *cluster) workflows(query string) []string {
 	c.t.Helper()
 	var ids []string
 	var token []byte
 	for begun := time.Now(); ; {
 		page, err := c.Client().ListWorkflow(context.Background(), &workflowservice.ListWorkflowExecutionsRequest{
-			Namespace: c.Namespace, Query: "WorkflowType = 'Reservation' AND ExecutionStatus = 'Running'", NextPageToken: token,
+			Namespace: c.Namespace, Query: "WorkflowType = 'Reservation' AND " + query, NextPageToken: token,
 		})
 		if err != nil && time.Since(begun) < guardLimit {
 			time.Sleep(pollPause)

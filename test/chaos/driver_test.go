@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/serviceerror"
 	temporal "go.temporal.io/sdk/client"
 
@@ -36,10 +34,9 @@ const (
 
 // driver makes requests and remembers what came of them.
 type driver struct {
-	clients  []*client.Client
+	tenants  []*tenant
 	temporal temporal.Client
 	seed     uint64
-	budgets  *budgets
 
 	stop  context.CancelFunc // begins no more requests
 	ctx   context.Context    // of the calls
@@ -49,6 +46,7 @@ type driver struct {
 
 	mu         sync.Mutex
 	lives      []*life
+	trespasses []trespass
 	skipped    int
 	recoveries []time.Duration
 	walBytes   int64
@@ -60,18 +58,9 @@ func newDriver(c *cluster, seed uint64) *driver {
 	d := &driver{temporal: c.Client(), seed: seed, slots: make(chan struct{}, mostAtOnce)}
 	d.ctx, d.abort = context.WithCancel(context.Background())
 	c.t.Cleanup(d.abort)
-	for _, n := range c.nodes {
-		if n.front != nil {
-			transport := &http.Transport{MaxIdleConnsPerHost: mostAtOnce}
-			c.t.Cleanup(transport.CloseIdleConnections)
-			// One attempt a call: the journal is to have all of them.
-			api, err := client.New("http://"+n.front.address(), client.WithMaxAttempts(1),
-				client.WithHTTPClient(&http.Client{Transport: transport, Timeout: callLimit}))
-			require.NoError(c.t, err)
-			d.clients = append(d.clients, api)
-		}
+	for _, name := range tenantNames {
+		d.tenants = append(d.tenants, newTenant(c, name))
 	}
-	d.budgets = newBudgets(c.t, d.clients[0])
 	return d
 }
 
@@ -102,7 +91,9 @@ func (d *driver) begin(c *cluster, rate float64) {
 			}
 		}
 	})
-	d.group.Go(func() { d.budgets.raise(arriving, d) })
+	for _, own := range d.tenants {
+		d.group.Go(func() { own.budgets.raise(arriving, own.clients) })
+	}
 	d.group.Go(func() {
 		for ctxtime.Sleep(arriving, time.Second) {
 			d.walBytes = max(d.walBytes, c.temporalLogBytes())
@@ -120,7 +111,7 @@ func (d *driver) end() {
 }
 
 func (d *driver) add(l *life) *life {
-	l.ID = earmark.ReservationID(earmark.DefaultTenant, l.Key)
+	l.ID = earmark.ReservationID(l.Tenant, l.Key)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.lives = append(d.lives, l)
@@ -146,11 +137,12 @@ type call func(ctx context.Context, api *client.Client) answer
 
 // once makes a call and notes what came of it. A server below 0 is any.
 func (d *driver) once(l *life, verb string, usage earmark.Amounts, server int, call call) attempt {
+	clients := d.tenant(l.Tenant).clients
 	if server < 0 {
-		server = rand.IntN(len(d.clients))
+		server = rand.IntN(len(clients))
 	}
 	a := attempt{Verb: verb, Server: server + 1, Usage: usage, Sent: time.Now()}
-	got := call(d.ctx, d.clients[server])
+	got := call(d.ctx, clients[server])
 	a.Answered = time.Now()
 	a.Outcome, a.Code = outcomeOf(got)
 	if got.err != nil {
@@ -254,12 +246,12 @@ func (d *driver) signal(l *life, usage earmark.Amounts) attempt {
 // function that it returns waits, and returns how long after since the last of them
 // has admitted; 0 when one never did.
 func (d *driver) probe(since time.Time) func() time.Duration {
-	times := make([]time.Duration, len(d.clients))
+	times := make([]time.Duration, len(d.tenants[0].clients))
 	var group sync.WaitGroup
-	for i := range d.clients {
+	for i := range times {
 		group.Go(func() {
 			for n := 0; time.Since(since) < probeLimit; n++ {
-				l := d.add(&life{Script: "probe", Key: fmt.Sprintf("probe-%d-%d-%d", since.UnixNano(), i, n), Request: earmark.ReservationRequest{
+				l := d.add(&life{Tenant: tenantNames[0], Script: "probe", Key: fmt.Sprintf("probe-%d-%d-%d", since.UnixNano(), i, n), Request: earmark.ReservationRequest{
 					Scopes: []string{scopeProbe}, Amounts: earmark.Amounts{unitTokens: 1}, TTLSeconds: 1}.WithDefaults()})
 				if d.once(l, verbReserve, nil, i, reserving(l)).Outcome == done {
 					times[i] = time.Since(since)

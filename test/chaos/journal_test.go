@@ -48,6 +48,7 @@ const (
 // life is the journal of one request, from its first call to its last.
 type life struct {
 	Number  int                        `json:"number"`
+	Tenant  string                     `json:"tenant"`
 	Script  string                     `json:"script"`
 	Key     string                     `json:"key"`
 	ID      string                     `json:"id"`

@@ -5,7 +5,8 @@
 //
 // Everything is real: two servers and two workers, a durable Postgres, a Temporal
 // with its file. Between each two of them is a proxy that can delay, cut and mangle.
-// A driver makes requests and keeps a journal of its calls and their answers; the
+// Two tenants use the same scopes and the same idempotency keys, each with an API key of its
+// own. A driver makes requests for both and keeps a journal of its calls and their answers; the
 // answers are compared with the ledger once all faults have ended.
 //
 // A seed determines the faults and the requests, and when each of them begins. It does not
@@ -49,7 +50,7 @@ func TestChaos(t *testing.T) {
 	t.Logf("seed %d, %s of faults, %.0f requests a second", seed, *durationFlag, *rateFlag)
 	defer t.Logf("seed %d", seed)
 
-	c := newCluster(t)
+	c := newCluster(t, true)
 	d := newDriver(c, seed)
 	keepEvidence(t, c, d, seed)
 	d.begin(c, *rateFlag)
@@ -65,7 +66,7 @@ func TestChaos(t *testing.T) {
 	report := d.report(c, injected, mended)
 	t.Log(report)
 
-	problems := d.check(c)
+	problems := append(d.check(c), d.crossings(c)...)
 	for i, problem := range problems {
 		if i == mostShown {
 			t.Logf("… and %d more", len(problems)-i)

@@ -36,7 +36,7 @@ func (d *driver) overspent(entries []entry) []string {
 		if s.reserved != *e.ReservedAfter || s.committed != *e.CommittedAfter {
 			complain("%d + %d are counted, the entry says %d + %d", s.reserved, s.committed, *e.ReservedAfter, *e.CommittedAfter)
 		}
-		budget := d.budgets.byID(w.budgetID)
+		budget := d.budget(w.budgetID)
 		if e.Kind != "reserve" || budget.Enforcement != earmark.EnforcementHard {
 			continue
 		}
@@ -95,7 +95,7 @@ func (d *driver) overspentByJournal() []string {
 	}
 	var problems []string
 	for _, a := range admissions {
-		budget := d.budgets.byID(a.budgetID)
+		budget := d.budget(a.budgetID)
 		if budget.Enforcement != earmark.EnforcementHard {
 			continue
 		}

@@ -45,6 +45,11 @@ func (d *driver) report(c *cluster, injected map[string]int, mended time.Time) s
 		d.skipped, mostAtOnce, count["admitted"], count["denied"], count["charged"], count["open"])
 	line("%d calls: %d done, %d accepted (202 or a signal), %d refused, %d without a known outcome, of which %d requests resolved theirs later and %d gave up",
 		count["calls"], count["calls done"], count["calls accepted"], count["calls refused"], count["calls unknown"], count["resolved"], count["gave up"])
+	came := map[outcome]int{}
+	for _, t := range d.trespasses {
+		came[t.outcome]++
+	}
+	line("%d calls with the id of another tenant's reservation: %d refused, %d without a known outcome", len(d.trespasses), came[refused], came[unknown])
 	line("%d committed (%d late, %d estimated), %d released, %d expired, %d in review: %.1f lifecycles/s", count["committed"], count["late"], count["estimated"],
 		count["released"], count["expired"], count["review"], float64(count["settled"])/d.took.Seconds())
 	line("answers: admission p50 %s p99 %s, settlement p50 %s p99 %s", quantile(admitting, 0.5), quantile(admitting, 0.99), quantile(settling, 0.5), quantile(settling, 0.99))

@@ -17,6 +17,7 @@ import (
 // row is a reservation as the ledger has it, read past the product.
 type row struct {
 	ID            string
+	Tenant        string
 	State         earmark.State
 	Amounts       earmark.Amounts
 	Usage         earmark.Amounts
@@ -61,7 +62,7 @@ type entry struct {
 func readRows(t *testing.T, pool *pgxpool.Pool) map[string]*row {
 	t.Helper()
 	rows := map[string]*row{}
-	for _, r := range collect[row](t, pool, `SELECT id, state, amounts, usage, shortfall, rejected_usage, late, estimated, on_expiry, expires_at, settled_at, reason
+	for _, r := range collect[row](t, pool, `SELECT id, tenant, state, amounts, usage, shortfall, rejected_usage, late, estimated, on_expiry, expires_at, settled_at, reason
 		FROM earmark.reservations`) {
 		rows[r.ID] = &r
 	}

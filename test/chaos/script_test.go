@@ -93,13 +93,18 @@ const mortalIn = 12
 func (d *driver) live(n int) {
 	rng := rand.New(rand.NewPCG(d.seed, 1_000+uint64(n)))
 	script := draw(rng)
-	l := d.add(&life{Number: n, Script: script.name, Key: fmt.Sprintf("chaos-%d-%d", d.seed, n), Request: request(rng), Mortal: rng.IntN(mortalIn) == 0})
+	// Each tenant has a request with the same key, and with other contents.
+	l := d.add(&life{Number: n, Tenant: tenantNames[n%len(tenantNames)], Script: script.name, Key: fmt.Sprintf("chaos-%d-%d", d.seed, n/len(tenantNames)),
+		Request: request(rng), Mortal: rng.IntN(mortalIn) == 0})
 	if script.run == nil {
 		d.charge(l)
 		return
 	}
 	d.reserve(l)
 	if l.admitted() {
+		if verb := rng.IntN(trespassIn * len(trespassVerbs)); verb < len(trespassVerbs) {
+			d.group.Go(func() { d.trespass(l, trespassVerbs[verb]) })
+		}
 		script.run(d, l, rng)
 	}
 }

@@ -42,7 +42,7 @@ var (
 // overdue. Each ends as its policy says, once, and no workflow is left over or missing.
 func TestExpiryWave(t *testing.T) {
 	holds := *waveFlag
-	c := newCluster(t)
+	c := newCluster(t, false)
 	clients := c.waveClients()
 	policies := []earmark.OnExpiry{earmark.OnExpiryRelease, earmark.OnExpiryCommit, earmark.OnExpiryReview}
 
