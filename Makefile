@@ -139,6 +139,10 @@ test-pgbouncer: ## run the ledger through a real PgBouncer in transaction mode, 
 	@command -v pgbouncer >/dev/null || { echo 'there is no PgBouncer; install it (Debian: apt install pgbouncer)' >&2; exit 1; }
 	@$(GO) test -count 1 -timeout 5m -tags pgbouncer -run Pooler -v ./internal/postgres
 
+.PHONY: test-clients
+test-clients: $(TEMPORAL) ## run the clients of all languages through the same cases, on a real Earmark too; needs Node.js 20 with npm
+	@$(GO) test -C test -count 1 -timeout 10m -v ./conformance
+
 .PHONY: bench
 bench: build bin/earmark-bench ## measure Earmark beside floors and alternatives, a quarter of an hour; results in dist/ (ARGS=… for its flags)
 	@mkdir -p dist

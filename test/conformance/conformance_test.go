@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +90,19 @@ func TestGoClient(t *testing.T) {
 func TestGoClientOnEarmark(t *testing.T) {
 	t.Parallel()
 	runGo(t, serve(t, stack.New(t, stack.Options{}).Serve().Ready().URL), true)
+}
+
+// The TypeScript client needs Node.js and npm, and the test fails without them.
+func TestTypeScriptClient(t *testing.T) {
+	t.Parallel()
+	base := serve(t, stack.New(t, stack.Options{}).Serve().Ready().URL)
+	root, err := stack.ModuleRoot()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "tools", "test-typescript.sh"))
+	cmd.Env = append(os.Environ(), "EARMARK_CONFORMANCE_URL="+base)
+	output, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	t.Logf("%s", output[max(0, len(output)-300):])
 }
 
 func runGo(t *testing.T, base string, onEarmark bool) {

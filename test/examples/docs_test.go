@@ -105,6 +105,9 @@ var covered = map[string]struct {
 	"docs/client.md/Scopes of user ids/go":              {1, "TestGoSnippets"},
 	"docs/client.md/Streams/go":                         {1, "TestGoSnippets"},
 	"docs/client.md/Middleware for net/http/go":         {2, "TestGoSnippets"},
+	"docs/typescript.md//sh":                            {1, "gets the package"},
+	"docs/typescript.md/A guard/ts":                     {1, "the tests of clients/typescript"},
+	"docs/typescript.md/Streams/ts":                     {1, "the tests of clients/typescript"},
 	"docs/cli.md/Budgets/console":                       {1, "TestShellSessions"},
 	"docs/cli.md/Reservations/console":                  {1, "TestShellSessions"},
 	"docs/cli.md/Tenants and keys/console":              {1, "TestKeyCommands and TestTenantCommands, beside the command line"},
@@ -190,7 +193,8 @@ func TestLinks(t *testing.T) {
 		}
 		return found
 	}
-	for _, document := range slices.Concat(glob(t, "*.md"), glob(t, "docs/*.md"), glob(t, "docs/decisions/*.md"), glob(t, "findings/*.md"), glob(t, ".github/*.md")) {
+	for _, document := range slices.Concat(glob(t, "*.md"), glob(t, "docs/*.md"), glob(t, "docs/decisions/*.md"), glob(t, "findings/*.md"), glob(t, ".github/*.md"),
+		glob(t, "clients/*/*.md"), glob(t, "test/conformance/*.md")) {
 		text := read(document)
 		for _, match := range link.FindAllStringSubmatch(text, -1) {
 			if strings.Contains(match[1], "://") || strings.HasPrefix(match[1], "mailto:") {

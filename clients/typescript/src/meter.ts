@@ -1,0 +1,37 @@
+import type { Amounts } from "./types.js";
+
+/** Counts the usage of a run. What is counted after the run has ended is not charged. */
+export class Meter {
+  #used: Amounts | undefined;
+  #nothingSent = false;
+
+  /** Adds amounts, such as the tokens of one chunk. */
+  add(amounts: Amounts): void {
+    this.#used ??= {};
+    for (const [unit, amount] of Object.entries(amounts)) {
+      // The largest number that JSON carries exactly: Earmark would refuse a larger one, and the usage would be lost.
+      this.#used[unit] = Math.min((this.#used[unit] ?? 0) + amount, Number.MAX_SAFE_INTEGER);
+    }
+  }
+
+  /** Replaces the count of each unit that it names, such as by the model's own totals. */
+  set(amounts: Amounts): void {
+    this.#used = { ...this.#used, ...amounts };
+  }
+
+  /** Says that no request was sent, so that nothing can have been spent. Counted usage takes precedence. */
+  nothingSent(): void {
+    this.#nothingSent = true;
+  }
+
+  /** The count so far; undefined if nothing was counted, not even a zero. */
+  get usage(): Amounts | undefined {
+    return this.#used && { ...this.#used };
+  }
+
+  /** @internal The usage that settles a run: a reserved unit that was not counted is zero. */
+  report(reserved: Amounts): { usage: Amounts | undefined; nothingSent: boolean } {
+    const zeros = Object.fromEntries(Object.keys(reserved).map((unit) => [unit, 0]));
+    return { usage: this.#used && { ...zeros, ...this.#used }, nothingSent: this.#nothingSent };
+  }
+}

@@ -1,0 +1,86 @@
+import type { components } from "./openapi.js";
+
+type Schemas = components["schemas"];
+
+/** Whole numbers of units, such as `{ tokens: 1200 }`. */
+export type Amounts = Record<string, number>;
+export type State = Schemas["State"];
+export type OnExpiry = Schemas["OnExpiry"];
+export type Role = Schemas["Role"];
+export type Violation = Schemas["Violation"];
+export type Decision = Schemas["Decision"];
+export type Budget = Schemas["Budget"];
+export type BudgetPatch = Schemas["BudgetPatch"];
+export type Key = Schemas["Key"];
+export type IssuedKey = Schemas["IssuedKey"];
+export type Caller = Schemas["Caller"];
+export type Entry = Schemas["Entry"];
+export type Overview = Schemas["Overview"];
+export type AuditRecord = Schemas["AuditRecord"];
+export type Checks = Schemas["Checks"];
+
+/** A reservation. `replayed`: an earlier call with the same key made it; do not call the model then. */
+export type Reservation = Schemas["Reservation"];
+
+/** A page of a list; `next_cursor` is empty on the last one. */
+export interface Page<T> {
+  data: T[];
+  next_cursor: string;
+}
+
+/** A page of reservations. With `stuck`, `incomplete` says what Earmark could not look at. */
+export type ReservationPage = Schemas["ReservationPage"];
+
+// A generated type requires what has a default; a request may leave it out.
+type Defaulted<T, Names extends keyof T> = Omit<T, Names> & Partial<Pick<T, Names>>;
+
+export type ReservationRequest = Defaulted<Schemas["ReservationRequest"], "ttl_seconds" | "on_expiry" | "coverage">;
+export type UsageRequest = Schemas["UsageRequest"];
+export type CommitRequest = Schemas["CommitRequest"];
+export type BudgetRequest = Defaulted<Omit<Schemas["BudgetRequest"], "window">, "enforcement" | "overage"> & {
+  /** Lifetime in UTC when left out. */
+  window?: Partial<Schemas["Window"]>;
+};
+export type KeyRequest = Schemas["KeyRequest"];
+export type RotateKeyRequest = Partial<Schemas["RotateKeyRequest"]>;
+
+/** The name of a person who acts in the caller's place, and why; the journal keeps both. */
+export interface By {
+  operator?: string;
+  reason?: string;
+}
+
+/** What every list takes: `limit` is 1 to 500. */
+export interface PageFilter {
+  cursor?: string;
+  limit?: number;
+}
+export interface BudgetFilter extends PageFilter {
+  /** Only budgets on exactly this scope. */
+  scope?: string;
+  /** Every budget that covers this scope. */
+  covering?: string;
+}
+export interface ReservationFilter extends PageFilter {
+  state?: State;
+  scope?: string;
+  overdue?: boolean;
+  orphan?: boolean;
+  stuck?: boolean;
+  stuck_reason?: Schemas["StuckReason"];
+}
+export interface EntryFilter extends PageFilter {
+  budget_id?: string;
+  reservation_id?: string;
+}
+export interface AuditFilter extends PageFilter {
+  subject?: string;
+  action?: Schemas["AuditAction"];
+  actor?: string;
+}
+
+/** The result of a commit or a release. */
+export type Settled =
+  | { accepted: false; reservation: Reservation }
+  /** Postgres is away, and Temporal keeps the settlement until it is back: a success. */
+  | { accepted: true; reservation?: undefined };

@@ -1,0 +1,195 @@
+// Runs the cases of test/conformance. With EARMARK_CONFORMANCE_URL, their server runs already, such as beside a real Earmark.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { after, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { Earmark, EarmarkError, isDenied, KeyInUseError, NothingSentError, UnsettledError, type Meter, type Settled } from "../src/index.js";
+
+interface Count {
+  add?: Record<string, number>;
+  set?: Record<string, number>;
+}
+interface Work {
+  takes_ms?: number;
+  meter?: Count[];
+  caller_leaves?: boolean;
+  fails?: string;
+  nothing_sent?: boolean;
+}
+interface Step {
+  op: string;
+  key?: string;
+  id?: string;
+  request?: any;
+  work?: Work;
+}
+interface Session {
+  id: string;
+  url: string;
+  client: { api_key?: string; max_attempts?: number; settle_limit_ms?: number };
+  steps: Step[];
+}
+type Result = Record<string, unknown>;
+
+const base = process.env["EARMARK_CONFORMANCE_URL"] ?? (await serve());
+
+async function serve(): Promise<string> {
+  const server = spawn("go", ["run", "-C", "../../test", "./conformance/server"], { stdio: ["pipe", "pipe", "inherit"] });
+  after(() => server.stdin.end());
+  const [line] = await once(server.stdout, "data");
+  return String(line).trim();
+}
+
+async function control(path: string, body?: unknown): Promise<any> {
+  const response = await fetch(base + path, body === undefined ? {} : { method: "POST", body: JSON.stringify(body) });
+  assert.ok(response.ok, `${path}: ${response.status}`);
+  return response.json();
+}
+
+const { cases } = (await control("/control/cases")) as { cases: string[] };
+assert.ok(cases.length > 40);
+
+describe("conformance", { concurrency: 16 }, () => {
+  for (const name of cases) {
+    test(name, async () => {
+      const session = (await control("/control/sessions", { case: name })) as Session;
+      const runner = new Runner(session);
+      const results: Result[] = [];
+      for (const step of session.steps) results.push(await runner.run(step));
+      const { failures } = await control(`/control/sessions/${session.id}/finish`, { results });
+      assert.deepEqual(failures, []);
+    });
+  }
+});
+
+class Runner {
+  readonly #earmark: Earmark;
+  #lastId = "";
+
+  constructor({ url, client }: Session) {
+    this.#earmark = new Earmark({
+      baseUrl: url,
+      apiKey: client.api_key ?? "",
+      maxAttempts: client.max_attempts,
+      settleLimitMs: client.settle_limit_ms,
+      logger: { warn() {}, error() {} },
+    });
+  }
+
+  async run(step: Step): Promise<Result> {
+    if (step.op === "guard") return this.#guard(step);
+    try {
+      const value = await this.#call(step.id === "$id" ? { ...step, id: this.#lastId } : step);
+      if (typeof value.accepted === "boolean") return settledResult(value);
+      this.#lastId = value.id ?? this.#lastId;
+      return { value };
+    } catch (error) {
+      return { error: failure(error) };
+    }
+  }
+
+  #call({ op, key, id = "", request }: Step): Promise<any> {
+    switch (op) {
+      case "reserve":
+        return this.#earmark.reserve(request, { key });
+      case "decide":
+        return this.#earmark.decide(request);
+      case "charge":
+        return this.#earmark.chargeUsage(request, { key: key ?? "" });
+      case "commit":
+        return this.#earmark.commitReservation(id, { usage: request });
+      case "release":
+        return this.#earmark.releaseReservation(id);
+      case "extend":
+        return this.#earmark.extendReservation(id, request);
+      case "reservation":
+        return this.#earmark.getReservation(id);
+      case "reservations":
+        return this.#earmark.listReservations(request);
+      case "budgets":
+        return this.#earmark.listBudgets(request);
+      case "entries":
+        return this.#earmark.listEntries(request);
+      case "create_budget":
+        return this.#earmark.createBudget(request);
+      case "patch_budget":
+        return this.#earmark.patchBudget(id, request);
+      case "create_key":
+        return this.#earmark.createKey(request);
+      case "rotate_key":
+        return this.#earmark.rotateKey(id, request);
+    }
+    throw new Error(`there is no operation ${op}`);
+  }
+
+  async #guard({ key, request, work = {} }: Step): Promise<Result> {
+    const caller = new AbortController();
+    const left = new Error("the caller left");
+    let worked = 0;
+    let thrown: unknown;
+    let result: Result = {};
+    try {
+      const guarded = await this.#earmark.guard(
+        request,
+        async ({ meter, signal }) => {
+          worked++;
+          await count(work, meter);
+          if (work.caller_leaves) caller.abort(left);
+          const error = signal.aborted ? signal.reason : work.fails && new Error(work.fails);
+          thrown = work.nothing_sent ? new NothingSentError(error || undefined) : error;
+          if (thrown) throw thrown;
+        },
+        { key, signal: caller.signal },
+      );
+      result = settledResult(guarded);
+    } catch (error) {
+      if (worked === 0) result["error"] = failure(error);
+      else if (error === thrown && caller.signal.aborted) result["caller_left"] = true;
+      else if (error === thrown) result["work_error"] = (error as Error).message;
+      const unsettled = UnsettledError.of(error);
+      if (unsettled) {
+        result["unsettled"] = {
+          reservation_id: unsettled.reservationId,
+          verb: unsettled.verb,
+          usage: unsettled.usage,
+          on_expiry: unsettled.onExpiry,
+          refused: unsettled.refused,
+          code: unsettled.cause?.code,
+          usage_unknown: unsettled.usageUnknown,
+          message: unsettled.message,
+        };
+      }
+    }
+    return { ...result, worked };
+  }
+}
+
+async function count(work: Work, meter: Meter): Promise<void> {
+  await sleep(work.takes_ms ?? 0);
+  for (const { add, set } of work.meter ?? []) {
+    if (add) meter.add(add);
+    if (set) meter.set(set);
+  }
+}
+
+const settledResult = (settled: Settled): Result => ({ accepted: settled.accepted, value: settled.reservation });
+
+function failure(error: unknown): Result {
+  if (error instanceof KeyInUseError) return { kind: "key_in_use", message: error.message };
+  if (!(error instanceof EarmarkError)) return { kind: "other", message: String(error) };
+  return {
+    kind: "earmark",
+    message: error.message,
+    denied: isDenied(error),
+    code: error.code,
+    field: error.field,
+    violations: error.violations,
+    retryable: error.retryable,
+    retry_at: error.retryAt?.toISOString().replace(".000Z", "Z"),
+    retry_after_seconds: error.retryAfterSeconds,
+    reservation: error.reservation,
+    reservation_id: error.reservationId,
+  };
+}

@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { chat } from "../examples/guard.js";
+import { stream } from "../examples/stream.js";
+import { FakeEarmark, problem } from "./fake.js";
+
+const root = new URL("../../", import.meta.url);
+
+// The examples make their client with the global fetch.
+async function with_<T>(fake: FakeEarmark, run: () => Promise<T>): Promise<T> {
+  const original = globalThis.fetch;
+  globalThis.fetch = fake.fetch;
+  try {
+    return await run();
+  } finally {
+    globalThis.fetch = original;
+  }
+}
+
+test("the examples guard a model", async () => {
+  const model = async () => ({ text: "hello", usedTokens: 40 });
+  const fake = new FakeEarmark();
+  assert.equal(await with_(fake, () => chat("a@b.com", "hi", model)), "hello");
+  assert.deepEqual(fake.calls.map(({ verb, body }) => [verb, body.scopes ?? body.usage]), [["reserve", ["acme/ml/x--a_40b.com"]], ["commit", { tokens: 40 }]]);
+
+  const denying = new FakeEarmark();
+  denying.intercept = () => problem(402, "budget_exceeded");
+  assert.equal(await with_(denying, () => chat("u1", "hi", model)), "Your budget is used up.");
+});
+
+test("the examples guard a stream", async () => {
+  const fake = new FakeEarmark();
+  const model = async function* () {
+    yield { text: "a" };
+    yield { text: "b", usedTokens: 77 };
+  };
+  await with_(fake, async () => {
+    let text = "";
+    for await (const chunk of stream("hi", model)) text += chunk;
+    assert.equal(text, "ab");
+    for await (const _ of stream("hi", model)) break;
+  });
+  assert.deepEqual(fake.calls.filter(({ verb }) => verb === "commit").map(({ body }) => body.usage.tokens), [77, 3]);
+});
+
+test("the pages show the examples", () => {
+  const files = readdirSync(new URL("examples/", root)).map((name) => readFileSync(new URL(`examples/${name}`, root), "utf8"));
+  for (const page of ["README.md", "../../docs/typescript.md"]) {
+    const blocks = [...readFileSync(new URL(page, root), "utf8").matchAll(/\n```ts\n(.*?\n)```\n/gs)].map(([, code]) => code!);
+    assert.ok(blocks.length > 0);
+    for (const block of blocks) assert.ok(files.some((file) => file.includes(block)), `${page} has code that is in no example:\n${block}`);
+  }
+});

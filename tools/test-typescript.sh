@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Builds and tests the TypeScript client. With EARMARK_CONFORMANCE_URL it runs the cases of that server.
+set -euo pipefail
+cd "$(dirname "$0")/../clients/typescript"
+
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+  echo 'the TypeScript client needs Node.js 20 or newer with npm, and there is none' >&2
+  exit 1
+fi
+if (($(node -p 'process.versions.node.split(".")[0]') < 20)); then
+  echo "the TypeScript client needs Node.js 20 or newer; this is $(node --version)" >&2
+  exit 1
+fi
+if [[ ! node_modules/.package-lock.json -nt package-lock.json ]]; then
+  npm ci --no-audit --no-fund --ignore-scripts
+fi
+npm test
