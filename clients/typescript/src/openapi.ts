@@ -142,7 +142,7 @@ export interface paths {
          * Charge what was used and give the rest back
          * @description `usage` has exactly the reserved units, each from 0. Repeating a commit with the same usage
          *     answers as the first did. Usage that arrives after the expiry is still charged, in full, with
-         *     `late: true`.
+         *     `late: true`. So is the usage that corrects an estimate.
          */
         post: operations["commitReservation"];
         delete?: never;
@@ -728,6 +728,11 @@ export interface components {
         };
         CommitRequest: {
             usage: components["schemas"]["Usage"];
+            /**
+             * @description The usage is an estimate, as when a stream broke before the provider reported it. The first commit without `estimated`
+             *     corrects it, in full. An estimate never replaces another.
+             */
+            estimated?: boolean;
             operator?: components["schemas"]["Operator"];
             reason?: components["schemas"]["Reason"];
         };
@@ -891,7 +896,7 @@ export interface components {
             };
             /** @description Committed after its expiry. */
             late: boolean;
-            /** @description Charged by the expiry policy `commit`. */
+            /** @description Charged by the expiry policy `commit` or by a commit with `estimated`; the first real usage corrects it. */
             estimated: boolean;
             /** @description Admitted past a soft limit. */
             over_limit: boolean;
@@ -1028,7 +1033,7 @@ export interface components {
         Entry: {
             /** Format: int64 */
             id: number;
-            /** @description What happened: `reserve`, `commit`, `release`, `expire`, `charge`, `extend`, `review`, `reject`, `refuse`, `budget`, `checkpoint` (stands for entries that were pruned). */
+            /** @description What happened: `reserve`, `commit`, `estimate` (a commit with `estimated`), `release`, `expire`, `charge`, `extend`, `review`, `reject`, `refuse`, `budget`, `checkpoint` (stands for entries that were pruned). */
             kind: string;
             /** @description Empty for an entry about a budget. */
             reservation_id: string;
@@ -1127,9 +1132,11 @@ export interface components {
              * @description The stable name of the error, for programs.
              * @enum {string}
              */
-            code: "invalid_request" | "unauthenticated" | "budget_exceeded" | "not_found" | "no_budget" | "method_not_allowed" | "forbidden" | "budget_exists" | "already_settled" | "overage_rejected" | "reservation_expired" | "payload_too_large" | "unsupported_media_type" | "unit_not_budgeted" | "idempotency_mismatch" | "admission_unknown" | "unavailable" | "internal";
+            code: "invalid_request" | "unauthenticated" | "budget_exceeded" | "not_found" | "no_budget" | "method_not_allowed" | "forbidden" | "budget_exists" | "already_settled" | "overage_rejected" | "reservation_expired" | "payload_too_large" | "unsupported_media_type" | "unit_not_budgeted" | "unknown_model" | "unpriced_usage" | "idempotency_mismatch" | "admission_unknown" | "unavailable" | "internal";
             /** @description The wrong input, such as `amounts.tokens`, `scopes[0]` or `Idempotency-Key`. */
             field?: string;
+            /** @description With `unknown_model`: names of models with a price, as `provider/model`, the most similar first. */
+            nearest?: string[];
             /** @description With `budget_exceeded`. */
             violations?: components["schemas"]["Violation"][];
             /** @description With `budget_exceeded`: waiting can help. */
