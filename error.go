@@ -31,6 +31,7 @@ const (
 	CodeReservationExpired   Code = "reservation_expired"    // the lease has ended
 	CodeOverageRejected      Code = "overage_rejected"       // more than the reserved amount, and a budget's policy is reject
 	CodeAdmissionUnknown     Code = "admission_unknown"      // no decision in time; repeat with the same key
+	CodeRateLimited          Code = "rate_limited"           // more calls than the key's own rate; nothing was done
 	CodeUnavailable          Code = "unavailable"            // Postgres or Temporal is away, or too many calls wait
 	CodeInternal             Code = "internal"               // a bug in Earmark
 )
@@ -54,6 +55,9 @@ type Error struct {
 	Violations []Violation
 	Retryable  bool
 	RetryAt    *time.Time
+	// Queue names the queue of the server that is full, with CodeUnavailable; empty for
+	// every other cause.
+	Queue string
 	// Reservation is the reservation's current state, if it exists. ReservationID is set
 	// even if the state is not known.
 	Reservation   *Reservation

@@ -54,6 +54,7 @@ type Key struct {
 	RevokedAt  *time.Time `json:"revoked_at"`   // null: not revoked
 	LastUsedAt *time.Time `json:"last_used_at"` // the start of the hour, in UTC; null: never
 	ReplacedBy string     `json:"replaced_by"`  // id of the key that a rotation made; empty: not rotated
+	Rate       Rate       `json:"rate"`         // bounds its calls at each server process; zero: no bound
 }
 
 // Covers reports whether the key may act on a scope: it is bound to no scope, to this one,
@@ -70,6 +71,7 @@ type KeyRequest struct {
 	Role      Role       `json:"role"`
 	Scopes    []string   `json:"scopes,omitempty"`     // empty: all
 	ExpiresAt *time.Time `json:"expires_at,omitempty"` // null: never
+	Rate      Rate       `json:"rate,omitzero"`        // zero: no bound
 }
 
 // Validate checks the request at the time now. The error is CodeInvalidRequest and names the field.
@@ -94,6 +96,9 @@ func (r KeyRequest) Validate(now time.Time) error {
 		if slices.Contains(r.Scopes[:i], scope) {
 			return Invalidf(field, "%q is named twice", Clip(scope))
 		}
+	}
+	if err := r.Rate.validate(); err != nil {
+		return err
 	}
 	if r.ExpiresAt == nil {
 		return nil

@@ -201,6 +201,7 @@ type server struct {
 	roles            map[string]earmark.Role // the role that a call needs, by method and route
 	credentials      *credentials            // nil without keys
 	signIns          *signIns
+	rates            *rates
 	stopping         <-chan struct{}
 	lookout          lookout
 	overviews        sharedBy[earmark.Overview]
@@ -239,6 +240,7 @@ func New(options Options) http.Handler {
 		access:           newAccess(options.Hosts, originOf(options.UIURL)),
 		stopping:         options.Stopping,
 		lookout:          lookout{finder: options.StuckFinder, prefix: options.Prefix, ledger: options.Ledger, log: options.Logger, findings: sharedBy[finding]{kept: findingsKept, timeout: findTimeout}},
+		rates:            newRates(),
 		version:          options.Version,
 		commitID:         options.Commit,
 		overviews:        sharedBy[earmark.Overview]{kept: overviewKept, timeout: handlerTimeout},
@@ -258,7 +260,7 @@ func New(options Options) http.Handler {
 	if options.Traces != nil {
 		router.Use(traceReservation, traceCalls(options.Traces))
 	}
-	router.Use(s.observe, s.recoverPanic, s.closeConnections, limitTime, s.refuseStrangers, s.requireCaller)
+	router.Use(s.observe, s.recoverPanic, s.closeConnections, limitTime, s.refuseStrangers, s.limitRate, s.requireCaller)
 	router.NoRoute(s.handle(noRoute))
 	router.NoMethod(s.handle(noMethod))
 	// The handler leaves out a metric that cannot be collected, and shows the rest.

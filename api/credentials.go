@@ -172,7 +172,7 @@ func (k *credentials) refresh(ctx context.Context, id string, kept remembered) (
 		return kept.credential, nil
 	}
 	away := earmark.Errorf(earmark.CodeUnavailable, "the key could not be checked, for Postgres did not answer: %w", err)
-	away.RetryAfter = retryUnavailable
+	away.RetryAfter, away.Queue = retryUnavailable, asError(err).Queue
 	return nil, away
 }
 

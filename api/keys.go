@@ -18,6 +18,7 @@ type keyBody struct {
 	Role      earmark.Role `json:"role"`
 	Scopes    []string     `json:"scopes"`
 	ExpiresAt string       `json:"expires_at"` // RFC 3339; empty for never
+	Rate      string       `json:"rate"`       // as earmark.ParseRate reads it; empty for none
 	Operator  string       `json:"operator"`
 	Reason    string       `json:"reason"`
 }
@@ -85,6 +86,11 @@ func (s *server) createKey(c *gin.Context) error {
 		}
 		request.ExpiresAt = &at
 	}
+	rate, err := earmark.ParseRate(body.Rate)
+	if err != nil {
+		return err
+	}
+	request.Rate = rate
 	by, err := keyManager(c, body.Operator, body.Reason)
 	if err != nil {
 		return err

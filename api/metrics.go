@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -20,6 +21,7 @@ type metrics struct {
 	seconds     *prometheus.HistogramVec
 	admissions  *prometheus.CounterVec
 	settlements *prometheus.CounterVec
+	refusals    *prometheus.CounterVec
 
 	admissionSeconds  prometheus.Histogram
 	settlementSeconds *prometheus.HistogramVec
@@ -49,6 +51,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "earmark_settlements_total",
 			Help: "Valid commits, releases, extends, adoptions and charges, by outcome; an error counts by its code.",
 		}, []string{"verb", "outcome"}),
+		refusals: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "earmark_refused_calls_total",
+			Help: "Calls refused for their number: key_rate is a key's own rate (429), queue_NAME a full queue of the server (503).",
+		}, []string{"reason"}),
 		admissionSeconds: factory.NewHistogram(prometheus.HistogramOpts{
 			Name:    "earmark_admission_duration_seconds",
 			Help:    "Time to decide on a valid request for a reservation, whatever the decision, in seconds.",
@@ -63,6 +69,9 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	// Counters start at 0, so that their first increase is visible.
 	for _, outcome := range []string{string(earmark.OutcomeApplied), string(earmark.OutcomeSame), string(earmark.OutcomeDenied), string(earmark.CodeAdmissionUnknown)} {
 		m.admissions.WithLabelValues(outcome)
+	}
+	for _, reason := range []string{"key_rate", "queue_admissions", "queue_reads", "queue_lists", "queue_charges", "queue_changes", "queue_unknown_keys"} {
+		m.refusals.WithLabelValues(reason)
 	}
 	for _, verb := range []string{"commit", "release", "extend", "adopt", "charge"} {
 		m.settlements.WithLabelValues(verb, string(earmark.OutcomeApplied))
@@ -94,6 +103,16 @@ func (m *metrics) settlement(verb string, outcome earmark.Outcome, taken bool, e
 		label = "accepted"
 	}
 	m.settlements.WithLabelValues(verb, label).Inc()
+}
+
+// refused counts an error that refuses a call for the number of calls.
+func (m *metrics) refused(e *earmark.Error) {
+	switch {
+	case e.Code == earmark.CodeRateLimited:
+		m.refusals.WithLabelValues("key_rate").Inc()
+	case e.Queue != "":
+		m.refusals.WithLabelValues("queue_" + strings.ReplaceAll(e.Queue, " ", "_")).Inc()
+	}
 }
 
 func outcomeLabel(outcome earmark.Outcome, err error) string {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -78,6 +79,9 @@ func TestDocumentIsComplete(t *testing.T) {
 			}
 			for _, status := range []int{400, 500, 503} {
 				require.NotNil(t, operation.Responses.Status(status), "%s %d", name, status)
+			}
+			if !strings.HasPrefix(path, "/v1/reservations/{id}/") || strings.HasSuffix(path, "/adopt") {
+				require.NotNil(t, operation.Responses.Status(http.StatusTooManyRequests), name) // commit, release and extend are never refused so
 			}
 			if operation.RequestBody == nil {
 				continue

@@ -55,6 +55,7 @@ var problems = map[earmark.Code]httpWords{
 	earmark.CodeUnknownModel:         {status: http.StatusUnprocessableEntity, title: "The model has no price"},
 	earmark.CodeUnpriced:             {status: http.StatusUnprocessableEntity, title: "The usage has no price"},
 	earmark.CodeIdempotencyMismatch:  {status: http.StatusUnprocessableEntity, title: "The key was used for another request"},
+	earmark.CodeRateLimited:          {status: http.StatusTooManyRequests, title: "The key makes more calls than it may"},
 	earmark.CodeAdmissionUnknown: {
 		status: http.StatusServiceUnavailable, title: "There was no decision in time",
 		detail: "there was no decision in time; send the same request with the same Idempotency-Key again",
@@ -78,6 +79,7 @@ type problem struct {
 	Code          earmark.Code         `json:"code"`
 	Field         string               `json:"field,omitempty"`
 	Nearest       []string             `json:"nearest,omitzero"`
+	Queue         string               `json:"queue,omitempty"`
 	Violations    []earmark.Violation  `json:"violations,omitzero"`
 	Retryable     *bool                `json:"retryable,omitempty"`
 	RetryAt       *time.Time           `json:"retry_at,omitempty"`
@@ -91,6 +93,7 @@ type problem struct {
 func (s *server) fail(c *gin.Context, err error) {
 	e := asError(err)
 	words := problems[e.Code]
+	s.metrics.refused(e)
 	if words.status >= http.StatusInternalServerError {
 		s.logFault(c, e, words)
 	}
@@ -131,6 +134,7 @@ func (s *server) problemOf(e *earmark.Error, words httpWords) problem {
 		Detail:        withoutKeys(e.Error()),
 		Code:          e.Code,
 		Field:         withoutKeys(e.Field),
+		Queue:         e.Queue,
 		ReservationID: e.ReservationID,
 	}
 	if words.detail != "" && (e.Code == earmark.CodeInternal || e.Unwrap() != nil) {

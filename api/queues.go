@@ -60,7 +60,7 @@ func newQueues() queues {
 		reads:      newQueue("reads", maxReads),
 		lists:      newQueue("lists", maxLists),
 		charges:    newQueue("charges", maxCharges),
-		changes:    newQueue("changes of budgets", maxChanges),
+		changes:    newQueue("changes", maxChanges),
 	}
 }
 
@@ -87,6 +87,7 @@ func (q *queue) enter(ctx context.Context, turn fairqueue.Caller) (leave func(),
 		return nil, ctx.Err()
 	}
 	full := earmark.Errorf(earmark.CodeUnavailable, "%s", q.fullMessage())
+	full.Queue = q.name
 	full.RetryAfter = retryUnavailable
 	return nil, full
 }

@@ -65,9 +65,9 @@ func TestFloodsAreRefusedEarly(t *testing.T) {
 		{"reads", "Decide", maxReads, "POST", "/v1/decisions", reserveBody, nil},
 		{"admissions", "Preflight", maxPreflights, "POST", "/v1/reservations", reserveBody, nil},
 		{"charges", "Charge", maxCharges, "POST", "/v1/usage", `{"scopes":["acme"],"amounts":{"tokens":5}}`, []string{"Idempotency-Key", "k"}},
-		{"changes of budgets", "CreateBudget", maxChanges, "POST", "/v1/budgets", `{"scope":"acme","unit":"tokens","limit":1}`, nil},
-		{"changes of budgets", "PatchBudget", maxChanges, "PATCH", "/v1/budgets/" + testBudgetID, `{"limit":1}`, nil},
-		{"changes of budgets", "ArchiveBudget", maxChanges, "DELETE", "/v1/budgets/" + testBudgetID, "", nil},
+		{"changes", "CreateBudget", maxChanges, "POST", "/v1/budgets", `{"scope":"acme","unit":"tokens","limit":1}`, nil},
+		{"changes", "PatchBudget", maxChanges, "PATCH", "/v1/budgets/" + testBudgetID, `{"limit":1}`, nil},
+		{"changes", "ArchiveBudget", maxChanges, "DELETE", "/v1/budgets/" + testBudgetID, "", nil},
 	}
 	for _, kind := range kinds {
 		t.Run(kind.call, func(t *testing.T) {
@@ -99,6 +99,8 @@ func TestFloodsAreRefusedEarly(t *testing.T) {
 				flood.mu.Unlock()
 				p := refused.problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
 				require.True(t, strings.HasPrefix(p.Detail, "the queue of "+kind.queue+" is full:"), p.Detail)
+				require.Equal(t, kind.queue, p.Queue)
+				require.InDelta(t, many-kind.atOnce, b.counter("earmark_refused_calls_total", "queue_"+kind.queue), 0)
 				require.Equal(t, "1", refused.resp.Header.Get("Retry-After"))
 				close(gate)
 				flood.done.Wait()

@@ -106,7 +106,7 @@ func (c *Client) sendUntilAnswered(ctx context.Context, call call, body []byte) 
 		got, err := c.send(ctx, call, body)
 		sent += got.sent
 		got.sent = sent
-		again := away(got, err) || (call.pastForeign && err == nil && got.isForeign())
+		again := away(got, err) || got.refusedForRate() || (call.pastForeign && err == nil && got.isForeign())
 		if !call.repeat || attempt >= attempts || !again {
 			return got, err
 		}
@@ -132,6 +132,12 @@ func away(got answer, err error) bool {
 		return true
 	}
 	return false
+}
+
+// refusedForRate reports whether a later attempt may succeed, because the key's rate allows no call now. A
+// wait that is longer than the client waits is left to its caller.
+func (a answer) refusedForRate() bool {
+	return a.status == http.StatusTooManyRequests && a.retryAfter() <= longestRetryAfter
 }
 
 func pauseAfter(attempt int, got answer) time.Duration {

@@ -467,7 +467,7 @@ func TestWhatIsWorthRepeating(t *testing.T) {
 	t.Parallel()
 	for status, code := range map[int]string{
 		400: "invalid_request", 402: "budget_exceeded", 404: "not_found", 409: "already_settled",
-		410: "reservation_expired", 422: "idempotency_mismatch", 429: "", 500: "internal",
+		410: "reservation_expired", 422: "idempotency_mismatch", 500: "internal",
 	} {
 		b := setup(t, says(status, `{"code":"`+code+`","detail":"d"}`, "Retry-After", "1"))
 		_, err := b.client.Commit(t.Context(), "r", earmark.Amounts{"tokens": 1})
@@ -516,6 +516,29 @@ func TestReplayed(t *testing.T) {
 				require.Equal(t, test.replayed, r.Replayed)
 			}
 		})
+	}
+}
+
+// A call that the key's rate refuses comes again when the server says, unless that is too long to wait for.
+func TestKeysRateIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	const limited = `{"code":"rate_limited","detail":"the key may make 50 calls a second"}`
+	b := setup(t, says(http.StatusTooManyRequests, limited, "Retry-After", "2"), says(http.StatusOK, `{"id":"rsv_1"}`))
+	_, err := b.client.Reservation(t.Context(), "r")
+	require.NoError(t, err)
+	require.Len(t, b.sent, 2)
+	require.GreaterOrEqual(t, b.pauses[0], 2*time.Second)
+
+	for name, call := range map[string]func() error{
+		"too long":       func() error { _, err := b.client.Reservation(t.Context(), "r"); return err },
+		"not repeatable": func() error { _, err := b.client.CreateBudget(t.Context(), earmark.BudgetRequest{}); return err },
+	} {
+		b = setup(t, says(http.StatusTooManyRequests, limited, "Retry-After", "20"))
+		var e *earmark.Error
+		require.ErrorAs(t, call(), &e, name)
+		require.Equal(t, earmark.CodeRateLimited, e.Code)
+		require.Equal(t, 20*time.Second, e.RetryAfter)
+		require.Len(t, b.sent, 1, name)
 	}
 }
 

@@ -18,6 +18,7 @@ type problem struct {
 	Code          earmark.Code         `json:"code"`
 	Field         string               `json:"field"`
 	Nearest       []string             `json:"nearest"`
+	Queue         string               `json:"queue"`
 	Violations    []earmark.Violation  `json:"violations"`
 	Retryable     bool                 `json:"retryable"`
 	RetryAt       *time.Time           `json:"retry_at"`
@@ -36,7 +37,7 @@ func (a answer) problem() error {
 		message = p.Title
 	}
 	e := earmark.Errorf(p.Code, "%s", message)
-	e.Field, e.Nearest = p.Field, p.Nearest
+	e.Field, e.Nearest, e.Queue = p.Field, p.Nearest, p.Queue
 	e.RetryAfter = a.retryAfter()
 	e.Violations, e.Retryable, e.RetryAt = p.Violations, p.Retryable, p.RetryAt
 	e.Reservation, e.ReservationID = p.Reservation, p.ReservationID

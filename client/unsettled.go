@@ -65,7 +65,7 @@ func (e *UnsettledError) Refused() bool {
 		return false
 	}
 	switch earmark.ErrorCode(e.Err) {
-	case earmark.CodeUnavailable, earmark.CodeAdmissionUnknown, earmark.CodeInternal:
+	case earmark.CodeUnavailable, earmark.CodeRateLimited, earmark.CodeAdmissionUnknown, earmark.CodeInternal:
 		return false
 	default:
 		return true

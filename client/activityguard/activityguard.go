@@ -196,7 +196,7 @@ func (g *guard) refusal(ctx context.Context, err error) error {
 		return err
 	}
 	denied := e.Code == earmark.CodeBudgetExceeded
-	retry, delay := e.Code == earmark.CodeUnavailable || e.Code == earmark.CodeAdmissionUnknown, e.RetryAfter
+	retry, delay := e.Code == earmark.CodeUnavailable || e.Code == earmark.CodeRateLimited || e.Code == earmark.CodeAdmissionUnknown, e.RetryAfter
 	switch decision := (earmark.Decision{Violations: e.Violations}); {
 	case denied && e.Retryable && decision.HoldsAlone():
 		retry, delay = true, 0

@@ -120,7 +120,7 @@ func isAway(r *http.Request, err error) bool {
 // service.
 func fault(err error) error {
 	switch earmark.ErrorCode(err) {
-	case earmark.CodeBudgetExceeded, earmark.CodeAdmissionUnknown, earmark.CodeUnavailable,
+	case earmark.CodeBudgetExceeded, earmark.CodeAdmissionUnknown, earmark.CodeUnavailable, earmark.CodeRateLimited,
 		earmark.CodeAlreadySettled, earmark.CodeReservationExpired, earmark.CodeIdempotencyMismatch:
 		return err
 	default:

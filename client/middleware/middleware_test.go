@@ -248,6 +248,7 @@ func TestRefusals(t *testing.T) {
 		"misasked":          {`{"max_tokens":-2}`, nil, 500, "internal", ""},
 		"no budget":         {`{"max_tokens":1}`, fake.Problem(404, earmark.CodeNoBudget, "secret scope"), 500, "internal", ""},
 		"away":              {`{"max_tokens":1}`, fake.Unavailable(), 503, "unavailable", "1"},
+		"own key's rate":    {`{"max_tokens":1}`, fake.Problem(429, earmark.CodeRateLimited, "secret"), 503, "rate_limited", "1"},
 		"away, wordless":    {`{"max_tokens":1}`, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 503, "unavailable", "1"},
 		"unknown admission": {`{"max_tokens":1}`, fake.Problem(503, earmark.CodeAdmissionUnknown, "secret"), 503, "admission_unknown", "1"},
 		"another request":   {`{"max_tokens":1}`, fake.Problem(422, earmark.CodeIdempotencyMismatch, "secret"), 422, "idempotency_mismatch", ""},

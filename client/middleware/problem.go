@@ -55,6 +55,9 @@ var problems = map[earmark.Code]httpWords{
 	earmark.CodeUnavailable: {
 		status: http.StatusServiceUnavailable, title: "Budgets cannot be checked", detail: "the budget cannot be checked now; try again",
 	},
+	earmark.CodeRateLimited: { // of this service's key, not of the caller
+		status: http.StatusServiceUnavailable, title: "Budgets cannot be checked", detail: "the budget cannot be checked now; try again",
+	},
 	earmark.CodeInternal: {
 		status: http.StatusInternalServerError, title: "The guard failed", detail: "something went wrong; the log says what",
 	},

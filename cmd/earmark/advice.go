@@ -105,7 +105,7 @@ func inFlagWords(e *earmark.Error) string {
 		"scopes": "SCOPE", "scope": "SCOPE", "unit": "UNIT", "amounts": "--amount", "usage": "UNIT=N", "ttl_seconds": "--ttl",
 		"on_expiry": "--on-expiry", "metadata": "--metadata", "Idempotency-Key": "--key", "soft_ceiling": "--soft-ceiling",
 		"limit": "LIMIT", "enforcement": "--enforcement", "overage": "--overage", "reason": "--reason", "operator": "--as", "covering": "--covering",
-		"name": "--name", "role": "--role", "expires_at": "--expires", "overlap": "--overlap", "tenant": "TENANT",
+		"name": "--name", "role": "--role", "expires_at": "--expires", "rate": "--rate", "overlap": "--overlap", "tenant": "TENANT",
 	}[name]
 	switch {
 	case name == "window":
@@ -149,6 +149,8 @@ func (s *session) advise(p *sheet, e *earmark.Error) {
 			return
 		}
 		p.line("`earmark list` and `earmark budget list` show what there is.")
+	case earmark.CodeRateLimited:
+		p.line("Ask again in %s, or use another key.", span(max(e.RetryAfter, time.Second)))
 	case earmark.CodeInternal:
 		p.line("The server's log says more.")
 	case earmark.CodeUnauthenticated:

@@ -50,7 +50,8 @@ Each role includes those before it:
   operate  settle in a caller's place, list what is stuck, drain: for operators
   admin    change budgets and keys, read the audit log`,
 		Example: `  KEY=$(earmark key create --role reserve --name backend)
-  earmark key create --tenant acme --role settle --scope acme/ml --expires 90d`,
+  earmark key create --tenant acme --role settle --scope acme/ml --expires 90d
+  earmark key create --tenant acme --role reserve --rate 50/s`,
 		Args: noArguments,
 		RunE: d.run(func(ctx context.Context, cmd *cobra.Command, _ []string) (databaseCall, error) {
 			if role.value == "" {
@@ -77,6 +78,7 @@ Each role includes those before it:
 	role.define(cmd, "role", "what its holder may do")
 	cmd.Flags().Var((*scopesFlag)(&request.Scopes), "scope", "bind the key to this scope and those below it; repeat it for more (default: all)")
 	cmd.Flags().Var(&expires, "expires", "how long it works, such as 90d or 12h (default: until it is revoked)")
+	cmd.Flags().Var((*rateFlag)(&request.Rate), "rate", "bound its calls at each server process, such as 50/s or 3000/m, except commits, releases and extensions (default: no bound)")
 	cmd.Flags().StringVar(&request.Name, "name", "", "a `NAME` for people, such as the service that holds it")
 	completeWords(cmd, "tenant", nil)
 	d.flags(cmd)
@@ -147,9 +149,9 @@ func newKeyRotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate ID",
 		Short: "Replace a key by a new one, which is printed once",
-		Long: `Create a key with the tenant, name, role, scopes and lifetime of another, and
-print it on standard output. The old key works for --overlap more, so that its
-holders can change over; with --overlap 0 it ends at once.`,
+		Long: `Create a key with the tenant, name, role, scopes, rate and lifetime of another,
+and print it on standard output. The old key works for --overlap more, so that
+its holders can change over; with --overlap 0 it ends at once.`,
 		Example: `  KEY=$(earmark key rotate k3jd8fh2qz07)
   earmark key rotate k3jd8fh2qz07 --overlap 0 --reason "it was in a log"`,
 		Args: arguments("ID"),
@@ -252,6 +254,7 @@ func (d *databaseCommand) printIssued(cmd *cobra.Command, done string, issued *e
 func keyFields(p *sheet, k earmark.Key) {
 	p.fields(field{"ID", k.ID, bold}, field{"Tenant", k.Tenant, plain}, field{"Name", k.Name, plain}, field{"Role", string(k.Role), plain},
 		field{"Scopes", orElse(strings.Join(displayScopes(k.Scopes), "\n"), "all"), plain},
+		field{"Rate", orElse(k.Rate.String(), "no bound"), plain},
 		field{"State", endWords(p, k), plain})
 }
 
@@ -275,6 +278,7 @@ func keyTable(keys []earmark.Key) view {
 		{title: "NAME", shrink: 1, least: 8},
 		{title: "ROLE"},
 		{title: "SCOPES", shrink: 2, least: 10, inside: true},
+		{title: "RATE", drop: 5},
 		{title: "CREATED", drop: 2},
 		{title: "LAST USED", drop: 3},
 		{title: "STATE"},
@@ -304,11 +308,27 @@ func keyTable(keys []earmark.Key) view {
 			}
 			rows = append(rows, []cell{
 				{k.ID, plain}, {k.Tenant, plain}, {k.Name, plain}, {string(k.Role), plain}, {orElse(strings.Join(displayScopes(k.Scopes), ","), "all"), plain},
-				{p.when(k.CreatedAt), dim}, {used, dim}, {state, style}, {ends, dim}, {k.ReplacedBy, dim},
+				{k.Rate.String(), plain}, {p.when(k.CreatedAt), dim}, {used, dim}, {state, style}, {ends, dim}, {k.ReplacedBy, dim},
 			})
 		}
 		p.table(columns, rows)
 	}
+}
+
+// rateFlag is a rate such as 50/s.
+type rateFlag earmark.Rate
+
+func (f *rateFlag) String() string { return earmark.Rate(*f).String() }
+func (f *rateFlag) Type() string   { return "RATE" }
+
+func (f *rateFlag) Set(text string) error {
+	rate, err := earmark.ParseRate(text)
+	var e *earmark.Error
+	if errors.As(err, &e) {
+		return errors.New(e.Message)
+	}
+	*f = rateFlag(rate)
+	return nil
 }
 
 // lifetimeFlag is a time in days or shorter units: 90d, 12h, 30m.

@@ -45,19 +45,20 @@ func TestKeyCommands(t *testing.T) {
 	run, ledger := onDatabase(t)
 	run("tenant", "create", "acme", "--as", "alice", "--reason", "a customer").ok(t)
 	created := run("key", "create", "--tenant", "acme", "--role", "settle", "--scope", "acme/ml", "--scope", "acme/a@b.com", "--expires", "90d",
-		"--name", "worker", "--as", "alice", "--reason", "for the worker")
+		"--name", "worker", "--rate", "50/s", "--as", "alice", "--reason", "for the worker")
 	secret := created.ok(t)
 	require.Equal(t, secret+"\n", created.stdout)
 	token, err := keys.Parse(secret)
 	require.NoError(t, err)
 	require.NotContains(t, created.stderr, secret[len("emk_")+len(token.ID)+1:])
-	for _, words := range []string{"shown this once", token.ID, "acme", "worker", "settle", "acme/ml", "acme/a@b.com", "works until "} {
+	for _, words := range []string{"shown this once", token.ID, "acme", "worker", "settle", "acme/ml", "acme/a@b.com", "50/s", "works until "} {
 		require.Contains(t, created.stderr, words)
 	}
 	credential, err := ledger.Credential(t.Context(), token.ID)
 	require.NoError(t, err)
 	require.True(t, keys.Equal(token.Hash(), credential.Hash))
 	require.Equal(t, []string{"acme/ml", "acme/x--a_40b.com"}, credential.Key.Scopes)
+	require.Equal(t, "50/s", credential.Key.Rate.String())
 	require.WithinDuration(t, time.Now().Add(90*24*time.Hour), *credential.Key.ExpiresAt, time.Minute)
 
 	rotated := run("key", "rotate", token.ID, "--overlap", "7d")

@@ -57,6 +57,9 @@ func (c *Coordinator) Admit(ctx context.Context, admission earmark.Admission) (e
 	return earmark.Result{}, c.unknown(ctx, admission, errTooLate)
 }
 
+// queueName is what an error calls the queue of the admissions under way.
+const queueName = "admissions"
+
 // enter takes a place among the running admissions, and waits for one up to timeout, in fair turns
 // with other tenants and scopes. If it returns an error, nothing has begun.
 func (c *Coordinator) enter(ctx context.Context, admission earmark.Admission, timeout time.Duration) (leave func(), err error) {
@@ -65,8 +68,8 @@ func (c *Coordinator) enter(ctx context.Context, admission earmark.Admission, ti
 	defer cancel()
 	leave, err = c.admissions.Enter(ctx, fairqueue.Caller{Tenant: admission.Tenant, Scope: admission.Request.Scopes[0]})
 	if err != nil {
-		busy := earmark.Errorf(earmark.CodeUnavailable, "%d admissions are under way, and none ended in time; nothing was reserved", c.admissions.Size())
-		busy.RetryAfter = retryPause
+		busy := earmark.Errorf(earmark.CodeUnavailable, "the queue of %s is full: %d are under way, and none of them ended in time; nothing was reserved", queueName, c.admissions.Size())
+		busy.RetryAfter, busy.Queue = retryPause, queueName
 		return nil, busy
 	}
 	return leave, nil

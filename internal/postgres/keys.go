@@ -14,7 +14,7 @@ import (
 
 const (
 	createKeySQL = "SELECT earmark.create_key(p_id => @id, p_tenant => @tenant, p_name => @name, p_role => @role, p_scopes => @scopes, p_hash => @hash, " +
-		"p_expires_at => @expires_at, p_actor => @actor, p_reason => @reason)"
+		"p_expires_at => @expires_at, p_rate => @rate, p_actor => @actor, p_reason => @reason)"
 	rotateKeySQL    = "SELECT earmark.rotate_key(p_tenant => @tenant, p_id => @id, p_new_id => @new_id, p_hash => @hash, p_overlap_ms => @overlap_ms, p_actor => @actor, p_reason => @reason)"
 	revokeKeySQL    = "SELECT earmark.revoke_key(p_tenant => @tenant, p_id => @id, p_actor => @actor, p_reason => @reason)"
 	markKeysUsedSQL = "SELECT earmark.mark_keys_used(p_ids => @ids)"
@@ -59,7 +59,7 @@ func (l *Ledger) CreateKey(ctx context.Context, tenant string, request earmark.K
 	issued := &earmark.IssuedKey{Secret: token.Text()}
 	err := l.read(ctx, &issued.Key, createKeySQL, namedArgs{
 		"id": token.ID, "tenant": tenant, "name": request.Name, "role": string(request.Role), "scopes": orNone(request.Scopes),
-		"hash": hashOf(token), "expires_at": request.ExpiresAt, "actor": by.String(), "reason": reason})
+		"hash": hashOf(token), "expires_at": request.ExpiresAt, "rate": request.Rate.String(), "actor": by.String(), "reason": reason})
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (l *Ledger) Keys(ctx context.Context, tenant string, f earmark.KeyFilter) (
 	return page(found, limit, func(k earmark.Key) string { return list.cursor(k.CreatedAt, k.ID) }), nil
 }
 
-// RotateKey creates a key with the name, role, scopes and lifetime of another key, which
+// RotateKey creates a key with the name, role, scopes, rate and lifetime of another key, which
 // works for the overlap and then expires. It checks the overlap and the reason. The error
 // is CodeNotFound if there is no such key, and CodeInvalidRequest if it no longer works or
 // was rotated before.

@@ -44,11 +44,12 @@ func (b *env) credential(text string) *earmark.Credential {
 func TestKeyIsStoredAsAHash(t *testing.T) {
 	b := setup(t)
 	expires := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
-	request := earmark.KeyRequest{Name: "chat", Role: earmark.RoleReserve, Scopes: []string{"acme/ml", "acme/x"}, ExpiresAt: &expires}
+	request := earmark.KeyRequest{Name: "chat", Role: earmark.RoleReserve, Scopes: []string{"acme/ml", "acme/x"}, ExpiresAt: &expires, Rate: earmark.Rate{Calls: 3000, Window: time.Minute}}
 	issued := b.key(earmark.DefaultTenant, request)
 	require.True(t, strings.HasPrefix(issued.Secret, "emk_"+issued.ID+"_"))
 	require.WithinDuration(t, time.Now(), issued.CreatedAt, time.Minute)
-	want := earmark.Key{ID: issued.ID, Tenant: earmark.DefaultTenant, Name: "chat", Role: earmark.RoleReserve, Scopes: request.Scopes, CreatedAt: issued.CreatedAt, ExpiresAt: &expires}
+	want := earmark.Key{ID: issued.ID, Tenant: earmark.DefaultTenant, Name: "chat", Role: earmark.RoleReserve, Scopes: request.Scopes, CreatedAt: issued.CreatedAt, ExpiresAt: &expires, Rate: request.Rate}
+	require.Equal(t, want.Rate, issued.Rate)
 	require.Equal(t, want.Scopes, issued.Scopes)
 	require.WithinDuration(t, expires, *issued.ExpiresAt, 0)
 
@@ -78,6 +79,8 @@ func TestKeyIsRefused(t *testing.T) {
 	requireRefused(t, earmark.CodeInvalidRequest, "expires_at", err)
 	_, err = b.CreateKey(ctx(), earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead}, alice, strings.Repeat("r", earmark.MaxReasonBytes+1))
 	requireRefused(t, earmark.CodeInvalidRequest, "reason", err)
+	_, err = b.CreateKey(ctx(), earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead, Rate: earmark.Rate{Calls: -1, Window: time.Second}}, alice, "")
+	requireRefused(t, earmark.CodeInvalidRequest, "rate", err)
 	_, err = b.CreateKey(ctx(), "nobody", earmark.KeyRequest{Role: earmark.RoleRead}, alice, "")
 	requireRefused(t, earmark.CodeNotFound, "", err)
 	mine := b.key(earmark.DefaultTenant, earmark.KeyRequest{Role: earmark.RoleRead})
@@ -103,10 +106,10 @@ func TestKeyIsRefused(t *testing.T) {
 // was made to.
 func TestRotation(t *testing.T) {
 	b := setup(t)
-	old := b.key(earmark.DefaultTenant, earmark.KeyRequest{Name: "chat", Role: earmark.RoleSettle, Scopes: []string{"acme"}})
+	old := b.key(earmark.DefaultTenant, earmark.KeyRequest{Name: "chat", Role: earmark.RoleSettle, Scopes: []string{"acme"}, Rate: earmark.Rate{Calls: 5, Window: time.Second}})
 	fresh, err := b.RotateKey(ctx(), earmark.DefaultTenant, old.ID, time.Hour, alice, "yearly")
 	require.NoError(t, err)
-	require.Equal(t, earmark.Key{ID: fresh.ID, Tenant: earmark.DefaultTenant, Name: "chat", Role: earmark.RoleSettle, Scopes: []string{"acme"}, CreatedAt: fresh.CreatedAt}, fresh.Key)
+	require.Equal(t, earmark.Key{ID: fresh.ID, Tenant: earmark.DefaultTenant, Name: "chat", Role: earmark.RoleSettle, Scopes: []string{"acme"}, CreatedAt: fresh.CreatedAt, Rate: old.Rate}, fresh.Key)
 	b.credential(fresh.Secret)
 	ending := b.credential(old.Secret).Key
 	require.Equal(t, fresh.ID, ending.ReplacedBy)

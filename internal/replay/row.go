@@ -148,7 +148,7 @@ func persist(ctx context.Context, call func(ctx context.Context) error) (attempt
 // unanswered reports whether the outcome of the call is unknown.
 func unanswered(err error) bool {
 	switch earmark.ErrorCode(err) {
-	case earmark.CodeAdmissionUnknown, earmark.CodeUnavailable, earmark.CodeInternal:
+	case earmark.CodeAdmissionUnknown, earmark.CodeUnavailable, earmark.CodeRateLimited, earmark.CodeInternal:
 		return true
 	default:
 		return false

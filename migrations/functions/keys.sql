@@ -3,12 +3,13 @@
 CREATE OR REPLACE FUNCTION earmark.key_json(k earmark.keys) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN jsonb_build_object('id', k.id, 'tenant', k.tenant, 'name', k.name, 'role', k.role, 'scopes', k.scopes, 'created_at', k.created_at,
-        'expires_at', k.expires_at, 'revoked_at', k.revoked_at, 'last_used_at', k.last_used_at, 'replaced_by', coalesce(k.replaced_by, ''));
+        'expires_at', k.expires_at, 'revoked_at', k.revoked_at, 'last_used_at', k.last_used_at, 'replaced_by', coalesce(k.replaced_by, ''),
+        'rate', k.rate);
 END $$;
 
 -- JSON null if there is no such tenant.
 CREATE OR REPLACE FUNCTION earmark.create_key(p_id text, p_tenant text, p_name text, p_role text, p_scopes text[], p_hash bytea, p_expires_at timestamptz,
-    p_actor text, p_reason text) RETURNS jsonb
+    p_actor text, p_reason text, p_rate text DEFAULT '') RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     k earmark.keys;
@@ -16,8 +17,8 @@ BEGIN
     IF NOT EXISTS (SELECT FROM earmark.tenants WHERE id = p_tenant) THEN
         RETURN 'null';
     END IF;
-    INSERT INTO earmark.keys (id, tenant, name, role, scopes, hash, expires_at)
-    VALUES (p_id, p_tenant, p_name, p_role, p_scopes, p_hash, p_expires_at) RETURNING * INTO k;
+    INSERT INTO earmark.keys (id, tenant, name, role, scopes, hash, expires_at, rate)
+    VALUES (p_id, p_tenant, p_name, p_role, p_scopes, p_hash, p_expires_at, p_rate) RETURNING * INTO k;
     PERFORM earmark.log_change(k.tenant, p_actor, 'key.create', k.id, p_reason, NULL, earmark.key_json(k));
     RETURN earmark.key_json(k);
 END $$;
@@ -43,8 +44,8 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'conflict', 'key', earmark.key_json(k));
     END IF;
     v_before := earmark.key_json(k);
-    INSERT INTO earmark.keys (id, tenant, name, role, scopes, hash, created_at, expires_at)
-    VALUES (p_new_id, k.tenant, k.name, k.role, k.scopes, p_hash, v_now, v_now + (k.expires_at - k.created_at)) RETURNING * INTO n;
+    INSERT INTO earmark.keys (id, tenant, name, role, scopes, hash, created_at, expires_at, rate)
+    VALUES (p_new_id, k.tenant, k.name, k.role, k.scopes, p_hash, v_now, v_now + (k.expires_at - k.created_at), k.rate) RETURNING * INTO n;
     UPDATE earmark.keys SET replaced_by = n.id, expires_at = greatest(k.created_at, least(k.expires_at, v_now + p_overlap_ms * interval '1 millisecond'))
     WHERE id = k.id RETURNING * INTO k;
     PERFORM earmark.log_change(k.tenant, p_actor, 'key.create', n.id, p_reason, NULL, earmark.key_json(n));

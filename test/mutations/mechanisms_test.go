@@ -127,6 +127,7 @@ var mechanisms = []mechanism{
 	{"a key is known by its secret", "secret", []string{"if right := keys.Equal(stored, token.Hash()); credential == nil || right && false {"}, "api TestCallsWithoutAKeyThatWorks"},
 	{"a browser's sign-in is known by its signature", "sign-in", []string{"if end < 0 {"}, "api TestForgedSignIns"},
 	{"a revocation takes effect within seconds", "revocation", []string{"fresh = found && now.Sub(kept.at) < credentialStale ||"}, "api TestRevocationTakesEffectInTime"},
+	{"a key makes no more calls than its rate", "key-rate", []string{"if allowed = true; share > 0 {"}, "api TestKeysOwnRate"},
 	{"a key that is bound to scopes settles nothing beyond them", "bound-key", []string{"case reservation == nil:"}, "api TestKeysBoundToScopes"},
 	{"a list has only what is within a bound key's scopes", "scopes-within", []string{"v_found := true;"}, database + "TestBudgetsAndEntriesWithinScopes"},
 	{"a search for stuck workflows is of one tenant", "stuck-own-tenant", []string{`return ""`}, "internal/workflowstore TestStuckFinderKeepsTenantsApart"},
@@ -135,6 +136,7 @@ var mechanisms = []mechanism{
 
 	// Unknown is not success, and workflows outlive releases.
 	{"a no is reported when it is durable", "durable-no", []string{"return true"}, "internal/lifecycle TestCoordinatorWaitsForADurableNo"},
+	{"a key's rate refuses no settlement", "unrefused-settlement", []string{"for _, verb := range unrefusable[:0] {"}, "api TestKeysRateRefusesNoSettlement"},
 	{"a lost row is charged by who commits it", "lost-row-by", []string{"Actor: earmark.ActorWorkflow, Reason: reason, At: r.createdAt,"}, workflow + "TestCommitOfALostReservationNamesItsActor"},
 	{"a restored row is charged by who committed it", "restored-by", []string{"if false {"}, "activities TestReconcileRestores"},
 	{"an input that breaks a rule ends the workflow", "refuse-invalid-input", []string{"case false:"}, workflow + "TestReservationRefusesAnInvalidInput"},
