@@ -24,14 +24,14 @@ type tenant struct {
 	key     string // id of the key of reserve
 }
 
-func newTenant(t *testing.T, s *stack.Stack, server *stack.Server, name string) tenant {
-	t.Helper()
+func newTenant(tb testing.TB, s *stack.Stack, server *stack.Server, name string) tenant {
+	tb.Helper()
 	s.MustRun("tenant", "create", name, "--reason", "test")
 	made := tenant{name: name}
 	clientOf := func(role earmark.Role) (*client.Client, string) {
 		key := strings.TrimSpace(s.MustRun("key", "create", "--tenant", name, "--role", string(role), "--reason", "test"))
 		api, err := client.New(server.URL, client.WithAPIKey(key), client.WithMaxAttempts(1))
-		require.NoError(t, err)
+		require.NoError(tb, err)
 		return api, strings.Split(key, "_")[1]
 	}
 	made.admin, _ = clientOf(earmark.RoleAdmin)
