@@ -66,6 +66,9 @@ func (a Admission) Validate() error {
 	if a.RequestHash == "" {
 		return Invalidf("request_hash", "is missing; give one that is the same for the same request")
 	}
+	if a.Request.Estimate != nil {
+		return Invalidf("request.estimate", "is not possible here; only the API computes amounts from it")
+	}
 	return a.Request.Validate()
 }
 

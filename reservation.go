@@ -75,12 +75,14 @@ func (m Metadata) Keys() []string { return slices.Sorted(maps.Keys(m)) }
 // ReservationRequest asks to set Amounts aside on every budget that covers one
 // of Scopes. It is also the body of a decision, which reserves nothing.
 type ReservationRequest struct {
-	Scopes     []string `json:"scopes"`
-	Amounts    Amounts  `json:"amounts"`               // each at least 0
-	Coverage   Coverage `json:"coverage,omitempty"`    // each_scope if empty
-	TTLSeconds int64    `json:"ttl_seconds,omitempty"` // 1 to 604800; 0 means 300
-	OnExpiry   OnExpiry `json:"on_expiry,omitempty"`   // release if empty
-	Metadata   Metadata `json:"metadata,omitempty"`
+	Scopes  []string `json:"scopes"`
+	Amounts Amounts  `json:"amounts,omitempty"` // each at least 0
+	// Estimate takes the place of Amounts: the API computes them from it.
+	Estimate   *Estimate `json:"estimate,omitempty"`
+	Coverage   Coverage  `json:"coverage,omitempty"`    // each_scope if empty
+	TTLSeconds int64     `json:"ttl_seconds,omitempty"` // 1 to 604800; 0 means 300
+	OnExpiry   OnExpiry  `json:"on_expiry,omitempty"`   // release if empty
+	Metadata   Metadata  `json:"metadata,omitempty"`
 }
 
 // WithDefaults fills missing fields and drops repeated scopes.
@@ -104,7 +106,7 @@ func (r ReservationRequest) Validate() error {
 	if err := validateScopes(r.Scopes); err != nil {
 		return err
 	}
-	if err := validateAmounts("amounts", r.Amounts); err != nil {
+	if err := r.validateAmounts(); err != nil {
 		return err
 	}
 	if err := ValidateTTL(r.TTLSeconds); err != nil {
@@ -117,6 +119,16 @@ func (r ReservationRequest) Validate() error {
 		return err
 	}
 	return validateMetadata(r.Metadata)
+}
+
+func (r ReservationRequest) validateAmounts() error {
+	switch {
+	case r.Estimate == nil:
+		return validateAmounts("amounts", r.Amounts)
+	case len(r.Amounts) > 0:
+		return Invalidf("estimate", "is given beside amounts; give one of them")
+	}
+	return r.Estimate.Validate()
 }
 
 // AnyScope reports whether one scope with a budget is enough for each unit.
@@ -132,10 +144,12 @@ func (r ReservationRequest) Hash() string {
 	return hashOf("reservation", r)
 }
 
-// UsageRequest asks to charge Amounts that were spent without a reservation.
+// UsageRequest asks to charge Amounts that were spent without a reservation, or what a
+// Response cost.
 type UsageRequest struct {
-	Scopes   []string `json:"scopes"`
-	Amounts  Amounts  `json:"amounts"` // each at least 0
+	Scopes  []string `json:"scopes"`
+	Amounts Amounts  `json:"amounts,omitempty"` // each at least 0
+	Response
 	Metadata Metadata `json:"metadata,omitempty"`
 }
 
@@ -151,7 +165,7 @@ func (r UsageRequest) Validate() error {
 	if err := validateScopes(r.Scopes); err != nil {
 		return err
 	}
-	if err := validateAmounts("amounts", r.Amounts); err != nil {
+	if err := ValidateSpent("amounts", r.Amounts, r.Response); err != nil {
 		return err
 	}
 	return validateMetadata(r.Metadata)
@@ -276,6 +290,10 @@ type Decision struct {
 	// if the request would fit without the holds, the first lease has ended. A settlement
 	// can make room earlier, and another request can take the room first.
 	RetryAt *time.Time `json:"retry_at,omitempty"`
+	// Amounts are those of an estimate, and PriceVersion is that of their prices; 0 if they
+	// need none.
+	Amounts      Amounts `json:"amounts,omitempty"`
+	PriceVersion int64   `json:"price_version,omitempty"`
 }
 
 // HoldsAlone reports whether the request would fit into every budget if nothing were

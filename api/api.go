@@ -19,6 +19,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
+	"github.com/earmark-dev/earmark/internal/prices"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -37,6 +38,9 @@ type Ledger interface {
 	RotateKey(ctx context.Context, tenant, id string, overlap time.Duration, by earmark.Actor, reason string) (*earmark.IssuedKey, error)
 	RevokeKey(ctx context.Context, tenant, id string, by earmark.Actor, reason string) (*earmark.Key, error)
 	Audit(ctx context.Context, tenant string, filter earmark.AuditFilter) (earmark.Page[earmark.AuditRecord], error)
+	// CountedUnits reads which units the budgets on the scopes and above count, or the
+	// existing reservation of the id. It changes nothing.
+	CountedUnits(ctx context.Context, tenant, id, hash string, scopes []string) (earmark.Counted, error)
 	// Preflight reads whether the reservation exists or could not be admitted. It changes
 	// nothing.
 	Preflight(ctx context.Context, admission earmark.Admission) (earmark.Preflight, error)
@@ -104,6 +108,8 @@ type Coordinator interface {
 type Options struct {
 	Ledger      Ledger
 	Coordinator Coordinator
+	// Prices has the prices of models. It may be nil; then no model has a price.
+	Prices PriceBook
 	// StuckFinder finds stuck reservations that only Temporal knows; nil leaves them out.
 	StuckFinder StuckFinder
 	// WithoutKeys makes every caller the administrator of the tenant "default". Otherwise a
@@ -190,6 +196,7 @@ func (l serverLog) Handle(ctx context.Context, line slog.Record) error {
 type server struct {
 	ledger           Ledger
 	coordinator      Coordinator
+	prices           PriceBook
 	preflightTimeout time.Duration // for the read before an admission
 	prefix           workflows.Prefix
 	codec            converter.PayloadCodec // nil if payloads are not encrypted
@@ -224,12 +231,16 @@ func New(options Options) http.Handler {
 	if options.AdmissionDeadline == 0 {
 		options.AdmissionDeadline = lifecycle.DefaultDeadline
 	}
+	if options.Prices == nil {
+		options.Prices = prices.NewBook(noPrices{})
+	}
 	if options.Registry == nil {
 		options.Registry = prometheus.NewRegistry()
 	}
 	s := &server{
 		ledger:           options.Ledger,
 		coordinator:      options.Coordinator,
+		prices:           options.Prices,
 		preflightTimeout: options.AdmissionDeadline,
 		prefix:           options.Prefix,
 		codec:            options.Codec,

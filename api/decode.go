@@ -201,12 +201,12 @@ func (d decoder) member(path, name string, target reflect.Value) error {
 		target.SetMapIndex(reflect.ValueOf(name), value)
 		return nil
 	}
-	names := fieldNames(target.Type())
-	index := slices.Index(names, name)
-	if index < 0 {
+	names, indexes := fieldsOf(target.Type())
+	i := slices.Index(names, name)
+	if i < 0 {
 		return earmark.Invalidf(path, "is not a field here; allowed are %s", strings.Join(names, ", "))
 	}
-	field := target.Field(index)
+	field := target.FieldByIndex(indexes[i])
 	if field.Type() == rawType {
 		return d.raw(path, field)
 	}
@@ -274,14 +274,17 @@ func integer(path string, number json.Number, target reflect.Value) error {
 	return earmark.Invalidf(path, "%s is out of range; the largest whole number is 9223372036854775807", earmark.Clip(number.String()))
 }
 
-// fieldNames returns the JSON names of a request's fields, in order. Every field of a
-// request has one.
-func fieldNames(t reflect.Type) []string {
-	names := make([]string, t.NumField())
-	for i := range names {
-		names[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+// fieldsOf returns the JSON names of a request's fields, those of embedded structs
+// included, in order, and where they are. Every field of a request has a name.
+func fieldsOf(t reflect.Type) (names []string, indexes [][]int) {
+	for _, field := range reflect.VisibleFields(t) {
+		if field.Anonymous {
+			continue
+		}
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		names, indexes = append(names, name), append(indexes, field.Index)
 	}
-	return names
+	return names, indexes
 }
 
 // kindOf names the kind of a token, for people.

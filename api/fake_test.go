@@ -16,6 +16,7 @@ type fake struct {
 	mu    sync.Mutex
 	calls []call
 
+	counted        earmark.Counted
 	preflight      earmark.Preflight
 	result         earmark.Result // of everything else that has one
 	accepted       bool
@@ -181,6 +182,15 @@ func (f *fake) Audit(_ context.Context, tenant string, filter earmark.AuditFilte
 	f.record("Audit", filter)
 	f.of(tenant)
 	return f.audit, f.err
+}
+
+func (f *fake) CountedUnits(_ context.Context, tenant, id, _ string, scopes []string) (earmark.Counted, error) {
+	f.record("CountedUnits", scopes)
+	f.of(tenant)
+	if f.counted.Outcome == "" {
+		f.counted.Outcome = earmark.OutcomeApplied
+	}
+	return f.counted, f.err
 }
 
 func (f *fake) Preflight(_ context.Context, admission earmark.Admission) (earmark.Preflight, error) {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -37,14 +38,19 @@ func (s *server) reserve(c *gin.Context) error {
 	started := time.Now()
 	result, err := s.admit(c, admission)
 	s.metrics.admission(result.Outcome, err, time.Since(started))
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.answerAdmission(c, admission, result, subject.key != "")
 	}
-	return s.answerAdmission(c, admission, result, subject.key != "")
+	return asEstimates(err, request)
 }
 
 func (s *server) admit(c *gin.Context, admission earmark.Admission) (earmark.Result, error) {
 	ctx := c.Request.Context()
+	if admission.Request.Estimate != nil {
+		if decided, err := s.estimated(c, &admission); err != nil || decided.Outcome != "" {
+			return decided, err
+		}
+	}
 	preflightCtx, cancel := context.WithTimeout(ctx, s.preflightTimeout)
 	defer cancel()
 	preflight, err := inQueue(preflightCtx, s.queues.preflights, callerOf(c).turn(admission.Request.Scopes...), func() (earmark.Preflight, error) {
@@ -294,7 +300,7 @@ func reservationRequest(c *gin.Context) (earmark.ReservationRequest, error) {
 	if err := decodeBody(c, &request); err != nil {
 		return request, err
 	}
-	if err := request.Validate(); err != nil {
+	if err := cmp.Or(request.Validate(), earmark.ValidateOwnMetadata(request.Metadata)); err != nil {
 		return request, err
 	}
 	return request.WithDefaults(), callerOf(c).needsScopes("scopes", request.Scopes...)

@@ -102,7 +102,7 @@ func TestReserveRefusesBadInput(t *testing.T) {
 		{"trailing object", reserveBody + `{}`, "", "goes on"},
 		{"trailing rubbish", reserveBody + `x`, "", "goes on"},
 		{"not UTF-8", `{"scopes":["` + "\xff" + `"]}`, "", "UTF-8"},
-		{"unknown field", with(`"ttl":5`), "ttl", "allowed are scopes, amounts, coverage, ttl_seconds, on_expiry, metadata"},
+		{"unknown field", with(`"ttl":5`), "ttl", "allowed are scopes, amounts, estimate, coverage, ttl_seconds, on_expiry, metadata"},
 		{"other case", `{"Scopes":["acme"],"amounts":{"tokens":1}}`, "Scopes", "not a field"},
 		{"field twice", with(`"amounts":{"tokens":1000000}`), "amounts", "twice"},
 		{"unit twice", `{"scopes":["acme"],"amounts":{"tokens":1,"tokens":2}}`, "amounts.tokens", "twice"},

@@ -21,10 +21,11 @@ type accepted struct {
 // Each body takes an operator: the name of a person who settles in the caller's place. The
 // journal entries name them.
 type commitBody struct {
-	Usage     earmark.Amounts `json:"usage"`
-	Estimated bool            `json:"estimated"`
-	Operator  string          `json:"operator"`
-	Reason    string          `json:"reason"`
+	Usage            earmark.Amounts `json:"usage"`
+	earmark.Response                 // in the place of Usage
+	Estimated        bool            `json:"estimated"`
+	Operator         string          `json:"operator"`
+	Reason           string          `json:"reason"`
 }
 
 type releaseBody struct {
@@ -47,12 +48,17 @@ func (s *server) commit(c *gin.Context) error {
 	if err := decodeBody(c, &body); err != nil {
 		return err
 	}
-	if err := earmark.ValidateUsage(body.Usage); err != nil {
+	if err := earmark.ValidateSpent("usage", body.Usage, body.Response); err != nil {
 		return err
 	}
 	settlement.Estimated = body.Estimated
 	if err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
 		return err
+	}
+	if body.Given() {
+		if body.Usage, err = s.usageOf(c.Request.Context(), settlement, body.Response); err != nil {
+			return err
+		}
 	}
 	started := time.Now()
 	result, taken, err := s.coordinator.Commit(c.Request.Context(), settlement, body.Usage)
@@ -115,15 +121,24 @@ func (s *server) sign(c *gin.Context, settlement *earmark.Transition, operator, 
 	if err := earmark.ValidateReason(reason); err != nil || !by.bound() {
 		return err
 	}
-	return s.needsReservation(c.Request.Context(), by, settlement.ID)
+	reservation, err := s.reservationAnywhere(c.Request.Context(), by.tenant, settlement.ID)
+	switch {
+	case err != nil:
+		return withReservationID(err, settlement.ID)
+	case reservation == nil, !by.coversAll(reservation.Scopes): // mutation: bound-key
+		return noReservationWithID(settlement.ID)
+	}
+	return nil
 }
 
-// needsReservation refuses a reservation with scopes beyond those of the caller's key, as
-// if it did not exist. If Postgres is away or has lost it, Temporal knows its scopes.
-func (s *server) needsReservation(ctx context.Context, by caller, id string) error {
-	reservation, err := s.ledger.Reservation(ctx, by.tenant, id)
+// reservationAnywhere returns a reservation; nil if there is none. If Postgres is away or has
+// lost it, Temporal knows what it was admitted with.
+func (s *server) reservationAnywhere(ctx context.Context, tenant, id string) (*earmark.Reservation, error) {
+	reading, cancel := context.WithTimeout(ctx, s.preflightTimeout)
+	defer cancel()
+	reservation, err := s.ledger.Reservation(reading, tenant, id)
 	if reservation == nil && s.lookout.finder != nil {
-		lost, lostErr := s.lookout.finder.Lost(ctx, by.tenant, s.prefix.ReservationWorkflowID(id))
+		lost, lostErr := s.lookout.finder.Lost(ctx, tenant, s.prefix.ReservationWorkflowID(id))
 		if lostErr != nil && err == nil {
 			err = earmark.Errorf(earmark.CodeUnavailable, "Postgres does not have the reservation, and Temporal did not answer whether a workflow has it: %w", lostErr)
 		}
@@ -131,13 +146,7 @@ func (s *server) needsReservation(ctx context.Context, by caller, id string) err
 			reservation, err = lost, nil
 		}
 	}
-	switch {
-	case err != nil:
-		return withReservationID(err, id)
-	case reservation == nil, !by.coversAll(reservation.Scopes): // mutation: bound-key
-		return noReservationWithID(id)
-	}
-	return nil
+	return reservation, err
 }
 
 func settlementOf(c *gin.Context) (earmark.Transition, error) {

@@ -32,7 +32,7 @@ func (s *server) chargeUsage(c *gin.Context) error {
 	if err := decodeBody(c, &request); err != nil {
 		return err
 	}
-	if err := cmp.Or(request.Validate(), callerOf(c).needsScopes("scopes", request.Scopes...)); err != nil {
+	if err := cmp.Or(request.Validate(), earmark.ValidateOwnMetadata(request.Metadata), callerOf(c).needsScopes("scopes", request.Scopes...)); err != nil {
 		return err
 	}
 	request = request.WithDefaults()
@@ -45,14 +45,24 @@ func (s *server) chargeUsage(c *gin.Context) error {
 		Reason:      "usage without a reservation",
 	}
 	started := time.Now()
-	result, err := inQueue(c.Request.Context(), s.queues.charges, callerOf(c).turn(request.Scopes...), func() (earmark.Result, error) {
-		return s.ledger.Charge(c.Request.Context(), charge)
-	})
+	result, err := s.charge(c, charge)
 	s.metrics.settlement("charge", result.Outcome, false, err, time.Since(started))
 	if err != nil {
 		return withReservationID(err, charge.ID)
 	}
 	return s.answerCharge(c, result)
+}
+
+// charge charges amounts, or what a response cost.
+func (s *server) charge(c *gin.Context, charge earmark.Charge) (earmark.Result, error) {
+	if charge.Request.Given() {
+		if decided, err := s.spent(c, &charge); err != nil || decided.Outcome != "" {
+			return decided, err
+		}
+	}
+	return inQueue(c.Request.Context(), s.queues.charges, callerOf(c).turn(charge.Request.Scopes...), func() (earmark.Result, error) {
+		return s.ledger.Charge(c.Request.Context(), charge)
+	})
 }
 
 func (s *server) answerCharge(c *gin.Context, result earmark.Result) error {
@@ -79,11 +89,9 @@ func (s *server) decide(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := inQueue(c.Request.Context(), s.queues.reads, callerOf(c).turn(request.Scopes...), func() (earmark.Result, error) {
-		return s.ledger.Decide(c.Request.Context(), callerOf(c).tenant, request)
-	})
+	result, decided, err := s.decideOn(c, request)
 	if err != nil {
-		return err
+		return asEstimates(err, request)
 	}
 	decision := earmark.Decision{Admitted: true}
 	switch result.Outcome {
@@ -94,10 +102,28 @@ func (s *server) decide(c *gin.Context) error {
 			decision = *result.Decision
 		}
 	default:
-		return notBudgeted(result)
+		return asEstimates(notBudgeted(result), request)
 	}
 	decision.Violations = orEmpty(decision.Violations)
+	if request.Estimate != nil {
+		decision.Amounts, decision.PriceVersion = decided.Amounts, decided.Metadata.Priced().Version
+	}
 	return answer(c, http.StatusOK, decision)
+}
+
+// decideOn returns the decision, and the request with amounts in the place of an estimate.
+func (s *server) decideOn(c *gin.Context, request earmark.ReservationRequest) (earmark.Result, earmark.ReservationRequest, error) {
+	if request.Estimate != nil {
+		admission := earmark.Admission{Tenant: callerOf(c).tenant, Request: request}
+		if decided, err := s.estimated(c, &admission); err != nil || decided.Outcome != "" {
+			return decided, request, err
+		}
+		request = admission.Request
+	}
+	result, err := inQueue(c.Request.Context(), s.queues.reads, callerOf(c).turn(request.Scopes...), func() (earmark.Result, error) {
+		return s.ledger.Decide(c.Request.Context(), callerOf(c).tenant, request)
+	})
+	return result, request, err
 }
 
 func (s *server) listEntries(c *gin.Context) error {

@@ -168,6 +168,14 @@ func TestEveryCall(t *testing.T) {
 			`{"id":"bud_1"}`, sent{method: "DELETE", path: "/v1/budgets/" + budgetID}},
 		{"Reserve", func(ctx context.Context, c *Client) (any, error) { return c.Reserve(ctx, "k", reservation) },
 			held, sent{method: "POST", path: "/v1/reservations", body: `{"scopes":["acme"],"amounts":{"tokens":10}}`}},
+		{"Reserve by an estimate", func(ctx context.Context, c *Client) (any, error) {
+			return c.Reserve(ctx, "k", earmark.ReservationRequest{Scopes: []string{"acme"}, Estimate: &earmark.Estimate{Model: "gpt-5", InputTokens: 9, MaxOutputTokens: new(int64)}})
+		}, held, sent{method: "POST", path: "/v1/reservations", body: `{"scopes":["acme"],"estimate":{"model":"gpt-5","input_tokens":9,"max_output_tokens":0}}`}},
+		{"CommitResponse", func(ctx context.Context, c *Client) (any, error) {
+			return c.CommitResponse(ctx, reservationID, earmark.Response{ProviderUsage: json.RawMessage(`{"a":1}`), Model: "gpt-5"})
+		}, held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/commit", body: `{"provider_usage":{"a":1},"model":"gpt-5"}`}},
+		{"CommitEstimate", func(ctx context.Context, c *Client) (any, error) { return c.CommitEstimate(ctx, reservationID, ten) },
+			held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/commit", body: `{"usage":{"tokens":10},"estimated":true}`}},
 		{"Decide", func(ctx context.Context, c *Client) (any, error) { return c.Decide(ctx, reservation) },
 			`{"admitted":true,"violations":[]}`, sent{method: "POST", path: "/v1/decisions", body: `{"scopes":["acme"],"amounts":{"tokens":10}}`}},
 		{"Reservation", func(ctx context.Context, c *Client) (any, error) { return c.Reservation(ctx, reservationID) },

@@ -55,7 +55,7 @@ func (c *Client) Do(ctx context.Context, key string, request earmark.Reservation
 			usage, err = work(ctx, r)
 			return err
 		},
-		func() report { return report{usage: usage} })
+		func(*earmark.Reservation) report { return report{usage: usage} })
 }
 
 // DoStream is Do for work that counts its usage as it goes, such as a stream that may
@@ -73,7 +73,7 @@ func (c *Client) DoStream(ctx context.Context, key string, request earmark.Reser
 	meter := &Meter{}
 	return c.guard(ctx, key, request,
 		func(ctx context.Context, r *earmark.Reservation) error { return work(ctx, r, meter) },
-		func() report { return meter.report(request.Amounts) })
+		func(r *earmark.Reservation) report { return meter.report(r.Amounts) })
 }
 
 // report is the usage that work reported; nil usage means that it reported none.
@@ -84,7 +84,7 @@ type report struct {
 }
 
 func (c *Client) guard(ctx context.Context, key string, request earmark.ReservationRequest,
-	work func(context.Context, *earmark.Reservation) error, read func() report,
+	work func(context.Context, *earmark.Reservation) error, read func(*earmark.Reservation) report,
 ) (settled Settled, err error) {
 	began := time.Now()
 	r, err := c.reserveForOneRun(ctx, key, request)
@@ -100,7 +100,7 @@ func (c *Client) guard(ctx context.Context, key string, request earmark.Reservat
 		// A panic, or runtime.Goexit. It continues after this deferred call, so that its
 		// trace is whole. Only counted usage is settled.
 		stop()
-		said := read()
+		said := read(r)
 		said.failed, said.nothingSent = true, false
 		_, _ = c.settleBy(ctx, r, said)
 	}()
@@ -108,7 +108,7 @@ func (c *Client) guard(ctx context.Context, key string, request earmark.Reservat
 	returned = true
 	stop()
 
-	said := read()
+	said := read(r)
 	said.failed = workErr != nil
 	said.nothingSent = said.nothingSent || errors.Is(workErr, ErrNothingSent)
 	settled, err = c.settleBy(ctx, r, said)

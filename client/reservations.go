@@ -20,7 +20,8 @@ type Settled struct {
 	Accepted bool
 }
 
-// Reserve sets amounts aside for one request. The error is CodeBudgetExceeded for a denial;
+// Reserve sets amounts aside for one request: those of the request, or the most that the
+// call of its Estimate may cost, which the reservation then shows. The error is CodeBudgetExceeded for a denial;
 // its Violations name the budgets.
 //
 // key names the request: the same key and request return the same reservation, however
@@ -89,6 +90,25 @@ func reservationQuery(filter earmark.ReservationFilter) url.Values {
 // call is repeated.
 func (c *Client) Commit(ctx context.Context, id string, usage earmark.Amounts) (Settled, error) {
 	return c.settle(ctx, commitCall(id, usage))
+}
+
+// CommitResponse charges what a response of the model cost, at the prices of the
+// reservation's admission, and gives the rest back. The error is CodeInvalidRequest if the
+// usage object is wrong, with the path in Field, and CodeUnknownModel or CodeUnpriced if a
+// price is missing: the reservation is then as it was, and Commit with amounts still
+// charges it. The call is repeated.
+func (c *Client) CommitResponse(ctx context.Context, id string, response earmark.Response) (Settled, error) {
+	return c.settle(ctx, changeCall(id, verbCommit, response))
+}
+
+// CommitEstimate charges usage that is an estimate, as when a stream broke before the
+// provider reported it. The first Commit or CommitResponse corrects it, in full. The call is
+// repeated.
+func (c *Client) CommitEstimate(ctx context.Context, id string, usage earmark.Amounts) (Settled, error) {
+	return c.settle(ctx, changeCall(id, verbCommit, struct {
+		Usage     earmark.Amounts `json:"usage"`
+		Estimated bool            `json:"estimated"`
+	}{usage, true}))
 }
 
 // Release gives the whole amount back, because nothing was spent. It is final. reason may

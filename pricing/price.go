@@ -19,8 +19,11 @@ type Query struct {
 	// Model is used if the usage names no model, or one that the table does not know, such
 	// as the name of a deployment.
 	Model string
-	// Time is the time of the response; it decides which prices apply. It is required.
+	// Time decides which prices apply. It is required.
 	Time time.Time
+	// ResponseTime is the time of the response; it decides which off-peak hours apply. The
+	// zero time means Time.
+	ResponseTime time.Time
 	// ServiceTier, Speed and Region are used if the usage names none. A batch is the
 	// service tier "batch".
 	ServiceTier string
@@ -210,8 +213,12 @@ func (c *calculation) choose(q *Query) error {
 		speed = ""
 	}
 	tierPriced, speedPriced, regionPriced := tier == "", speed == "", region == ""
+	responded := q.ResponseTime
+	if responded.IsZero() {
+		responded = q.Time
+	}
 	applies := func(v *Variant) bool {
-		return v.When.holds(tier, speed, region, q.Time) && (v.When.Region != "*" || !c.entry.namesRegion(region))
+		return v.When.holds(tier, speed, region, responded) && (v.When.Region != "*" || !c.entry.namesRegion(region))
 	}
 	var replaced *Variant // the one with the most conditions
 	for i := range c.entry.Variants {

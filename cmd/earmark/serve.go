@@ -16,6 +16,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/certificate"
 	"github.com/earmark-dev/earmark/internal/handoff"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
+	"github.com/earmark-dev/earmark/internal/prices"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/worker"
 )
@@ -89,7 +90,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	}
 	finder := &workflowstore.StuckFinder{Client: p.temporal, Namespace: p.namespace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes}
 	handler := api.New(api.Options{ //nolint:contextcheck // a handler has the context of its request
-		WithoutKeys: s.WithoutKeys, Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder,
+		WithoutKeys: s.WithoutKeys, Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder, Prices: prices.NewBook(p.metrics.Ledger),
 		UIURL: s.UIURL, Namespace: p.namespace, Prefix: s.prefix(), Codec: p.codec(), Hosts: s.AllowedHosts,
 		AdmissionDeadline: s.AdmissionDeadline, Stopping: ctx.Done(),
 		Version: version, Commit: commit, TemporalDetail: s.temporalDetail,
