@@ -79,6 +79,12 @@ func (d Decimal) IsZero() bool { return d.digits == 0 }
 // String returns the number without an exponent, for example 0.0000025.
 func (d Decimal) String() string { return plain(strconv.FormatUint(d.digits, 10), int(d.scale)) }
 
+// Shift returns d × 10^places, such as the price of a million for places 6. The error says
+// that the number has too many digits.
+func (d Decimal) Shift(places int) (Decimal, error) {
+	return ParseDecimal(d.String() + "e" + strconv.Itoa(places))
+}
+
 // Rat returns the number as a new fraction.
 func (d Decimal) Rat() *big.Rat {
 	return new(big.Rat).SetFrac(new(big.Int).SetUint64(d.digits), power(int(d.scale)))

@@ -58,6 +58,12 @@ var countParts = []Part{
 	Requests, WebSearches, WebFetches, MapSearches, SearchSources, SearchUnits, Classifications, ToolCalls, AudioSeconds, Images, Pages,
 }
 
+// Parts returns all parts, those of tokens first.
+func Parts() []Part { return slices.Concat(tokenParts, countParts) }
+
+// IsTokens reports whether the part counts tokens.
+func (p Part) IsTokens() bool { return slices.Contains(tokenParts, p) }
+
 // Rate is a price in US dollars for one unit of a part, or the name of the part whose rate
 // it shares.
 type Rate struct {

@@ -2,6 +2,7 @@ package pricing
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 )
@@ -105,6 +106,11 @@ func (r Rates) fill(part, as Part) {
 		r[part] = As(as)
 	}
 }
+
+// Complete gives parts without a price the one that they have in every table that is
+// imported: audio, images and video cost what text does, a cached part costs the rate of cache
+// reads, and cache reads without a price cost what input does. Cache writes are not filled.
+func (r Rates) Complete() { r.fillShared(maps.Clone(r)) }
 
 // fillShared applies what all tables mean by parts without a price of their own: audio,
 // images and video are ordinary input and output, a cached part costs the rate of cache

@@ -454,7 +454,7 @@ func (c *calculation) add(all *sum, rates Rates, part Part, n int64, shift int) 
 		line := newSum()
 		line.add(uint64(n), rate.USD, shift)
 		for _, factor := range c.multipliers[:c.multiplied] {
-			if isTokenPart(part) {
+			if part.IsTokens() {
 				line.multiply(factor)
 			}
 		}
@@ -464,13 +464,4 @@ func (c *calculation) add(all *sum, rates Rates, part Part, n int64, shift int) 
 		})
 	}
 	return nil
-}
-
-func isTokenPart(part Part) bool {
-	for _, p := range tokenParts {
-		if p == part {
-			return true
-		}
-	}
-	return false
 }

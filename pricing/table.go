@@ -67,12 +67,24 @@ func (t *Table) Add(e Entry) error {
 	return nil
 }
 
-// Entries returns the entries by provider, model and date, without those of the table that
-// they take precedence over.
+// Entries returns the entries by provider, model and date. Of a table that takes precedence
+// over another, it leaves out the entries of the other that its own stand in front of.
 func (t *Table) Entries() []Entry {
 	all := make([]Entry, 0, len(t.entries))
+	first := map[[2]string]time.Time{} // the earliest date of each of the models
 	for _, e := range t.entries {
 		all = append(all, *e)
+		key := [2]string{e.Provider, strings.ToLower(e.Model)}
+		if from, known := first[key]; !known || e.From.Before(from) {
+			first[key] = e.From
+		}
+	}
+	if t.base != nil {
+		for _, e := range t.base.Entries() {
+			if from, known := first[[2]string{e.Provider, strings.ToLower(e.Model)}]; !known || e.From.Before(from) {
+				all = append(all, e)
+			}
+		}
 	}
 	slices.SortStableFunc(all, func(a, b Entry) int {
 		return cmp.Or(strings.Compare(a.Provider, b.Provider), strings.Compare(a.Model, b.Model), a.From.Compare(b.From))

@@ -69,7 +69,7 @@ func exitCodes(e *earmark.Error) int {
 		return exitUsage
 	case earmark.CodeBudgetExceeded:
 		return exitDenied
-	case earmark.CodeNotFound, earmark.CodeNoBudget:
+	case earmark.CodeNotFound, earmark.CodeNoBudget, earmark.CodeUnknownModel:
 		return exitNotFound
 	case earmark.CodeUnavailable, earmark.CodeAdmissionUnknown:
 		return exitUnknown
@@ -105,7 +105,7 @@ func inFlagWords(e *earmark.Error) string {
 		"scopes": "SCOPE", "scope": "SCOPE", "unit": "UNIT", "amounts": "--amount", "usage": "UNIT=N", "ttl_seconds": "--ttl",
 		"on_expiry": "--on-expiry", "metadata": "--metadata", "Idempotency-Key": "--key", "soft_ceiling": "--soft-ceiling",
 		"limit": "LIMIT", "enforcement": "--enforcement", "overage": "--overage", "reason": "--reason", "operator": "--as", "covering": "--covering",
-		"name": "--name", "role": "--role", "expires_at": "--expires", "rate": "--rate", "overlap": "--overlap", "tenant": "TENANT",
+		"name": "--name", "role": "--role", "expires_at": "--expires", "rate": "--rate", "overlap": "--overlap", "tenant": "TENANT", "model": "MODEL",
 	}[name]
 	switch {
 	case name == "window":
@@ -143,6 +143,8 @@ func (s *session) advise(p *sheet, e *earmark.Error) {
 		standing(p, e)
 	case earmark.CodeIdempotencyMismatch:
 		p.line("Give a new request a --key of its own, or repeat the first one exactly.")
+	case earmark.CodeUnknownModel, earmark.CodeUnpriced:
+		p.line("Prices are set with access to the database; `earmark price --help` says how.")
 	case earmark.CodeNotFound:
 		if e.Message != "" && !strings.Contains(e.Message, "with the id") {
 			p.line("Is %s the address of an Earmark?", s.url)

@@ -720,14 +720,14 @@ func TestEnvironment(t *testing.T) {
 // Every command shows how it is used.
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, group := range []string{"", "budget", "tenant", "key"} {
+	for _, group := range []string{"", "budget", "tenant", "key", "price"} {
 		root := newRoot()
 		cmd := root
 		if group != "" {
 			cmd, _, _ = root.Find([]string{group})
 		}
 		for _, c := range cmd.Commands() {
-			if group == "" && c.GroupID != "Budgets and reservations:" && c.GroupID != "Tenants and keys:" {
+			if group == "" && c.GroupID != "Budgets and reservations:" && c.GroupID != "Tenants and keys:" && c.GroupID != "Prices of models:" {
 				continue
 			}
 			require.NotEmpty(t, c.Example, c.CommandPath())

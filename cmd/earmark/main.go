@@ -84,6 +84,7 @@ func newRoot() *cobra.Command {
 		newShow(), newList(), newUsage(), newDecide(), newEntries())
 	addGroup(root, "Look after it:", newStuck(), newAdopt(), newDrain(), newPrune())
 	addGroup(root, "Tenants and keys:", newTenant(), newKey())
+	addGroup(root, "Prices of models:", newPrice())
 	addGroup(root, "Check it:", newAudit(), newHealth(), newReplay(), newDemo())
 	return root
 }

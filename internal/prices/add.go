@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/pricing"
@@ -22,6 +24,9 @@ type State struct {
 	Version int64           // the newest
 	Own     []pricing.Entry // those of the owner of the new version
 	Prices  *Prices         // those of the owner and of the installation
+
+	tenant   string
+	versions history
 }
 
 // Add adds a version that draft makes from the present state; if another is added at the same
@@ -43,7 +48,7 @@ func (b *Book) Add(ctx context.Context, tenant string, draft func(State) (Change
 		if changes.IsEmpty() {
 			return nil, nil //nolint:nilnil // documented: nothing has changed
 		}
-		if err := b.check(ctx, tenant, changes); err != nil {
+		if err := state.Check(changes); err != nil {
 			return nil, err
 		}
 		added, err := add(ctx, state.Version, changes)
@@ -65,11 +70,12 @@ func (b *Book) state(ctx context.Context, tenant string) (State, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return State{Version: current.Version, Own: entriesOf(b.versions.owned(tenant, current.Version)), Prices: current}, nil
+	return State{Version: current.Version, Own: entriesOf(b.versions.owned(tenant, current.Version)), Prices: current,
+		tenant: tenant, versions: b.versions[:current.Version:current.Version]}, nil
 }
 
-// check returns an error if the prices with the changes would break a rule.
-func (b *Book) check(ctx context.Context, tenant string, changes Changes) error {
+// Check returns an error if the prices with the changes would break a rule.
+func (s State) Check(changes Changes) error {
 	if len(changes.Entries) > MaxEntries {
 		return earmark.Invalidf("entries", "are %d; at most %d are allowed", len(changes.Entries), MaxEntries)
 	}
@@ -82,38 +88,59 @@ func (b *Book) check(ctx context.Context, tenant string, changes Changes) error 
 			return earmark.Invalidf(fmt.Sprintf("entries[%d]", i), "%w", err)
 		}
 	}
-	versions, err := b.Versions(ctx)
-	if err != nil {
-		return err
+	after := slices.Concat(s.versions, history{{ID: s.Version + 1, Tenant: s.tenant, Changes: changes}})
+	shared, err := pricing.NewTable(entriesOf(after.owned(Installation, s.Version+1))...)
+	if err == nil {
+		_, err = newPrices(after, s.tenant, s.Version+1, shared)
 	}
-	next := slices.Concat(versions, history{{ID: int64(len(versions)) + 1, Tenant: tenant, Changes: changes}})
-	after, err := preview(next, tenant)
 	if err != nil {
 		return earmark.Invalidf("entries", "%w", err)
 	}
-	for i, m := range changes.Multipliers {
-		if err := after.checkMultiplier(fmt.Sprintf("multipliers[%d]", i), m); err != nil {
-			return err
+	return nil
+}
+
+// SetByHand returns the changes that make an entry the price of its model. The entry keeps
+// the names of the present one. If that has tiers or variants, which the entry would drop, the
+// error is CodeInvalidRequest, unless replace is set.
+func (s State) SetByHand(e pricing.Entry, replace bool) ([]pricing.Entry, error) {
+	if present := holding(byModel(slices.Concat(s.Prices.Entries(), s.Own))[modelOf(e)], e.From); present != nil {
+		e.Model, e.Match = present.Model, present.Match
+		for _, alias := range present.Aliases {
+			if !slices.ContainsFunc(e.Aliases, func(own string) bool { return strings.EqualFold(own, alias) }) {
+				e.Aliases = append(slices.Clone(e.Aliases), alias)
+			}
+		}
+		if !replace && len(present.Tiers)+len(present.Variants) > 0 {
+			return nil, earmark.Invalidf("", "%s has %d tiers and %d variants, which this price would drop; add --replace to drop them, or change them in the output of "+
+				"`earmark price list --json` and import it", modelOf(e), len(present.Tiers), len(present.Variants))
 		}
 	}
-	return nil
+	return Changed(s.Own, []pricing.Entry{e}, e.From), nil
 }
 
-// preview returns the prices at the end of a history.
-func preview(h history, tenant string) (*Prices, error) {
-	shared, err := pricing.NewTable(entriesOf(h.owned(Installation, int64(len(h))))...)
+// Named returns the model of the entry that has a name. The error is CodeUnknownModel or
+// CodeUnpriced.
+func (s State) Named(provider, model string, at time.Time) (Model, error) {
+	e, err := s.Prices.table.Find(provider, model, at)
 	if err != nil {
-		return nil, err
+		return Model{}, asError(err)
 	}
-	return newPrices(h, tenant, int64(len(h)), shared)
+	return Model{e.Provider, e.Model}, nil
 }
 
-func (p *Prices) checkMultiplier(field string, m Multiplier) error {
-	if m.Scope != "" && m.Model != "" {
-		return earmark.Invalidf(field, "names a scope and a model; a multiplier applies to one of them, or to everything")
+// Multiplier checks a multiplier, and names its model as its entry does.
+func (s State) Multiplier(m Multiplier, at time.Time) (Multiplier, error) {
+	switch {
+	case m.Scope != "" && m.Model != "":
+		return m, earmark.Invalidf("", "a multiplier is for a scope or for a model, not for both")
+	case m.Model == "" && m.Provider != "":
+		return m, earmark.Invalidf("model", "is missing; a provider alone has no multiplier")
+	case m.Scope != "":
+		return m, earmark.ValidateScope("scope", m.Scope)
+	case m.Model == "":
+		return m, nil
 	}
-	if m.Scope != "" {
-		return earmark.ValidateScope(field+".scope", m.Scope)
-	}
-	return nil
+	named, err := s.Named(m.Provider, m.Model, at)
+	m.Provider, m.Model = named.Provider, named.Model
+	return m, err
 }

@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	// fresh is how long the newest known version passes for the current one. Together with
-	// readTimeout it stays below the 5 seconds within which a new version takes effect.
+	// fresh is how long the newest known version passes for the current one; after that a
+	// call waits for a new answer. So a version holds for every call that begins later.
 	fresh = 3 * time.Second
-	// readTimeout bounds one read of new versions.
-	readTimeout = time.Second
+	// readTimeout bounds one read of new versions. The first one reads them all.
+	readTimeout = 10 * time.Second
 	// maxTables and maxPrices bound what is kept ready: the tables of the installation at
 	// different versions, and the prices of tenants at them.
 	maxTables = 8
@@ -55,7 +55,7 @@ func NewBook(source Source) *Book {
 }
 
 // Current returns the prices of a tenant at the newest version. A version that another
-// process added takes effect within 5 seconds. The error is CodeUnavailable.
+// process added takes effect within 3 seconds. The error is CodeUnavailable.
 func (b *Book) Current(ctx context.Context, tenant string) (*Prices, error) {
 	if !b.isFresh() {
 		if err := b.refresh(ctx); err != nil {
@@ -94,7 +94,7 @@ func (b *Book) Added() {
 	b.flight.Forget("")
 }
 
-// Versions returns all versions, the first one first, as of at most 5 seconds ago.
+// Versions returns all versions, the first one first, as of at most 3 seconds ago.
 func (b *Book) Versions(ctx context.Context) ([]Version, error) {
 	if !b.isFresh() {
 		if err := b.refresh(ctx); err != nil {

@@ -1,7 +1,9 @@
 package prices
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,9 +78,26 @@ func (p *Prices) Fallback() (m Model, ok bool) {
 // Multipliers returns the multipliers that are in force.
 func (p *Prices) Multipliers() []Multiplier { return p.multipliers }
 
-// Entries returns the entries by provider, model and date; those of the tenant stand in
-// front of those of the installation with the same name.
+// Entries returns all entries, by provider, model and date: those of the installation, but
+// for the moments for which the tenant has entries of its own.
 func (p *Prices) Entries() []pricing.Entry { return p.table.Entries() }
+
+// Held returns the entries that hold at a moment, by provider and model: those of a
+// provider, if it is not empty, whose names contain a text, regardless of case.
+func (p *Prices) Held(provider, text string, at time.Time) []pricing.Entry {
+	held := []pricing.Entry{}
+	text = strings.ToLower(text)
+	for _, e := range holdingAt(p.Entries(), at) {
+		named := func(name string) bool { return strings.Contains(strings.ToLower(name), text) }
+		if (provider == "" || strings.EqualFold(provider, e.Provider)) && (named(e.Model) || slices.ContainsFunc(e.Aliases, named)) {
+			held = append(held, *e)
+		}
+	}
+	slices.SortFunc(held, func(a, b pricing.Entry) int {
+		return cmp.Or(strings.Compare(a.Provider, b.Provider), strings.Compare(strings.ToLower(a.Model), strings.ToLower(b.Model)))
+	})
+	return held
+}
 
 // complete fills in the multiplier and the fallback.
 func (p *Prices) complete(u *usage.Usage, q pricing.Query, scopes []string) pricing.Query {

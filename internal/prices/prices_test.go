@@ -217,7 +217,6 @@ func TestTheNewestVersionIsAskedForEvery3Seconds(t *testing.T) {
 	require.Equal(t, 1, s.reads)
 	now = now.Add(time.Nanosecond)
 	require.Equal(t, int64(1), read())
-	require.Less(t, fresh+readTimeout, 5*time.Second)
 
 	s.add(Installation, entries(entry("gpt", "2", noon)))
 	p, err := b.Version(t.Context(), "acme", 2) // of another process

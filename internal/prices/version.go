@@ -215,6 +215,45 @@ func Changed(present, entries []pricing.Entry, from time.Time) []pricing.Entry {
 	return changes
 }
 
+// Missing returns the models of the present entries that have a price at a moment, but are not
+// among entries, which price other models of the same provider.
+func Missing(present, entries []pricing.Entry, at time.Time) (missing []Model) {
+	now := byModel(entries)
+	providers := map[string]bool{}
+	for model := range now {
+		providers[model.Provider] = true
+	}
+	for model, e := range holdingAt(present, at) {
+		if providers[model.Provider] && now[model] == nil {
+			missing = append(missing, Model{e.Provider, e.Model})
+		}
+	}
+	slices.SortFunc(missing, func(a, b Model) int { return strings.Compare(a.String(), b.String()) })
+	return missing
+}
+
+// Summary is a version without its entries.
+type Summary struct {
+	ID          int64         `json:"version"`
+	Tenant      string        `json:"tenant"` // its owner; empty for all tenants
+	Source      string        `json:"source"`
+	Actor       earmark.Actor `json:"actor"`
+	Reason      string        `json:"reason"`
+	CreatedAt   time.Time     `json:"created_at"`
+	Entries     int           `json:"entries"`     // prices that it adds
+	Multipliers int           `json:"multipliers"` // that it adds or takes back
+	Fallback    bool          `json:"fallback"`    // whether it changes the fallback
+}
+
+// Summaries returns versions without their entries, newest first.
+func Summaries(versions []Version) []Summary {
+	summaries := make([]Summary, 0, len(versions))
+	for _, v := range slices.Backward(versions) {
+		summaries = append(summaries, Summary{v.ID, v.Tenant, v.Source, v.Actor, v.Reason, v.CreatedAt, len(v.Entries), len(v.Multipliers), v.Fallback != nil})
+	}
+	return summaries
+}
+
 // holding returns the last of a model's entries that is not after a moment; nil if there is none.
 func holding(entries []pricing.Entry, at time.Time) (found *pricing.Entry) {
 	for i := range entries {

@@ -111,6 +111,7 @@ var covered = map[string]struct {
 	"docs/cli.md/Budgets/console":                       {1, "TestShellSessions"},
 	"docs/cli.md/Reservations/console":                  {1, "TestShellSessions"},
 	"docs/cli.md/Tenants and keys/console":              {1, "TestKeyCommands and TestTenantCommands, beside the command line"},
+	"docs/cli.md/Prices/console":                        {1, "TestPriceCommands, beside the command line"},
 	"docs/cli.md/Exit codes/sh":                         {1, "TestShellScript"},
 	"docs/cli.md/Replay real traffic/sh":                {1, "TestReplay"},
 	"docs/cli.md/Completion/sh":                         {1, "depends on the reader's shell; the command has its own test"},
