@@ -30,6 +30,8 @@ const (
 	CodeAlreadySettled       Code = "already_settled"        // committed or released before, or committed by its expiry
 	CodeReservationExpired   Code = "reservation_expired"    // the lease has ended
 	CodeOverageRejected      Code = "overage_rejected"       // more than the reserved amount, and a budget's policy is reject
+	CodeNotCharged           Code = "not_charged"            // a correction of a reservation that has no final charge
+	CodeBelowZero            Code = "below_zero"             // a correction would give back more than was charged
 	CodeAdmissionUnknown     Code = "admission_unknown"      // no decision in time; repeat with the same key
 	CodeRateLimited          Code = "rate_limited"           // more calls than the key's own rate; nothing was done
 	CodeUnavailable          Code = "unavailable"            // Postgres or Temporal is away, or too many calls wait

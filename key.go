@@ -27,7 +27,7 @@ const (
 	RoleRead    Role = "read"    // read budgets, reservations and entries
 	RoleSettle  Role = "settle"  // commit, release and extend: for workers
 	RoleReserve Role = "reserve" // reserve, decide and charge: for backends
-	RoleOperate Role = "operate" // settle in a caller's place, list what is stuck, drain: for operators
+	RoleOperate Role = "operate" // settle in a caller's place, correct, list what is stuck, drain: for operators
 	RoleAdmin   Role = "admin"   // change budgets and keys, read the audit log
 )
 

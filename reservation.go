@@ -261,6 +261,15 @@ type ReservationBudget struct {
 	Committed   int64     `json:"committed"` // charged so far
 }
 
+// CorrectedUsage returns the usage with all corrections, in each unit; nil until committed.
+func (r *Reservation) CorrectedUsage() Amounts {
+	corrected := maps.Clone(r.Usage)
+	for unit := range corrected {
+		corrected[unit] += r.Correction[unit]
+	}
+	return corrected
+}
+
 // Open reports whether the reservation still sets budget aside.
 func (r *Reservation) Open() bool { return r.State == StateHeld || r.State == StateReview }
 

@@ -50,6 +50,8 @@ type Ledger interface {
 	Extend(ctx context.Context, settlement earmark.Transition, ttl time.Duration) (earmark.Result, error)
 	// Charge records usage that has no reservation.
 	Charge(ctx context.Context, charge earmark.Charge) (earmark.Result, error)
+	// Correct changes a final charge.
+	Correct(ctx context.Context, correction earmark.Correction) (earmark.Result, error)
 	// Reservation returns nil if there is none.
 	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
 	Reservations(ctx context.Context, tenant string, filter earmark.ReservationFilter) (earmark.Page[earmark.Reservation], error)

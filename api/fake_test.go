@@ -218,6 +218,12 @@ func (f *fake) Charge(_ context.Context, charge earmark.Charge) (earmark.Result,
 	return f.result, f.err
 }
 
+func (f *fake) Correct(_ context.Context, correction earmark.Correction) (earmark.Result, error) {
+	f.record("Correct", correction)
+	f.of(correction.Tenant)
+	return f.result, f.err
+}
+
 func (f *fake) Reservation(_ context.Context, tenant, id string) (*earmark.Reservation, error) {
 	f.record("Reservation", id)
 	if !f.of(tenant) {

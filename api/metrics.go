@@ -49,7 +49,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}, []string{"outcome"}),
 		settlements: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "earmark_settlements_total",
-			Help: "Valid commits, releases, extends, adoptions and charges, by outcome; an error counts by its code.",
+			Help: "Valid commits, releases, extends, adoptions, charges and corrections, by outcome; an error counts by its code.",
 		}, []string{"verb", "outcome"}),
 		refusals: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "earmark_refused_calls_total",
@@ -62,7 +62,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}),
 		settlementSeconds: factory.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "earmark_settlement_duration_seconds",
-			Help:    "Time to settle, extend, adopt or charge over HTTP, in seconds.",
+			Help:    "Time to settle, extend, adopt, charge or correct over HTTP, in seconds.",
 			Buckets: secondsBuckets,
 		}, []string{"verb"}),
 	}
@@ -73,7 +73,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	for _, reason := range []string{"key_rate", "queue_admissions", "queue_reads", "queue_lists", "queue_charges", "queue_changes", "queue_unknown_keys"} {
 		m.refusals.WithLabelValues(reason)
 	}
-	for _, verb := range []string{"commit", "release", "extend", "adopt", "charge"} {
+	for _, verb := range []string{"commit", "release", "extend", "adopt", "charge", "correct"} {
 		m.settlements.WithLabelValues(verb, string(earmark.OutcomeApplied))
 		m.settlementSeconds.WithLabelValues(verb)
 	}

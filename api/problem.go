@@ -48,6 +48,8 @@ var problems = map[earmark.Code]httpWords{
 	earmark.CodeBudgetExists:         {status: http.StatusConflict, title: "The budget exists"},
 	earmark.CodeAlreadySettled:       {status: http.StatusConflict, title: "The reservation is settled"},
 	earmark.CodeOverageRejected:      {status: http.StatusConflict, title: "The usage is more than was reserved"},
+	earmark.CodeNotCharged:           {status: http.StatusConflict, title: "The reservation has no final charge"},
+	earmark.CodeBelowZero:            {status: http.StatusConflict, title: "The correction gives back more than was charged"},
 	earmark.CodeReservationExpired:   {status: http.StatusGone, title: "The reservation has expired"},
 	earmark.CodePayloadTooLarge:      {status: http.StatusRequestEntityTooLarge, title: "The body is too large"},
 	earmark.CodeUnsupportedMediaType: {status: http.StatusUnsupportedMediaType, title: "The body is not JSON"},

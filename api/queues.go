@@ -18,7 +18,7 @@ const (
 	maxPreflights = 6 // reads before an admission; internal/lifecycle bounds the admissions
 	maxReads      = 3 // one budget or reservation, and decisions
 	maxLists      = 3 // pages of budgets, reservations or entries, and the overview
-	maxCharges    = 3 // usage without a reservation
+	maxCharges    = 3 // usage without a reservation, and corrections
 	maxChanges    = 2 // of budgets and keys
 )
 

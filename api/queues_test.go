@@ -65,6 +65,7 @@ func TestFloodsAreRefusedEarly(t *testing.T) {
 		{"reads", "Decide", maxReads, "POST", "/v1/decisions", reserveBody, nil},
 		{"admissions", "Preflight", maxPreflights, "POST", "/v1/reservations", reserveBody, nil},
 		{"charges", "Charge", maxCharges, "POST", "/v1/usage", `{"scopes":["acme"],"amounts":{"tokens":5}}`, []string{"Idempotency-Key", "k"}},
+		{"charges", "Correct", maxCharges, "POST", settlePath("corrections"), correctBody, []string{"Idempotency-Key", "k"}},
 		{"changes", "CreateBudget", maxChanges, "POST", "/v1/budgets", `{"scope":"acme","unit":"tokens","limit":1}`, nil},
 		{"changes", "PatchBudget", maxChanges, "PATCH", "/v1/budgets/" + testBudgetID, `{"limit":1}`, nil},
 		{"changes", "ArchiveBudget", maxChanges, "DELETE", "/v1/budgets/" + testBudgetID, "", nil},

@@ -363,6 +363,7 @@ func TestMalformedIDsAreNotFound(t *testing.T) {
 			{"POST", "/v1/reservations/" + id + "/commit", `{"usage":{"tokens":1}}`},
 			{"POST", "/v1/reservations/" + id + "/release", ""},
 			{"POST", "/v1/reservations/" + id + "/extend", `{"ttl_seconds":5}`},
+			{"POST", "/v1/reservations/" + id + "/corrections", correctBody},
 		} {
 			f := &fake{}
 			setup(t, f).do(call.method, call.path, call.body).problem(http.StatusNotFound, earmark.CodeNotFound)

@@ -35,6 +35,7 @@ func (s *server) routes(metrics func(*gin.Context) error) []route {
 		{http.MethodPost, "/v1/reservations/:id/release", earmark.RoleSettle, s.release},
 		{http.MethodPost, "/v1/reservations/:id/extend", earmark.RoleSettle, s.extend},
 		{http.MethodPost, "/v1/reservations/:id/adopt", earmark.RoleOperate, s.adopt},
+		{http.MethodPost, "/v1/reservations/:id/corrections", earmark.RoleOperate, s.correct},
 
 		{http.MethodPost, "/v1/usage", earmark.RoleReserve, s.chargeUsage},
 		{http.MethodPost, "/v1/decisions", earmark.RoleReserve, s.decide},

@@ -97,7 +97,7 @@ func TestMetrics(t *testing.T) {
 		return n
 	}
 	require.Equal(t, 5, m("earmark_admissions_total"), "four that are there from the beginning")
-	require.Equal(t, 6, m("earmark_settlements_total"), "five that are there from the beginning")
+	require.Equal(t, 7, m("earmark_settlements_total"), "six that are there from the beginning")
 	require.Equal(t, 7, m("earmark_http_requests_total"))
 
 	body := string(b.do("GET", "/metrics", "").status(http.StatusOK).body)

@@ -206,6 +206,9 @@ func TestEveryCall(t *testing.T) {
 		{"ChargeUsage", func(ctx context.Context, c *Client) (any, error) {
 			return c.ChargeUsage(ctx, "k", earmark.UsageRequest{Scopes: []string{"acme"}, Amounts: ten})
 		}, held, sent{method: "POST", path: "/v1/usage", body: `{"scopes":["acme"],"amounts":{"tokens":10}}`}},
+		{"Correct", func(ctx context.Context, c *Client) (any, error) {
+			return c.Correct(ctx, reservationID, "k", earmark.CorrectionRequest{Amounts: earmark.Amounts{"tokens": -10}, Reason: "why", Operator: "alice"})
+		}, held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/corrections", body: `{"amounts":{"tokens":-10},"reason":"why","operator":"alice"}`}},
 		{"Entries", func(ctx context.Context, c *Client) (any, error) {
 			return c.Entries(ctx, earmark.EntryFilter{BudgetID: budgetID, ReservationID: reservationID, Limit: 5})
 		}, `{"data":[{"id":1}],"next_cursor":""}`, sent{method: "GET", path: "/v1/entries", query: "budget_id=" + budgetID + "&limit=5&reservation_id=" + reservationID}},
@@ -310,6 +313,10 @@ func TestReserveKeys(t *testing.T) {
 			return err
 		},
 		func() error { _, err := b.client.ChargeUsage(t.Context(), "", earmark.UsageRequest{}); return err },
+		func() error {
+			_, err := b.client.Correct(t.Context(), "r", "", earmark.CorrectionRequest{})
+			return err
+		},
 	} {
 		var e *earmark.Error
 		require.ErrorAs(t, call(), &e)
@@ -426,6 +433,10 @@ func TestWhatIsRepeated(t *testing.T) {
 		},
 		"Entries": func(ctx context.Context, c *Client) error {
 			_, err := c.Entries(ctx, earmark.EntryFilter{})
+			return err
+		},
+		"Correct": func(ctx context.Context, c *Client) error {
+			_, err := c.Correct(ctx, "r", "k", earmark.CorrectionRequest{})
 			return err
 		},
 		"ChargeUsage": func(ctx context.Context, c *Client) error {

@@ -28,6 +28,7 @@ func TestEveryField(t *testing.T) {
 		"BudgetRequest":      earmark.BudgetRequest{},
 		"Caller":             earmark.Caller{},
 		"Check":              Check{},
+		"CorrectionRequest":  earmark.CorrectionRequest{},
 		"Decision":           earmark.Decision{},
 		"Entry":              earmark.Entry{},
 		"EntryPage":          earmark.Page[earmark.Entry]{},

@@ -46,6 +46,19 @@ func (c *Client) ExtendBy(ctx context.Context, id string, ttl time.Duration, by 
 	}{wholeSeconds(ttl), by}))
 }
 
+// Correct adds signed amounts to a final charge: of a reservation that is committed with real usage, or of
+// ChargeUsage. Below 0 gives back. key names the correction of this reservation and is required. If Replayed is true, an
+// earlier call had made it. The error is CodeNotCharged if there is no final charge, and CodeBelowZero if less was charged
+// than the correction gives back; Field names the unit. The call is repeated.
+func (c *Client) Correct(ctx context.Context, id, key string, request earmark.CorrectionRequest) (*earmark.Reservation, error) {
+	if err := earmark.ValidateIdempotencyKey(key); err != nil {
+		return nil, err
+	}
+	correction := changeCall(id, "corrections", request)
+	correction.key = key
+	return c.make(ctx, correction)
+}
+
 // Adopt starts a new workflow for an open reservation that lost its own; a reservation with
 // an open workflow keeps it. The call is repeated.
 func (c *Client) Adopt(ctx context.Context, id string, by By) (*earmark.Reservation, error) {

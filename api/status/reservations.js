@@ -96,6 +96,7 @@ const facts = {
   Charged: (r) => (r.usage ? amounts(r.usage) : ""),
   "Beyond what was reserved": (r) => (r.overage ? amounts(r.overage) : ""),
   "Not charged": (r) => (r.shortfall ? amounts(r.shortfall) : ""),
+  Corrected: (r) => (r.correction ? amounts(r.correction) : ""),
   Refused: (r) => (r.rejected_usage ? amounts(r.rejected_usage) : ""),
   Made: (r) => stamp(r.created_at),
   Expires: (r) => (r.expires_at && !r.settled_at ? `${stamp(r.expires_at)}, then ${r.on_expiry}` : ""),

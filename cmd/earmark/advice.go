@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -89,7 +90,7 @@ func (s *session) headline(e *earmark.Error) string {
 	case earmark.CodeNoBudget, earmark.CodeUnitNotBudgeted:
 		what, _, _ := strings.Cut(e.Message, "; ")
 		return clean(what)
-	case earmark.CodeIdempotencyMismatch, earmark.CodeAlreadySettled, earmark.CodeOverageRejected:
+	case earmark.CodeIdempotencyMismatch, earmark.CodeAlreadySettled, earmark.CodeOverageRejected, earmark.CodeNotCharged:
 		what, _, _ := strings.Cut(inFlagWords(e), "; ")
 		return what
 	default:
@@ -139,7 +140,7 @@ func (s *session) advise(p *sheet, e *earmark.Error) {
 		p.line("See it, and change it by its id:")
 		p.line("  earmark budget list --scope %s", strings.Join(s.subject.scopes, ""))
 		p.line("  earmark budget set ID --limit N")
-	case earmark.CodeAlreadySettled, earmark.CodeReservationExpired, earmark.CodeOverageRejected:
+	case earmark.CodeAlreadySettled, earmark.CodeReservationExpired, earmark.CodeOverageRejected, earmark.CodeNotCharged, earmark.CodeBelowZero:
 		standing(p, e)
 	case earmark.CodeIdempotencyMismatch:
 		p.line("Give a new request a --key of its own, or repeat the first one exactly.")
@@ -203,11 +204,7 @@ func (s *session) sameAgain(p *sheet) {
 	if s.subject.key == "" {
 		return
 	}
-	verb := "reserve"
-	if s.subject.usage {
-		verb = "usage"
-	}
-	p.line("  earmark %s … --key %s", verb, shellWord(s.subject.key))
+	p.line("  earmark %s … --key %s", cmp.Or(s.subject.verb, "reserve"), shellWord(s.subject.key))
 }
 
 // adviseBudget prints how to create the missing budget. The API's message has the scope or
@@ -289,6 +286,13 @@ func standing(p *sheet, e *earmark.Error) {
 	case r.State == earmark.StateReleased:
 		p.line("Usage that was spent nevertheless is charged by itself:")
 		p.line("  earmark usage %s%s --key KEY", strings.Join(r.Scopes, " "), blanks(r.Amounts, " --amount "))
+	case r.Estimated:
+		p.line("The real usage corrects the estimate:")
+		p.line("  earmark commit %s%s", r.ID, blanks(r.Amounts, " "))
+	case e.Code == earmark.CodeNotCharged && r.Open():
+		p.line("Charge what was used, or give it back:")
+		p.line("  earmark commit %s%s", r.ID, blanks(r.Amounts, " "))
+		p.line("  earmark release %s --reason WHY", r.ID)
 	case r.State == earmark.StateExpired, r.State == earmark.StateReview:
 		p.line("Usage that was spent is still charged:")
 		p.line("  earmark commit %s%s", r.ID, blanks(r.Amounts, " "))

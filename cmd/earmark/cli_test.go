@@ -111,6 +111,7 @@ type cannedLedger struct {
 	reason       string
 	ttl          time.Duration
 	admission    earmark.Admission
+	correction   earmark.Correction
 	accepted     bool
 	guarded      bool
 }
@@ -130,6 +131,11 @@ func (l *cannedLedger) Extend(_ context.Context, _ earmark.Transition, ttl time.
 }
 
 func (l *cannedLedger) Charge(context.Context, earmark.Charge) (earmark.Result, error) {
+	return l.result, l.err
+}
+
+func (l *cannedLedger) Correct(_ context.Context, correction earmark.Correction) (earmark.Result, error) {
+	l.correction = correction
 	return l.result, l.err
 }
 
@@ -371,6 +377,10 @@ func TestOutcomes(t *testing.T) {
 	as := func(outcome earmark.Outcome, r earmark.Reservation) earmark.Result {
 		return earmark.Result{Outcome: outcome, Reservation: &r}
 	}
+	corrected, estimated := charge, committed
+	corrected.Correction, estimated.Estimated = earmark.Amounts{"tokens": -250}, true
+	belowZero := as(earmark.OutcomeBelowZero, corrected)
+	belowZero.Subject = "tokens"
 	exists := earmark.Errorf(earmark.CodeBudgetExists, "a budget on acme in tokens over lifetime exists")
 	unavailable := earmark.Errorf(earmark.CodeUnavailable, "Postgres is away")
 	const reserve = "reserve acme/ml/u1 --amount tokens=600"
@@ -408,6 +418,10 @@ func TestOutcomes(t *testing.T) {
 		{"extend", "extend " + held.ID + " --ttl 10m", cannedLedger{result: as(earmark.OutcomeApplied, held)}, exitOK},
 		{"extend-expired", "extend " + held.ID + " --ttl 10m", cannedLedger{result: as(earmark.OutcomeExpired, cannedReservations()[4])}, exitFailed},
 		{"usage", "usage acme --amount tokens=600 --key batch-1", cannedLedger{result: as(earmark.OutcomeApplied, charge)}, exitOK},
+		{"correct", "correct " + corrected.ID + " --amount tokens=-250 --reason refund --key refund-17", cannedLedger{result: as(earmark.OutcomeApplied, corrected)}, exitOK},
+		{"correct-below-zero", "correct " + corrected.ID + " --amount tokens=-351 --reason refund", cannedLedger{result: belowZero}, exitFailed},
+		{"correct-held", "correct " + held.ID + " --amount tokens=-1 --reason refund", cannedLedger{result: as(earmark.OutcomeConflict, held)}, exitFailed},
+		{"correct-estimated", "correct " + estimated.ID + " --amount tokens=-1 --reason refund", cannedLedger{result: as(earmark.OutcomeConflict, estimated)}, exitFailed},
 		{"budget-create", "budget create acme tokens 1,000", cannedLedger{budgets: cannedBudgets()}, exitOK},
 		{"budget-exists", "budget create acme tokens 1,000", cannedLedger{err: exists}, exitFailed},
 		{"budget-unavailable", "budget create acme tokens 1,000", cannedLedger{err: unavailable}, exitUnknown},
@@ -478,57 +492,64 @@ func TestWrongUse(t *testing.T) {
 	t.Parallel()
 	reservation, budget := reservationNo(0, earmark.StateHeld).ID, cannedBudgets()[0].ID
 	for command, words := range map[string]string{
-		"reserve --amount tokens=1":                                   "SCOPE is missing",
-		"reserve acme":                                                "--amount is missing",
-		"reserve acme --amount tokens":                                "has no unit; write UNIT=N",
-		"reserve acme --amount 600":                                   "has no unit; write UNIT=N",
-		"reserve acme --amount tokens=1.5":                            "a point may mean a fraction or a thousand",
-		"reserve acme --amount tokens=-1":                             "--amount",
-		"reserve acme --amount tokens=1 --amount tokens=2":            "tokens is given twice",
-		"reserve a//b --amount tokens=1":                              `SCOPE: "a//b" is not a scope`,
-		"reserve acme --amount tokens=1 --ttl soon":                   "write 90s, 5m, 1h30m, or a number of seconds",
-		"reserve acme --amount tokens=1 --ttl 8d":                     "is not a duration",
-		"reserve acme --amount tokens=1 --ttl 192h":                   "8d is out of range: 1s to 7d are allowed",
-		"reserve acme --amount tokens=1 --ttl 1500ms":                 "is not in whole seconds",
-		"reserve acme --amount tokens=1 --on-expiry keep":             "use one of release, commit, review",
-		"reserve acme --amount tokens=1 --metadata model":             "is not of the form KEY=VALUE",
-		"reserve acme --amount tokens=1 --key schlüssel":              "--key: holds a character that is not printable ASCII",
-		"usage acme --amount tokens=1":                                "--key is missing",
-		"usage acme --key k":                                          "--amount is missing",
-		"commit " + reservation:                                       "UNIT=N is missing",
-		"commit " + reservation + " 450":                              "has no unit; write UNIT=N, such as tokens=1200",
-		"commit " + budget + " tokens=1":                              "is a budget's id",
-		"commit rsv_abc tokens=1":                                     "is not the id of a reservation",
-		"release":                                                     "ID is missing",
-		"release " + reservation + " because":                         "one argument too many",
-		"release " + reservation:                                      "--reason is missing",
-		"release " + reservation + " --reason x --as a:b":             `--as: "a:b" is not a name`,
-		"adopt " + reservation:                                        "--reason is missing",
-		"adopt":                                                       "ID is missing",
-		"commit " + reservation + " --usage 1":                        "has no unit",
-		"commit " + reservation + " tokens=1 --usage tokens=1":        "one argument too many",
-		"stuck --reason bored":                                        "use one of paused, task_failing, settlement_failing, orphan, review, expiry_missed",
-		"drain --reason x":                                            "--scope is missing",
-		"drain --scope acme":                                          "--reason is missing",
-		"drain --scope acme --reason x --state committed":             "use one of held, review",
-		"drain --scope acme --reason x --state held --stuck review":   "do not go together",
-		"drain --scope a//b --reason x":                               `"--scope" flag: "a//b" is not a scope`,
-		"extend " + reservation:                                       "--ttl is missing",
-		"list --state open":                                           "use one of held, committed, released, expired, review",
-		"list --limit 0":                                              "--limit is 0",
-		"list acme":                                                   "takes no arguments",
-		"entries --budget " + budget + " --reservation x":             "do not go together",
-		"budget list --scope a --covering a":                          "do not go together",
-		"budget show " + reservation:                                  "is a reservation's id",
-		"budget set " + budget:                                        "nothing to change",
-		"budget set " + budget + " --soft-ceiling much":               "only digits are allowed",
-		"budget archive " + budget:                                    "pass --yes",
-		"budget create acme tokens":                                   "LIMIT is missing",
-		"budget create acme tokens 1.000":                             "LIMIT: \"1.000\" is not an amount",
-		"budget create acme Tokens 1":                                 "UNIT: \"Tokens\" is not a unit",
-		"budget create acme tokens 9 --timezone Berlin":               "--timezone: \"Berlin\" is not an IANA time zone",
-		"budget create acme tokens 9 --soft-ceiling 8":                "--soft-ceiling: 8 is below the limit 9",
-		"budget create acme tokens 9 --period daily":                  "use one of lifetime, hour, day, week, month",
+		"reserve --amount tokens=1":                                              "SCOPE is missing",
+		"reserve acme":                                                           "--amount is missing",
+		"reserve acme --amount tokens":                                           "has no unit; write UNIT=N",
+		"reserve acme --amount 600":                                              "has no unit; write UNIT=N",
+		"reserve acme --amount tokens=1.5":                                       "a point may mean a fraction or a thousand",
+		"reserve acme --amount tokens=-1":                                        "--amount",
+		"correct x --amount tokens=0 --reason r":                                 "--amount tokens",
+		"correct x --amount tokens=--1 --reason r":                               "--amount",
+		"correct x --amount tokens --reason r":                                   "has no unit",
+		"correct x --amount tokens=-1 --amount tokens=1 --reason r":              "given twice",
+		"correct x --reason r":                                                   "--amount is missing",
+		"correct x --amount tokens=-1":                                           "--reason is missing",
+		"correct " + reservation + " --amount tokens=-1 --reason r --key \u00e9": "--key",
+		"reserve acme --amount tokens=1 --amount tokens=2":                       "tokens is given twice",
+		"reserve a//b --amount tokens=1":                                         `SCOPE: "a//b" is not a scope`,
+		"reserve acme --amount tokens=1 --ttl soon":                              "write 90s, 5m, 1h30m, or a number of seconds",
+		"reserve acme --amount tokens=1 --ttl 8d":                                "is not a duration",
+		"reserve acme --amount tokens=1 --ttl 192h":                              "8d is out of range: 1s to 7d are allowed",
+		"reserve acme --amount tokens=1 --ttl 1500ms":                            "is not in whole seconds",
+		"reserve acme --amount tokens=1 --on-expiry keep":                        "use one of release, commit, review",
+		"reserve acme --amount tokens=1 --metadata model":                        "is not of the form KEY=VALUE",
+		"reserve acme --amount tokens=1 --key schlüssel":                         "--key: holds a character that is not printable ASCII",
+		"usage acme --amount tokens=1":                                           "--key is missing",
+		"usage acme --key k":                                                     "--amount is missing",
+		"commit " + reservation:                                                  "UNIT=N is missing",
+		"commit " + reservation + " 450":                                         "has no unit; write UNIT=N, such as tokens=1200",
+		"commit " + budget + " tokens=1":                                         "is a budget's id",
+		"commit rsv_abc tokens=1":                                                "is not the id of a reservation",
+		"release":                                                                "ID is missing",
+		"release " + reservation + " because":                                    "one argument too many",
+		"release " + reservation:                                                 "--reason is missing",
+		"release " + reservation + " --reason x --as a:b":                        `--as: "a:b" is not a name`,
+		"adopt " + reservation:                                                   "--reason is missing",
+		"adopt":                                                                  "ID is missing",
+		"commit " + reservation + " --usage 1":                                   "has no unit",
+		"commit " + reservation + " tokens=1 --usage tokens=1":                   "one argument too many",
+		"stuck --reason bored":                                                   "use one of paused, task_failing, settlement_failing, orphan, review, expiry_missed",
+		"drain --reason x":                                                       "--scope is missing",
+		"drain --scope acme":                                                     "--reason is missing",
+		"drain --scope acme --reason x --state committed":                        "use one of held, review",
+		"drain --scope acme --reason x --state held --stuck review":              "do not go together",
+		"drain --scope a//b --reason x":                                          `"--scope" flag: "a//b" is not a scope`,
+		"extend " + reservation:                                                  "--ttl is missing",
+		"list --state open":                                                      "use one of held, committed, released, expired, review",
+		"list --limit 0":                                                         "--limit is 0",
+		"list acme":                                                              "takes no arguments",
+		"entries --budget " + budget + " --reservation x":                        "do not go together",
+		"budget list --scope a --covering a":                                     "do not go together",
+		"budget show " + reservation:                                             "is a reservation's id",
+		"budget set " + budget:                                                   "nothing to change",
+		"budget set " + budget + " --soft-ceiling much":                          "only digits are allowed",
+		"budget archive " + budget:                                               "pass --yes",
+		"budget create acme tokens":                                              "LIMIT is missing",
+		"budget create acme tokens 1.000":                                        "LIMIT: \"1.000\" is not an amount",
+		"budget create acme Tokens 1":                                            "UNIT: \"Tokens\" is not a unit",
+		"budget create acme tokens 9 --timezone Berlin":                          "--timezone: \"Berlin\" is not an IANA time zone",
+		"budget create acme tokens 9 --soft-ceiling 8":                           "--soft-ceiling: 8 is below the limit 9",
+		"budget create acme tokens 9 --period daily":                             "use one of lifetime, hour, day, week, month",
 		"budget lst":                                                  `there is no command "lst" (list or set?)`,
 		"key create":                                                  "--role is missing: use one of read, settle, reserve, operate, admin",
 		"key create --role root":                                      "use one of read, settle, reserve, operate, admin",
@@ -641,6 +662,9 @@ func TestRequests(t *testing.T) {
 	require.Equal(t, earmark.Amounts{"tokens": 1_234_567, "requests": 1}, ledger.usage)
 	run("release " + id + " --reason done")
 	require.Equal(t, "done", ledger.reason)
+	run("correct " + id + " --amount tokens=-1,200 --amount requests=1 --reason refund --key k --as alice")
+	require.Equal(t, earmark.CorrectionRequest{Amounts: earmark.Amounts{"tokens": -1_200, "requests": 1}, Reason: "refund", Operator: "alice"}, ledger.correction.Request)
+	require.Equal(t, earmark.CorrectionID(id, "k"), ledger.correction.ID)
 	run("extend " + id + " --ttl 90")
 	require.Equal(t, 90*time.Second, ledger.ttl)
 	run("reserve b a --amount tokens=1_000 --amount requests=1 --ttl 2m --on-expiry review --metadata note=a=b,c --key k")

@@ -78,6 +78,10 @@ func openReservations(s *session) ([]cobra.Completion, error) {
 	return append(held, review...), err
 }
 
+func committedReservations(s *session) ([]cobra.Completion, error) {
+	return reservationIDs(s, earmark.StateCommitted)
+}
+
 func anyReservations(s *session) ([]cobra.Completion, error) { return reservationIDs(s, "") }
 
 func reservationIDs(s *session, state earmark.State) ([]cobra.Completion, error) {

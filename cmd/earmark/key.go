@@ -47,7 +47,7 @@ Each role includes those before it:
   read     read budgets, reservations and entries
   settle   commit, release and extend: for workers
   reserve  reserve, decide and charge: for backends
-  operate  settle in a caller's place, list what is stuck, drain: for operators
+  operate  settle for callers, correct, list what is stuck, drain: for operators
   admin    change budgets and keys, read the audit log`,
 		Example: `  KEY=$(earmark key create --role reserve --name backend)
   earmark key create --tenant acme --role settle --scope acme/ml --expires 90d

@@ -81,7 +81,7 @@ func newRoot() *cobra.Command {
 	wrapHelp(root)
 	addGroup(root, "Run it:", newDev(), newServe(), newWorker(), newMigrate(), newPayloadKey())
 	addGroup(root, "Budgets and reservations:", newBudget(), newReserve(), newCommit(), newRelease(), newExtend(),
-		newShow(), newList(), newUsage(), newDecide(), newEntries())
+		newShow(), newList(), newUsage(), newCorrect(), newDecide(), newEntries())
 	addGroup(root, "Look after it:", newStuck(), newAdopt(), newDrain(), newPrune())
 	addGroup(root, "Tenants and keys:", newTenant(), newKey())
 	addGroup(root, "Prices of models:", newPrice())

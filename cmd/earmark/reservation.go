@@ -113,6 +113,10 @@ func (s *session) printMade(r *earmark.Reservation, quiet bool) error {
 // outcome prints the result of a transition.
 func outcome(p *sheet, r *earmark.Reservation) {
 	p.line("%s: %s", p.paint(strings.ToUpper(string(r.State[:1]))+string(r.State[1:]), styleOf(r)), clean(outcomeWords(r)))
+	p.fields(outcomeFields(p, r)...)
+}
+
+func outcomeFields(p *sheet, r *earmark.Reservation) []field {
 	fields := []field{{"ID", r.ID, bold}}
 	if r.State == earmark.StateHeld {
 		fields = append(fields, field{"Expires", expiryWords(p, r), plain})
@@ -120,10 +124,11 @@ func outcome(p *sheet, r *earmark.Reservation) {
 	if n := notes(r); n != "" {
 		fields = append(fields, field{"Notes", n, styleOf(r)})
 	}
-	p.fields(append(fields,
+	return append(fields,
+		field{"Correction", explained(r.Correction, "added to the usage"), plain},
 		field{"Overage", explained(r.Overage, "more than was reserved"), plain},
 		field{"Shortfall", explained(r.Shortfall, "not charged, as the budget's policy says"), red},
-	)...)
+	)
 }
 
 func outcomeWords(r *earmark.Reservation) string {

@@ -37,6 +37,7 @@ func notes(r *earmark.Reservation) string {
 	add(r.OverLimit, "over limit")
 	add(len(r.Overage) > 0, "overage")
 	add(len(r.Shortfall) > 0, "shortfall")
+	add(len(r.Correction) > 0, "corrected")
 	add(len(r.RejectedUsage) > 0, "usage rejected")
 	return strings.Join(notes, ", ")
 }
@@ -125,6 +126,7 @@ func summary(p *sheet, r *earmark.Reservation) {
 		field{"Scopes", strings.Join(displayScopes(r.Scopes), "\n"), plain},
 		field{"Amounts", r.Amounts.String(), plain},
 		field{"Usage", r.Usage.String(), plain},
+		field{"Correction", explained(r.Correction, "added to the usage"), plain},
 		field{"Overage", explained(r.Overage, "more than was reserved"), plain},
 		field{"Shortfall", explained(r.Shortfall, "not charged, as the budget's policy says"), red},
 		field{"Rejected", explained(r.RejectedUsage, "refused, as the budget's policy says"), red},

@@ -58,7 +58,7 @@ type subject struct {
 	scopes  []string
 	amounts earmark.Amounts
 	key     string
-	usage   bool // charges without a reservation
+	verb    string // with its arguments, to send it again; reserve if empty
 }
 
 // run adapts the function of a command that calls a server.

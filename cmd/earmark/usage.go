@@ -29,7 +29,7 @@ scopes. Earmark always charges it, even past a limit, because it is spent. The
 				return err
 			}
 			request.Scopes = scopes
-			s.subject = subject{scopes: scopes, amounts: request.Amounts, key: key, usage: true}
+			s.subject = subject{scopes: scopes, amounts: request.Amounts, key: key, verb: "usage"}
 			switch {
 			case len(request.Amounts) == 0:
 				return usageError{fmt.Errorf("--amount is missing: say how much, such as --amount tokens=1200")}

@@ -97,6 +97,11 @@ func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, 
 	return l.count("charge", func() (earmark.Result, error) { return l.Ledger.Charge(ctx, c) })
 }
 
+// Correct counts the outcome.
+func (l *Ledger) Correct(ctx context.Context, c earmark.Correction) (earmark.Result, error) {
+	return l.count("correct", func() (earmark.Result, error) { return l.Ledger.Correct(ctx, c) })
+}
+
 // Sweep counts a run of the sweeper, its only caller.
 func (l *Ledger) Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error) {
 	ids, err := l.Ledger.Sweep(ctx, grace, limit)

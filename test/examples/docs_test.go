@@ -87,6 +87,8 @@ var covered = map[string]struct {
 	"docs/http.md/Release/json":                         {1, "TestHTTPGuide"},
 	"docs/http.md/Usage without a reservation/sh":       {1, "TestHTTPGuide"},
 	"docs/http.md/Usage without a reservation/json":     {1, "TestHTTPGuide"},
+	"docs/http.md/Corrections/sh":                       {1, "TestHTTPGuide"},
+	"docs/http.md/Corrections/json":                     {1, "TestHTTPGuide"},
 	"docs/http.md/Ask without reserving/sh":             {1, "TestHTTPGuide"},
 	"docs/http.md/Ask without reserving/json":           {1, "TestHTTPGuide"},
 	"docs/http.md/Look/sh":                              {1, "TestHTTPGuide"},
