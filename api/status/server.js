@@ -14,8 +14,13 @@ export function quote(text) {
   return /^[\w.:/@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-// Fault is an answer that is none, or not the one that was asked for. Its message is a sentence.
-export class Fault extends Error {}
+// Fault is an answer that is none, or not the one that was asked for. Its message is a sentence; status is that of a problem.
+export class Fault extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
 
 // get answers with what the server says. alsoFine is a status, other than those of success, whose body is wanted.
 export async function get(path, alsoFine) {
@@ -33,7 +38,7 @@ export async function get(path, alsoFine) {
   } catch { // a proxy's page, most likely
     throw new Fault(`What answers with status ${response.status} is not Earmark.`);
   }
-  if (!response.ok && response.status !== alsoFine) throw new Fault(`The server says: ${body.detail ?? `status ${response.status}`}.`);
+  if (!response.ok && response.status !== alsoFine) throw new Fault(`The server says: ${body.detail ?? `status ${response.status}`}.`, response.status);
   return body;
 }
 

@@ -23,10 +23,29 @@ const section = find("#stuck");
 let latest = [];
 let first = 0;
 let told = null;
+let refused = ""; // why the key may not ask, which stays so until somebody signs in again
 
-export const load = () => list("v1/reservations?stuck=true", pagesRead);
+export async function load() {
+  try {
+    return refused ? null : await list("v1/reservations?stuck=true", pagesRead);
+  } catch (fault) {
+    if (fault.status !== 403) throw fault;
+    refused = fault.message;
+    return null;
+  }
+}
 
-export function show({ data, more, incomplete = "", searches }) {
+export function show(page) {
+  if (refused) {
+    setText(find("#stuck-count"), "–");
+    setText(find("#stuck-brief"), "not shown to this key");
+    setText(find(".lead", section), `Not shown to this key. ${refused}`);
+    return;
+  }
+  showAll(page);
+}
+
+function showAll({ data, more, incomplete = "", searches }) {
   latest = data.sort(inOrder);
   const total = data.length;
   setText(find("#stuck-count"), (more ? "over " : "") + amount(total));
