@@ -122,6 +122,19 @@ func TestServicesWaitForWhatTheyNeed(t *testing.T) {
 	require.Contains(t, project.Services["migrate"].DependsOn, "postgres")
 }
 
+// A port that is published asks for keys, whatever its address: nothing switches them off.
+func TestEarmarkAsksForKeys(t *testing.T) {
+	t.Parallel()
+	for name, service := range load(t).Services {
+		require.NotContains(t, service.Environment, "EARMARK_WITHOUT_KEYS", name)
+		require.NotContains(t, service.Command, "--without-keys", name)
+	}
+	image, err := os.ReadFile(root + "/Dockerfile")
+	require.NoError(t, err)
+	require.NotContains(t, string(image), "WITHOUT_KEYS")
+	require.NotContains(t, string(image), "without-keys")
+}
+
 func TestCommandsOfEarmark(t *testing.T) {
 	t.Parallel()
 	commands := map[string]string{}
