@@ -20,6 +20,7 @@ import (
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
 	"github.com/earmark-dev/earmark/internal/prices"
+	"github.com/earmark-dev/earmark/pricing"
 	"github.com/earmark-dev/earmark/workflows"
 )
 
@@ -38,6 +39,9 @@ type Ledger interface {
 	RotateKey(ctx context.Context, tenant, id string, overlap time.Duration, by earmark.Actor, reason string) (*earmark.IssuedKey, error)
 	RevokeKey(ctx context.Context, tenant, id string, by earmark.Actor, reason string) (*earmark.Key, error)
 	Audit(ctx context.Context, tenant string, filter earmark.AuditFilter) (earmark.Page[earmark.AuditRecord], error)
+	// AddOwnPrices adds a price version of the tenant after another; nil if a version came
+	// in between.
+	AddOwnPrices(ctx context.Context, tenant string, after int64, entries []pricing.Entry, source string, by earmark.Actor, reason string) (*prices.Version, error)
 	// CountedUnits reads which units the budgets on the scopes and above count, or the
 	// existing reservation of the id. It changes nothing.
 	CountedUnits(ctx context.Context, tenant, id, hash string, scopes []string) (earmark.Counted, error)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/keys"
+	"github.com/earmark-dev/earmark/internal/prices"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 )
 
@@ -82,6 +84,9 @@ var operations = map[string]operation{
 	"POST /v1/keys/:id/rotate":              {"POST", "/v1/keys/" + testKeyID + "/rotate", "", 201},
 	"POST /v1/keys/:id/revoke":              {"POST", "/v1/keys/" + testKeyID + "/revoke", "", 200},
 	"GET /v1/audit":                         {"GET", "/v1/audit", "", 200},
+	"GET /v1/prices":                        {"GET", "/v1/prices", "", 200},
+	"POST /v1/prices":                       {"POST", "/v1/prices", `{"entries":[{"provider":"openai","model":"gpt-5","rates":{"input":"0.000001"}}]}`, 201},
+	"POST /v1/prices/explain":               {"POST", "/v1/prices/explain", `{"provider_usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"cost":0.01},"usage_format":"openrouter"}`, 200},
 }
 
 func (o operation) header(token keys.Token) []string { return append(with(token), o.idempotency()...) }
@@ -176,12 +181,23 @@ func documentedRoles(t *testing.T) map[string]string {
 	return roles
 }
 
+// askedBook notes in the fake whose prices were asked for.
+type askedBook struct {
+	PriceBook
+	fake *fake
+}
+
+func (b askedBook) Current(ctx context.Context, tenant string) (*prices.Prices, error) {
+	b.fake.of(tenant)
+	return b.PriceBook.Current(ctx, tenant)
+}
+
 // Every operation asks the ledger for the tenant of the key.
 func TestEveryOperationIsOfTheKeysTenant(t *testing.T) {
 	t.Parallel()
 	for name, try := range operations {
 		f := playingAlong()
-		b := setup(t, f, withKeys)
+		b := setup(t, f, withKeys, func(o *Options) { o.Prices = askedBook{prices.NewBook(noPrices{}), f} })
 		b.do(try.method, try.path, try.body, try.header(f.addKey(otherTenant, earmark.RoleAdmin))...).status(try.status)
 		if name == "GET /v1/whoami" { // which asks nobody
 			continue

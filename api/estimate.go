@@ -21,6 +21,9 @@ type PriceBook interface {
 	Version(ctx context.Context, tenant string, version int64) (*prices.Prices, error)
 	// Versions returns all versions, the first one first.
 	Versions(ctx context.Context) ([]prices.Version, error)
+	// Add adds a version that draft makes, with add.
+	Add(ctx context.Context, tenant string, draft func(prices.State) (prices.Changes, error),
+		add func(ctx context.Context, after int64, changes prices.Changes) (*prices.Version, error)) (*prices.Version, error)
 }
 
 // estimated replaces the estimate of an admission by its amounts, and notes in the metadata

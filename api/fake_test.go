@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/prices"
+	"github.com/earmark-dev/earmark/pricing"
 )
 
 // fake is a Ledger and a Coordinator that answers as a test configures it and records
@@ -158,6 +160,13 @@ func (f *fake) CreateKey(_ context.Context, tenant string, request earmark.KeyRe
 	f.record("CreateKey", request)
 	f.of(tenant)
 	return f.issued, f.err
+}
+
+func (f *fake) AddOwnPrices(_ context.Context, tenant string, after int64, entries []pricing.Entry, source string, by earmark.Actor, reason string) (*prices.Version, error) {
+	f.set(func() { f.by, f.reason = by, reason })
+	f.record("AddOwnPrices", entries)
+	f.of(tenant)
+	return &prices.Version{ID: after + 1, Tenant: tenant, Source: source, Actor: by, Reason: reason, Changes: prices.Changes{Entries: entries}}, f.err
 }
 
 func (f *fake) RotateKey(_ context.Context, tenant, id string, overlap time.Duration, by earmark.Actor, reason string) (*earmark.IssuedKey, error) {

@@ -49,6 +49,10 @@ func (s *server) routes(metrics func(*gin.Context) error) []route {
 		{http.MethodPost, "/v1/keys/:id/revoke", earmark.RoleAdmin, s.revokeKey},
 		{http.MethodGet, "/v1/audit", earmark.RoleAdmin, s.listAudit},
 
+		{http.MethodGet, "/v1/prices", earmark.RoleRead, s.listPrices},
+		{http.MethodPost, "/v1/prices", earmark.RoleAdmin, s.addPrices},
+		{http.MethodPost, "/v1/prices/explain", earmark.RoleRead, s.explainPrice},
+
 		{http.MethodPost, codecPath, earmark.RoleOperate, s.decodePayloads},
 		{http.MethodOptions, codecPath, "", s.allowDecoding},
 

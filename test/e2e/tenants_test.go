@@ -100,6 +100,8 @@ var bodies = map[string]string{
 	"POST /v1/reservations/{id}/commit": `{"usage":{"tokens":1}}`,
 	"POST /v1/reservations/{id}/extend": `{"ttl_seconds":60}`,
 	"POST /v1/keys":                     `{"role":"read"}`,
+	"POST /v1/prices":                   `{"entries":[{"provider":"openai","model":"gpt-5","rates":{"input":"0.000001"}}]}`,
+	"POST /v1/prices/explain":           `{"provider_usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"cost":0.01},"usage_format":"openrouter"}`,
 }
 
 // Every operation of openapi.yaml is called with a key of every role. With an id of another tenant it answers as with

@@ -200,6 +200,33 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/reservations/{id}/corrections": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The reservation's id. */
+                id: components["parameters"]["ReservationId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Correct a final charge
+         * @description Adds signed amounts to what was charged, of a reservation that is committed with real usage or of usage without a
+         *     reservation: an invoice differs, a batch is refunded, a model was priced wrong. It changes the windows that
+         *     were charged, also if they have ended. Above 0 it is charged in full, even past a limit; below 0 it gives back, at
+         *     most what was charged. `usage` stays as it is; `correction` is the sum of all corrections. The key belongs to this
+         *     reservation.
+         */
+        post: operations["correctReservation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/usage": {
         parameters: {
             query?: never;
@@ -302,6 +329,53 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/prices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the prices that hold, by provider and model
+         * @description They are those of all tenants and the tenant's own, which come first. The pages of a list show one version at one moment,
+         *     also if prices are added meanwhile.
+         */
+        get: operations["listPrices"];
+        put?: never;
+        /**
+         * Add prices of the tenant
+         * @description Adds a version with those entries that say something new; versions are never changed. They hold from the moment of the
+         *     call, or later where `from` says so. Prices of all tenants, multipliers and fallbacks are set with access to the database:
+         *     `earmark price`. It needs a key that is bound to no scopes.
+         */
+        post: operations["addPrices"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/prices/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Show what a usage costs, line by line
+         * @description It changes nothing. The sum is what a commit of the same `provider_usage` charges.
+         */
+        post: operations["explainPrice"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/keys": {
         parameters: {
             query?: never;
@@ -340,7 +414,7 @@ export interface paths {
         put?: never;
         /**
          * Replace a key by a new one
-         * @description The new key has the name, role, scopes and lifetime of the old one, which works on for `overlap_seconds`. A key that
+         * @description The new key has the name, role, scopes, rate and lifetime of the old one, which works on for `overlap_seconds`. A key that
          *     was rotated before, or does not work any more, is refused.
          */
         post: operations["rotateKey"];
@@ -703,9 +777,11 @@ export interface components {
             /** @description Empty on the last page. */
             next_cursor: string;
         };
+        /** @description Exactly one of `amounts` and `estimate`. */
         ReservationRequest: {
             scopes: components["schemas"]["Scopes"];
-            amounts: components["schemas"]["RequestedAmounts"];
+            amounts?: components["schemas"]["RequestedAmounts"];
+            estimate?: components["schemas"]["Estimate"];
             /**
              * Format: int64
              * @description The length of the lease.
@@ -721,13 +797,101 @@ export interface components {
             coverage: "each_scope" | "any_scope";
             metadata?: components["schemas"]["Metadata"];
         };
+        /** @description Exactly one of `amounts` and `provider_usage`. */
         UsageRequest: {
             scopes: components["schemas"]["Scopes"];
-            amounts: components["schemas"]["RequestedAmounts"];
+            amounts?: components["schemas"]["RequestedAmounts"];
+            provider_usage?: components["schemas"]["ProviderUsage"];
+            usage_format?: components["schemas"]["UsageFormat"];
+            model?: components["schemas"]["AnsweringModel"];
+            provider?: components["schemas"]["AnsweringProvider"];
+            responded_at?: components["schemas"]["RespondedAt"];
             metadata?: components["schemas"]["Metadata"];
         };
+        /**
+         * @description One call of a model, in the place of `amounts`: Earmark computes the most that it may cost in each of `tokens`,
+         *     `input_tokens`, `output_tokens`, `usd_micros` and `requests` that a budget on the scopes counts. Exactly one of
+         *     `input_tokens`, `input_text` and `messages`. The price is that of the dearest response: input written to the provider's
+         *     cache for the longest time that has a price, output as reasoning where that costs more, at the dearest hour.
+         */
+        Estimate: {
+            model: string;
+            /** @description The company that bills; needed if several providers have the model. */
+            provider?: string;
+            /**
+             * Format: int64
+             * @description As the provider counts them.
+             */
+            input_tokens?: number;
+            /** @description The prompt. Its count is never below the provider's: see docs/ai.md. It is not stored. */
+            input_text?: string;
+            /** @description The messages, in OpenAI's or Anthropic's form, with text alone. They are counted and not stored. */
+            messages?: {
+                [key: string]: unknown;
+            }[];
+            /**
+             * Format: int64
+             * @description The limit for the output that the provider is given, reasoning included.
+             */
+            max_output_tokens: number;
+            /**
+             * Format: int64
+             * @description How many answers to one input.
+             * @default 1
+             */
+            n: number;
+            /**
+             * Format: int64
+             * @description The part of the input that the provider will surely read from its cache.
+             */
+            cached_input_tokens?: number;
+            /** @description The one that is asked for, if it is not the standard. */
+            service_tier?: string;
+            /** @description As `service_tier`. */
+            speed?: string;
+            /** @description As `service_tier`. */
+            region?: string;
+        };
+        /**
+         * @description The usage object as the provider sent it, or the whole response with it. Earmark computes from it what the call cost in
+         *     the reserved units, or for `/v1/usage` in those that the budgets count. A field that is wrong is named by its path.
+         */
+        ProviderUsage: {
+            [key: string]: unknown;
+        };
+        /** @description What the object is, such as `anthropic`; docs/ai.md has all names. Without it the shape decides. */
+        UsageFormat: string;
+        /** @description The model that answered. Without it, the one that the response names, or else the one of the estimate. */
+        AnsweringModel: string;
+        /** @description The company that bills. Without it, that of the estimate. */
+        AnsweringProvider: string;
+        /**
+         * Format: date-time
+         * @description When the provider answered; it decides which off-peak hours apply. Without it now.
+         */
+        RespondedAt: string;
+        CorrectionRequest: {
+            /**
+             * @description 1 to 8 of the reservation's units, each with a whole number that is not 0. Below 0 gives back.
+             * @example {
+             *       "tokens": -200
+             *     }
+             */
+            amounts: {
+                [key: string]: number;
+            };
+            /** @description Why the charge is wrong, for the journal; at most 512 bytes. */
+            reason: string;
+            operator?: components["schemas"]["Operator"];
+        };
+        /** @description Exactly one of `usage` and `provider_usage`. */
         CommitRequest: {
-            usage: components["schemas"]["Usage"];
+            usage?: components["schemas"]["Usage"];
+            provider_usage?: components["schemas"]["ProviderUsage"];
+            usage_format?: components["schemas"]["UsageFormat"];
+            model?: components["schemas"]["AnsweringModel"];
+            provider?: components["schemas"]["AnsweringProvider"];
+            responded_at?: components["schemas"]["RespondedAt"];
             /**
              * @description The usage is an estimate, as when a stream broke before the provider reported it. The first commit without `estimated`
              *     corrects it, in full. An estimate never replaces another.
@@ -788,6 +952,7 @@ export interface components {
             last_used_at: string | null;
             /** @description The id of the key that a rotation made; empty where there is none. */
             replaced_by: string;
+            rate: components["schemas"]["Rate"];
         };
         IssuedKey: {
             id: string;
@@ -812,13 +977,143 @@ export interface components {
             last_used_at: string | null;
             /** @description The id of the key that a rotation made; empty where there is none. */
             replaced_by: string;
+            rate: components["schemas"]["Rate"];
             /** @description The whole key, `emk_…`. Earmark keeps a hash alone. */
             secret: string;
+        };
+        /** @description US dollars for one token, search, page or second, exact; or the name of the part whose rate it shares. */
+        UsdRate: string | number | {
+            /** @example output */
+            as: string;
+        };
+        /** @description The rate of each part that has one, such as `input`, `cache_read`, `output`; docs/ai.md has all parts. A part without a rate is refused when it is used. */
+        PriceRates: {
+            [key: string]: components["schemas"]["UsdRate"];
+        };
+        PriceTier: {
+            /**
+             * Format: int64
+             * @description Input tokens, cached ones included.
+             */
+            threshold: number;
+            /** @description The threshold itself is in the tier. */
+            inclusive?: boolean;
+            rates: components["schemas"]["PriceRates"];
+        };
+        /** @description The prices of one model at one provider, from a moment on. */
+        Price: {
+            provider: string;
+            model: string;
+            /** @description Other names of the model. */
+            aliases?: string[];
+            /** @description A condition on further names: `equals`, `starts_with`, `ends_with`, `contains`, `regex`, `or` or `and`. */
+            match?: {
+                [key: string]: unknown;
+            };
+            /**
+             * Format: date-time
+             * @description The moment from which they hold; the call that adds them by default.
+             */
+            from?: string;
+            rates: components["schemas"]["PriceRates"];
+            /** @description By the input tokens of a request, ascending. Each has all of its rates. */
+            tiers?: components["schemas"]["PriceTier"][];
+            /** @description A tier prices only the tokens beyond its threshold. */
+            marginal?: boolean;
+            /** @description Other prices, or a multiplier of all tokens, under conditions of the response. */
+            variants?: {
+                /** @description `service_tier`, `speed`, `region`, `windows`: all must hold. */
+                when: {
+                    [key: string]: unknown;
+                };
+                /** @description `rates`, `tiers` and `marginal`. */
+                prices?: {
+                    [key: string]: unknown;
+                };
+                multiplier?: string;
+            }[];
+            /** @description Where the prices come from. */
+            source?: string;
+        };
+        PricePage: {
+            /**
+             * Format: int64
+             * @description The version that is shown; 0 without any.
+             */
+            version: number;
+            data: components["schemas"]["Price"][];
+            next_cursor: string;
+        };
+        PricesRequest: {
+            entries: components["schemas"]["Price"][];
+            /** @description Where the prices come from. */
+            source?: string;
+            operator?: components["schemas"]["Operator"];
+            reason?: components["schemas"]["Reason"];
+        };
+        AddedPrices: {
+            /**
+             * Format: int64
+             * @description The newest version.
+             */
+            version: number;
+            /** @description What was added; the others say nothing new. */
+            entries: components["schemas"]["Price"][];
+        };
+        ExplainRequest: {
+            /** @description Required if the usage does not name it. */
+            model?: string;
+            /** @description The company that bills; required if several have the model. */
+            provider?: string;
+            provider_usage: components["schemas"]["ProviderUsage"];
+            usage_format?: components["schemas"]["UsageFormat"];
+            /** @description What is charged, for its multiplier. */
+            scopes?: components["schemas"]["Scope"][];
+            /**
+             * Format: date-time
+             * @description The moment whose prices apply; now by default.
+             */
+            at?: string;
+            /**
+             * Format: int64
+             * @description A version of the prices; the newest by default.
+             */
+            version?: number;
+        };
+        ExplainedPrice: {
+            /** Format: int64 */
+            version: number;
+            lines: {
+                provider?: string;
+                model?: string;
+                /** @description The part. */
+                what: string;
+                count: string;
+                rate_usd: string;
+                /** @description The variants that apply. */
+                special?: string;
+                usd: string;
+            }[];
+            /** @description For resale. */
+            multiplier?: string;
+            estimate?: boolean;
+            /** @description The exact sum. */
+            usd: string;
+            /**
+             * Format: int64
+             * @description The sum, rounded once.
+             */
+            usd_micros: number;
         };
         KeyPage: {
             data: components["schemas"]["Key"][];
             next_cursor: string;
         };
+        /**
+         * @description How many calls a second or a minute the key may make at each server process, 1 to 1,000,000; empty for no bound.
+         * @example 50/s
+         */
+        Rate: string;
         KeyRequest: {
             /** @description For people; at most 64 bytes. */
             name?: string;
@@ -829,6 +1124,7 @@ export interface components {
              * @description In the future, at most 10 years away; left out: never.
              */
             expires_at?: string;
+            rate?: components["schemas"]["Rate"];
             operator?: components["schemas"]["Operator"];
             reason?: components["schemas"]["Reason"];
         };
@@ -890,6 +1186,10 @@ export interface components {
             usage: components["schemas"]["NullableAmounts"];
             overage: components["schemas"]["NullableAmounts"];
             shortfall: components["schemas"]["NullableAmounts"];
+            /** @description The sum of its corrections, to be added to `usage`; null if there was none. */
+            correction: {
+                [key: string]: number;
+            } | null;
             /** @description Usage that the policy `reject` refused; absent when none. */
             rejected_usage?: {
                 [key: string]: number;
@@ -922,7 +1222,7 @@ export interface components {
             /** @description Where Temporal UI shows the workflow; empty when not configured. */
             ui_url: string;
             budgets: components["schemas"]["ReservationBudget"][];
-            /** @description An earlier call with the same `Idempotency-Key` made it, and this one set aside or charged nothing. Absent otherwise, and in all answers but 201. */
+            /** @description An earlier call with the same `Idempotency-Key` made it, and this one set aside or charged nothing. Absent otherwise, and in all answers but 201 and that of a correction. */
             replayed?: boolean;
             stuck?: components["schemas"]["Stuck"];
             /** @description Postgres has lost it, as after the restore of a backup, and its workflow has usage to charge; this is what the workflow knows. Only with `stuck=true`. */
@@ -1021,6 +1321,12 @@ export interface components {
             violations: components["schemas"]["Violation"][];
             /** @description The request does not fit, and waiting can help. */
             retryable: boolean;
+            amounts?: components["schemas"]["Amounts"];
+            /**
+             * Format: int64
+             * @description Of the prices of an estimate; left out if it needs none.
+             */
+            price_version?: number;
             /**
              * Format: date-time
              * @description When to ask again at the latest; present where `retryable` is true, and only there. By then, in each budget
@@ -1033,7 +1339,7 @@ export interface components {
         Entry: {
             /** Format: int64 */
             id: number;
-            /** @description What happened: `reserve`, `commit`, `estimate` (a commit with `estimated`), `release`, `expire`, `charge`, `extend`, `review`, `reject`, `refuse`, `budget`, `checkpoint` (stands for entries that were pruned). */
+            /** @description What happened: `reserve`, `commit`, `estimate` (a commit with `estimated`), `release`, `expire`, `charge`, `extend`, `review`, `reject`, `refuse`, `correction`, `budget`, `adopt`, `checkpoint` (stands for entries that were pruned). */
             kind: string;
             /** @description Empty for an entry about a budget. */
             reservation_id: string;
@@ -1132,11 +1438,16 @@ export interface components {
              * @description The stable name of the error, for programs.
              * @enum {string}
              */
-            code: "invalid_request" | "unauthenticated" | "budget_exceeded" | "not_found" | "no_budget" | "method_not_allowed" | "forbidden" | "budget_exists" | "already_settled" | "overage_rejected" | "reservation_expired" | "payload_too_large" | "unsupported_media_type" | "unit_not_budgeted" | "unknown_model" | "unpriced_usage" | "idempotency_mismatch" | "admission_unknown" | "unavailable" | "internal";
+            code: "invalid_request" | "unauthenticated" | "budget_exceeded" | "not_found" | "no_budget" | "method_not_allowed" | "forbidden" | "budget_exists" | "already_settled" | "not_charged" | "below_zero" | "overage_rejected" | "reservation_expired" | "payload_too_large" | "unsupported_media_type" | "unit_not_budgeted" | "unknown_model" | "unpriced_usage" | "idempotency_mismatch" | "rate_limited" | "admission_unknown" | "unavailable" | "internal";
             /** @description The wrong input, such as `amounts.tokens`, `scopes[0]` or `Idempotency-Key`. */
             field?: string;
             /** @description With `unknown_model`: names of models with a price, as `provider/model`, the most similar first. */
             nearest?: string[];
+            /**
+             * @description With `unavailable`: the server's queue that is full; left out for other causes.
+             * @enum {string}
+             */
+            queue?: "admissions" | "reads" | "lists" | "charges" | "changes" | "unknown keys";
             /** @description With `budget_exceeded`. */
             violations?: components["schemas"]["Violation"][];
             /** @description With `budget_exceeded`: waiting can help. */
@@ -1197,6 +1508,27 @@ export interface components {
                  *       "detail": "ttl_seconds: 0 is out of range: 1 to 604800 seconds are allowed",
                  *       "code": "invalid_request",
                  *       "field": "ttl_seconds"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `rate_limited`: the key has no call of its rate left. Nothing was done; try again after `Retry-After`. */
+        RateLimited: {
+            headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:earmark:problem:rate_limited",
+                 *       "title": "The key makes more calls than it may",
+                 *       "status": 429,
+                 *       "detail": "the key may make 50 calls a second at each server, and has none left; nothing was done",
+                 *       "code": "rate_limited"
                  *     }
                  */
                 "application/problem+json": components["schemas"]["Problem"];
@@ -1299,9 +1631,19 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description `unknown_model`: the model has no price; `nearest` has similar names. `unpriced_usage`: it has none for a part of this usage, or several providers have the model. */
+        Unpriced: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /**
          * @description `unit_not_budgeted`: no budget on the scopes counts this unit. `idempotency_mismatch`: the key was
-         *     used for another request.
+         *     used for another request. `unknown_model`: the model has no price; `nearest` has similar names. `unpriced_usage`: it has none
+         *     for a part of the usage, or several providers have it. Nothing was written; a commit leaves its reservation as it is.
          */
         Unprocessable: {
             headers: {
@@ -1338,7 +1680,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `unavailable`: Postgres or Temporal is away, or too many calls of this kind wait (`detail` names the queue). Nothing was done; try again after `Retry-After`. */
+        /** @description `unavailable`: Postgres or Temporal is away, or too many calls of this kind wait (`queue` names the queue). Nothing was done; try again after `Retry-After`. */
         Unavailable: {
             headers: {
                 "Retry-After": components["headers"]["RetryAfter"];
@@ -1369,6 +1711,10 @@ export interface components {
         IdempotencyHit: "true";
         /** @description What a call is asked for. */
         WWWAuthenticate: "Bearer realm=\"earmark\"";
+        /** @description What is left of the key's rate, as in draft-ietf-httpapi-ratelimit-headers; only for a key with a rate. */
+        RateLimit: string;
+        /** @description The key's rate, as in draft-ietf-httpapi-ratelimit-headers; only for a key with a rate. */
+        RateLimitPolicy: string;
         /** @description How long to wait before the same call may succeed, in whole seconds. After 402 it can be days. */
         RetryAfter: number;
     };
@@ -1406,6 +1752,7 @@ export interface operations {
             400: components["responses"]["InvalidRequest"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1456,6 +1803,7 @@ export interface operations {
             };
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1477,6 +1825,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1498,6 +1847,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1525,6 +1875,7 @@ export interface operations {
             404: components["responses"]["NotFound"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1572,6 +1923,7 @@ export interface operations {
             400: components["responses"]["InvalidRequest"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1665,6 +2017,7 @@ export interface operations {
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Unprocessable"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             /**
              * @description `admission_unknown`: there was no decision in time; the same key is safe to retry, and
@@ -1708,6 +2061,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1736,6 +2090,7 @@ export interface operations {
             409: components["responses"]["AlreadySettled"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1777,6 +2132,7 @@ export interface operations {
             };
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Unprocessable"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1840,6 +2196,67 @@ export interface operations {
             503: components["responses"]["Unavailable"];
         };
     };
+    correctReservation: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description Names this correction, so that a repeated call does not apply it twice. */
+                "Idempotency-Key": components["schemas"]["IdempotencyKey"];
+            };
+            path: {
+                /** @description The reservation's id. */
+                id: components["parameters"]["ReservationId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CorrectionRequest"];
+            };
+        };
+        responses: {
+            /** @description The charge is corrected, now or by an earlier call with the same key. */
+            200: {
+                headers: {
+                    "Idempotency-Hit": components["headers"]["IdempotencyHit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Reservation"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            /**
+             * @description `not_charged`: there is no final charge to correct; `detail` says which call is right, and `reservation` is its current state.
+             *     `below_zero`: the correction gives back more than was charged; `field` names the unit, `detail` what was charged.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /** @description `idempotency_mismatch`: the key was used for another correction of this reservation. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     chargeUsage: {
         parameters: {
             query?: never;
@@ -1874,6 +2291,7 @@ export interface operations {
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Unprocessable"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1907,6 +2325,7 @@ export interface operations {
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Unprocessable"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1941,6 +2360,7 @@ export interface operations {
             400: components["responses"]["InvalidRequest"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1966,6 +2386,7 @@ export interface operations {
             400: components["responses"]["InvalidRequest"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1991,6 +2412,123 @@ export interface operations {
             400: components["responses"]["InvalidRequest"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    listPrices: {
+        parameters: {
+            query?: {
+                /** @description Only those of this provider. */
+                provider?: string;
+                /** @description Only models whose name contains this text. */
+                model?: string;
+                /** @description The moment whose prices are shown; now by default. */
+                at?: string;
+                /** @description As they were at this version; the newest by default. */
+                version?: number;
+                /** @description The `next_cursor` of the page before, of the same list with the same filter; leave it out for the first page. */
+                cursor?: components["parameters"]["Cursor"];
+                /** @description The most items on a page. */
+                limit?: components["parameters"]["Limit"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of prices. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PricePage"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    addPrices: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PricesRequest"];
+            };
+        };
+        responses: {
+            /** @description Nothing was added, because the prices are the same. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AddedPrices"];
+                };
+            };
+            /** @description The version was added. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AddedPrices"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    explainPrice: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExplainRequest"];
+            };
+        };
+        responses: {
+            /** @description The sum. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExplainedPrice"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Unpriced"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -2021,6 +2559,7 @@ export interface operations {
             400: components["responses"]["InvalidRequest"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -2044,6 +2583,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -2071,6 +2611,7 @@ export interface operations {
             404: components["responses"]["NotFound"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -2106,6 +2647,7 @@ export interface operations {
             404: components["responses"]["NotFound"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -2141,6 +2683,7 @@ export interface operations {
             400: components["responses"]["InvalidRequest"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -2283,6 +2826,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             413: components["responses"]["PayloadTooLarge"];
+            429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
