@@ -81,8 +81,8 @@ func inputTokens(e earmark.Estimate) (int64, error) {
 }
 
 // worstPrice returns the price of the dearest response that the estimate allows: its input
-// as ordinary input or written to the cache for any duration that has a price, but for what
-// is surely cached; its output as text or as reasoning; at each hour with a price of its
+// as ordinary input, read from the cache, or written to it for any duration that has a price,
+// but for what is surely cached; its output as text or as reasoning; at each hour with a price of its
 // own.
 func worstPrice(e earmark.Estimate, input, output int64, scopes []string, prices Prices, at time.Time) (int64, error) {
 	entry, err := prices.Find(e.Provider, e.Model, at)
@@ -116,9 +116,9 @@ func candidates(input, cached, output int64) []usage.Usage {
 	for _, out := range []usage.Output{{Tokens: output}, {Tokens: output, Reasoning: output}} {
 		for _, in := range []usage.Input{
 			{}, {CacheWrite: rest}, {CacheWrite: rest, CacheWrite5m: rest}, {CacheWrite: rest, CacheWrite30m: rest},
-			{CacheWrite: rest, CacheWrite1h: rest}, {CacheWrite: rest, CacheWrite12h: rest},
+			{CacheWrite: rest, CacheWrite1h: rest}, {CacheWrite: rest, CacheWrite12h: rest}, {CacheRead: rest},
 		} {
-			in.Tokens, in.CacheRead = input, cached
+			in.Tokens, in.CacheRead = input, in.CacheRead+cached
 			all = append(all, usage.Usage{Input: in, Output: out, Counts: usage.Counts{Requests: 1}})
 		}
 	}
