@@ -118,6 +118,10 @@ test-paused: bin/temporal-next/temporal ## test workflows that somebody paused, 
 
 CASES ?= 1000000
 
+.PHONY: day
+day: ## a day of 50,000 requests through the ledger, exact to the micro-dollar; its short form is among the tests
+	@go test -count 1 -v -timeout 30m ./internal/postgres -run TestDayIsExact -day 50000
+
 .PHONY: compare-prices
 compare-prices: ## read and price the same usage here and by genai-prices, LiteLLM and tokenlens; needs npm and Python (CASES=1000000 generated ones)
 	@mkdir -p dist/prices && cp test/pricing/package.json dist/prices/

@@ -3,6 +3,7 @@
 package examples_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/client"
 	"github.com/earmark-dev/earmark/internal/stack"
+	"github.com/earmark-dev/earmark/pricing"
 )
 
 // block is one fenced block of a document.
@@ -253,7 +255,11 @@ func bash(t *testing.T, s *stack.Stack, server *stack.Server, script string) str
 // next one uses. Each script is followed by the answer that the document shows.
 func walk(t *testing.T, document string, sections ...string) {
 	t.Helper()
-	s := stack.New(t, stack.Options{})
+	walkOn(t, stack.New(t, stack.Options{}), document, sections...)
+}
+
+func walkOn(t *testing.T, s *stack.Stack, document string, sections ...string) {
+	t.Helper()
 	// The links in answers are those of earmark dev.
 	server := s.Serve("--ui-url", "http://127.0.0.1:8233").Ready()
 	var scripts, answers []string
@@ -327,6 +333,24 @@ func TestReadmeTLSAndKeys(t *testing.T) {
 func TestHTTPGuide(t *testing.T) {
 	t.Parallel()
 	walk(t, "docs/http.md")
+}
+
+// A model's name, and a response of each provider.
+func TestAIGuide(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	price := func(provider, model, input, output, cached string) pricing.Entry {
+		return pricing.Entry{Provider: provider, Model: model, Prices: pricing.Prices{Rates: pricing.Rates{
+			pricing.Input: pricing.PerMillion(input), pricing.Output: pricing.PerMillion(output), pricing.CacheRead: pricing.PerMillion(cached)}}}
+	}
+	entries, err := json.Marshal(map[string]any{"entries": []pricing.Entry{
+		price("openai", "gpt-5", "1.25", "10", "0.125"), price("anthropic", "claude-sonnet-4-5", "3", "15", "0.3"),
+		price("google", "gemini-2.5-pro", "1.25", "10", "0.31"), price("xai", "grok-4", "3", "15", "0.75"), price("deepseek", "deepseek-chat", "0.28", "1.1", "0.028"),
+		price("groq", "llama-3.3-70b-versatile", "0.59", "0.79", "0.59"), price("mistral", "mistral-large-latest", "2", "6", "2"), price("cohere", "command-a", "2.5", "10", "2.5"),
+	}})
+	require.NoError(t, err)
+	s.Exec("SELECT earmark.add_price_version(p_after => 0, p_tenant => NULL, p_prices => $1, p_source => 'the guide', p_actor => 'operator:alice', p_reason => '')", string(entries))
+	walkOn(t, s, "docs/ai.md", "From a model's name to the bill")
 }
 
 func TestReplay(t *testing.T) {
