@@ -53,6 +53,7 @@ var mechanisms = []mechanism{
 	{"a balance changes with its entry", "balance-with-entry", []string{"UPDATE earmark.windows SET reserved = reserved + p_reserved_delta"}, database + "TestReserveCommitGivesTheRestBack"},
 	{"entries are append-only", "append-only", []string{"RETURN NULL;"}, database + "TestEntriesAreAppendOnly"},
 	{"the audit log is append-only", "audit-append-only", []string{"RETURN NULL;"}, database + "TestAuditLogIsAppendOnly"},
+	{"price versions are append-only", "prices-append-only", []string{"RETURN NULL;"}, database + "TestPriceVersionsAreKeptAsTheyWereAdded"},
 	{"a reservation settles in its own window", "own-window", []string{"PERFORM earmark.post(p_kind => 'commit', p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => (SELECT max(window_start) FROM earmark.windows WHERE budget_id = s.budget_id),"}, database + "TestReservationSettlesInItsOwnWindow"},
 	{"a correction changes the window that was charged", "corrects-own-window", []string{"PERFORM earmark.post(p_kind => 'correction', p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => (SELECT max(window_start) FROM earmark.windows WHERE budget_id = s.budget_id),"}, database + "TestCorrectionChangesTheWindowThatWasCharged"},
 	{"corrections take no charge below 0", "corrected-from-zero", []string{"IF false THEN"}, database + "TestCorrectionNeverGoesBelowZero"},
