@@ -85,7 +85,7 @@ func newRoot() *cobra.Command {
 	addGroup(root, "Look after it:", newStuck(), newAdopt(), newDrain(), newPrune())
 	addGroup(root, "Tenants and keys:", newTenant(), newKey())
 	addGroup(root, "Prices of models:", newPrice())
-	addGroup(root, "Check it:", newAudit(), newHealth(), newReplay(), newDemo())
+	addGroup(root, "Check it:", newAudit(), newReconcileInvoice(), newHealth(), newReplay(), newDemo())
 	return root
 }
 
