@@ -10,9 +10,9 @@ const earmark = process.env.EARMARK_URL ?? 'http://127.0.0.1:8080';
 const apiKey = process.env.EARMARK_API_KEY; // not needed on the development stack
 const temporal = process.env.TEMPORAL_ADDRESS ?? '127.0.0.1:7233';
 
-async function post(path: string, body: unknown, headers: Record<string, string> = {}): Promise<Response> {
+async function call(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Response> {
   return fetch(earmark + path, {
-    method: 'POST',
+    method,
     headers: { 'Content-Type': 'application/json', ...(apiKey && { Authorization: `Bearer ${apiKey}` }), ...headers },
     body: JSON.stringify(body),
   });
@@ -26,12 +26,13 @@ interface Reservation {
 }
 
 // 201 makes the budget; 409 says that it is there.
-const budget = await post('/v1/budgets', { scope: 'acme', unit: 'tokens', limit: 100_000 });
+const budget = await call('POST', '/v1/budgets', { scope: 'acme', unit: 'tokens', limit: 100_000 });
 if (budget.status !== 201 && budget.status !== 409) {
   throw new Error(`the budget: ${budget.status} ${await budget.text()}`);
 }
 
-const answer = await post(
+const answer = await call(
+  'POST',
   '/v1/reservations',
   { scopes: ['acme/u1'], amounts: { tokens: 1000 } },
   { 'Idempotency-Key': `signal-example-${Date.now()}` },
@@ -52,7 +53,10 @@ await client.workflow.getHandle(reservation.workflow_id).signal('commit', { usag
 let settled = reservation;
 for (let look = 0; look < 100 && settled.state === 'held'; look++) {
   await new Promise((resolve) => setTimeout(resolve, 50));
-  settled = (await (await fetch(`${earmark}/v1/reservations/${reservation.id}`)).json()) as Reservation;
+  const looked = await call('GET', `/v1/reservations/${reservation.id}`);
+  if (looked.status === 200) {
+    settled = (await looked.json()) as Reservation;
+  }
 }
 console.log(`${settled.state}: ${settled.usage?.tokens} tokens`);
 await connection.close();

@@ -355,8 +355,7 @@ func TestAIGuide(t *testing.T) {
 
 func TestReplay(t *testing.T) {
 	t.Parallel()
-	s := stack.New(t, stack.Options{})
-	server := s.Serve().Ready()
+	s, server, _ := setup(t)
 	script := with(blocksOf(t, "docs/cli.md"), "Replay real traffic", "sh")[0]
 	out := bash(t, s, server, strings.ReplaceAll(script, "--speed 20", "--speed 20 --rows 100"))
 	require.Equal(t, 2, strings.Count(out, "\nPASS"), out)
@@ -498,7 +497,7 @@ func TestGoSnippets(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(folder, "main.go"), []byte(source), 0o600))
 			if strings.Contains(b.text, ".Do(ctx") {
 				run(t, s, server, folder, "go", "run", "main.go")
-				requireCommitted(t, server, earmark.Amounts{"tokens": 7})
+				requireCommitted(t, server, "", earmark.Amounts{"tokens": 7})
 			} else {
 				run(t, s, server, folder, "go", "build", "-o", os.DevNull, "main.go")
 			}
@@ -565,7 +564,7 @@ func TestShellScript(t *testing.T) {
 	server := s.Serve().Ready()
 	script := with(blocksOf(t, "docs/cli.md"), "Exit codes", "sh")[0]
 	bash(t, s, server, "earmark budget create acme tokens 1000 --quiet\nset +e\nrequest=r1\ncall_the_model() { echo 450; }\n"+script)
-	requireCommitted(t, server, earmark.Amounts{"tokens": 450})
+	requireCommitted(t, server, "", earmark.Amounts{"tokens": 450})
 	out := bash(t, s, server, "set +e\nrequest=r2\n"+script)
 	require.Contains(t, out, "over budget")
 }

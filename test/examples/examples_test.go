@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,10 +32,19 @@ func run(t *testing.T, s *stack.Stack, server *stack.Server, dir, program string
 	return string(out)
 }
 
-// requireCommitted waits until the newest reservation is charged with usage.
-func requireCommitted(t *testing.T, server *stack.Server, usage earmark.Amounts) {
+// setup starts a server that asks for keys. Programs that run on the stack find one in EARMARK_API_KEY.
+func setup(t *testing.T) (*stack.Stack, *stack.Server, string) {
 	t.Helper()
-	earmarks, err := client.New(server.URL)
+	s := stack.New(t, stack.Options{Keys: true})
+	key := strings.TrimSpace(s.MustRun("key", "create", "--role", "admin", "--reason", "test"))
+	s.Setenv("EARMARK_API_KEY", key)
+	return s, s.Serve().Ready(), key
+}
+
+// requireCommitted waits until the newest reservation is charged with usage.
+func requireCommitted(t *testing.T, server *stack.Server, key string, usage earmark.Amounts) {
+	t.Helper()
+	earmarks, err := client.New(server.URL, client.WithAPIKey(key))
 	require.NoError(t, err)
 	stack.Eventually(t, 15*time.Second, "the reservation is committed", func() bool {
 		page, err := earmarks.Reservations(t.Context(), earmark.ReservationFilter{Limit: 1})
@@ -44,20 +54,18 @@ func requireCommitted(t *testing.T, server *stack.Server, usage earmark.Amounts)
 
 func TestTemporalActivityExample(t *testing.T) {
 	t.Parallel()
-	s := stack.New(t, stack.Options{})
-	server := s.Serve().Ready()
+	s, server, key := setup(t)
 	root, err := stack.ModuleRoot()
 	require.NoError(t, err)
 	out := run(t, s, server, root, "go", "run", "./examples/temporal", "--earmark", server.URL)
 	require.Contains(t, out, "answer: It depends.")
-	requireCommitted(t, server, earmark.Amounts{"tokens": 12})
+	requireCommitted(t, server, key, earmark.Amounts{"tokens": 12})
 }
 
 // The TypeScript example needs Node.js and npm, and fails without them.
 func TestSignalFromTypeScript(t *testing.T) {
 	t.Parallel()
-	s := stack.New(t, stack.Options{})
-	server := s.Serve().Ready()
+	s, server, key := setup(t)
 	root, err := stack.ModuleRoot()
 	require.NoError(t, err)
 	dir := t.TempDir()
@@ -69,5 +77,5 @@ func TestSignalFromTypeScript(t *testing.T) {
 	run(t, s, server, dir, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
 	out := run(t, s, server, dir, "npm", "start", "--silent")
 	require.Contains(t, out, "committed: 412 tokens")
-	requireCommitted(t, server, earmark.Amounts{"tokens": 412})
+	requireCommitted(t, server, key, earmark.Amounts{"tokens": 412})
 }
