@@ -9,10 +9,15 @@ import (
 	"go.temporal.io/api/serviceerror"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 	"github.com/earmark-dev/earmark/internal/handoff"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
+
+// missingStep is the step in which the time of an answer grows that says that the tenant has no such reservation. Temporal
+// finds sooner that there is no workflow than whose workflow it is: without steps, the time would show another tenant's ids.
+const missingStep = 100 * time.Millisecond
 
 var errBacklog = errors.New("too many workflows wait to be notified")
 
@@ -57,6 +62,7 @@ func (c *Coordinator) Release(ctx context.Context, t earmark.Transition) (result
 func (c *Coordinator) settle(ctx context.Context, s settlement) (earmark.Result, bool, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
+	begun := time.Now()
 	result, err := within(ctx, ledgerTimeout, s.apply)
 	if err == nil && result.Outcome != earmark.OutcomeUnknown { // mutation: ledger-first
 		c.notify(ctx, s, result) // mutation: notify
@@ -66,6 +72,9 @@ func (c *Coordinator) settle(ctx context.Context, s settlement) (earmark.Result,
 	// that workflow may still reserve, or may know what a restored Postgres has lost.
 	// Temporal keeps the message.
 	signalErr := c.leave(ctx, s)
+	if isNotFound(signalErr) {
+		ctxtime.Sleep(ctx, missingStep-time.Since(begun)%missingStep) // mutation: missing-in-steps
+	}
 	switch {
 	case signalErr == nil: // mutation: kept-by-temporal
 		return earmark.Result{}, true, nil

@@ -148,9 +148,11 @@ func TestCoordinatorLeavesOtherTenantsAlone(t *testing.T) {
 				"commit":  func() (earmark.Result, bool, error) { return s.coordinator.Commit(s.ctx, foreign, usage) },
 				"release": func() (earmark.Result, bool, error) { return s.coordinator.Release(s.ctx, foreign) },
 			} {
+				begun := time.Now()
 				result, accepted, err := settle()
 				require.False(t, accepted, "%s, %s", name, verb)
 				require.Nil(t, result.Reservation, "%s, %s", name, verb)
+				require.GreaterOrEqual(t, time.Since(begun), 100*time.Millisecond, "%s, %s: the time shows whether Temporal has a workflow", name, verb)
 				answers, outcomes = append(answers, err), append(outcomes, result.Outcome)
 			}
 		}
