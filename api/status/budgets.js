@@ -85,7 +85,12 @@ function makeRow() {
   return row;
 }
 
-const badges = { over: "over the limit", full: "full", near: "nearly full", "": "" };
+const badges = {
+  over: (available) => `${amount(-available)} over the limit`,
+  full: () => "full",
+  near: () => "nearly full",
+  "": () => "",
+};
 
 function updateRow(row, budget) {
   const { limit, reserved, committed, available } = budget.balance;
@@ -94,8 +99,8 @@ function updateRow(row, budget) {
   setText(find(".unit", row), unitWords(budget));
   setText(find(".end", row), endWords(budget));
   setText(find(".share", row), limit > 0 ? `${amount(Math.floor(budget.share * 100))} %` : "nothing to use");
-  setText(find(".badge", row), badges[budget.level]);
-  [committed, reserved, available, limit].forEach((n, i) => setText(row.cells[i + 2], amount(n)));
+  setText(find(".badge", row), badges[budget.level](available));
+  [committed, reserved, available < 0 ? 0 : available, limit].forEach((n, i) => setText(row.cells[i + 2], amount(n)));
   drawBar(find(".bar", row), budget);
 }
 

@@ -123,6 +123,10 @@ func balance(p *sheet, balance earmark.Balance) {
 		{"Reserved", balance.Reserved, yellow},
 		{"Available", balance.Available, styleOfBalance(balance)},
 	}
+	if over := -balance.Available; over > 0 {
+		last := &shares[len(shares)-1]
+		last.label, last.amount = "Over limit", over
+	}
 	width := 0
 	for _, share := range shares {
 		width = max(width, len(earmark.FormatAmount(share.amount)))

@@ -164,9 +164,10 @@ func checkBudgets(t *testing.T, v *visit) {
 	require.Equal(t, []string{"huge", "over", "team0", "team1", "team2"}, rows()[:5], "in the order that people count in")
 	require.Equal(t, "9,223,372,036,854,775,807", ask[string](v, `document.querySelectorAll("#budgets tbody tr")[0].cells[5].innerText`), "to the last digit")
 	over := ask[string](v, `document.querySelectorAll("#budgets tbody tr")[1].innerText`)
-	for _, part := range []string{"130 %", "over the limit", "1,300", "-300"} {
+	for _, part := range []string{"130 %", "300 over the limit", "1,300"} {
 		require.Contains(t, over, part)
 	}
+	require.Equal(t, "0", ask[string](v, `document.querySelectorAll("#budgets tbody tr")[1].cells[4].innerText`), "available")
 
 	v.run(chromedp.Focus("#budgets .pager button:last-child"))
 	v.press(kb.Enter)
