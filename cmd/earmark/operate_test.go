@@ -103,7 +103,7 @@ func TestOperate(t *testing.T) {
 	require.Contains(t, below.stderr, "at least -600 is allowed")
 	run("correct", batch, "--amount", "tokens=400", "--reason", "no refund after all").ok(t)
 	shown := run("budget", "show", budget).ok(t)
-	require.Contains(t, shown, "-570")
+	require.Contains(t, shown, "Over limit     570")
 	require.Contains(t, run("budget", "set", budget, "--limit", "2,000", "--enforcement", "soft", "--soft-ceiling", "3_000").ok(t), "soft to 3,000")
 	require.Contains(t, run("budget", "list", "--covering", "acme/u9").ok(t), budget)
 	require.Contains(t, run("entries", "--reservation", first).ok(t), "+450")
