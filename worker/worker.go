@@ -67,7 +67,7 @@ type Worker struct {
 	client  client.Client
 	prefix  workflows.Prefix
 	ledger  ReadyLedger
-	build   func() worker.Worker
+	build   func() (worker.Worker, error)
 	sweeper *Sweeper
 	logger  *slog.Logger
 }
@@ -78,17 +78,21 @@ func New(c client.Client, options Options) *Worker {
 	reconciler := &activities.Reconciler{
 		Ledger: options.Ledger, Workflows: &workflowstore.Store{Client: c, Prefix: options.Prefix, Unindexed: options.Unindexed}, Logger: options.Logger,
 	}
-	build := func() worker.Worker {
+	build := func() (worker.Worker, error) {
+		tuner, err := newTuner()
+		if err != nil {
+			return nil, err
+		}
 		worker.SetStickyWorkflowCacheSize(cmp.Or(options.cached, cachedWorkflows)) // mutation: cache-bounded
 		w := worker.New(c, options.Prefix.TaskQueue(), worker.Options{
-			WorkerStopTimeout:                       stopTimeout,
-			MaxConcurrentWorkflowTaskPollers:        workflowPollers,
-			MaxConcurrentActivityTaskPollers:        activityPollers,
-			MaxConcurrentLocalActivityExecutionSize: maxLocalAtOnce,
-			StickyScheduleToStartTimeout:            stickyTimeout,
+			WorkerStopTimeout:                stopTimeout,
+			MaxConcurrentWorkflowTaskPollers: workflowPollers,
+			MaxConcurrentActivityTaskPollers: activityPollers,
+			Tuner:                            tuner,
+			StickyScheduleToStartTimeout:     stickyTimeout,
 		})
 		Register(w, reservations, reconciler)
-		return w
+		return w, nil
 	}
 	return &Worker{client: c, prefix: options.Prefix, ledger: options.Ledger, build: build, logger: options.Logger, sweeper: &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger}}
 }
@@ -121,7 +125,11 @@ func (w *Worker) keepWorking(ctx context.Context) {
 	interrupt := make(chan any)
 	defer context.AfterFunc(ctx, func() { close(interrupt) })()
 	for ctx.Err() == nil {
-		if err := w.build().Run(interrupt); err != nil {
+		built, err := w.build()
+		if err == nil {
+			err = built.Run(interrupt)
+		}
+		if err != nil {
 			w.logger.WarnContext(ctx, "The worker waits for Temporal.", "error", err)
 			ctxtime.Sleep(ctx, retryPause)
 		}

@@ -294,7 +294,7 @@ func TestRunTakesNoTasksUntilTheLedgerIsReady(t *testing.T) {
 	w := New(c, Options{Ledger: l, Logger: slog.New(logChannel{slog.DiscardHandler, logged}), Grace: DefaultGrace})
 	var builds atomic.Int64
 	build := w.build
-	w.build = func() worker.Worker {
+	w.build = func() (worker.Worker, error) {
 		builds.Add(1)
 		return build()
 	}

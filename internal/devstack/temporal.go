@@ -166,6 +166,12 @@ func temporalArgs(opts TemporalOptions) []string {
 		// As servers do. The development server's own default reads the search attributes from its database
 		// many times for each workflow, so that new ones are known at once and not a moment later.
 		"--dynamic-config-value", "system.forceSearchAttributesCacheRefreshOnRead=false",
+		// The server writes one thing at a time to its file, and each of its tasks waits at most 5 s for that. With
+		// the default of 512 tasks at once, thousands of timers that are due together time one another out, and
+		// none of them gets done.
+		"--dynamic-config-value", "history.timerProcessorSchedulerWorkerCount=32",
+		"--dynamic-config-value", "history.transferProcessorSchedulerWorkerCount=32",
+		"--dynamic-config-value", "history.visibilityProcessorSchedulerWorkerCount=32",
 	}
 	if opts.Headless {
 		args = append(args, "--headless")
