@@ -22,6 +22,10 @@ import (
 func (p *Postgres) Kill() {
 	p.requireOwn()
 	server := p.server
+	// The postmaster stands still before its children are listed: one that it made after that would survive, and keep
+	// the next server from starting.
+	require.NoError(p.t, syscall.Kill(server.PID(), syscall.SIGSTOP))
+	awaitStill(p.t, server.PID())
 	children, err := Descendants(server.PID())
 	require.NoError(p.t, err)
 	for _, pid := range append([]int{server.PID()}, children...) {
