@@ -46,7 +46,7 @@ func TestDayIsExact(t *testing.T) {
 	b := setup(t)
 	n, seed := *dayRequests, rand.Uint64()
 	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test
+	random := rand.New(rand.NewPCG(seed, 0))
 	midnight := time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC)
 	noon := midnight.Add(12 * time.Hour)
 	var budgets []*earmark.Budget
