@@ -118,7 +118,7 @@ func (d *driver) trespass(l *life, verb string) {
 	case verbRelease:
 		_, err = api.Release(d.ctx, l.ID, "it is not mine")
 	case verbExtend:
-		_, err = api.Extend(d.ctx, l.ID, time.Hour)
+		_, err = api.Extend(d.ctx, l.ID, mostTTLSeconds*time.Second)
 	case verbAdopt:
 		_, err = api.Adopt(d.ctx, l.ID, client.By{Reason: "it is not mine"})
 	default:
