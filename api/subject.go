@@ -69,7 +69,8 @@ func traceReservation(c *gin.Context) {
 func traceCalls(traces trace.TracerProvider) gin.HandlerFunc {
 	return otelgin.Middleware("earmark",
 		otelgin.WithTracerProvider(traces),
-		otelgin.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})),
+		// Baggage is not taken in: nothing here reads it, and OpenTelemetry quotes a header that it cannot parse to the log.
+		otelgin.WithPropagators(propagation.TraceContext{}),
 		otelgin.WithGinFilter(func(c *gin.Context) bool { return strings.HasPrefix(c.FullPath(), "/v1/") }))
 }
 

@@ -158,7 +158,7 @@ func TestKeysStaySecret(t *testing.T) {
 		send("POST", "/v1/reservations", body, bearer(valid)...)
 	}
 	for _, path := range []string{"/readyz", "/metrics", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1"} {
-		require.Equal(t, 200, send("GET", "http://"+ops+path, ""))
+		require.Equal(t, path != "/debug/pprof/cmdline", send("GET", "http://"+ops+path, "") == 200, path)
 	}
 	s.Setenv("EARMARK_URL", server.URL)
 	for _, key := range []string{valid, revoked, valid[:len(valid)-1], unknown} {

@@ -44,7 +44,7 @@ func TestBrowserSignIn(t *testing.T) {
 	})
 
 	v := open(t, server.URL)
-	for _, wrong := range []string{"secret", read[:len(read)-1] + "!", strings.Replace(read, "emk_", "emk_x", 1)} {
+	for _, wrong := range []string{"sesame", read[:len(read)-1] + "!", strings.Replace(read, "emk_", "emk_x", 1)} {
 		v.signIn(wrong)
 		v.await(`document.querySelector("[role=alert]")?.innerText.startsWith("The key is ")`)
 		require.Empty(t, ask[string](v, `document.querySelector("input[name=key]").value`))
