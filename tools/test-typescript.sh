@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds and tests the TypeScript client. With EARMARK_CONFORMANCE_URL it runs the cases of that server.
+# Builds and tests the TypeScript client. With EARMARK_CONFORMANCE_URL it runs the cases of that server, with
+# EARMARK_TEST_URL also what needs an Earmark.
 set -euo pipefail
 cd "$(dirname "$0")/../clients/typescript"
 

@@ -95,11 +95,12 @@ func TestGoClientOnEarmark(t *testing.T) {
 // The TypeScript client needs Node.js and npm, and the test fails without them.
 func TestTypeScriptClient(t *testing.T) {
 	t.Parallel()
-	base := serve(t, stack.New(t, stack.Options{}).Serve().Ready().URL)
+	upstream := stack.New(t, stack.Options{}).Serve().Ready().URL
+	base := serve(t, upstream)
 	root, err := stack.ModuleRoot()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "tools", "test-typescript.sh"))
-	cmd.Env = append(os.Environ(), "EARMARK_CONFORMANCE_URL="+base)
+	cmd.Env = append(os.Environ(), "EARMARK_CONFORMANCE_URL="+base, "EARMARK_TEST_URL="+upstream)
 	output, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", output)
 	t.Logf("%s", output[max(0, len(output)-300):])

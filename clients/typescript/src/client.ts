@@ -1,5 +1,5 @@
 import { EarmarkError, type UnsettledError } from "./errors.js";
-import { guard, guardStream, settle, type Guarded, type GuardOptions, type GuardRequest, type GuardSettings, type Run } from "./guard.js";
+import { guard, guardSettings, guardStream, settle, type Guarded, type GuardOptions, type GuardRequest, type GuardSettings, type Run } from "./guard.js";
 import type { Logger } from "./lease.js";
 import { Transport, type Call } from "./transport.js";
 import type {
@@ -48,7 +48,8 @@ export interface KeyedOptions extends CallOptions {
 /** Calls one Earmark server. Each method is a call of the API and is repeated where that is safe; see docs/typescript.md. */
 export class Earmark {
   readonly #transport: Transport;
-  readonly #guards: GuardSettings;
+  /** @internal */
+  readonly [guardSettings]: GuardSettings;
 
   constructor(options: EarmarkOptions = {}) {
     const log = options.logger ?? console;
@@ -61,7 +62,7 @@ export class Earmark {
       timeoutMs: options.timeoutMs ?? defaultTimeoutMs,
       fetch: options.fetch ?? ((...call) => globalThis.fetch(...call)),
     });
-    this.#guards = {
+    this[guardSettings] = {
       transport: this.#transport,
       log,
       settleLimitMs: options.settleLimitMs ?? defaultSettleLimitMs,
@@ -88,7 +89,7 @@ export class Earmark {
    * back as it is; UnsettledError.of finds what else went wrong.
    */
   guard<T>(request: GuardRequest, work: (run: Run) => T | Promise<T>, options: GuardOptions = {}): Promise<Guarded<T>> {
-    return guard(this.#guards, request, work, options);
+    return guard(this[guardSettings], request, work, options);
   }
 
   /**
@@ -96,7 +97,7 @@ export class Earmark {
    * the end. Read it to its end, leave it with `break`, or abort the signal: until then the lease is kept.
    */
   guardStream<T>(request: GuardRequest, open: (run: Run) => AsyncIterable<T> | Promise<AsyncIterable<T>>, options: GuardOptions = {}): AsyncIterableIterator<T> {
-    return guardStream(this.#guards, request, open, options);
+    return guardStream(this[guardSettings], request, open, options);
   }
 
   /** Sets amounts aside. If `replayed` is true, an earlier call made the reservation: do not call the model. */
@@ -251,7 +252,7 @@ export async function* eachItem<T>(list: (cursor: string) => Promise<Page<T>>): 
 
 const pathOf = (kind: string, id: string): string => `/v1/${kind}/${encodeURIComponent(id)}`;
 
-const newKey = (): string => (globalThis as unknown as { crypto: { randomUUID(): string } }).crypto.randomUUID();
+const newKey = (): string => globalThis.crypto.randomUUID();
 
 function environment(name: string): string | undefined {
   const { process } = globalThis as unknown as { process?: { env?: Record<string, string | undefined> } };

@@ -31,6 +31,9 @@ export interface Run {
 /** What a guard returns: the function's value, and the settlement. */
 export type Guarded<T> = Settled & { value: T };
 
+/** The member of an Earmark that the guards of this package use. */
+export const guardSettings: unique symbol = Symbol("guardSettings");
+
 export interface GuardSettings {
   transport: Transport;
   log: Logger;
@@ -119,7 +122,9 @@ export class GuardedRun implements Run {
     const { usage, nothingSent } = this.meter.report(this.request.amounts);
     const unsent = nothingSent || (end.failed && isNothingSent(end.error));
     const spent = usage !== undefined && Object.values(usage).some((amount) => amount !== 0);
-    if (usage !== undefined && (spent || (!end.failed && !unsent))) return { verb: "commit", body: { usage } };
+    if (usage !== undefined && (spent || (!end.failed && !unsent))) {
+      return { verb: "commit", body: { usage, ...(this.meter.estimated && { estimated: true }) } };
+    }
     return unsent ? { verb: "release", body: { reason: nothingSentReason } } : undefined;
   }
 

@@ -4,6 +4,8 @@ import type { Amounts } from "./types.js";
 export class Meter {
   #used: Amounts | undefined;
   #nothingSent = false;
+  /** The count is an estimate, as of a stream that broke: the first commit without `estimated` corrects it. */
+  estimated = false;
 
   /** Adds amounts, such as the tokens of one chunk. */
   add(amounts: Amounts): void {

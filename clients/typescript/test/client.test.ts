@@ -4,8 +4,8 @@ import { createRequire } from "node:module";
 import { ReadableStream } from "node:stream/web";
 import { describe, test } from "node:test";
 
-import * as api from "../src/index.js";
-import { Earmark, EarmarkError, eachItem, isDenied, NothingSentError, scopeIds, scopeOf, UnsettledError, type GuardRequest, type Run } from "../src/index.js";
+import * as api from "@earmark-dev/client";
+import { Earmark, EarmarkError, eachItem, isDenied, NothingSentError, scopeIds, scopeOf, UnsettledError, type GuardRequest, type Run } from "@earmark-dev/client";
 import { FakeEarmark, problem } from "./fake.js";
 
 const request: GuardRequest = { scopes: ["acme"], amounts: { tokens: 100 }, on_expiry: "commit" };

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { after, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Earmark, EarmarkError, isDenied, KeyInUseError, NothingSentError, UnsettledError, type Meter, type Settled } from "../src/index.js";
+import { Earmark, EarmarkError, isDenied, KeyInUseError, NothingSentError, UnsettledError, type Meter, type Settled } from "@earmark-dev/client";
 
 interface Count {
   add?: Record<string, number>;

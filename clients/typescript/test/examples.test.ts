@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { chat } from "../examples/guard.js";
 import { stream } from "../examples/stream.js";
 import { FakeEarmark, problem } from "./fake.js";
+import { FakeProvider } from "./provider.js";
 
 const root = new URL("../../", import.meta.url);
 
@@ -43,6 +44,25 @@ test("the examples guard a stream", async () => {
     for await (const _ of stream("hi", model)) break;
   });
   assert.deepEqual(fake.calls.filter(({ verb }) => verb === "commit").map(({ body }) => body.usage.tokens), [77, 3]);
+});
+
+test("the examples guard the SDK of a provider", async () => {
+  const provider = await FakeProvider.start();
+  process.env["OPENAI_API_KEY"] = "k";
+  process.env["OPENAI_BASE_URL"] = `${provider.url}/v1`;
+  const original = globalThis.fetch;
+  const fake = new FakeEarmark();
+  globalThis.fetch = ((input, init) => (String(input).startsWith(provider.url) ? original(input, init) : fake.fetch(input, init))) as typeof fetch;
+  try {
+    const { answer } = await import("../examples/openai.js");
+    assert.equal(await answer("Count."), "one two three ✓");
+    assert.deepEqual(fake.calls.map(({ verb, body }) => [verb, body.scopes ?? body.usage]), [["reserve", ["acme/ml"]], ["commit", { tokens: 18 }]]);
+    fake.intercept = () => problem(402, "budget_exceeded", { violations: [] });
+    assert.equal(await answer("Count."), "Your budget is used up.");
+  } finally {
+    globalThis.fetch = original;
+    await provider.stop();
+  }
 });
 
 test("the pages show the examples", () => {

@@ -1,4 +1,4 @@
-import { Earmark, type EarmarkOptions, type UnsettledError } from "../src/index.js";
+import { Earmark, type EarmarkOptions, type UnsettledError } from "@earmark-dev/client";
 
 export interface Seen {
   verb: string;

@@ -1,0 +1,190 @@
+// What calls of AI providers ask for, and what their answers say was used.
+
+/** The APIs that a guarded fetch knows, by the path of their calls. */
+export type ProviderApi = "openai_chat" | "openai_completions" | "openai_responses" | "openai_embeddings" | "anthropic_messages" | "gemini_generate";
+
+/** A call of a model. */
+export interface ProviderCall {
+  api: ProviderApi;
+  url: URL;
+  model: string;
+  stream: boolean;
+  /** At least as many as the input has: the bytes of the request. It does not know files and texts that the request only names. */
+  inputTokens: number;
+  /** The limit that the request sets, for all of its answers together; undefined if it sets none. */
+  maxOutputTokens: number | undefined;
+}
+
+/** What was used. exact: the provider said so, at the end of its answer. */
+export interface Counts {
+  inputTokens: number;
+  outputTokens: number;
+  exact: boolean;
+}
+
+/** Text has about this many bytes for each token, where nobody counts them. */
+const bytesPerToken = 4;
+
+type Json = any;
+
+const textBytes = (text: string): number => new TextEncoder().encode(text).length;
+
+/** An estimate of the input, for a stream that broke before the provider said what it read. */
+export const estimatedInputTokens = (call: ProviderCall): number => Math.ceil(call.inputTokens / bytesPerToken);
+
+const paths: [RegExp, ProviderApi][] = [
+  [/\/chat\/completions$/, "openai_chat"],
+  [/\/completions$/, "openai_completions"],
+  [/\/responses$/, "openai_responses"],
+  [/\/embeddings$/, "openai_embeddings"],
+  [/\/v1\/messages$/, "anthropic_messages"],
+  [/:(stream)?[gG]enerateContent$/, "gemini_generate"],
+];
+
+/** Calls that bill nothing. */
+const free = [/\/count_tokens$/, /:countTokens$/, /\/input_tokens$/];
+
+export const isFree = (method: string, url: URL): boolean => ["GET", "HEAD", "DELETE", "OPTIONS"].includes(method) || free.some((path) => path.test(url.pathname));
+
+export function apiOf(method: string, url: URL): ProviderApi | undefined {
+  if (method !== "POST") return undefined;
+  return paths.find(([path]) => path.test(url.pathname))?.[1];
+}
+
+/** Reads a call; undefined if the body is not the JSON of one. */
+export function callOf(api: ProviderApi, url: URL, text: string): ProviderCall | undefined {
+  let body: Json;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (typeof body !== "object" || body === null) return undefined;
+  const gemini = api === "gemini_generate";
+  const perAnswer = api === "openai_embeddings" ? 0 : gemini ? body.generationConfig?.maxOutputTokens : (body.max_completion_tokens ?? body.max_output_tokens ?? body.max_tokens);
+  const answers = Math.max(1, whole(gemini ? body.generationConfig?.candidateCount : Math.max(whole(body.n), whole(body.best_of))));
+  return {
+    api,
+    url,
+    model: gemini ? decodeURIComponent(/([^/]+):/.exec(url.pathname)?.[1] ?? "") : String(body.model ?? ""),
+    stream: gemini ? /:stream/.test(url.pathname) : body.stream === true,
+    inputTokens: textBytes(text),
+    maxOutputTokens: typeof perAnswer === "number" ? perAnswer * answers : undefined,
+  };
+}
+
+/**
+ * Asks for the usage at the end of a chat stream, which OpenAI and compatible servers send only on request. It returns the new body
+ * with every other byte as it was; undefined if the caller asks for it already.
+ */
+export function askForUsage(api: ProviderApi, text: string): string | undefined {
+  if (api !== "openai_chat" && api !== "openai_completions") return undefined;
+  const body: Json = JSON.parse(text);
+  if (body.stream !== true || body.stream_options?.include_usage === true) return undefined;
+  if (body.stream_options) return JSON.stringify({ ...body, stream_options: { ...body.stream_options, include_usage: true } });
+  const withoutNull = body.stream_options === null ? text.replace(/"stream_options"\s*:\s*null\s*,?/, "") : text;
+  return withoutNull.replace("{", '{"stream_options":{"include_usage":true},');
+}
+
+/** Whether an event is the extra one that askForUsage brings. */
+export function isUsageEvent(data: string): boolean {
+  const event = parse(data);
+  return event !== undefined && isObject(event.usage) && Array.isArray(event.choices) && event.choices.length === 0;
+}
+
+/** Reads the usage of an answer that is not a stream; undefined if it has none. */
+export function countsOf(api: ProviderApi, text: string): Counts | undefined {
+  const body = parse(text);
+  const last = Array.isArray(body) ? body.at(-1) : body; // Gemini streams an array where nobody asks for events
+  const usage = last?.usage ?? last?.usageMetadata;
+  return isObject(usage) ? { ...read(api, usage), exact: true } : undefined;
+}
+
+/** Reads a stream as it passes. */
+export class StreamReader {
+  #usage: Json;
+  #ended = false;
+  #events = 0;
+  #outputBytes = 0;
+  #outputEvents = 0;
+
+  constructor(private readonly call: ProviderCall) {}
+
+  push(data: string): void {
+    if (data === "[DONE]") {
+      this.#ended = true;
+      return;
+    }
+    const event = parse(data);
+    if (!isObject(event)) return;
+    this.#events++;
+    const output = outputText(event);
+    if (output !== "") {
+      this.#outputEvents++;
+      this.#outputBytes += textBytes(output);
+    }
+    const usage = event.usage ?? event.usageMetadata ?? event.message?.usage ?? event.response?.usage ?? event.x_groq?.usage;
+    if (isObject(usage)) this.#usage = { ...this.#usage, ...present(usage) };
+    this.#ended ||= isEnd(event);
+  }
+
+  /** What was used so far; undefined if the stream had no event. Without the provider's last word it is an estimate. */
+  counts(): Counts | undefined {
+    if (this.#events === 0) return undefined;
+    const said = this.#usage && read(this.call.api, this.#usage);
+    if (said && this.#ended) return { ...said, exact: true };
+    const counted = Math.max(this.#outputEvents, Math.ceil(this.#outputBytes / bytesPerToken));
+    return {
+      inputTokens: said?.inputTokens || estimatedInputTokens(this.call),
+      outputTokens: Math.max(said?.outputTokens ?? 0, counted),
+      exact: false,
+    };
+  }
+}
+
+/** The provider's usage as input and output. What a total has beyond both, such as reasoning, is output. */
+function read(api: ProviderApi, usage: Json): { inputTokens: number; outputTokens: number } {
+  let input: number;
+  let output: number;
+  if (api === "gemini_generate") {
+    input = whole(usage.promptTokenCount) + whole(usage.toolUsePromptTokenCount);
+    output = whole(usage.candidatesTokenCount) + whole(usage.thoughtsTokenCount);
+  } else if (api === "anthropic_messages") {
+    input = whole(usage.input_tokens) + whole(usage.cache_read_input_tokens) + whole(usage.cache_creation_input_tokens);
+    output = whole(usage.output_tokens);
+  } else {
+    input = whole(usage.prompt_tokens ?? usage.input_tokens);
+    output = whole(usage.completion_tokens ?? usage.output_tokens);
+  }
+  const total = whole(usage.total_tokens ?? usage.totalTokenCount);
+  return { inputTokens: input, outputTokens: Math.max(output, total - input) };
+}
+
+function isEnd(event: Json): boolean {
+  if (["message_stop", "response.completed", "response.incomplete", "response.failed"].includes(event.type)) return true;
+  if (isObject(event.promptFeedback) && event.promptFeedback.blockReason) return true;
+  return [...list(event.choices), ...list(event.candidates)].some((choice) => choice?.finish_reason || choice?.finishReason);
+}
+
+/** The text that an event adds to the answer, of any API. */
+function outputText(event: Json): string {
+  const parts: unknown[] = [];
+  for (const choice of list(event.choices)) parts.push(choice?.text, choice?.delta?.content, choice?.delta?.reasoning_content, choice?.delta?.refusal, ...list(choice?.delta?.tool_calls).map((call) => call?.function?.arguments));
+  for (const candidate of list(event.candidates)) for (const part of list(candidate?.content?.parts)) parts.push(part?.text, part?.functionCall && JSON.stringify(part.functionCall));
+  if (typeof event.delta === "string") parts.push(event.delta); // Responses
+  else if (event.type === "content_block_delta") parts.push(event.delta?.text, event.delta?.thinking, event.delta?.partial_json);
+  return parts.filter((part) => typeof part === "string").join("");
+}
+
+const isObject = (value: unknown): value is Record<string, Json> => typeof value === "object" && value !== null && !Array.isArray(value);
+const list = (value: unknown): Json[] => (Array.isArray(value) ? value : []);
+const whole = (value: unknown): number => (typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? value : 0);
+const present = (usage: object): object => Object.fromEntries(Object.entries(usage).filter(([, value]) => value !== null));
+
+function parse(text: string): Json {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
