@@ -1,7 +1,12 @@
-import { post } from "./earmark.ts";
+import { Earmark } from "@earmark-dev/client";
+
+const earmark = new Earmark({ maxAttempts: 1, timeoutMs: 5_000 });
 
 export async function compare(customer, allowed, log) {
-  const { status, body } = await post("/v1/decisions", { scopes: [customer], amounts: { tokens: 100 } }, { attempts: 1, limitMs: 5_000 });
-  if (status !== 200) log("Earmark has no answer", { customer, detail: body.detail });
-  else if (body.admitted !== allowed) log("Earmark disagrees", { customer, allowed, violations: body.violations });
+  try {
+    const { admitted, violations } = await earmark.decide({ scopes: [customer], amounts: { tokens: 100 } });
+    if (admitted !== allowed) log("Earmark disagrees", { customer, allowed, violations });
+  } catch (error) {
+    log("Earmark has no answer", { customer, error });
+  }
 }

@@ -99,7 +99,7 @@ func TestTypeScriptClient(t *testing.T) {
 	base := serve(t, upstream)
 	root, err := stack.ModuleRoot()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "tools", "test-typescript.sh"))
+	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "tools", "typescript.sh"), "test")
 	cmd.Env = append(os.Environ(), "EARMARK_CONFORMANCE_URL="+base, "EARMARK_TEST_URL="+upstream)
 	output, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", output)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds and tests the TypeScript client. With EARMARK_CONFORMANCE_URL it runs the cases of that server, with
+# Usage: tools/typescript.sh build|test
+# Builds or tests the TypeScript client. Its tests need Go. With EARMARK_CONFORMANCE_URL it runs the cases of that server, with
 # EARMARK_TEST_URL also what needs an Earmark.
 set -euo pipefail
 cd "$(dirname "$0")/../clients/typescript"
@@ -15,4 +16,4 @@ fi
 if [[ ! node_modules/.package-lock.json -nt package-lock.json ]]; then
   npm ci --no-audit --no-fund --ignore-scripts
 fi
-npm test
+npm run --silent "${1:?build or test}"
