@@ -3,6 +3,7 @@ import { guard, guardSettings, guardStream, settle, type Guarded, type GuardOpti
 import type { Logger } from "./lease.js";
 import { Transport, type Call } from "./transport.js";
 import type {
+  AddedPrices, CorrectionRequest, ExplainedPrice, ExplainRequest, PriceFilter, PricePage, PricesRequest,
   AuditFilter, AuditRecord, Budget, BudgetFilter, BudgetPatch, BudgetRequest, By, Caller, Checks, CommitRequest, Decision, Entry, EntryFilter,
   IssuedKey, Key, KeyRequest, Overview, Page, PageFilter, Reservation, ReservationFilter, ReservationPage, ReservationRequest, RotateKeyRequest,
   Settled, UsageRequest,
@@ -100,7 +101,7 @@ export class Earmark {
     return guardStream(this[guardSettings], request, open, options);
   }
 
-  /** Sets amounts aside. If `replayed` is true, an earlier call made the reservation: do not call the model. */
+  /** Sets amounts aside, or the most that the call of an estimate may cost. If `replayed` is true, an earlier call made the reservation: do not call the model. */
   async reserve(request: ReservationRequest, options: KeyedOptions = {}): Promise<Reservation> {
     checkAmounts("amounts", request.amounts);
     if (options.key === undefined) {
@@ -116,7 +117,7 @@ export class Earmark {
     return this.#call({ method: "POST", path: "/v1/decisions", body: request, repeat: true, ...options });
   }
 
-  /** Charges the usage, in exactly the reserved units, and gives the rest back. */
+  /** Charges the usage, in exactly the reserved units, or what the usage object of a provider says, and gives the rest back. */
   async commitReservation(id: string, request: CommitRequest, options: CallOptions = {}): Promise<Settled> {
     checkAmounts("usage", request.usage);
     return settle(this.#transport, id, { verb: "commit", body: request }, options);
@@ -149,6 +150,25 @@ export class Earmark {
   async chargeUsage(request: UsageRequest, options: CallOptions & { key: string }): Promise<Reservation> {
     checkAmounts("amounts", request.amounts);
     return this.#make("/v1/usage", options.key, request, options);
+  }
+
+  /** Corrects a final charge by signed amounts. The key names the correction. */
+  async correctReservation(id: string, request: CorrectionRequest, options: CallOptions & { key: string }): Promise<Reservation> {
+    return this.#make(`${pathOf("reservations", id)}/corrections`, options.key, request, options);
+  }
+
+  listPrices(filter: PriceFilter = {}, options: CallOptions = {}): Promise<PricePage> {
+    return this.#get("/v1/prices", filter, options);
+  }
+
+  /** Adds prices of the tenant. It is not repeated. */
+  addPrices(request: PricesRequest, options: CallOptions = {}): Promise<AddedPrices> {
+    return this.#call({ method: "POST", path: "/v1/prices", body: request, repeat: false, ...options });
+  }
+
+  /** Shows how usage is priced; it charges nothing. */
+  explainPrice(request: ExplainRequest, options: CallOptions = {}): Promise<ExplainedPrice> {
+    return this.#call({ method: "POST", path: "/v1/prices/explain", body: request, repeat: true, ...options });
   }
 
   /** The journal, oldest first. */

@@ -1,5 +1,5 @@
 import type { components } from "./openapi.js";
-import type { Amounts, Checks, OnExpiry, Reservation, Violation } from "./types.js";
+import type { Amounts, Checks, OnExpiry, ProviderResponse, Reservation, Violation } from "./types.js";
 import { formatAmounts } from "./words.js";
 
 /** The stable name of an error. */
@@ -96,11 +96,13 @@ export class UnsettledError extends Error {
     readonly reservationId: string,
     /** What was tried; undefined: nothing, because the usage is not known. */
     readonly verb: "commit" | "release" | undefined,
-    /** The usage to commit. */
+    /** The usage to commit; undefined if `response` has it. */
     readonly usage: Amounts | undefined,
     /** The expiry policy as Earmark last reported it. */
     readonly onExpiry: OnExpiry,
     override readonly cause?: EarmarkError,
+    /** In place of the usage: what the provider said was used. */
+    readonly response?: ProviderResponse,
   ) {
     super(describe(reservationId, verb, usage, onExpiry, cause), { cause });
   }
@@ -138,8 +140,8 @@ function describe(id: string, verb: string | undefined, usage: Amounts | undefin
   const why = cause?.message ?? "what was used is not known";
   if (verb === undefined) return `reservation ${id} is left to its expiry policy (${onExpiry}): ${why}`;
   if (verb === "commit") {
-    const used = formatAmounts(usage ?? {});
-    return isRefusal(cause) ? `reservation ${id}: ${used} were not charged: ${why}` : `reservation ${id}: it is not known whether ${used} were charged: ${why}`;
+    const used = usage ? `${formatAmounts(usage)} were` : "the provider's usage was";
+    return isRefusal(cause) ? `reservation ${id}: ${used} not charged: ${why}` : `reservation ${id}: it is not known whether ${used} charged: ${why}`;
   }
   return isRefusal(cause) ? `reservation ${id} was not released: ${why}` : `reservation ${id}: it is not known whether it was released: ${why}`;
 }

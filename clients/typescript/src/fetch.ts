@@ -3,7 +3,7 @@ import { EarmarkError, KeyInUseError } from "./errors.js";
 import { GuardedRun, guardSettings, type GuardRequest } from "./guard.js";
 import { apiOf, askForUsage, callOf, countsOf, isFree, isUsageEvent, StreamReader, type Counts, type ProviderCall } from "./providers.js";
 import { concat, EventSplitter } from "./sse.js";
-import type { Amounts, OnExpiry, Violation } from "./types.js";
+import type { Amounts, Estimate, OnExpiry, Violation } from "./types.js";
 
 /** What a call may use if it sets no limit itself. */
 const defaultMaxOutputTokens = 16_384;
@@ -17,8 +17,13 @@ export interface GuardedFetchOptions {
   scopes: string[] | ((call: ProviderCall) => string[] | Promise<string[]>);
   /** Who pays for a call whose usage nobody knows; see docs/typescript.md. */
   on_expiry: OnExpiry;
-  /** What the budgets count; `["tokens"]`. */
+  /**
+   * What to count, by the fetch itself. Left out: Earmark computes amounts from the model and the provider's usage, in the units that
+   * the budgets count, `usd_micros` too; it then has to know the model's price if a budget counts money.
+   */
   units?: FetchUnit[];
+  /** The company that bills, for Earmark's prices; needed if several have the model. */
+  provider?: string;
   ttl_seconds?: number;
   /** The upper bound of the input's tokens, where the bytes of the request are none or far too many; see docs/typescript.md. */
   inputTokens?: (call: ProviderCall) => number | Promise<number>;
@@ -55,7 +60,7 @@ export function guardedFetch(options: GuardedFetchOptions): typeof globalThis.fe
     } catch (error) {
       return answerTo(error);
     }
-    const guarded = new GuardedCall(run, call, options.units ?? ["tokens"]);
+    const guarded = new GuardedCall(run, call, options.units);
     const asked = askForUsage(api, body);
     let response: Response;
     try {
@@ -72,17 +77,30 @@ export function guardedFetch(options: GuardedFetchOptions): typeof globalThis.fe
 async function requestOf(options: GuardedFetchOptions, call: ProviderCall): Promise<GuardRequest> {
   const scopes = typeof options.scopes === "function" ? await options.scopes(call) : options.scopes;
   const inputTokens = (await options.inputTokens?.(call)) ?? call.inputTokens;
-  const outputTokens = call.maxOutputTokens ?? options.maxOutputTokens ?? defaultMaxOutputTokens;
+  const perAnswer = call.maxOutputTokens ?? (call.api === "openai_embeddings" ? 0 : (options.maxOutputTokens ?? defaultMaxOutputTokens));
+  const estimate: Estimate = {
+    model: call.model,
+    ...(options.provider !== undefined && { provider: options.provider }),
+    input_tokens: inputTokens,
+    max_output_tokens: perAnswer,
+    n: call.answers,
+    ...(call.serviceTier !== undefined && { service_tier: call.serviceTier }),
+  };
   return {
     scopes,
-    amounts: amountsOf(options.units ?? ["tokens"], { inputTokens, outputTokens }),
+    ...(options.units === undefined ? { estimate } : { amounts: amountsOf(options.units, { inputTokens, outputTokens: perAnswer * call.answers }) }),
     on_expiry: options.on_expiry,
     ...(options.ttl_seconds !== undefined && { ttl_seconds: options.ttl_seconds }),
     metadata: { api: call.api, model: call.model.slice(0, 100) },
   };
 }
 
-function amountsOf(units: FetchUnit[], { inputTokens, outputTokens }: Omit<Counts, "exact">): Amounts {
+/** Counts in the form in which OpenAI has them, for Earmark to price. */
+function usageOf({ inputTokens, outputTokens }: Counts): object {
+  return { prompt_tokens: inputTokens, completion_tokens: outputTokens, total_tokens: inputTokens + outputTokens };
+}
+
+function amountsOf(units: FetchUnit[], { inputTokens, outputTokens }: Pick<Counts, "inputTokens" | "outputTokens">): Amounts {
   const all = { tokens: inputTokens + outputTokens, input_tokens: inputTokens, output_tokens: outputTokens, requests: 1 };
   return Object.fromEntries(units.map((unit) => [unit, all[unit]]));
 }
@@ -94,14 +112,16 @@ class GuardedCall {
   constructor(
     private readonly run: GuardedRun,
     private readonly call: ProviderCall,
-    private readonly units: FetchUnit[],
+    private readonly units: FetchUnit[] | undefined,
   ) {}
 
   /** Settles. What cannot be settled is logged and reported: the answer of the provider stands. */
   end(counts: Counts | undefined, error?: unknown): Promise<void> {
     this.#ended ??= (async () => {
       if (counts !== undefined) {
-        this.run.meter.set(amountsOf(this.units, counts));
+        if (this.units !== undefined) this.run.meter.set(amountsOf(this.units, counts));
+        else if (counts.usage !== undefined) this.run.meter.setProviderUsage(counts.usage);
+        else this.run.meter.setProviderUsage(usageOf(counts), { usage_format: "openai_chat" });
         this.run.meter.estimated = !counts.exact;
       }
       await this.run.end(error === undefined ? { failed: false, value: undefined } : { failed: true, error }).catch(() => {});

@@ -55,7 +55,7 @@ export class GuardedRun implements Run {
 
   private constructor(
     private readonly settings: GuardSettings,
-    private readonly request: GuardRequest,
+    request: GuardRequest,
     readonly reservation: Reservation,
     readonly signal: AbortSignal,
     since: number,
@@ -114,16 +114,22 @@ export class GuardedRun implements Run {
       const cause = error instanceof EarmarkError ? error : new EarmarkError("internal", String(error), { cause: error });
       const usage = change.verb === "commit" ? change.body.usage : undefined;
       // A refused commit changes the policy to review.
-      throw await this.report(new UnsettledError(id, change.verb, usage, cause.reservation?.on_expiry ?? onExpiry, cause));
+      throw await this.report(new UnsettledError(id, change.verb, usage, cause.reservation?.on_expiry ?? onExpiry, cause, this.meter.response));
     }
   }
 
   private change(end: End): Change {
-    const { usage, nothingSent } = this.meter.report(this.request.amounts);
+    const estimated = this.meter.estimated && { estimated: true };
+    const { response } = this.meter;
+    if (response !== undefined) {
+      const { provider_usage: said, ...about } = response;
+      return { verb: "commit", body: { provider_usage: said as Record<string, unknown>, ...about, ...estimated } };
+    }
+    const { usage, nothingSent } = this.meter.report(this.reservation.amounts);
     const unsent = nothingSent || (end.failed && isNothingSent(end.error));
     const spent = usage !== undefined && Object.values(usage).some((amount) => amount !== 0);
     if (usage !== undefined && (spent || (!end.failed && !unsent))) {
-      return { verb: "commit", body: { usage, ...(this.meter.estimated && { estimated: true }) } };
+      return { verb: "commit", body: { usage, ...estimated } };
     }
     return unsent ? { verb: "release", body: { reason: nothingSentReason } } : undefined;
   }

@@ -1,4 +1,4 @@
-import type { Amounts } from "./types.js";
+import type { Amounts, ProviderResponse } from "./types.js";
 
 /** Counts the usage of a run. What is counted after the run has ended is not charged. */
 export class Meter {
@@ -6,6 +6,7 @@ export class Meter {
   #nothingSent = false;
   /** The count is an estimate, as of a stream that broke: the first commit without `estimated` corrects it. */
   estimated = false;
+  #response: ProviderResponse | undefined;
 
   /** Adds amounts, such as the tokens of one chunk. */
   add(amounts: Amounts): void {
@@ -19,6 +20,19 @@ export class Meter {
   /** Replaces the count of each unit that it names, such as by the model's own totals. */
   set(amounts: Amounts): void {
     this.#used = { ...this.#used, ...amounts };
+  }
+
+  /**
+   * Charges what the usage object of a provider says, at the prices of the reservation's estimate, in place of the count. Earmark
+   * refuses an object that it cannot read or price; the reservation is then not settled.
+   */
+  setProviderUsage(usage: object, about: Omit<ProviderResponse, "provider_usage"> = {}): void {
+    this.#response = { provider_usage: usage, ...about };
+  }
+
+  /** @internal */
+  get response(): ProviderResponse | undefined {
+    return this.#response;
   }
 
   /** Says that no request was sent, so that nothing can have been spent. Counted usage takes precedence. */

@@ -11,8 +11,12 @@ export interface ProviderCall {
   stream: boolean;
   /** At least as many as the input has: the bytes of the request. It does not know files and texts that the request only names. */
   inputTokens: number;
-  /** The limit that the request sets, for all of its answers together; undefined if it sets none. */
+  /** The limit that the request sets for each answer; undefined if it sets none. */
   maxOutputTokens: number | undefined;
+  /** How many answers it asks for. */
+  answers: number;
+  /** The service tier that it asks for, if that has prices of its own. */
+  serviceTier: string | undefined;
 }
 
 /** What was used. exact: the provider said so, at the end of its answer. */
@@ -20,6 +24,8 @@ export interface Counts {
   inputTokens: number;
   outputTokens: number;
   exact: boolean;
+  /** The provider's own object. */
+  usage?: object;
 }
 
 /** Text has about this many bytes for each token, where nobody counts them. */
@@ -61,7 +67,7 @@ export function callOf(api: ProviderApi, url: URL, text: string): ProviderCall |
   }
   if (typeof body !== "object" || body === null) return undefined;
   const gemini = api === "gemini_generate";
-  const perAnswer = api === "openai_embeddings" ? 0 : gemini ? body.generationConfig?.maxOutputTokens : (body.max_completion_tokens ?? body.max_output_tokens ?? body.max_tokens);
+  const perAnswer = gemini ? body.generationConfig?.maxOutputTokens : (body.max_completion_tokens ?? body.max_output_tokens ?? body.max_tokens);
   const answers = Math.max(1, whole(gemini ? body.generationConfig?.candidateCount : Math.max(whole(body.n), whole(body.best_of))));
   return {
     api,
@@ -69,7 +75,9 @@ export function callOf(api: ProviderApi, url: URL, text: string): ProviderCall |
     model: gemini ? decodeURIComponent(/([^/]+):/.exec(url.pathname)?.[1] ?? "") : String(body.model ?? ""),
     stream: gemini ? /:stream/.test(url.pathname) : body.stream === true,
     inputTokens: textBytes(text),
-    maxOutputTokens: typeof perAnswer === "number" ? perAnswer * answers : undefined,
+    maxOutputTokens: typeof perAnswer === "number" ? perAnswer : undefined,
+    answers,
+    serviceTier: ["flex", "priority"].includes(body.service_tier) ? body.service_tier : undefined,
   };
 }
 
@@ -97,7 +105,7 @@ export function countsOf(api: ProviderApi, text: string): Counts | undefined {
   const body = parse(text);
   const last = Array.isArray(body) ? body.at(-1) : body; // Gemini streams an array where nobody asks for events
   const usage = last?.usage ?? last?.usageMetadata;
-  return isObject(usage) ? { ...read(api, usage), exact: true } : undefined;
+  return isObject(usage) ? { ...read(api, usage), exact: true, usage } : undefined;
 }
 
 /** Reads a stream as it passes. */
@@ -132,7 +140,7 @@ export class StreamReader {
   counts(): Counts | undefined {
     if (this.#events === 0) return undefined;
     const said = this.#usage && read(this.call.api, this.#usage);
-    if (said && this.#ended) return { ...said, exact: true };
+    if (said && this.#ended) return { ...said, exact: true, usage: this.#usage };
     const counted = Math.max(this.#outputEvents, Math.ceil(this.#outputBytes / bytesPerToken));
     return {
       inputTokens: said?.inputTokens || estimatedInputTokens(this.call),

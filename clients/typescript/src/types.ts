@@ -34,15 +34,26 @@ export type ReservationPage = Schemas["ReservationPage"];
 // A generated type requires what has a default; a request may leave it out.
 type Defaulted<T, Names extends keyof T> = Omit<T, Names> & Partial<Pick<T, Names>>;
 
-export type ReservationRequest = Defaulted<Schemas["ReservationRequest"], "ttl_seconds" | "on_expiry" | "coverage">;
+/** One call of a model, in place of amounts: Earmark computes the most that it may cost. */
+export type Estimate = Defaulted<Schemas["Estimate"], "n">;
+export type ReservationRequest = Defaulted<Omit<Schemas["ReservationRequest"], "estimate">, "ttl_seconds" | "on_expiry" | "coverage"> & { estimate?: Estimate };
 export type UsageRequest = Schemas["UsageRequest"];
 export type CommitRequest = Schemas["CommitRequest"];
+/** What a provider says was used: its usage object, what that is, and which model answered. */
+export type ProviderResponse = Pick<CommitRequest, "usage_format" | "model" | "provider" | "responded_at"> & { provider_usage: object };
 export type BudgetRequest = Defaulted<Omit<Schemas["BudgetRequest"], "window">, "enforcement" | "overage"> & {
   /** Lifetime in UTC when left out. */
   window?: Partial<Schemas["Window"]>;
 };
 export type KeyRequest = Schemas["KeyRequest"];
 export type RotateKeyRequest = Partial<Schemas["RotateKeyRequest"]>;
+
+export type CorrectionRequest = Schemas["CorrectionRequest"];
+export type PricePage = Schemas["PricePage"];
+export type PricesRequest = Schemas["PricesRequest"];
+export type AddedPrices = Schemas["AddedPrices"];
+export type ExplainRequest = Schemas["ExplainRequest"];
+export type ExplainedPrice = Schemas["ExplainedPrice"];
 
 /** The name of a person who acts in the caller's place, and why; the journal keeps both. */
 export interface By {
@@ -72,6 +83,13 @@ export interface ReservationFilter extends PageFilter {
 export interface EntryFilter extends PageFilter {
   budget_id?: string;
   reservation_id?: string;
+}
+export interface PriceFilter extends PageFilter {
+  provider?: string;
+  model?: string;
+  /** The moment whose prices are shown; now. */
+  at?: string;
+  version?: number;
 }
 export interface AuditFilter extends PageFilter {
   subject?: string;

@@ -40,7 +40,7 @@ export class FakeEarmark {
     init?.signal?.throwIfAborted();
     switch (verb) {
       case "reserve":
-        this.#held = { ...body, id: "rsv_1", state: "held", usage: null };
+        this.#held = { amounts: { tokens: 1_000 }, ...body, id: "rsv_1", state: "held", usage: null };
         return Response.json(this.#held, { status: 201 });
       case "commit":
         return Response.json({ ...this.#held, state: "committed", usage: body.usage });

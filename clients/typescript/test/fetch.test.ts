@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import crypto from "node:crypto";
 import { after, before, beforeEach, describe, test } from "node:test";
 
 import Anthropic from "@anthropic-ai/sdk";
@@ -24,7 +25,7 @@ beforeEach(() => {
 });
 
 const guarded = (options: Partial<GuardedFetchOptions> = {}) =>
-  guardedFetch({ earmark: earmark.client(), scopes: ["acme"], on_expiry: "commit", ...options });
+  guardedFetch({ earmark: earmark.client(), scopes: ["acme"], on_expiry: "commit", units: ["tokens"], ...options });
 const openai = (options: Partial<GuardedFetchOptions> = {}) => new OpenAI({ apiKey: "k", baseURL: `${provider.url}/v1`, fetch: guarded(options) as any });
 const anthropic = () => new Anthropic({ apiKey: "k", baseURL: provider.url, fetch: guarded() as any });
 const gemini = () => new GoogleGenAI({ apiKey: "k", httpOptions: { baseUrl: provider.url, fetch: guarded() as any } });
@@ -120,6 +121,48 @@ describe("guardedFetch commits what the provider says", () => {
     await openai({ units: ["input_tokens", "output_tokens", "requests"], maxOutputTokens: 30, inputTokens: () => 20 }).chat.completions.create({ model: "gpt-5", messages });
     assert.deepEqual(earmark.calls[0]?.body.amounts, { input_tokens: 20, output_tokens: 30, requests: 1 });
     assert.deepEqual(earmark.calls[1]?.body.usage, { input_tokens: 11, output_tokens: 7, requests: 1 });
+  });
+});
+
+describe("guardedFetch lets Earmark count", () => {
+  const units = undefined;
+  const committed = () => earmark.calls[1]?.body;
+
+  test("by the model, and by the provider's own usage object", async () => {
+    const body = { model: "gpt-5", messages, max_completion_tokens: 100, n: 2, service_tier: "flex" as const };
+    await openai({ units, provider: "openai" }).chat.completions.create(body);
+    const { amounts, estimate } = earmark.calls[0]?.body;
+    assert.equal(amounts, undefined);
+    assert.deepEqual(estimate, { model: "gpt-5", provider: "openai", input_tokens: JSON.stringify(body).length, max_output_tokens: 100, n: 2, service_tier: "flex" });
+    assert.deepEqual(committed(), { provider_usage: { prompt_tokens: 11, completion_tokens: 7, total_tokens: 18 } });
+  });
+
+  test("from what a stream of Anthropic says in two places", async () => {
+    const client = new Anthropic({ apiKey: "k", baseURL: provider.url, fetch: guarded({ units }) as any });
+    await client.messages.stream({ model: "claude", max_tokens: 50, messages }).finalText();
+    assert.deepEqual(committed(), { provider_usage: { input_tokens: 4, cache_read_input_tokens: 5, cache_creation_input_tokens: 2, output_tokens: 7 } });
+  });
+
+  test("an embedding has no output", async () => {
+    await openai({ units }).embeddings.create({ model: "text-embedding-3-small", input: "Count.", encoding_format: "float" });
+    assert.equal(earmark.calls[0]?.body.estimate.max_output_tokens, 0);
+    assert.deepEqual(committed(), { provider_usage: { prompt_tokens: 11, total_tokens: 11 } });
+  });
+
+  test("and a broken stream by its estimate", async () => {
+    provider.behaviour = { cutAfter: 2 };
+    await assert.rejects(async () => {
+      for await (const _ of await openai({ units }).chat.completions.create({ model: "gpt-5", messages, stream: true }));
+    });
+    const { provider_usage: usage, usage_format, estimated } = committed();
+    assert.deepEqual([usage_format, estimated, usage.completion_tokens, usage.total_tokens], ["openai_chat", true, 2, usage.prompt_tokens + 2]);
+  });
+
+  test("what Earmark cannot price is reported with the object", async () => {
+    earmark.intercept = (verb) => (verb === "commit" ? problem(422, "unpriced_usage") : undefined);
+    await openai({ units }).chat.completions.create({ model: "gpt-5", messages });
+    assert.match(earmark.unsettled[0]!.message, /the provider's usage was not charged: it is unpriced_usage/);
+    assert.deepEqual(earmark.unsettled[0]!.response, { provider_usage: { prompt_tokens: 11, completion_tokens: 7, total_tokens: 18 } });
   });
 });
 
@@ -278,33 +321,36 @@ describe("guardedFetch at an ending", () => {
   });
 });
 
-// Random endings on a real Earmark: the ledger has what the provider billed, but where it says estimated.
-test("guardedFetch on a real Earmark", { skip: process.env["EARMARK_TEST_URL"] ? false : "EARMARK_TEST_URL names none" }, async () => {
-  const real = new Earmark({ baseUrl: process.env["EARMARK_TEST_URL"]! });
-  const scope = `fetch-${Date.now()}`;
-  const budget = await real.createBudget({ scope, unit: "tokens", limit: 1_000_000 });
-  const fetch = guardedFetch({ earmark: real, scopes: [scope], on_expiry: "review" });
-  const client = new OpenAI({ apiKey: "k", baseURL: `${provider.url}/v1`, fetch: fetch as any });
-  const calls = 60;
-  let broken = 0;
-  for (let i = 0; i < calls; i++) {
-    const stream = await client.chat.completions.create({ model: "gpt-5", messages, stream: true });
-    for await (const _ of stream) {
-      if (i % 3 === 2) {
-        broken++;
-        break;
+// Streams that are read to the end or left, on a real Earmark: the ledger has what the provider billed, but where it says estimated.
+for (const units of [["tokens"], undefined] as GuardedFetchOptions["units"][]) {
+  const name = `guardedFetch on a real Earmark, which counts ${units === undefined ? "by itself" : "what the fetch counted"}`;
+  test(name, { skip: process.env["EARMARK_TEST_URL"] ? false : "EARMARK_TEST_URL names none" }, async () => {
+    const real = new Earmark({ baseUrl: process.env["EARMARK_TEST_URL"]! });
+    const scope = `fetch-${crypto.randomUUID()}`;
+    const budget = await real.createBudget({ scope, unit: "tokens", limit: 1_000_000 });
+    const fetch = guardedFetch({ earmark: real, scopes: [scope], on_expiry: "review", units });
+    const client = new OpenAI({ apiKey: "k", baseURL: `${provider.url}/v1`, fetch: fetch as any });
+    const calls = 30;
+    let broken = 0;
+    for (let i = 0; i < calls; i++) {
+      const stream = await client.chat.completions.create({ model: "gpt-5", messages, stream: true });
+      for await (const _ of stream) {
+        if (i % 3 === 2) {
+          broken++;
+          break;
+        }
       }
     }
-  }
-  let committed = 0;
-  let estimated = 0;
-  const deadline = Date.now() + 10_000;
-  do {
-    const { data } = await real.listReservations({ scope, limit: 500 });
-    estimated = data.filter((r) => r.state === "committed" && r.estimated).length;
-    committed = data.filter((r) => r.state === "committed" && !r.estimated).reduce((sum, r) => sum + (r.usage?.["tokens"] ?? 0), 0);
-  } while (estimated < broken && Date.now() < deadline);
-  assert.equal(estimated, broken);
-  assert.equal(committed, (calls - broken) * exact);
-  assert.equal((await real.getBudget(budget.id)).balance.reserved, 0);
-});
+    let committed = 0;
+    let estimated = 0;
+    const deadline = Date.now() + 10_000;
+    do {
+      const { data } = await real.listReservations({ scope, limit: 500 });
+      estimated = data.filter((r) => r.state === "committed" && r.estimated).length;
+      committed = data.filter((r) => r.state === "committed" && !r.estimated).reduce((sum, r) => sum + (r.usage?.["tokens"] ?? 0), 0);
+    } while (estimated < broken && Date.now() < deadline);
+    assert.equal(estimated, broken);
+    assert.equal(committed, (calls - broken) * exact);
+    assert.equal((await real.getBudget(budget.id)).balance.reserved, 0);
+  });
+}
