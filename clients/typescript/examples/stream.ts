@@ -7,7 +7,7 @@ export function stream(prompt: string, model: StreamingModel, signal?: AbortSign
   return earmark.guardStream(
     request,
     async function* ({ meter, signal }) {
-      meter.add({ tokens: prompt.length }); // spent as soon as it is sent: an upper bound of the prompt's tokens
+      meter.add({ tokens: new TextEncoder().encode(prompt).length }); // spent as soon as it is sent; a token has a byte or more
       for await (const chunk of model(prompt, signal)) {
         meter.add({ tokens: 1 });
         if (chunk.usedTokens !== undefined) meter.set({ tokens: chunk.usedTokens }); // the model's own count

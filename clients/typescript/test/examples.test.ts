@@ -56,7 +56,7 @@ test("the examples guard the SDK of a provider", async () => {
   try {
     const { answer } = await import("../examples/openai.js");
     assert.equal(await answer("Count."), "one two three ✓");
-    assert.deepEqual(fake.calls.map(({ verb, body }) => [verb, body.scopes ?? body.usage]), [["reserve", ["acme/ml"]], ["commit", { tokens: 18 }]]);
+    assert.deepEqual(fake.calls.map(({ verb, body }) => [verb, body.scopes ?? body.provider_usage.total_tokens]), [["reserve", ["acme/ml"]], ["commit", 18]]);
     fake.intercept = () => problem(402, "budget_exceeded", { violations: [] });
     assert.equal(await answer("Count."), "Your budget is used up.");
   } finally {
