@@ -21,5 +21,6 @@ func wrapHelp(root *cobra.Command) {
 	for _, flags := range []string{"LocalFlags", "InheritedFlags"} {
 		template = strings.ReplaceAll(template, "{{."+flags+".FlagUsages", "{{wrapped ."+flags)
 	}
+	template = strings.ReplaceAll(template, " for more information about a command.", " for more.")
 	root.SetUsageTemplate(template)
 }
