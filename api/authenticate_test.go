@@ -440,7 +440,7 @@ func (f *fake) asked(last int) (args []any) {
 // wholeTenant reports whether an operation is about everything that a tenant has, as far as the key may see it.
 func wholeTenant(name string) bool {
 	return slices.Contains([]string{"GET /v1/budgets", "GET /v1/reservations", "GET /v1/entries", "GET /v1/overview", "GET /v1/whoami"}, name) ||
-		strings.Contains(name, "/v1/keys") || strings.Contains(name, "/v1/audit")
+		strings.Contains(name, "/v1/keys") || strings.Contains(name, "/v1/audit") || strings.Contains(name, "/v1/prices")
 }
 
 // A reservation with one scope beyond those of the key is not the key's to settle; Temporal says which scopes

@@ -49,6 +49,7 @@ func TestEveryField(t *testing.T) {
 		"Violation":          earmark.Violation{},
 		"Window":             earmark.Window{},
 	}
+	const noPrices = "the client has no calls for prices: see TestEveryCall"
 	withoutType := map[string]string{
 		"Accepted":         "the status 202 says it: Settled.Accepted",
 		"AdoptRequest":     "arguments of Adopt, which TestEveryCall checks",
@@ -56,6 +57,13 @@ func TestEveryField(t *testing.T) {
 		"CommitRequest":    "arguments of Commit, CommitResponse, CommitEstimate and CommitBy",
 		"ExtendRequest":    "arguments of Extend and ExtendBy",
 		"KeyRequest":       "arguments of CreateKey",
+		"AddedPrices":      noPrices,
+		"ExplainRequest":   noPrices,
+		"ExplainedPrice":   noPrices,
+		"Price":            noPrices,
+		"PricePage":        noPrices,
+		"PriceTier":        noPrices,
+		"PricesRequest":    noPrices,
 		"Payloads":         "Temporal's, for its UI",
 		"RotateKeyRequest": "arguments of RotateKey",
 		"RevokeKeyRequest": "arguments of RevokeKey",
