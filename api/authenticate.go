@@ -103,17 +103,14 @@ func unauthenticated(format string, args ...any) error {
 // keyNames are query parameters in which other products accept keys.
 var keyNames = []string{"access_token", "api_key", "apikey", "key", "token"}
 
-var (
-	// keyInQuery finds a key, and text that begins like one. A cursor, also random text,
-	// never matches.
-	keyInQuery = regexp.MustCompile(`(^|[=&;])` + keys.Prefix + `|` + keyInText.String())
-	keyInText  = regexp.MustCompile(keys.Prefix + `([a-z0-9]{12})_[0-9A-Za-z]*`)
-)
+// keyInQuery finds a key, and text that begins like one. A cursor, also random text,
+// never matches.
+var keyInQuery = regexp.MustCompile(`(^|[=&;])` + keys.Prefix + `|` + keys.InText.String())
 
 // noKeyInURL refuses a key in the path and in every parameter of the query string. Its
 // error does not quote the key.
 func noKeyInURL(u *url.URL) error {
-	if keyInText.MatchString(u.Path) {
+	if keys.InText.MatchString(u.Path) {
 		return earmark.Invalidf("", "a key in the path is refused: paths end up in logs; send it as \"Authorization: Bearer emk_…\", and revoke this one")
 	}
 	if u.RawQuery == "" {
@@ -129,6 +126,3 @@ func noKeyInURL(u *url.URL) error {
 	}
 	return earmark.Invalidf("", "a key in the query string is refused: query strings end up in logs; send it as \"Authorization: Bearer emk_…\", and revoke this one")
 }
-
-// withoutKeys returns the text without the secrets of keys in it.
-func withoutKeys(text string) string { return keyInText.ReplaceAllString(text, keys.Prefix+"${1}_…") }

@@ -13,6 +13,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/keys"
 )
 
 // Values of Retry-After, unless the error itself has one.
@@ -133,9 +134,9 @@ func (s *server) problemOf(e *earmark.Error, words httpWords) problem {
 		Type:          problemTypePrefix + string(e.Code),
 		Title:         words.title,
 		Status:        words.status,
-		Detail:        withoutKeys(e.Error()),
+		Detail:        keys.WithoutSecrets(e.Error()),
 		Code:          e.Code,
-		Field:         withoutKeys(e.Field),
+		Field:         keys.WithoutSecrets(e.Field),
 		Queue:         e.Queue,
 		ReservationID: e.ReservationID,
 	}
@@ -169,7 +170,7 @@ func (s *server) logFault(c *gin.Context, e *earmark.Error, words httpWords) {
 		slog.String("code", string(e.Code)),
 		slog.String("reservation_id", cmp.Or(e.ReservationID, subjectOf(c).reservationID)),
 		slog.String("tenant", callerOf(c).tenant),
-		slog.String("error", withoutKeys(e.Error())))
+		slog.String("error", keys.WithoutSecrets(e.Error())))
 }
 
 // retryAfter returns how long the caller should wait, or 0 if waiting is not known to help.

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"math/big"
+	"regexp"
 	"strings"
 
 	"github.com/earmark-dev/earmark"
@@ -41,6 +42,14 @@ var (
 	ErrMalformed = errors.New("malformed: a key has the form emk_<id>_<secret>")
 	ErrMistyped  = errors.New("mistyped: the checksum does not fit")
 )
+
+// InText finds keys in a text, also with a wrong checksum or cut off.
+var InText = regexp.MustCompile(Prefix + `([a-z0-9]{12})_[0-9A-Za-z]*`)
+
+// WithoutSecrets returns the text with the ids of the keys in it, and without their secrets.
+func WithoutSecrets(text string) string {
+	return InText.ReplaceAllString(text, Prefix+"${1}"+redactedEnd)
+}
 
 // Token is a key as its holder presents it. Only Text returns its secret; printing a Token
 // never shows it.

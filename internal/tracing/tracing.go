@@ -60,7 +60,7 @@ func FromEnv(ctx context.Context, version string, logger *slog.Logger) (*Tracing
 
 // New returns a Tracing with its own options, for tests.
 func New(options ...sdktrace.TracerProviderOption) *Tracing {
-	return &Tracing{sdktrace.NewTracerProvider(append(options, sdktrace.WithIDGenerator(ids{}))...)}
+	return &Tracing{sdktrace.NewTracerProvider(append(options, sdktrace.WithIDGenerator(ids{}), sdktrace.WithSpanProcessor(redactor{}))...)}
 }
 
 // wanted reports whether the environment names a destination for traces.

@@ -78,8 +78,8 @@ func request(tb testing.TB, method, url, key, body string) reply {
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	if strings.HasSuffix(url, "/v1/usage") {
-		request.Header.Set("Idempotency-Key", "usage-1")
+	if strings.HasSuffix(url, "/v1/usage") || strings.HasSuffix(url, "/corrections") {
+		request.Header.Set("Idempotency-Key", "key-1")
 	}
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(tb, err)
@@ -92,16 +92,17 @@ func request(tb testing.TB, method, url, key, body string) reply {
 
 // bodies are those of the operations that need one.
 var bodies = map[string]string{
-	"POST /v1/budgets":                  `{"scope":"ml/u1","unit":"tokens","limit":1000}`,
-	"PATCH /v1/budgets/{id}":            `{"limit":1}`,
-	"POST /v1/reservations":             `{"scopes":["ml"],"amounts":{"tokens":1}}`,
-	"POST /v1/decisions":                `{"scopes":["ml"],"amounts":{"tokens":1}}`,
-	"POST /v1/usage":                    `{"scopes":["ml"],"amounts":{"tokens":1}}`,
-	"POST /v1/reservations/{id}/commit": `{"usage":{"tokens":1}}`,
-	"POST /v1/reservations/{id}/extend": `{"ttl_seconds":60}`,
-	"POST /v1/keys":                     `{"role":"read"}`,
-	"POST /v1/prices":                   `{"entries":[{"provider":"openai","model":"gpt-5","rates":{"input":"0.000001"}}]}`,
-	"POST /v1/prices/explain":           `{"provider_usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"cost":0.01},"usage_format":"openrouter"}`,
+	"POST /v1/budgets":                       `{"scope":"ml/u1","unit":"tokens","limit":1000}`,
+	"PATCH /v1/budgets/{id}":                 `{"limit":1}`,
+	"POST /v1/reservations":                  `{"scopes":["ml"],"amounts":{"tokens":1}}`,
+	"POST /v1/decisions":                     `{"scopes":["ml"],"amounts":{"tokens":1}}`,
+	"POST /v1/usage":                         `{"scopes":["ml"],"amounts":{"tokens":1}}`,
+	"POST /v1/reservations/{id}/corrections": `{"amounts":{"tokens":-1},"reason":"why","operator":"alice"}`,
+	"POST /v1/reservations/{id}/commit":      `{"usage":{"tokens":1}}`,
+	"POST /v1/reservations/{id}/extend":      `{"ttl_seconds":60}`,
+	"POST /v1/keys":                          `{"role":"read"}`,
+	"POST /v1/prices":                        `{"entries":[{"provider":"openai","model":"gpt-5","rates":{"input":"0.000001"}}]}`,
+	"POST /v1/prices/explain":                `{"provider_usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"cost":0.01},"usage_format":"openrouter"}`,
 }
 
 // Every operation of openapi.yaml is called with a key of every role. With an id of another tenant it answers as with

@@ -133,7 +133,7 @@ export class UnsettledError extends Error {
 }
 
 function isRefusal(cause: EarmarkError | undefined): boolean {
-  return cause !== undefined && !cause.foreign && !["unavailable", "admission_unknown", "internal"].includes(cause.code);
+  return cause !== undefined && !cause.foreign && !["unavailable", "rate_limited", "admission_unknown", "internal"].includes(cause.code);
 }
 
 function describe(id: string, verb: string | undefined, usage: Amounts | undefined, onExpiry: OnExpiry, cause: EarmarkError | undefined): string {

@@ -204,8 +204,12 @@ function retryAfterOf(text: string | null): number {
   return /^[A-Z]/.test(text) && !Number.isNaN(at) ? Math.max(0, (at - Date.now()) / 1_000) : 0;
 }
 
-/** Whether the service, or the network to it, failed temporarily. An untrusted certificate stays untrusted. */
+/**
+ * Whether the service, or the network to it, failed temporarily, or the key's rate allows no call now. An untrusted
+ * certificate stays untrusted; a wait that is longer than the client waits is left to its caller.
+ */
 function isAway(error: EarmarkError): boolean {
+  if (error.status === 429) return error.retryAfterSeconds * 1_000 <= longestRetryAfterMs;
   if (error.status !== undefined) return error.status >= 502 && error.status <= 504;
   return error.code === "unavailable" && !isUntrusted(error.cause);
 }
