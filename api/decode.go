@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
@@ -201,12 +202,12 @@ func (d decoder) member(path, name string, target reflect.Value) error {
 		target.SetMapIndex(reflect.ValueOf(name), value)
 		return nil
 	}
-	names, indexes := fieldsOf(target.Type())
-	i := slices.Index(names, name)
+	known := fieldsOf(target.Type())
+	i := slices.Index(known.names, name)
 	if i < 0 {
-		return earmark.Invalidf(path, "is not a field here; allowed are %s", strings.Join(names, ", "))
+		return earmark.Invalidf(path, "is not a field here; allowed are %s", strings.Join(known.names, ", "))
 	}
-	field := target.FieldByIndex(indexes[i])
+	field := target.FieldByIndex(known.indexes[i])
 	if field.Type() == rawType {
 		return d.raw(path, field)
 	}
@@ -276,16 +277,29 @@ func integer(path string, number json.Number, target reflect.Value) error {
 
 // fieldsOf returns the JSON names of a request's fields, those of embedded structs
 // included, in order, and where they are. Every field of a request has a name.
-func fieldsOf(t reflect.Type) (names []string, indexes [][]int) {
+func fieldsOf(t reflect.Type) *fields {
+	if known, ok := fieldsByType.Load(t); ok {
+		return known.(*fields) //nolint:forcetypeassert // only this function stores
+	}
+	f := &fields{}
 	for _, field := range reflect.VisibleFields(t) {
 		if field.Anonymous {
 			continue
 		}
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		names, indexes = append(names, name), append(indexes, field.Index)
+		f.names, f.indexes = append(f.names, name), append(f.indexes, field.Index)
 	}
-	return names, indexes
+	fieldsByType.Store(t, f)
+	return f
 }
+
+// fields are the JSON names of a struct's fields, and where they are.
+type fields struct {
+	names   []string
+	indexes [][]int
+}
+
+var fieldsByType sync.Map // *fields by reflect.Type: as many as there are types of bodies
 
 // kindOf names the kind of a token, for people.
 func kindOf(token json.Token) string {
