@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"net/http"
 	"time"
 
@@ -28,7 +27,10 @@ func (s *server) correct(c *gin.Context) error {
 	if err := decodeBody(c, &request); err != nil {
 		return err
 	}
-	if err := cmp.Or(request.Validate(), s.sign(c, &settlement, request.Operator, request.Reason)); err != nil {
+	if err := request.Validate(); err != nil {
+		return err
+	}
+	if err := s.sign(c, &settlement, request.Operator, request.Reason); err != nil {
 		return err
 	}
 	correction := earmark.Correction{

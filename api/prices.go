@@ -7,19 +7,17 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/amounts"
 	"github.com/earmark-dev/earmark/internal/prices"
 	"github.com/earmark-dev/earmark/pricing"
-	"github.com/earmark-dev/earmark/usage"
 )
 
 const (
@@ -93,15 +91,22 @@ func (s *server) listPrices(c *gin.Context) error {
 			return err
 		}
 	}
-	book, err := s.pricesAt(c.Request.Context(), callerOf(c).tenant, place.version)
+	ctx, by := c.Request.Context(), callerOf(c)
+	shown, err := inQueue(ctx, s.queues.lists, by.turn(), func() (page pricePage, err error) {
+		book, err := s.pricesAt(ctx, by.tenant, place.version)
+		if err != nil {
+			return page, err
+		}
+		held := book.Held(provider, model, place.at)
+		page.Version, page.Data = book.Version, held[min(place.skip, len(held)):]
+		if len(page.Data) > limit {
+			page.Data = page.Data[:limit]
+			page.NextCursor = priceCursor{book.Version, place.at, place.skip + limit}.text(provider, model)
+		}
+		return page, nil
+	})
 	if err != nil {
 		return err
-	}
-	held := book.Held(provider, model, place.at)
-	shown := pricePage{Version: book.Version, Page: earmark.Page[pricing.Entry]{Data: held[min(place.skip, len(held)):]}}
-	if len(shown.Data) > limit {
-		shown.Data = shown.Data[:limit]
-		shown.NextCursor = priceCursor{book.Version, place.at, place.skip + limit}.text(provider, model)
 	}
 	return answer(c, http.StatusOK, shown)
 }
@@ -246,8 +251,6 @@ func (s *server) explainPrice(c *gin.Context) error {
 		return earmark.Invalidf("model", "is over %d bytes", maxPriceName)
 	case len(body.Usage) == 0:
 		return earmark.Invalidf("provider_usage", "is missing; give the usage object of the provider, or the response around it")
-	case body.Format != "" && !slices.Contains(usage.Formats(), usage.Format(body.Format)):
-		return earmark.Invalidf("usage_format", "%q is not allowed; use one of %v", earmark.Clip(body.Format), usage.Formats())
 	case body.Version < 0:
 		return earmark.Invalidf("version", "%d is not the number of a version, 1 or more", body.Version)
 	}
@@ -256,13 +259,9 @@ func (s *server) explainPrice(c *gin.Context) error {
 			return err
 		}
 	}
-	u, err := usage.Normalize(usage.Format(body.Format), body.Usage)
-	var wrong *usage.Error
-	switch {
-	case errors.As(err, &wrong):
-		return earmark.Invalidf(wrong.Path, "%s", wrong.Reason)
-	case err != nil:
-		return earmark.Invalidf(usage.Root, "%w", err)
+	u, err := amounts.Normalize(body.Format, body.Usage)
+	if err != nil {
+		return err
 	}
 	if body.Model == "" && u.Model == "" && len(u.Each) == 0 && u.Cost.USD == "" {
 		return earmark.Invalidf("model", "is missing, and the usage does not name it")

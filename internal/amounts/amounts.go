@@ -153,16 +153,9 @@ func Used(r earmark.Response, units, scopes []string, prices Prices, priced earm
 	if unit := firstOther(units); unit != "" {
 		return nil, "", earmark.Invalidf("provider_usage", "does not count %s, which is reserved; send usage with amounts in exactly the reserved units", unit)
 	}
-	if r.UsageFormat != "" && !slices.Contains(usage.Formats(), usage.Format(r.UsageFormat)) {
-		return nil, "", earmark.Invalidf("usage_format", "%q is not allowed; use one of %s", earmark.Clip(r.UsageFormat), formatNames())
-	}
-	u, err := usage.Normalize(usage.Format(r.UsageFormat), r.ProviderUsage)
-	var wrong *usage.Error
-	switch {
-	case errors.As(err, &wrong):
-		return nil, "", earmark.Invalidf(wrong.Path, "%s", wrong.Reason)
-	case err != nil:
-		return nil, "", earmark.Invalidf(usage.Root, "%w", err)
+	u, err := Normalize(r.UsageFormat, r.ProviderUsage)
+	if err != nil {
+		return nil, "", err
 	}
 	amounts := countsOf(units, u.Input.Tokens, u.Output.Tokens, max(1, u.Counts.Requests))
 	if NeedPrices(units) {
@@ -171,6 +164,23 @@ func Used(r earmark.Response, units, scopes []string, prices Prices, priced earm
 		}
 	}
 	return amounts, cmp.Or(r.Model, u.Model), nil
+}
+
+// Normalize reads what a provider sent; without a format the shape decides. The error is CodeInvalidRequest and names the
+// path.
+func Normalize(format string, sent []byte) (usage.Usage, error) {
+	if format != "" && !slices.Contains(usage.Formats(), usage.Format(format)) {
+		return usage.Usage{}, earmark.Invalidf("usage_format", "%q is not allowed; use one of %s", earmark.Clip(format), formatNames())
+	}
+	u, err := usage.Normalize(usage.Format(format), sent)
+	var wrong *usage.Error
+	switch {
+	case errors.As(err, &wrong):
+		return u, earmark.Invalidf(wrong.Path, "%s", wrong.Reason)
+	case err != nil:
+		return u, earmark.Invalidf(usage.Root, "%w", err)
+	}
+	return u, nil
 }
 
 func firstOther(units []string) string {
