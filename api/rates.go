@@ -11,8 +11,11 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// maxRateKeys is how many keys rates remembers before it looks for those that it can forget.
-const maxRateKeys = 10_000
+const (
+	// maxRateKeys is how many keys rates remembers before it looks for those that it can forget.
+	maxRateKeys = 10_000
+	forgetPause = time.Second // between two such looks, each at all keys
+)
 
 // rates counts the calls of the keys that have a rate of their own, in this process. A key may save up the
 // calls of one window, and gets them back evenly.
@@ -21,6 +24,7 @@ type rates struct {
 
 	mu   sync.Mutex
 	full map[string]time.Time // when the key may make all calls of its window again, by key id; past or absent: now
+	last time.Time            // when it looked for keys that it can forget
 }
 
 func newRates() *rates { return &rates{now: time.Now, full: map[string]time.Time{}} }
@@ -66,9 +70,10 @@ func (r *rates) count(keyID string, rate earmark.Rate, share time.Duration) (q q
 
 // forget removes the keys that may make all calls again, once there are many.
 func (r *rates) forget(now time.Time) {
-	if len(r.full) < maxRateKeys {
+	if len(r.full) < maxRateKeys || now.Sub(r.last) < forgetPause {
 		return
 	}
+	r.last = now
 	for id, at := range r.full {
 		if !at.After(now) {
 			delete(r.full, id)
