@@ -227,7 +227,7 @@ type Reservation struct {
 	Correction    Amounts             `json:"correction"`               // signed sum of its corrections, on top of Usage; null if none
 	RejectedUsage Amounts             `json:"rejected_usage,omitempty"` // usage that the policy "reject" refused
 	Late          bool                `json:"late"`                     // committed after its expiry
-	Estimated     bool                `json:"estimated"`                // charged by the expiry policy "commit", without real usage yet
+	Estimated     bool                `json:"estimated"`                // charged by the expiry policy "commit" or by a caller's estimate, without real usage yet
 	OverLimit     bool                `json:"over_limit"`               // admitted past a soft limit
 	CreatedAt     time.Time           `json:"created_at"`
 	ExpiresAt     *time.Time          `json:"expires_at"` // null for usage charged without a reservation

@@ -68,7 +68,7 @@ func ParseColumns(text string) (Columns, error) {
 	return c, nil
 }
 
-// Line is what was spent on one day on one model, in the unit of the invoice.
+// Line names one line of a comparison.
 type Line struct {
 	Day   string // YYYY-MM-DD
 	Model string // empty if none is known
@@ -163,7 +163,8 @@ func (v *Invoice) add(row []string, index map[string]int, c Columns, zone *time.
 		sum.Add(sum, amount)
 		given = true
 	}
-	if currency := field("amount_currency"); given && index["amount_currency"] > 0 && !strings.EqualFold(currency, "usd") {
+	if _, there := index["amount_currency"]; there && given && !strings.EqualFold(field("amount_currency"), "usd") {
+		currency := field("amount_currency")
 		return fmt.Errorf("column amount_currency: %q is not usd", currency)
 	}
 	if !given {
@@ -188,22 +189,26 @@ func (v *Invoice) add(row []string, index map[string]int, c Columns, zone *time.
 	return nil
 }
 
-var decimal = regexp.MustCompile(`^-?[0-9]{1,18}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?$`)
+var decimal = regexp.MustCompile(`^-?[0-9]{1,12}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?$`)
 
 // number reads dollars as micro-dollars, or a count.
 func number(text string, dollars bool) (*big.Rat, error) {
 	if !dollars {
 		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || n < 0 {
-			return nil, fmt.Errorf("%q is not a whole number from 0", text)
+		const maxCount = 1_000_000_000_000_000
+		if err != nil || n < 0 || n > maxCount {
+			return nil, fmt.Errorf("%q is not a whole number from 0 to %d", text, int64(maxCount))
 		}
 		return new(big.Rat).SetInt64(n), nil
 	}
 	if !decimal.MatchString(text) {
 		return nil, fmt.Errorf("%q is not an amount in dollars, such as 12.5", text)
 	}
-	const microsPerDollar = 1_000_000
+	const microsPerDollar, maxDollars = 1_000_000, 1_000_000_000 // sums of them fit into an int64
 	n, _ := new(big.Rat).SetString(text)
+	if new(big.Rat).Abs(n).Cmp(new(big.Rat).SetInt64(maxDollars)) > 0 {
+		return nil, fmt.Errorf("%q is out of range: at most %d dollars are allowed in a row", text, maxDollars)
+	}
 	return n.Mul(n, new(big.Rat).SetInt64(microsPerDollar)), nil
 }
 
@@ -232,7 +237,7 @@ type Difference struct {
 func (v *Invoice) Compare(journal map[Line]int64) []Difference {
 	lines := map[Line]Difference{}
 	for at, amount := range v.Lines {
-		rounded, _ := strconv.ParseInt(amount.FloatString(0), 10, 64)
+		rounded, _ := strconv.ParseInt(amount.FloatString(0), 10, 64) // each row is bounded
 		lines[at] = Difference{Day: at.Day, Model: at.Model, Invoice: rounded}
 	}
 	for at, amount := range journal {
