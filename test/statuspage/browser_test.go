@@ -129,7 +129,7 @@ func (v *visit) text(selector string) string {
 func (v *visit) await(expression string) {
 	v.t.Helper()
 	deadline := time.Now().Add(moment)
-	for !ask[bool](v, expression) {
+	for !ask[bool](v, "Boolean("+expression+")") { // what is not there yet is undefined
 		if time.Now().After(deadline) {
 			require.FailNow(v.t, "waited in vain", "%s\nthe page says:\n%s", expression, v.text("body"))
 		}
