@@ -121,7 +121,7 @@ func (r BudgetRequest) Validate() error {
 	if err := oneOf("window.period", r.Window.Period, PeriodLifetime, PeriodHour, PeriodDay, PeriodWeek, PeriodMonth); err != nil {
 		return err
 	}
-	if err := validateTimezone(r.Window.Timezone); err != nil {
+	if err := ValidateTimezone("window.timezone", r.Window.Timezone); err != nil {
 		return err
 	}
 	if err := validateEnforcement(r.Enforcement); err != nil {
@@ -233,11 +233,11 @@ var timezoneForm = regexp.MustCompile(`^(` + strings.Join(timezoneAreas, "|") + 
 
 const maxTimezoneBytes = 64
 
-// validateTimezone checks the form of a name. Postgres, which computes the windows, checks
-// that the zone exists.
-func validateTimezone(name string) error {
+// ValidateTimezone checks the form of a zone's name: UTC or Area/City. Postgres, which computes the windows, checks
+// that the zone exists. The error is CodeInvalidRequest and names field.
+func ValidateTimezone(field, name string) error {
 	if name != "UTC" && (len(name) > maxTimezoneBytes || !timezoneForm.MatchString(name)) { // mutation: zone-names
-		return Invalidf("window.timezone", "%q is not an IANA time zone of the form Area/City, such as Europe/Berlin, or UTC; areas are %s",
+		return Invalidf(field, "%q is not an IANA time zone of the form Area/City, such as Europe/Berlin, or UTC; areas are %s",
 			Clip(name), strings.Join(timezoneAreas, ", "))
 	}
 	return nil

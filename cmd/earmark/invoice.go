@@ -73,9 +73,12 @@ func (f *invoiceFlags) prepare(path string) (func(context.Context, *cobra.Comman
 	if f.tolerance < 0 {
 		return nil, fmt.Errorf("--tolerance: %d is too small: whole numbers from 0 are allowed", f.tolerance)
 	}
+	if err := earmark.ValidateTimezone("--time-zone", f.timeZone); err != nil {
+		return nil, err
+	}
 	zone, err := time.LoadLocation(f.timeZone)
-	if err != nil || f.timeZone != "UTC" && !strings.Contains(f.timeZone, "/") { // "Local" would be this machine's
-		return nil, fmt.Errorf("--time-zone: %q is not UTC or a zone such as Europe/Berlin", clipped(f.timeZone))
+	if err != nil {
+		return nil, fmt.Errorf("--time-zone: %w", err)
 	}
 	var columns *invoice.Columns
 	if f.columns != "" {
