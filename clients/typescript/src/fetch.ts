@@ -243,8 +243,8 @@ function answerTo(error: unknown): Response {
     const problem = { type: `urn:earmark:problem:${error.code}`, title, status: 402, detail: error.message, ...denial };
     return refusal(402, error.code, error.message, problem, denial, error.retryAfterSeconds);
   }
-  const away = error.code === "unavailable" || error.code === "admission_unknown";
-  return refusal(away ? 503 : 400, error.code, `Earmark: ${error.message}`, {}, {}, error.retryAfterSeconds);
+  const statuses: Record<string, number> = { unavailable: 503, admission_unknown: 503, rate_limited: 429 };
+  return refusal(statuses[error.code] ?? 400, error.code, `Earmark: ${error.message}`, {}, {}, error.retryAfterSeconds);
 }
 
 function refusal(status: number, code: string, message: string, members: object = {}, details: object = {}, retryAfterSeconds = 0): Response {

@@ -206,6 +206,15 @@ describe("guardedFetch refuses", () => {
     assert.deepEqual(provider.bodies, []);
   });
 
+  test("a key beyond its rate, once", async () => {
+    earmark.intercept = () => problem(429, "rate_limited");
+    const fetch = guarded({ earmark: earmark.client({ maxAttempts: 1 }) });
+    const client = new OpenAI({ apiKey: "k", baseURL: `${provider.url}/v1`, fetch: fetch as any });
+    await assert.rejects(client.chat.completions.create({ model: "gpt-5", messages }), (error: any) => error.status === 429 && error.code === "rate_limited");
+    assert.equal(earmark.calls.length, 1, "the SDK does not repeat it");
+    assert.deepEqual(provider.bodies, []);
+  });
+
   test("a scope without a budget", async () => {
     earmark.intercept = () => problem(404, "no_budget");
     await assert.rejects(openai().chat.completions.create({ model: "gpt-5", messages }), (error: any) => error.status === 400 && error.code === "no_budget");
