@@ -49,6 +49,8 @@ type Admission struct {
 	// AdmitBy is the moment, by Postgres' clock, after which the ledger reserves nothing:
 	// by then the API has answered the caller that the outcome is unknown.
 	AdmitBy time.Time `json:"admit_by"`
+	// KeyID is the API key of the caller, which the journal names; empty without keys.
+	KeyID string `json:"key_id,omitempty"`
 	// Released says that an explicit release came first: the ledger records the release and
 	// reserves nothing.
 	Released bool `json:"released,omitempty"`
@@ -69,8 +71,14 @@ func (a Admission) Validate() error {
 	if a.Request.Estimate != nil {
 		return Invalidf("request.estimate", "is not possible here; only the API computes amounts from it")
 	}
+	if a.KeyID != "" && !IsKeyID(a.KeyID) {
+		return Invalidf("key_id", "%q is not the id of a key: 12 of a-z and 0-9", Clip(a.KeyID))
+	}
 	return a.Request.Validate()
 }
+
+// Actor returns who makes the reservation: its workflow, for the caller's key.
+func (a Admission) Actor() Actor { return ActorWorkflow.WithKey(a.KeyID) }
 
 // Charge asks the ledger to charge usage that has no reservation.
 type Charge struct {

@@ -32,6 +32,7 @@ func (s *server) reserve(c *gin.Context) error {
 		Tenant:      callerOf(c).tenant,
 		Request:     request,
 		RequestHash: request.Hash(),
+		KeyID:       callerOf(c).actor().Key,
 	}
 	admission.WorkflowID = s.prefix.ReservationWorkflowID(admission.ID)
 

@@ -48,6 +48,16 @@ func TestReserve(t *testing.T) {
 	}, f.last())
 }
 
+// The key travels with the admission, so that the journal can name it.
+func TestReserveNamesTheKey(t *testing.T) {
+	t.Parallel()
+	f := &fake{preflight: fits(), result: earmark.Result{Outcome: earmark.OutcomeApplied, Reservation: reservationIn(earmark.StateHeld)}}
+	token := f.addKey(otherTenant, earmark.RoleReserve)
+	setup(t, f, withKeys).send("POST", "/v1/reservations", reserveBody, with(token)...).status(http.StatusCreated)
+	require.Equal(t, token.ID, f.last().(earmark.Admission).KeyID)
+	require.Equal(t, "workflow key:"+token.ID, f.last().(earmark.Admission).Actor().String())
+}
+
 func TestReserveWithoutKeyMakesAnID(t *testing.T) {
 	t.Parallel()
 	f := &fake{preflight: fits(), result: earmark.Result{Outcome: earmark.OutcomeApplied, Reservation: reservationIn(earmark.StateHeld)}}

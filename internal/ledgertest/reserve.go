@@ -39,7 +39,7 @@ func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result
 	if a.Released {
 		r.State, r.SettledAt, r.Reason = earmark.StateReleased, &now, "released before it was reserved"
 		l.reservations[r.ID] = r
-		l.note("release", r, earmark.ActorWorkflow, r.Reason)
+		l.note("release", r, a.Actor(), r.Reason)
 		return l.result(earmark.OutcomeReleased, r), nil
 	}
 	if !a.AdmitBy.IsZero() && now.After(a.AdmitBy) {
@@ -63,7 +63,7 @@ func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result
 		r.OverLimit = r.OverLimit || requested > b.Limit-s.reserved-s.committed
 		share := earmark.ReservationBudget{BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, WindowStart: b.start, Reserved: requested}
 		r.Budgets = append(r.Budgets, share)
-		l.post("reserve", r, share, requested, 0, earmark.ActorWorkflow, "")
+		l.post("reserve", r, share, requested, 0, a.Actor(), "")
 	}
 	l.reservations[r.ID] = r
 	return l.result(earmark.OutcomeApplied, r), nil

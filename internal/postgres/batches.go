@@ -24,7 +24,7 @@ func (l *Ledger) reserveSingle(ctx context.Context, a earmark.Admission) (earmar
 	return l.transition(ctx, reserveSQL, namedArgs{
 		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts,
 		"ttl_ms": a.Request.TTL().Milliseconds(), "on_expiry": string(a.Request.OnExpiry), "metadata": metadata(a.Request.Metadata),
-		"workflow_id": a.WorkflowID, "admit_by": orNull(a.AdmitBy), "released": a.Released, "any_scope": a.Request.AnyScope(), "actor": earmark.ActorWorkflow.String()})
+		"workflow_id": a.WorkflowID, "admit_by": orNull(a.AdmitBy), "released": a.Released, "any_scope": a.Request.AnyScope(), "actor": a.Actor().String()})
 }
 
 // reserveCall is an admission in the form of earmark.reserve_batch.
@@ -40,6 +40,7 @@ type reserveCall struct {
 	AdmitBy    any              `json:"admit_by"`
 	Released   bool             `json:"released"`
 	AnyScope   bool             `json:"any_scope"`
+	Actor      earmark.Actor    `json:"actor"`
 }
 
 func (l *Ledger) reserveBatch(ctx context.Context, admissions []earmark.Admission) ([]*earmark.Result, error) {
@@ -47,7 +48,7 @@ func (l *Ledger) reserveBatch(ctx context.Context, admissions []earmark.Admissio
 	for i, a := range admissions {
 		calls[i] = reserveCall{ID: a.ID, Hash: a.RequestHash, Scopes: a.Request.Scopes, Amounts: a.Request.Amounts,
 			TTLMS: a.Request.TTL().Milliseconds(), OnExpiry: string(a.Request.OnExpiry), Metadata: metadata(a.Request.Metadata),
-			WorkflowID: a.WorkflowID, AdmitBy: orNull(a.AdmitBy), Released: a.Released, AnyScope: a.Request.AnyScope()}
+			WorkflowID: a.WorkflowID, AdmitBy: orNull(a.AdmitBy), Released: a.Released, AnyScope: a.Request.AnyScope(), Actor: a.Actor()}
 	}
 	return l.transitions(ctx, reserveBatchSQL, namedArgs{"tenant": admissions[0].Tenant, "calls": calls, "actor": earmark.ActorWorkflow.String()})
 }

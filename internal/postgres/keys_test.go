@@ -286,3 +286,47 @@ func TestStepMakesTheTenantsThatOwnSomething(t *testing.T) {
 	}
 	require.Equal(t, []string{"a", "b", "default", "no budget", "old tenant"}, ids)
 }
+
+// The journal names the key of each admission, alone or in a batch, and not for the holds of others that make way.
+func TestEntriesOfAdmissionsNameTheKey(t *testing.T) {
+	b := setup(t)
+	b.budget("acme", "tokens", 1000)
+	actors := func(id string) []string {
+		page, err := b.Entries(ctx(), earmark.DefaultTenant, earmark.EntryFilter{ReservationID: id})
+		require.NoError(t, err)
+		var found []string
+		for _, e := range page.Data {
+			found = append(found, e.Kind+" "+e.Actor)
+		}
+		return found
+	}
+	var calls []func() (earmark.Result, error)
+	want := map[string]string{}
+	for i := range 40 { // most of them wait for the first, and go in batches
+		a := admission(fmt.Sprint(i), tokens(10), "acme")
+		if a.KeyID = fmt.Sprintf("key%09d", i%3); i%4 == 0 {
+			a.KeyID = ""
+		}
+		want[a.ID] = "reserve " + earmark.ActorWorkflow.WithKey(a.KeyID).String()
+		calls = append(calls, func() (earmark.Result, error) { return b.Reserve(ctx(), a) })
+	}
+	for _, result := range atOnce(t, calls...) {
+		require.Equal(t, earmark.OutcomeApplied, result.Outcome)
+	}
+	for id, entry := range want {
+		require.Equal(t, []string{entry}, actors(id))
+	}
+
+	overdue := admission("overdue", tokens(500), "acme")
+	b.held(overdue)
+	b.due(overdue.ID)
+	next := admission("next", tokens(600), "acme")
+	next.KeyID = "abcdefgh0129"
+	b.held(next)
+	require.Equal(t, []string{"reserve workflow", "expire workflow"}, actors(overdue.ID))
+	require.Equal(t, []string{"reserve workflow key:abcdefgh0129"}, actors(next.ID))
+
+	next = admission("refused", tokens(1), "acme")
+	next.KeyID = "no key"
+	require.ErrorContains(t, next.Validate(), "key_id")
+}

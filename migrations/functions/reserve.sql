@@ -88,7 +88,8 @@ END $$;
 
 -- Sets p_amounts aside on every budget that covers one of p_scopes, or on none (R1, R2).
 -- One moment selects the windows and is the reservation's created_at, however long the
--- locks take: p_at, or by default the start of the call.
+-- locks take: p_at, or by default the start of the call. Overdue holds that make way are expired by p_actor without the caller's key,
+-- which has nothing to do with them.
 CREATE OR REPLACE FUNCTION earmark.reserve(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_ttl_ms bigint, p_on_expiry text,
     p_metadata jsonb, p_workflow_id text, p_admit_by timestamptz, p_released boolean, p_actor text, p_any_scope boolean DEFAULT false,
     p_at timestamptz DEFAULT NULL) RETURNS jsonb
@@ -144,7 +145,7 @@ BEGIN
     END IF;
     IF NOT v_fits THEN -- mutation: fit
         v_answer := earmark.check_fit(v_affected, p_amounts);
-        IF earmark.expire_blocking_holds(v_affected, p_actor) > 0 THEN -- mutation: blocking-holds
+        IF earmark.expire_blocking_holds(v_affected, split_part(p_actor, ' ', 1)) > 0 THEN -- mutation: blocking-holds
             v_affected := earmark.lock_windows(v_affected);
             v_answer := earmark.check_fit(v_affected, p_amounts);
             v_over_limit := EXISTS (SELECT 1 FROM unnest(v_affected) u WHERE (p_amounts ->> u.unit)::numeric + u.reserved + u.committed > u.limit_amount);
@@ -170,7 +171,7 @@ BEGIN
 END $$;
 
 -- Reserves for several calls of one tenant in one transaction; the result of each is that
--- of earmark.reserve. Takes all locks first, in order (R6), then decides each call in turn.
+-- of earmark.reserve. A call may name its own actor. Takes all locks first, in order (R6), then decides each call in turn.
 CREATE OR REPLACE FUNCTION earmark.reserve_batch(p_tenant text, p_calls jsonb, p_actor text) RETURNS SETOF jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
@@ -194,8 +195,8 @@ BEGIN
     END IF;
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (id text, hash text, scopes text[], amounts jsonb, ttl_ms bigint, on_expiry text,
                                                              metadata jsonb, workflow_id text, admit_by timestamptz, released boolean,
-                                                             any_scope boolean) LOOP
+                                                             any_scope boolean, actor text) LOOP
         RETURN NEXT earmark.reserve(c.id, p_tenant, c.hash, c.scopes, c.amounts, c.ttl_ms, c.on_expiry, c.metadata, c.workflow_id,
-            c.admit_by, c.released, p_actor, coalesce(c.any_scope, false), v_at);
+            c.admit_by, c.released, coalesce(c.actor, p_actor), coalesce(c.any_scope, false), v_at);
     END LOOP;
 END $$;

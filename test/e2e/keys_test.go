@@ -113,6 +113,7 @@ func TestTwoTenants(t *testing.T) {
 	for i, actor := range []string{"key:" + tenants[0].key, "workflow key:" + tenants[1].key} {
 		entries, err := tenants[i].reserve.Entries(ctx, earmark.EntryFilter{ReservationID: held[i].ID})
 		require.NoError(t, err)
+		require.Equal(t, "workflow key:"+tenants[i].key, entries.Data[0].Actor, "the reservation")
 		require.Equal(t, actor, entries.Data[len(entries.Data)-1].Actor)
 	}
 }
