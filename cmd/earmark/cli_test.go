@@ -103,6 +103,8 @@ type cannedLedger struct {
 	budgets      []earmark.Budget
 	reservations []earmark.Reservation
 	entries      []earmark.Entry
+	audit        []earmark.AuditRecord
+	auditFilter  earmark.AuditFilter
 	result       earmark.Result
 	err          error
 	patch        earmark.BudgetPatch

@@ -126,7 +126,7 @@ func keysOf(ctx context.Context, l *postgres.Ledger, tenant string) ([]earmark.K
 			continue
 		}
 		filter := earmark.KeyFilter{Limit: earmark.MaxPageSize}
-		for len(keys) < maxListed {
+		for {
 			page, err := l.Keys(ctx, t.ID, filter)
 			if err != nil {
 				return nil, err

@@ -83,7 +83,7 @@ func newRoot() *cobra.Command {
 	addGroup(root, "Budgets and reservations:", newBudget(), newReserve(), newCommit(), newRelease(), newExtend(),
 		newShow(), newList(), newUsage(), newCorrect(), newDecide(), newEntries())
 	addGroup(root, "Look after it:", newStuck(), newAdopt(), newDrain(), newPrune())
-	addGroup(root, "Tenants and keys:", newTenant(), newKey())
+	addGroup(root, "Tenants and keys:", newTenant(), newKey(), newAuditLog())
 	addGroup(root, "Prices of models:", newPrice())
 	addGroup(root, "Check it:", newAudit(), newReconcileInvoice(), newHealth(), newReplay(), newDemo())
 	return root

@@ -74,6 +74,11 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	if err != nil {
 		return err
 	}
+	if files == nil {
+		p.metrics.WatchCertificate(nil)
+	} else {
+		p.metrics.WatchCertificate(files.Expiry)
+	}
 	defer p.close(ctx)
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr)
 	if err != nil {

@@ -13,8 +13,14 @@ import (
 	"time"
 )
 
-// checkEvery is how often the files are looked at, at most.
-const checkEvery = 2 * time.Second
+const (
+	// checkEvery is how often the files are looked at, at most.
+	checkEvery = 2 * time.Second
+	// warnBefore is how long before the end of a certificate the log warns of it, and
+	// warnEvery how often.
+	warnBefore = 14 * 24 * time.Hour
+	warnEvery  = 24 * time.Hour
+)
 
 // Files are a certificate with its chain, and its private key, both PEM.
 type Files struct {
@@ -27,6 +33,7 @@ type Files struct {
 	pair    *tls.Certificate
 	read    stamps // of the files as they were last read, whether they could be used or not
 	checked time.Time
+	warned  time.Time
 }
 
 // stamp identifies a version of a file: its modification time and its size in bytes.
@@ -49,7 +56,19 @@ func Load(certPath, keyPath string, log *slog.Logger) (*Files, error) {
 		return nil, err
 	}
 	f.read, f.checked = found, f.now()
+	f.warn(f.checked)
 	return f, nil
+}
+
+// Expiry is when the certificate in use expires. It looks at the files, and warns in the log from 14 days before on.
+func (f *Files) Expiry() time.Time { return f.current().Leaf.NotAfter }
+
+// warn warns once a day of a certificate that expires soon.
+func (f *Files) warn(now time.Time) {
+	if expiry := f.pair.Leaf.NotAfter; expiry.Sub(now) < warnBefore && now.Sub(f.warned) >= warnEvery {
+		f.warned = now
+		f.log.Warn("The TLS certificate expires soon. Put a new one in its place; the server reads it without a restart.", "not_after", expiry, "file", f.certPath)
+	}
 }
 
 // Config is the configuration of a server with this certificate: TLS 1.2 or newer.
@@ -69,6 +88,7 @@ func (f *Files) current() *tls.Certificate {
 		return f.pair
 	}
 	f.checked = now
+	defer func() { f.warn(now) }() // after a new one is read
 	// Before the files are read: a file that changes meanwhile is read again next time.
 	found, err := f.stamps()
 	if found == f.read {

@@ -109,6 +109,41 @@ func TestTheServerFollowsTheFiles(t *testing.T) {
 	require.ErrorContains(t, err, "protocol version")
 }
 
+// The log warns once a day from 14 days before the end on, and no more once there is a new certificate.
+func TestACertificateThatExpiresSoonIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	authority, pair := certificatetest.New(t), certificatetest.NewPair(t)
+	begun := time.Now()
+	expiry := begun.Add(15 * 24 * time.Hour)
+	authority.Issue(pair, begun.Add(-time.Hour), expiry)
+	var logged bytes.Buffer
+	files, err := Load(pair.Cert, pair.Key, slog.New(slog.NewTextHandler(&logged, nil)))
+	require.NoError(t, err)
+	clock := begun
+	files.now = func() time.Time { return clock }
+	warnings := func() int { return strings.Count(logged.String(), "level=WARN") }
+	require.WithinDuration(t, expiry, files.Expiry(), time.Second)
+	require.Zero(t, warnings())
+	for day := 1; day <= 3; day++ {
+		clock = clock.Add(24*time.Hour + time.Minute)
+		for range 10 {
+			clock = clock.Add(checkEvery)
+			files.Expiry()
+		}
+		require.Equal(t, day, warnings(), logged.String())
+	}
+	authority.Issue(pair, begun.Add(-time.Hour), begun.Add(90*24*time.Hour))
+	clock = clock.Add(48 * time.Hour)
+	require.WithinDuration(t, begun.Add(90*24*time.Hour), files.Expiry(), time.Second)
+	require.Equal(t, 3, warnings(), logged.String())
+
+	logged.Reset()
+	authority.Issue(pair, begun.Add(-time.Hour), begun.Add(24*time.Hour))
+	_, err = Load(pair.Cert, pair.Key, slog.New(slog.NewTextHandler(&logged, nil)))
+	require.NoError(t, err)
+	require.Equal(t, 1, warnings(), "at the start")
+}
+
 func TestRootsOfAFile(t *testing.T) {
 	t.Parallel()
 	pair := certificatetest.NewPair(t)

@@ -5,6 +5,7 @@ package metrics
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,6 +62,19 @@ func New(options Options) (*Metrics, error) {
 	var err error
 	m.temporal, err = newTemporalHandler(registry)
 	return m, err
+}
+
+// WatchCertificate reports when the server's TLS certificate expires; nil means that there is none.
+func (m *Metrics) WatchCertificate(expiry func() time.Time) {
+	promauto.With(m.Registry).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "earmark_tls_certificate_expiry_timestamp_seconds",
+		Help: "When the TLS certificate of the HTTP API expires, in seconds since 1970; 0 without TLS.",
+	}, func() float64 {
+		if expiry == nil {
+			return 0
+		}
+		return float64(expiry().Unix())
+	})
 }
 
 // Handler serves the metrics. It leaves out a metric that cannot be collected and serves
