@@ -176,7 +176,7 @@ func (c *Client) send(ctx context.Context, call call, body []byte) (answer, erro
 }
 
 func (c *Client) sendOnce(ctx context.Context, call call, body []byte) (answer, error) {
-	request, err := http.NewRequestWithContext(ctx, call.method, c.base+call.path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, call.method, c.base+call.path, bytes.NewReader(body)) //nolint:gosec // the address is configuration
 	if err != nil {
 		return answer{}, earmark.Errorf(earmark.CodeInvalidRequest, "the request cannot be made: %w", err)
 	}
@@ -192,7 +192,7 @@ func (c *Client) sendOnce(ctx context.Context, call call, body []byte) (answer, 
 	if call.key != "" {
 		request.Header.Set("Idempotency-Key", call.key)
 	}
-	response, err := c.http.Do(request)
+	response, err := c.http.Do(request) //nolint:gosec // the address is configuration
 	if err != nil {
 		return answer{}, earmark.Errorf(earmark.CodeUnavailable, "Earmark did not answer: %w", err)
 	}

@@ -76,22 +76,48 @@ func (c *Client) DoStream(ctx context.Context, key string, request earmark.Reser
 		func(r *earmark.Reservation) report { return meter.report(r.Amounts) })
 }
 
-// report is the usage that work reported; nil usage means that it reported none.
+// report is the usage that work reported: amounts, or a provider's response in their place.
+// nil usage without a response means that it reported none.
 type report struct {
 	usage       earmark.Amounts
+	response    earmark.Response
+	estimated   bool
 	nothingSent bool
 	failed      bool
+}
+
+// run is one admitted run. Its lease is kept until it ends.
+type run struct {
+	client      *Client
+	reservation *earmark.Reservation
+	ttl         time.Duration
+	stop        func() // of the lease; it may be called again
+}
+
+func (c *Client) begin(ctx context.Context, key string, request earmark.ReservationRequest) (*run, error) {
+	began := time.Now()
+	r, err := c.reserveForOneRun(ctx, key, request)
+	if err != nil {
+		return nil, err
+	}
+	ttl := request.WithDefaults().TTL()
+	return &run{client: c, reservation: r, ttl: ttl, stop: c.keep(ctx, lease{id: r.ID, ttl: ttl, since: began})}, nil
+}
+
+// end settles by the report.
+func (r *run) end(ctx context.Context, said report) (Settled, error) {
+	r.stop()
+	return r.client.settleBy(ctx, r.reservation, said)
 }
 
 func (c *Client) guard(ctx context.Context, key string, request earmark.ReservationRequest,
 	work func(context.Context, *earmark.Reservation) error, read func(*earmark.Reservation) report,
 ) (settled Settled, err error) {
-	began := time.Now()
-	r, err := c.reserveForOneRun(ctx, key, request)
+	admitted, err := c.begin(ctx, key, request)
 	if err != nil {
 		return Settled{}, err
 	}
-	stop := c.keep(ctx, lease{id: r.ID, ttl: request.WithDefaults().TTL(), since: began})
+	r := admitted.reservation
 	returned := false
 	defer func() {
 		if returned {
@@ -99,19 +125,19 @@ func (c *Client) guard(ctx context.Context, key string, request earmark.Reservat
 		}
 		// A panic, or runtime.Goexit. It continues after this deferred call, so that its
 		// trace is whole. Only counted usage is settled.
-		stop()
+		admitted.stop()
 		said := read(r)
 		said.failed, said.nothingSent = true, false
-		_, _ = c.settleBy(ctx, r, said)
+		_, _ = admitted.end(ctx, said)
 	}()
 	workErr := work(ctx, r)
 	returned = true
-	stop()
+	admitted.stop()
 
 	said := read(r)
 	said.failed = workErr != nil
 	said.nothingSent = said.nothingSent || errors.Is(workErr, ErrNothingSent)
-	settled, err = c.settleBy(ctx, r, said)
+	settled, err = admitted.end(ctx, said)
 	return settled, bothErrors(workErr, err)
 }
 
@@ -139,9 +165,12 @@ func (c *Client) settleBy(ctx context.Context, r *earmark.Reservation, said repo
 	unsettled := UnsettledError{ReservationID: r.ID, OnExpiry: r.OnExpiry}
 	var change call
 	switch {
+	case said.response.Given():
+		unsettled.Verb, unsettled.Response, unsettled.Estimated = verbCommit, said.response, said.estimated
+		change = changeCall(r.ID, verbCommit, commitBody{Response: said.response, Estimated: said.estimated})
 	case isSpent(said.usage) || (said.usage != nil && !said.failed && !said.nothingSent):
-		unsettled.Verb, unsettled.Usage = verbCommit, said.usage
-		change = commitCall(r.ID, said.usage)
+		unsettled.Verb, unsettled.Usage, unsettled.Estimated = verbCommit, said.usage, said.estimated
+		change = changeCall(r.ID, verbCommit, commitBody{Usage: said.usage, Estimated: said.estimated})
 	case said.nothingSent:
 		unsettled.Verb = verbRelease
 		change = releaseCall(r.ID, nothingSentReason)

@@ -105,10 +105,7 @@ func (c *Client) CommitResponse(ctx context.Context, id string, response earmark
 // provider reported it. The first Commit or CommitResponse corrects it, in full. The call is
 // repeated.
 func (c *Client) CommitEstimate(ctx context.Context, id string, usage earmark.Amounts) (Settled, error) {
-	return c.settle(ctx, changeCall(id, verbCommit, struct {
-		Usage     earmark.Amounts `json:"usage"`
-		Estimated bool            `json:"estimated"`
-	}{usage, true}))
+	return c.settle(ctx, changeCall(id, verbCommit, commitBody{Usage: usage, Estimated: true}))
 }
 
 // Release gives the whole amount back, because nothing was spent. It is final. reason may
@@ -160,6 +157,13 @@ func (c *Client) settle(ctx context.Context, call call) (Settled, error) {
 
 func reserveCall(key string, request earmark.ReservationRequest) call {
 	return call{method: http.MethodPost, path: "/v1/reservations", key: key, body: request, repeat: true}
+}
+
+// commitBody has amounts or a response.
+type commitBody struct {
+	Usage earmark.Amounts `json:"usage,omitempty"`
+	earmark.Response
+	Estimated bool `json:"estimated,omitempty"`
 }
 
 func commitCall(id string, usage earmark.Amounts) call {

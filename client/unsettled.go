@@ -47,8 +47,12 @@ type UnsettledError struct {
 	// Verb is what was tried, "commit" or "release"; empty if nothing was tried because the
 	// usage is not known.
 	Verb string
-	// Usage is the usage to commit; nil otherwise.
-	Usage earmark.Amounts
+	// Usage is the usage to commit; nil if there is none, or if a Transport commits a
+	// Response in its place.
+	Usage    earmark.Amounts
+	Response earmark.Response
+	// Estimated says that the usage is an estimate.
+	Estimated bool
 	// OnExpiry is the reservation's expiry policy as Earmark last reported it: the
 	// request's own, or OnExpiryReview after CodeOverageRejected.
 	OnExpiry earmark.OnExpiry
@@ -59,7 +63,8 @@ type UnsettledError struct {
 // Refused reports whether Earmark refused the settlement, for example with
 // CodeOverageRejected, CodeAlreadySettled or CodeNotFound: this run charged nothing, and a
 // retry will not help. Otherwise a commit or release may or may not have succeeded, and it
-// is safe to send it again: Commit with the same ReservationID and Usage.
+// is safe to send it again: Commit with the same ReservationID and Usage, or CommitResponse
+// with Response.
 func (e *UnsettledError) Refused() bool {
 	if e.Verb == "" || errors.Is(e.Err, errForeign) {
 		return false
@@ -78,13 +83,20 @@ func (e *UnsettledError) Error() string {
 	case e.Verb == "":
 		return fmt.Sprintf("reservation %s is left to its expiry policy (%s): %v", e.ReservationID, e.OnExpiry, e.Err)
 	case e.Refused() && e.Verb == verbCommit:
-		return fmt.Sprintf("reservation %s: %s were not charged: %v", e.ReservationID, e.Usage, e.Err)
+		return fmt.Sprintf("reservation %s: %s not charged: %v", e.ReservationID, e.spent(), e.Err)
 	case e.Refused():
 		return fmt.Sprintf("reservation %s was not released: %v", e.ReservationID, e.Err)
 	case e.Verb == verbCommit:
-		return fmt.Sprintf("reservation %s: it is not known whether %s were charged: %v", e.ReservationID, e.Usage, e.Err)
+		return fmt.Sprintf("reservation %s: it is not known whether %s charged: %v", e.ReservationID, e.spent(), e.Err)
 	}
 	return fmt.Sprintf("reservation %s: it is not known whether it was released: %v", e.ReservationID, e.Err)
+}
+
+func (e *UnsettledError) spent() string {
+	if e.Response.Given() {
+		return "the provider's usage was"
+	}
+	return e.Usage.String() + " were"
 }
 
 // Unwrap returns Err.

@@ -108,6 +108,7 @@ var covered = map[string]struct {
 	"docs/client.md/A guard in three lines/go":          {2, "TestGoSnippets"},
 	"docs/client.md/Scopes of user ids/go":              {1, "TestGoSnippets"},
 	"docs/client.md/Streams/go":                         {1, "TestGoSnippets"},
+	"docs/client.md/A guarded transport/go":             {1, "TestGoSnippets"},
 	"docs/client.md/Middleware for net/http/go":         {2, "TestGoSnippets"},
 	"docs/typescript.md//sh":                            {1, "gets the package"},
 	"docs/typescript.md/A guard/ts":                     {1, "the tests of clients/typescript"},
@@ -426,6 +427,12 @@ func run(ctx context.Context, earmarks *client.Client, request earmark.Reservati
 var err error
 %s
 return err }`, `package main
+func main() {}
+func run(earmarks *client.Client) error {
+%s
+_, err = models.Get("")
+return err }
+var _ = run`, `package main
 func main() {}
 func streamModel(context.Context) iter.Seq[string] { return nil }
 func userOf(*http.Request) string { return "u1" }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/usage"
 )
 
 // Call is a call as Earmark received it.
@@ -188,6 +189,9 @@ func (e *Earmark) reserve(w http.ResponseWriter, key string, body []byte) {
 		write(w, http.StatusBadRequest, problem{Code: earmark.CodeInvalidRequest, Detail: err.Error()})
 		return
 	}
+	if e := request.Estimate; e != nil {
+		request.Amounts = earmark.Amounts{"tokens": e.InputTokens + max(1, e.N)*(*e.MaxOutputTokens)}
+	}
 	id := earmark.ReservationID(earmark.DefaultTenant, key)
 	if stands, ok := e.reservations[id]; ok {
 		e.replay(w, stands)
@@ -281,8 +285,18 @@ func extend(w http.ResponseWriter, held *earmark.Reservation, body []byte) {
 func (e *Earmark) commit(w http.ResponseWriter, held *earmark.Reservation, body []byte) {
 	var request struct {
 		Usage earmark.Amounts `json:"usage"`
+		earmark.Response
+		Estimated bool `json:"estimated"`
 	}
 	decode(body, &request)
+	if request.Given() {
+		used, err := usage.Normalize(usage.Format(request.UsageFormat), request.ProviderUsage)
+		if err != nil {
+			write(w, http.StatusBadRequest, problem{Code: earmark.CodeInvalidRequest, Field: "provider_usage", Detail: err.Error()})
+			return
+		}
+		request.Usage = earmark.Amounts{"tokens": used.Input.Tokens + used.Output.Tokens}
+	}
 	switch {
 	case !equalUnits(request.Usage, held.Amounts):
 		write(w, http.StatusBadRequest, problem{Code: earmark.CodeInvalidRequest, Field: "usage", Detail: "usage: name exactly the reserved units"})
@@ -297,7 +311,7 @@ func (e *Earmark) commit(w http.ResponseWriter, held *earmark.Reservation, body 
 		return
 	default:
 		settle(held, earmark.StateCommitted)
-		held.Usage = request.Usage
+		held.Usage, held.Estimated = request.Usage, request.Estimated
 	}
 	write(w, http.StatusOK, held)
 }
