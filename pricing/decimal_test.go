@@ -43,7 +43,7 @@ func TestDecimalJSON(t *testing.T) {
 func TestSum(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
-		s, want := newSum(), new(big.Rat)
+		s, want := new(sum), new(big.Rat)
 		for range rapid.IntRange(0, 12).Draw(r, "terms") {
 			d := Decimal{rapid.Uint64Range(0, 999999999999999999).Draw(r, "digits"), uint8(rapid.IntRange(0, maxScale).Draw(r, "scale"))}
 			n, shift := rapid.Uint64Range(0, 1<<53).Draw(r, "n"), rapid.IntRange(0, 3).Draw(r, "shift")
@@ -65,7 +65,7 @@ func TestSum(t *testing.T) {
 		for up, goesUp := range map[bool]bool{true: rest.Sign() > 0, false: rest.Cmp(big.NewRat(1, 2)) >= 0} {
 			rounded := new(big.Int).Set(floor)
 			if goesUp {
-				rounded.Add(rounded, one)
+				rounded.Add(rounded, big.NewInt(1))
 			}
 			n, err := s.micros(up)
 			require.Equal(r, !rounded.IsInt64(), err != nil)

@@ -3,7 +3,6 @@ package pricing
 import (
 	"errors"
 	"fmt"
-	"math/big"
 	"strings"
 	"time"
 
@@ -43,12 +42,11 @@ type Query struct {
 type Charge struct {
 	// USDMicros are micro-dollars, rounded once.
 	USDMicros int64
-	exact     big.Int
-	scale     int
+	exact     sum
 }
 
 // USD returns the exact amount in US dollars, before rounding, as a decimal.
-func (c *Charge) USD() string { return plain(c.exact.String(), c.scale) }
+func (c *Charge) USD() string { return c.exact.String() }
 
 // Price returns the cost of a usage. If a gateway reported what it charged, that is the
 // amount, and the table is not used.
@@ -72,7 +70,7 @@ func (t *Table) price(u *usage.Usage, q *Query, lines *[]Line) (Charge, error) {
 	if q.Time.IsZero() {
 		return Charge{}, errors.New("the time of the response is missing: it decides which prices hold")
 	}
-	all := newSum()
+	all := new(sum)
 	switch {
 	case u.Cost.USD != "":
 		if err := addGatewayCost(all, u.Cost, lines); err != nil {
@@ -98,7 +96,7 @@ func (t *Table) price(u *usage.Usage, q *Query, lines *[]Line) (Charge, error) {
 	if err != nil {
 		return Charge{}, err
 	}
-	return Charge{USDMicros: micros, exact: all.value, scale: all.scale}, nil
+	return Charge{USDMicros: micros, exact: *all}, nil
 }
 
 func addGatewayCost(all *sum, cost usage.Cost, lines *[]Line) error {
@@ -137,9 +135,11 @@ func (t *Table) findFor(u *usage.Usage, main string, q *Query) (*Entry, error) {
 			e, err = t.Find(q.Provider, q.Model, q.Time)
 		}
 	}
-	var unknown *UnknownModelError
-	if q.FallbackModel != "" && errors.As(err, &unknown) {
-		return t.Find(q.FallbackProvider, q.FallbackModel, q.Time)
+	if err != nil && q.FallbackModel != "" {
+		var unknown *UnknownModelError
+		if errors.As(err, &unknown) {
+			return t.Find(q.FallbackProvider, q.FallbackModel, q.Time)
+		}
 	}
 	return e, err
 }
@@ -159,8 +159,8 @@ func (t *Table) addPart(all *sum, u *usage.Usage, main string, q *Query, lines *
 			return err
 		}
 	} else {
-		tokens := newSum()
-		if err := c.addTokens(tokens); err != nil {
+		var tokens sum
+		if err := c.addTokens(&tokens); err != nil {
 			return err
 		}
 		for _, factor := range c.multipliers[:c.multiplied] {
@@ -353,7 +353,7 @@ func (c *calculation) addTokens(all *sum) error {
 		{CacheWrite12h, in.CacheWrite12h},
 	}
 	for i := 1; i <= 3; i++ { // audio, images and video
-		if rates[inputs[i].part].As == Input {
+		if inputs[i].n != 0 && rates[inputs[i].part].As == Input {
 			inputs[i].n = 0 // stays in the text
 		}
 		text -= inputs[i].n
@@ -424,9 +424,9 @@ func (c *calculation) addCounts(all *sum) error {
 		rates := c.prices.Rates
 		if _, priced := rates[count.part]; !priced {
 			rates = c.entry.Rates
-		}
-		if _, priced := rates[count.part]; !priced && count.free {
-			continue
+			if _, priced = rates[count.part]; !priced && count.free {
+				continue
+			}
 		}
 		if err := c.add(all, rates, count.part, count.n, count.shift); err != nil {
 			return err
@@ -451,7 +451,7 @@ func (c *calculation) add(all *sum, rates Rates, part Part, n int64, shift int) 
 	}
 	all.add(uint64(n), rate.USD, shift)
 	if c.lines != nil {
-		line := newSum()
+		var line sum
 		line.add(uint64(n), rate.USD, shift)
 		for _, factor := range c.multipliers[:c.multiplied] {
 			if part.IsTokens() {

@@ -129,12 +129,15 @@ func (e *UnpricedError) Error() string {
 // has the model, or if model has the form provider/model.
 func (t *Table) Find(provider, model string, at time.Time) (*Entry, error) {
 	e, err := t.find(strings.ToLower(provider), strings.ToLower(model), at)
+	if err == nil {
+		return e, nil
+	}
 	var unknown *UnknownModelError
 	if errors.As(err, &unknown) {
 		unknown.Provider, unknown.Model = provider, model
 		unknown.Nearest = t.nearest(strings.ToLower(provider), strings.ToLower(model))
 	}
-	return e, err
+	return nil, err
 }
 
 func (t *Table) find(provider, model string, at time.Time) (*Entry, error) {

@@ -23,11 +23,11 @@ func Normalize(format Format, raw []byte) (Usage, error) {
 		return Usage{}, d.err
 	}
 	found := locate(root, maxWrappers)
-	u := found.usage(format)
+	found.read(format, &d.usage)
 	if d.err != nil {
 		return Usage{}, d.err
 	}
-	return u, nil
+	return d.usage, nil
 }
 
 // located is a usage object and the response around it, which has the model and the service
@@ -72,33 +72,32 @@ func locate(root *object, depth int) located {
 	return located{root, root, ""}
 }
 
-// usage reads the object in the given format, or in the format of its shape.
-func (l located) usage(format Format) Usage {
+// read reads the object into an empty u, in the given format or in the format of its shape.
+func (l located) read(format Format, u *Usage) {
 	o := l.object
 	named := format != ""
 	if !named {
 		if format = l.shape; format == "" {
 			o.fail("", "has the shape of no known format; allowed are %s", formatNames())
-			return Usage{}
+			return
 		}
 	}
 	entry := formats[format]
 	if !o.has(entry.required...) {
 		o.fail(entry.required[0], "is missing; the format %s requires it", format)
-		return Usage{}
+		return
 	}
-	u := Usage{Format: format, Counts: Counts{Requests: 1}, Raw: bytes.Clone(o.raw)}
+	u.Format, u.Counts.Requests, u.Raw = format, 1, bytes.Clone(o.raw)
 	u.Model = firstText(l.response, "model", "modelVersion", "model_version")
 	u.ServiceTier = tierOf(l)
 	if !named && format == OpenAIChat {
-		readUnnamedChat(o, &u)
+		readUnnamedChat(o, u)
 	} else {
-		entry.read(o, &u)
+		entry.read(o, u)
 	}
 	if o.doc.err == nil {
 		u.check(o)
 	}
-	return u
 }
 
 // tierOf reads the service tier from the usage object or from the response around it.

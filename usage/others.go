@@ -47,9 +47,10 @@ func readMistral(o *object, u *Usage) {
 	}
 	connectors := o.object("connectors")
 	if connectors != nil {
-		for _, m := range connectors.members {
-			n := connectors.count(string(m.name))
-			if name := string(m.name); name == "web_search" {
+		for i := range connectors.members {
+			name := string(connectors.nameOf(&connectors.members[i]))
+			n := connectors.count(name)
+			if name == "web_search" {
 				u.Counts.WebSearches = total(u.Counts.WebSearches, n)
 			} else {
 				u.Counts.ToolCalls = total(u.Counts.ToolCalls, n)

@@ -27,13 +27,20 @@ type object struct {
 	members []member
 }
 
-// member is one name and its value; the name is unescaped only where it has an escape.
-type member struct{ name, value []byte }
+// member is one name and its value, as places in the text of the object. It has no pointers, so that the collector of
+// garbage does not look at it.
+type member struct {
+	name, value span
+	escaped     bool // the name has an escape
+}
+
+type span struct{ from, to uint32 }
 
 // document is the memory of one reading. It is large enough for most usage objects, and is
 // reused.
 type document struct {
 	err     *Error
+	usage   Usage
 	members [64]member
 	objects [12]object
 	// membersUsed and objectsUsed count the used elements of both.
@@ -44,12 +51,8 @@ var documents = sync.Pool{New: func() any { return new(document) }}
 
 // release returns the memory. Nothing that was read may refer to it.
 func (d *document) release() {
-	if d.err != nil { // an object that was not read to its end holds more
-		d.membersUsed = len(d.members)
-	}
-	clear(d.members[:d.membersUsed])
 	clear(d.objects[:d.objectsUsed])
-	d.err, d.membersUsed, d.objectsUsed = nil, 0, 0
+	d.err, d.usage, d.membersUsed, d.objectsUsed = nil, Usage{}, 0, 0
 	documents.Put(d)
 }
 
@@ -67,54 +70,68 @@ func (d *document) newObject(parent *object, key string, index int, raw []byte) 
 
 // parse checks that raw is one JSON object, and finds its members.
 func (d *document) parse(raw []byte) *object {
+	begin := scanSpace(raw, 0)
 	switch {
 	case len(raw) > MaxBytes:
 		d.err = errorAt(Root, "is %d bytes; at most %d are allowed", len(raw), MaxBytes)
 		return nil
-	case !valid(raw):
+	case begin < len(raw) && raw[begin] != '{' && valid(raw):
+		d.err = errorAt(Root, "is %s; it must be an object", kindOf(raw[begin:]))
+		return nil
+	}
+	o := d.newObject(nil, "", -1, raw[begin:])
+	end := o.find()
+	if end < 0 || scanSpace(o.raw, end) != len(o.raw) {
 		d.err = errorAt(Root, "is not valid JSON, or nests deeper than %d", maxDepth)
 		return nil
 	}
-	raw = bytes.TrimSpace(raw)
-	if raw[0] != '{' {
-		d.err = errorAt(Root, "is %s; it must be an object", kindOf(raw))
-		return nil
-	}
-	o := d.newObject(nil, "", -1, raw)
-	o.find()
+	o.raw = o.raw[:end]
 	return o
 }
 
-// find lists the members of the object.
-func (o *object) find() {
+// find lists the members of the object, and returns the index after it, or -1 if it is not valid JSON.
+func (o *object) find() int {
 	d := o.doc
-	space := d.members[d.membersUsed:d.membersUsed:len(d.members)]
-	for s := skipSpace(o.raw[1:]); s[0] != '}'; {
-		var name, value []byte
-		name, s = cutValue(s)
-		s = skipSpace(skipSpace(s)[1:]) // the colon
-		value, s = cutValue(s)
-		if s = skipSpace(s); s[0] == ',' {
-			s = skipSpace(s[1:])
-		}
-		name = unquote(name)
-		for _, m := range space {
-			if bytes.Equal(m.name, name) {
-				o.fail(string(name), "is there twice; once is allowed")
-				return
-			}
-		}
-		if len(space) == maxMembers {
-			o.fail("", "has more than %d members", maxMembers)
+	o.members = d.members[d.membersUsed:d.membersUsed:len(d.members)]
+	end := -1
+	if len(o.raw) > 0 && o.raw[0] == '{' {
+		end = scanMembers(o.raw, 1, maxDepth-1, o)
+	}
+	if len(o.members) <= len(d.members)-d.membersUsed { // append did not move the members
+		d.membersUsed += len(o.members)
+	}
+	return end
+}
+
+// add adds the member whose quoted name and value are at these places. After the first problem it adds none.
+func (o *object) add(name, value span) {
+	if o.doc.err != nil {
+		return
+	}
+	added := member{name: span{name.from + 1, name.to - 1}, value: value}
+	added.escaped = bytes.IndexByte(o.raw[added.name.from:added.name.to], '\\') >= 0
+	for i := range o.members {
+		if bytes.Equal(o.nameOf(&o.members[i]), o.nameOf(&added)) {
+			o.fail(string(o.nameOf(&added)), "is there twice; once is allowed")
 			return
 		}
-		space = append(space, member{name, value})
 	}
-	o.members = space
-	if len(space) <= len(d.members)-d.membersUsed { // append did not move the members
-		d.membersUsed += len(space)
+	if len(o.members) == maxMembers {
+		o.fail("", "has more than %d members", maxMembers)
+		return
 	}
+	o.members = append(o.members, added)
 }
+
+// nameOf returns the name of a member without escapes.
+func (o *object) nameOf(m *member) []byte {
+	if m.escaped {
+		return unquote(o.raw[m.name.from-1 : m.name.to+1])
+	}
+	return o.raw[m.name.from:m.name.to]
+}
+
+func (o *object) valueOf(m *member) []byte { return o.raw[m.value.from:m.value.to] }
 
 // path returns the path of the member with that name, or of the object itself if name is
 // empty.
@@ -150,13 +167,15 @@ func (o *object) get(name string) []byte {
 	if o == nil {
 		return nil
 	}
-	for _, m := range o.members {
-		if string(m.name) == name {
-			if m.value[0] == 'n' {
-				return nil
-			}
-			return m.value
+	for i := range o.members {
+		m := &o.members[i]
+		if !m.escaped && m.name.to-m.name.from != uint32(len(name)) || string(o.nameOf(m)) != name { //nolint:gosec // the name of a field
+			continue
 		}
+		if o.raw[m.value.from] == 'n' {
+			return nil
+		}
+		return o.valueOf(m)
 	}
 	return nil
 }
@@ -180,6 +199,11 @@ func (o *object) object(name string) *object {
 	if raw[0] != '{' {
 		o.fail(name, "is %s; it must be an object", kindOf(raw))
 		return nil
+	}
+	for i := range o.doc.objects[:o.doc.objectsUsed] { // read before
+		if known := &o.doc.objects[i]; known.parent == o && known.key == name {
+			return known
+		}
 	}
 	child := o.doc.newObject(o, name, -1, raw)
 	child.find()
@@ -206,11 +230,11 @@ func (o *object) list(name string) []*object {
 		return nil
 	}
 	var items []*object
-	for s := skipSpace(raw[1:]); s[0] != ']'; {
-		var value []byte
-		value, s = cutValue(s)
-		if s = skipSpace(s); s[0] == ',' {
-			s = skipSpace(s[1:])
+	for i := scanSpace(raw, 1); raw[i] != ']'; {
+		end := scanValue(raw, i, maxDepth)
+		value := raw[i:end]
+		if i = scanSpace(raw, end); raw[i] == ',' {
+			i = scanSpace(raw, i+1)
 		}
 		item := o.doc.newObject(o, name, len(items), value)
 		switch {
@@ -345,43 +369,4 @@ func unquote(raw []byte) []byte {
 		return raw
 	}
 	return []byte(s)
-}
-
-func skipSpace(s []byte) []byte {
-	for len(s) > 0 && (s[0] == ' ' || s[0] == '\n' || s[0] == '\t' || s[0] == '\r') {
-		s = s[1:]
-	}
-	return s
-}
-
-// cutValue cuts the first value off valid JSON.
-func cutValue(s []byte) (value, rest []byte) {
-	depth := 0
-	for i := 0; i < len(s); i++ {
-		switch s[i] {
-		case '"':
-			for i++; s[i] != '"'; i++ {
-				if s[i] == '\\' {
-					i++
-				}
-			}
-			if depth == 0 {
-				return s[:i+1], s[i+1:]
-			}
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth == 0 {
-				return s[:i], s[i:]
-			}
-			if depth--; depth == 0 {
-				return s[:i+1], s[i+1:]
-			}
-		case ',', ' ', '\n', '\t', '\r', ':':
-			if depth == 0 {
-				return s[:i], s[i:]
-			}
-		}
-	}
-	return s, nil
 }

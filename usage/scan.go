@@ -17,7 +17,7 @@ func scanValue(s []byte, i, depth int) int {
 	}
 	switch c := s[i]; {
 	case c == '{':
-		return scanMembers(s, i+1, depth-1)
+		return scanMembers(s, i+1, depth-1, nil)
 	case c == '[':
 		return scanItems(s, i+1, depth-1)
 	case c == '"':
@@ -34,19 +34,26 @@ func scanValue(s []byte, i, depth int) int {
 	return -1
 }
 
-func scanMembers(s []byte, i, depth int) int {
+// scanMembers returns the index after an object whose first member or end is at i, and adds its members to o unless that is nil.
+func scanMembers(s []byte, i, depth int, o *object) int {
 	if i = scanSpace(s, i); i < len(s) && s[i] == '}' {
 		return i + 1
 	}
 	for i < len(s) && s[i] == '"' {
+		name := i
 		if i = scanString(s, i+1); i < 0 {
 			return -1
 		}
+		nameEnd := i
 		if i = scanSpace(s, i); i >= len(s) || s[i] != ':' {
 			return -1
 		}
-		if i = scanValue(s, scanSpace(s, i+1), depth); i < 0 {
+		value := scanSpace(s, i+1)
+		if i = scanValue(s, value, depth); i < 0 {
 			return -1
+		}
+		if o != nil {
+			o.add(span{uint32(name), uint32(nameEnd)}, span{uint32(value), uint32(i)}) //nolint:gosec // at most MaxBytes
 		}
 		switch i = scanSpace(s, i); {
 		case i >= len(s):

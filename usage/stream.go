@@ -77,9 +77,10 @@ func (s *Stream) merge(root *object, delta bool) error {
 	if s.fields == nil {
 		s.fields = make(map[string]json.RawMessage, len(o.members))
 	}
-	for _, m := range o.members {
-		if m.value[0] != 'n' {
-			s.fields[string(m.name)] = bytes.Clone(m.value)
+	for i := range o.members {
+		m := &o.members[i]
+		if value := o.valueOf(m); value[0] != 'n' {
+			s.fields[string(o.nameOf(m))] = bytes.Clone(value)
 		}
 	}
 	s.seen, s.isFinal = true, delta
