@@ -23,6 +23,7 @@ import (
 // metrics and traces of their use.
 type process struct {
 	pool      *pgxpool.Pool
+	lists     *pgxpool.Pool // for lists and the overview
 	temporal  client.Client
 	namespace string
 	payloads  *payloads.Keys // nil where payloads are not encrypted
@@ -45,7 +46,10 @@ func (s *settings) open(ctx context.Context, logger *slog.Logger, works bool) (p
 	if p.pool, err = openPool(ctx, s.DatabaseURL, p.traces.Pool); err != nil {
 		return p, err
 	}
-	if p.metrics, err = metrics.New(metrics.Options{Version: version, Commit: commit, Pool: p.pool, Works: works}); err != nil {
+	if p.lists, err = postgres.OpenLists(ctx, s.DatabaseURL, p.traces.Pool); err != nil {
+		return p, usageError{err}
+	}
+	if p.metrics, err = metrics.New(metrics.Options{Version: version, Commit: commit, Pool: p.pool, Lists: p.lists, Works: works}); err != nil {
 		return p, err
 	}
 	if s.PayloadKeys != "" {
@@ -88,8 +92,10 @@ func (p *process) close(ctx context.Context) {
 	if p.temporal != nil {
 		p.temporal.Close()
 	}
-	if p.pool != nil {
-		p.pool.Close()
+	for _, pool := range []*pgxpool.Pool{p.pool, p.lists} {
+		if pool != nil {
+			pool.Close()
+		}
 	}
 	p.traces.Shutdown(ctx, p.logger)
 }

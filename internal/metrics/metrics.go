@@ -26,6 +26,7 @@ type Options struct {
 	// Version and Commit identify the build; Commit is empty if it is not known.
 	Version, Commit string
 	Pool            *pgxpool.Pool
+	Lists           *pgxpool.Pool // for lists and the overview; nil: Pool
 	// Works is true if a worker runs in the process. The sweeper and the reconciler run
 	// only there.
 	Works bool
@@ -53,12 +54,17 @@ func New(options Options) (*Metrics, error) {
 
 	m := &Metrics{Registry: registry}
 	ledger := postgres.New(options.Pool)
+	pools := pools{"ledger": options.Pool}
+	if options.Lists != nil {
+		ledger.ListFrom(options.Lists)
+		pools["lists"] = options.Lists
+	}
 	units := &unitLabels{}
 	if options.Works {
 		m.work = newWork(registry)
 	}
 	m.Ledger = newLedger(ledger, registry, units, m.work)
-	registry.MustRegister(newHolds(ledger.Holds, units), newPool(options.Pool))
+	registry.MustRegister(newHolds(ledger.Holds, units), pools)
 	var err error
 	m.temporal, err = newTemporalHandler(registry)
 	return m, err

@@ -22,7 +22,7 @@ func (l *Ledger) Audit(ctx context.Context, tenant string, f earmark.AuditFilter
 		return none, err
 	}
 	limit := pageSize(f.Limit)
-	rows, err := l.pool.Query(ctx, auditLogSQL, planAnew, tenant, f.Subject, f.Action, f.Actor, before, limit+1)
+	rows, err := l.lists.Query(ctx, auditLogSQL, planAnew, tenant, f.Subject, f.Action, f.Actor, before, limit+1)
 	if err != nil {
 		return none, fault(err)
 	}

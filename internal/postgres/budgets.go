@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/earmark-dev/earmark"
 )
@@ -63,7 +64,7 @@ func (l *Ledger) checkTimezone(ctx context.Context, name string) error {
 // Budget returns one budget, archived or not, with the balance of its current window; nil
 // if there is none.
 func (l *Ledger) Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error) {
-	budgets, err := l.queryBudgets(ctx, tenant, id, earmark.BudgetFilter{Limit: 1})
+	budgets, err := queryBudgets(ctx, l.pool, tenant, id, earmark.BudgetFilter{Limit: 1})
 	if err != nil || len(budgets) == 0 {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (l *Ledger) Budget(ctx context.Context, tenant, id string) (*earmark.Budget
 func (l *Ledger) Budgets(ctx context.Context, tenant string, f earmark.BudgetFilter) (earmark.Page[earmark.Budget], error) {
 	limit := pageSize(f.Limit)
 	f.Limit = limit + 1
-	budgets, err := l.queryBudgets(ctx, tenant, "", f)
+	budgets, err := queryBudgets(ctx, l.lists, tenant, "", f)
 	if err != nil {
 		return earmark.Page[earmark.Budget]{}, err
 	}
@@ -125,7 +126,7 @@ func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string, by earmar
 	return l.Budget(ctx, tenant, id)
 }
 
-func (l *Ledger) queryBudgets(ctx context.Context, tenant, id string, f earmark.BudgetFilter) ([]earmark.Budget, error) {
+func queryBudgets(ctx context.Context, pool *pgxpool.Pool, tenant, id string, f earmark.BudgetFilter) ([]earmark.Budget, error) {
 	createdAt, lastID, err := budgetList(tenant, f).parse(f.Cursor)
 	if err != nil {
 		return nil, err
@@ -134,7 +135,7 @@ func (l *Ledger) queryBudgets(ctx context.Context, tenant, id string, f earmark.
 	if f.Covering != "" {
 		covering = earmark.ScopePaths(f.Covering)
 	}
-	rows, err := l.pool.Query(ctx, budgetsSQL, tenant, id, f.Scope, covering, createdAt, lastID, f.Limit, orNone(f.Within))
+	rows, err := pool.Query(ctx, budgetsSQL, tenant, id, f.Scope, covering, createdAt, lastID, f.Limit, orNone(f.Within))
 	if err != nil {
 		return nil, fault(err)
 	}

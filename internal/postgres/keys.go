@@ -78,7 +78,7 @@ func (l *Ledger) Keys(ctx context.Context, tenant string, f earmark.KeyFilter) (
 		return none, err
 	}
 	limit := pageSize(f.Limit)
-	rows, err := l.pool.Query(ctx, keysSQL, tenant, createdAt, lastID, limit+1)
+	rows, err := l.lists.Query(ctx, keysSQL, tenant, createdAt, lastID, limit+1)
 	if err != nil {
 		return none, fault(err)
 	}

@@ -20,6 +20,7 @@ import (
 // (CodeUnavailable), that there is a bug (CodeInternal), or that the input was refused.
 type Ledger struct {
 	pool     *pgxpool.Pool
+	lists    *pgxpool.Pool // for what lists and sums up; the same one unless ListFrom was called
 	reserves coalescer[earmark.Admission]
 	commits  coalescer[commitCall]
 	holds    recent[hold]     // reservations that this process made and has not committed, by id
@@ -28,11 +29,15 @@ type Ledger struct {
 
 // New returns a ledger on a pool whose database is migrated.
 func New(pool *pgxpool.Pool) *Ledger {
-	l := &Ledger{pool: pool}
+	l := &Ledger{pool: pool, lists: pool}
 	l.reserves = coalescer[earmark.Admission]{name: "earmark.reserve_batch", single: l.reserveSingle, batch: l.reserveBatch}
 	l.commits = coalescer[commitCall]{name: "earmark.commit_batch", single: l.commitSingle, batch: l.commitBatch}
 	return l
 }
+
+// ListFrom makes lists and the overview use connections of their own, so that they and the ledger's calls take none from each
+// other. It is called before the ledger is used.
+func (l *Ledger) ListFrom(pool *pgxpool.Pool) { l.lists = pool }
 
 // Calls of the ledger's functions, which are in migrations/functions.
 const (
@@ -210,8 +215,12 @@ func (l *Ledger) transition(ctx context.Context, sql string, args ...any) (earma
 // read scans the one JSON document that sql returns into target. Without a row, target
 // stays unchanged.
 func (l *Ledger) read(ctx context.Context, target any, sql string, args ...any) error {
+	return readFrom(ctx, l.pool, target, sql, args...)
+}
+
+func readFrom(ctx context.Context, pool *pgxpool.Pool, target any, sql string, args ...any) error {
 	var document []byte
-	err := l.pool.QueryRow(ctx, sql, args...).Scan(&document)
+	err := pool.QueryRow(ctx, sql, args...).Scan(&document)
 	if isNoRows(err) {
 		return nil
 	}

@@ -40,7 +40,7 @@ func (l *Ledger) Reservations(ctx context.Context, tenant string, f earmark.Rese
 		return none, err
 	}
 	limit := pageSize(f.Limit)
-	rows, err := l.pool.Query(ctx, reservationsSQL, planAnew, tenant, string(f.State), f.Scope, f.Overdue, f.Orphan, createdAt, lastID, limit+1, orNone(f.Within))
+	rows, err := l.lists.Query(ctx, reservationsSQL, planAnew, tenant, string(f.State), f.Scope, f.Overdue, f.Orphan, createdAt, lastID, limit+1, orNone(f.Within))
 	if err != nil {
 		return none, fault(err)
 	}
@@ -60,7 +60,7 @@ func (l *Ledger) Entries(ctx context.Context, tenant string, f earmark.EntryFilt
 		return none, err
 	}
 	limit := pageSize(f.Limit)
-	rows, err := l.pool.Query(ctx, entriesSQL, planAnew, tenant, f.BudgetID, f.ReservationID, after, limit+1, orNone(f.Within))
+	rows, err := l.lists.Query(ctx, entriesSQL, planAnew, tenant, f.BudgetID, f.ReservationID, after, limit+1, orNone(f.Within))
 	if err != nil {
 		return none, fault(err)
 	}

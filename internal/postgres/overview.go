@@ -19,6 +19,6 @@ func (l *Ledger) Overview(ctx context.Context, tenant string, within []string) (
 		endsSeconds = append(endsSeconds, int64(age/time.Second))
 	}
 	var overview earmark.Overview
-	err := l.read(ctx, &overview, overviewSQL, tenant, endsSeconds, earmark.MaxOverviewReservations, earmark.MaxOverviewOldest, orNone(within))
+	err := readFrom(ctx, l.lists, &overview, overviewSQL, tenant, endsSeconds, earmark.MaxOverviewReservations, earmark.MaxOverviewOldest, orNone(within))
 	return overview, err
 }

@@ -16,6 +16,7 @@ const (
 	connectTimeout    = 5 * time.Second
 	healthCheckPeriod = 5 * time.Second // how soon the pool notices broken idle connections
 	minMaxConns       = 16
+	maxListConns      = 4 // the 3 lists that the API makes at once, and the overview
 )
 
 // Open returns a pool for a connection string, such as
@@ -48,6 +49,11 @@ func Open(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Confi
 		return nil, fmt.Errorf("open the database pool: %w", err)
 	}
 	return pool, nil
+}
+
+// OpenLists returns a pool of the few connections that Ledger.ListFrom needs, with all else as Open has it.
+func OpenLists(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Config)) (*pgxpool.Pool, error) {
+	return Open(ctx, databaseURL, append(adjust, func(c *pgxpool.Config) { c.MaxConns, c.MinConns, c.MinIdleConns = maxListConns, 0, 0 })...)
 }
 
 // checkExecMode refuses the exec modes that the ledger's calls do not work with. exec and

@@ -3,8 +3,10 @@
 package postgres_test
 
 import (
+	"context"
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -97,4 +99,61 @@ func TestRefusedModesDoNotWork(t *testing.T) {
 			require.Error(t, lifecycleOn(t, pool))
 		})
 	}
+}
+
+// Lists that hold all of their connections leave those of the ledger's calls alone, and the reverse.
+func TestListsAndTheLedgerTakeNoConnectionsFromEachOther(t *testing.T) {
+	b := setup(t)
+	b.budget("acme", "tokens", 100)
+	open := func(open func(context.Context, string, ...func(*pgxpool.Config)) (*pgxpool.Pool, error)) *pgxpool.Pool {
+		pool, err := open(ctx(), b.pool.Config().ConnString())
+		require.NoError(t, err)
+		t.Cleanup(pool.Close)
+		return pool
+	}
+	pool, lists := open(postgres.Open), open(postgres.OpenLists)
+	require.EqualValues(t, 4, lists.Config().MaxConns)
+	ledger := postgres.New(pool)
+	ledger.ListFrom(lists)
+	// takeAll takes all connections of a pool.
+	takeAll := func(pool *pgxpool.Pool) (giveBack func()) {
+		var taken []*pgxpool.Conn
+		for range pool.Config().MaxConns {
+			conn, err := pool.Acquire(ctx())
+			require.NoError(t, err)
+			taken = append(taken, conn)
+		}
+		return func() {
+			for _, conn := range taken {
+				conn.Release()
+			}
+		}
+	}
+	list := func(ctx context.Context) error {
+		_, err := ledger.Reservations(ctx, earmark.DefaultTenant, earmark.ReservationFilter{})
+		return err
+	}
+	reserve := func(key string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := ledger.Reserve(ctx, admission(key, tokens(1), "acme"))
+			return err
+		}
+	}
+	waits := func(call func(context.Context) error) {
+		short, cancel := context.WithTimeout(ctx(), 100*time.Millisecond)
+		defer cancel()
+		require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(call(short)), "it waits for a connection")
+	}
+
+	giveBack := takeAll(lists)
+	waits(list)
+	require.NoError(t, reserve("a")(ctx()))
+	giveBack()
+
+	giveBack = takeAll(pool)
+	waits(reserve("b"))
+	require.NoError(t, list(ctx()))
+	_, err := ledger.Overview(ctx(), earmark.DefaultTenant, nil)
+	require.NoError(t, err)
+	giveBack()
 }

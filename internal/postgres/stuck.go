@@ -28,7 +28,7 @@ func (l *Ledger) Stuck(ctx context.Context, tenant string, f earmark.Reservation
 		return none, err
 	}
 	limit := pageSize(f.Limit)
-	rows, err := l.pool.Query(ctx, stuckSQL, tenant, f.Scope, string(f.StuckReason), earmark.ExpiryMissedAfter.Milliseconds(),
+	rows, err := l.lists.Query(ctx, stuckSQL, tenant, f.Scope, string(f.StuckReason), earmark.ExpiryMissedAfter.Milliseconds(),
 		orNone(reported.TaskFailing), orNone(reported.SettlementFailing), createdAt, lastID, limit+1, orNone(reported.Unguarded), orNone(reported.Paused), orNone(f.Within))
 	if err != nil {
 		return none, fault(err)
@@ -52,7 +52,7 @@ func (l *Ledger) Known(ctx context.Context, tenant string, ids []string) ([]stri
 }
 
 func (l *Ledger) ids(ctx context.Context, sql string, args ...any) ([]string, error) {
-	rows, err := l.pool.Query(ctx, sql, args...)
+	rows, err := l.lists.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, fault(err)
 	}
