@@ -37,7 +37,7 @@ func New(pool *pgxpool.Pool) *Ledger {
 
 // ListFrom makes lists and the overview use connections of their own, so that they and the ledger's calls take none from each
 // other. It is called before the ledger is used.
-func (l *Ledger) ListFrom(pool *pgxpool.Pool) { l.lists = pool }
+func (l *Ledger) ListFrom(pool *pgxpool.Pool) { l.lists = pool } // mutation: own-connections
 
 // Calls of the ledger's functions, which are in migrations/functions.
 const (

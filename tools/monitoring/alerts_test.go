@@ -63,8 +63,8 @@ func TestAlertsFire(t *testing.T) {
 			quiet: map[string]string{"a tenth": `earmark_admission_duration_seconds_bucket{le="0.1"} 0+100x1000` + "\n earmark_admission_duration_seconds_bucket{le=\"+Inf\"} 0+100x1000"},
 		},
 		"EarmarkPoolExhausted": {
-			fires: map[string]string{"three wait": `earmark_pool_wait_seconds_total{instance="a"} 0+45x1000`},
-			quiet: map[string]string{"hardly one": `earmark_pool_wait_seconds_total{instance="a"} 0+3x1000`},
+			fires: map[string]string{"three wait": `earmark_pool_wait_seconds_total{instance="a",pool="ledger"} 0+45x1000`},
+			quiet: map[string]string{"hardly one in each": `earmark_pool_wait_seconds_total{instance="a",pool="ledger"} 0+10x1000` + "\n" + `earmark_pool_wait_seconds_total{instance="a",pool="lists"} 0+10x1000`},
 		},
 		"EarmarkCertificateExpires": {
 			fires: map[string]string{"in a day": `earmark_tls_certificate_expiry_timestamp_seconds ` + always("86400")},
