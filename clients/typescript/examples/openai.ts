@@ -1,8 +1,7 @@
 import OpenAI from "openai";
-import { denialOf, Earmark, guardedFetch } from "@earmark-dev/client";
+import { denialOf, wrap } from "@earmark-dev/client";
 
-const fetch = guardedFetch({ earmark: new Earmark(), scopes: ["acme/ml"], on_expiry: "commit" });
-const openai = new OpenAI({ fetch }); // the one line that changes
+const openai = wrap(new OpenAI(), { scopes: ["acme/ml"], on_expiry: "commit" }); // the one line that changes
 
 export async function answer(prompt: string): Promise<string> {
   try {

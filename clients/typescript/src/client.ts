@@ -1,5 +1,6 @@
 import { EarmarkError, type UnsettledError } from "./errors.js";
 import { guard, guardSettings, guardStream, settle, type Guarded, type GuardOptions, type GuardRequest, type GuardSettings, type Run } from "./guard.js";
+import { LateCharges, type LostCharge } from "./late.js";
 import type { Logger } from "./lease.js";
 import { Transport, type Call } from "./transport.js";
 import type {
@@ -35,6 +36,8 @@ export interface EarmarkOptions {
   logger?: Logger;
   /** Receives every reservation that a guard could not settle, before the guard returns: to count them, or to keep the usage. */
   onUnsettled?: (unsettled: UnsettledError) => void | Promise<void>;
+  /** Receives every charge of a call that failed open and that Earmark did not take. */
+  onLost?: (lost: LostCharge) => void | Promise<void>;
 }
 
 export interface CallOptions {
@@ -49,6 +52,8 @@ export interface KeyedOptions extends CallOptions {
 /** Calls one Earmark server. Each method is a call of the API and is repeated where that is safe; see docs/typescript.md. */
 export class Earmark {
   readonly #transport: Transport;
+  /** The charges of calls that ran while Earmark was away, by the option failOpen. */
+  readonly lateCharges: LateCharges;
   /** @internal */
   readonly [guardSettings]: GuardSettings;
 
@@ -63,8 +68,19 @@ export class Earmark {
       timeoutMs: options.timeoutMs ?? defaultTimeoutMs,
       fetch: options.fetch ?? ((...call) => globalThis.fetch(...call)),
     });
+    this.lateCharges = new LateCharges(
+      {
+        chargeUsage: (request, keyed) => this.chargeUsage(request, keyed),
+        reserve: (request, keyed) => this.reserve(request, keyed),
+        commit: (id, usage) => this.commitReservation(id, usage),
+        release: (id) => this.releaseReservation(id),
+      },
+      log,
+      options.onLost ?? (() => {}),
+    );
     this[guardSettings] = {
       transport: this.#transport,
+      late: this.lateCharges,
       log,
       settleLimitMs: options.settleLimitMs ?? defaultSettleLimitMs,
       onUnsettled: async (unsettled) => {
@@ -74,7 +90,7 @@ export class Earmark {
           log.error("onUnsettled failed", { reservation_id: unsettled.reservationId, error });
         }
       },
-      reserve: (request, keyed) => this.reserve(request, keyed),
+      reserve: (request, bounded) => this.reserve(request, bounded),
     };
   }
 
@@ -253,9 +269,9 @@ export class Earmark {
   }
 
   /** A call that was sent more than once may find the reservation of its own first attempt. */
-  async #make(path: string, key: string, body: unknown, options: CallOptions): Promise<Reservation> {
+  async #make(path: string, key: string, body: unknown, { signal, deadline }: CallOptions & { deadline?: number }): Promise<Reservation> {
     checkKey(key);
-    const answer = await this.#transport.exchange<Reservation>({ method: "POST", path, key, body, repeat: true, signal: options.signal });
+    const answer = await this.#transport.exchange<Reservation>({ method: "POST", path, key, body, repeat: true, signal, deadline });
     return { ...answer.value, replayed: answer.hit && answer.attempts === 1 };
   }
 }

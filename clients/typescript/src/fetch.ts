@@ -1,6 +1,7 @@
-import type { Earmark } from "./client.js";
+import { Earmark } from "./client.js";
 import { EarmarkError, KeyInUseError } from "./errors.js";
-import { GuardedRun, guardSettings, type GuardRequest } from "./guard.js";
+import { admitOrOpen, guardSettings, type GuardedRun, type GuardRequest } from "./guard.js";
+import { failOpenOf, type FailOpenOptions, type OpenRun } from "./late.js";
 import { apiOf, askForUsage, callOf, countsOf, isFree, isUsageEvent, StreamReader, type Counts, type ProviderCall } from "./providers.js";
 import { concat, EventSplitter } from "./sse.js";
 import type { Amounts, Estimate, OnExpiry, Violation } from "./types.js";
@@ -12,7 +13,8 @@ const defaultMaxOutputTokens = 16_384;
 export type FetchUnit = "tokens" | "input_tokens" | "output_tokens" | "requests";
 
 export interface GuardedFetchOptions {
-  earmark: Earmark;
+  /** Left out: a new one, by EARMARK_URL and EARMARK_API_KEY. */
+  earmark?: Earmark;
   /** Whose budgets pay; a function is asked for each call. */
   scopes: string[] | ((call: ProviderCall) => string[] | Promise<string[]>);
   /** Who pays for a call whose usage nobody knows; see docs/typescript.md. */
@@ -31,9 +33,15 @@ export interface GuardedFetchOptions {
   maxOutputTokens?: number;
   /** Passes calls on that it does not know. Without it they are answered 400, because they may cost money. */
   passUnknown?: boolean;
+  /** While Earmark is away, calls run without a reservation, and are charged when it is back; see docs/typescript.md. */
+  failOpen?: boolean | FailOpenOptions;
   /** In place of the global fetch. */
   fetch?: typeof globalThis.fetch;
 }
+
+const guardedFetches = new WeakSet<typeof globalThis.fetch>();
+
+export const isGuarded = (fetch: typeof globalThis.fetch): boolean => guardedFetches.has(fetch);
 
 /**
  * A fetch for the SDK of a provider: it reserves before each call of a model, passes the call on, reads the usage as the answer passes,
@@ -41,7 +49,9 @@ export interface GuardedFetchOptions {
  */
 export function guardedFetch(options: GuardedFetchOptions): typeof globalThis.fetch {
   const send = options.fetch ?? ((...call: Parameters<typeof fetch>) => globalThis.fetch(...call));
-  return async (input, init) => {
+  const settings = (options.earmark ?? new Earmark())[guardSettings];
+  const failOpen = failOpenOf(options.failOpen);
+  const guarded: typeof globalThis.fetch = async (input, init) => {
     const method = (init?.method ?? (input instanceof Request ? input.method : "GET")).toUpperCase();
     const url = new URL(input instanceof Request ? input.url : String(input));
     const api = apiOf(method, url);
@@ -54,24 +64,26 @@ export function guardedFetch(options: GuardedFetchOptions): typeof globalThis.fe
     if (body === undefined || call === undefined) return refusal(400, "unknown_call", "the guard cannot read the body of this call: it is no JSON text");
     const signal = init?.signal ?? (input instanceof Request ? input.signal : undefined);
 
-    let run: GuardedRun;
+    let run: GuardedRun | OpenRun;
     try {
-      run = await GuardedRun.admit(options.earmark[guardSettings], await requestOf(options, call), signal ? { signal } : {});
+      run = await admitOrOpen(settings, await requestOf(options, call), { failOpen, ...(signal && { signal }) });
     } catch (error) {
       return answerTo(error);
     }
-    const guarded = new GuardedCall(run, call, options.units);
+    const admitted = new GuardedCall(run, call, options.units);
     const asked = askForUsage(api, body);
     let response: Response;
     try {
       response = await (asked === undefined ? send(input, init) : send(...withBody(input, init, asked)));
     } catch (error) {
       if (isUnsent(error)) run.meter.nothingSent();
-      await guarded.end(undefined, error);
+      await admitted.end(undefined, error);
       throw error;
     }
-    return guarded.pass(response, asked !== undefined, signal ?? undefined);
+    return admitted.pass(response, asked !== undefined, signal ?? undefined);
   };
+  guardedFetches.add(guarded);
+  return guarded;
 }
 
 async function requestOf(options: GuardedFetchOptions, call: ProviderCall): Promise<GuardRequest> {
@@ -110,7 +122,7 @@ class GuardedCall {
   #ended: Promise<void> | undefined;
 
   constructor(
-    private readonly run: GuardedRun,
+    private readonly run: GuardedRun | OpenRun,
     private readonly call: ProviderCall,
     private readonly units: FetchUnit[] | undefined,
   ) {}

@@ -1,4 +1,5 @@
 import { EarmarkError, KeyInUseError, NothingSentError, UnsettledError } from "./errors.js";
+import { isEarmarkAway, OpenRun, type FailOpen, type LateCharge, type LateCharges } from "./late.js";
 import { keepLease, type Logger } from "./lease.js";
 import { Meter } from "./meter.js";
 import type { Call, Transport } from "./transport.js";
@@ -39,8 +40,12 @@ export interface GuardSettings {
   log: Logger;
   settleLimitMs: number;
   onUnsettled: (unsettled: UnsettledError) => void | Promise<void>;
-  reserve(request: ReservationRequest, options: { key?: string }): Promise<Reservation>;
+  reserve(request: ReservationRequest, options: { key?: string; deadline?: number }): Promise<Reservation>;
+  late: LateCharges;
 }
+
+/** How a run begins. With failOpen it has to have a key. */
+type Admission = GuardOptions & { failOpen?: FailOpen };
 
 /** How a function ended: with a value, or with what it threw. */
 type End = { value: unknown; failed: false } | { error: unknown; failed: true };
@@ -59,12 +64,13 @@ export class GuardedRun implements Run {
     readonly reservation: Reservation,
     readonly signal: AbortSignal,
     since: number,
+    private readonly lateCharge: Pick<LateCharge, "key" | "request"> | undefined,
   ) {
     this.#stop = keepLease(settings.transport, settings.log, reservation.id, request.ttl_seconds ?? defaultTtlSeconds, since);
   }
 
   /** Reserves. If the caller leaves meanwhile, nothing was sent, and the reservation is released. */
-  static async admit(settings: GuardSettings, request: GuardRequest, options: GuardOptions): Promise<GuardedRun> {
+  static async admit(settings: GuardSettings, request: GuardRequest, options: Admission): Promise<GuardedRun> {
     options.signal?.throwIfAborted();
     if (!request.on_expiry) {
       const choices = 'is missing; a guard needs "commit" (a run that dies is charged what it reserved), "release" (it is free) or "review" (a person decides)';
@@ -72,9 +78,12 @@ export class GuardedRun implements Run {
     }
     const since = performance.now();
     const signal = options.signal ?? new AbortController().signal;
-    const admission = settings.reserve(request, options.key === undefined ? {} : { key: options.key }).then((reservation) => {
+    const { key, failOpen } = options;
+    const deadline = failOpen === undefined ? {} : { deadline: since + failOpen.afterMs };
+    const admission = settings.reserve(request, { ...(key !== undefined && { key }), ...deadline }).then((reservation) => {
       if (reservation.replayed) throw new KeyInUseError(reservation.id);
-      return new GuardedRun(settings, request, reservation, signal, since);
+      const late = failOpen === undefined || key === undefined ? undefined : { key, request };
+      return new GuardedRun(settings, request, reservation, signal, since, late);
     });
     if (options.signal === undefined) return admission;
     return orLeave(admission, options.signal, (run) => run.settle({ failed: true, error: new NothingSentError(signal.reason) }));
@@ -114,7 +123,11 @@ export class GuardedRun implements Run {
       const cause = error instanceof EarmarkError ? error : new EarmarkError("internal", String(error), { cause: error });
       const usage = change.verb === "commit" ? change.body.usage : undefined;
       // A refused commit changes the policy to review.
-      throw await this.report(new UnsettledError(id, change.verb, usage, cause.reservation?.on_expiry ?? onExpiry, cause, this.meter.response));
+      const unsettled = new UnsettledError(id, change.verb, usage, cause.reservation?.on_expiry ?? onExpiry, cause, this.meter.response);
+      if (this.lateCharge !== undefined && change.verb === "commit" && !unsettled.refused) {
+        this.settings.late.add({ ...this.lateCharge, reservationId: id, usage: change.body });
+      }
+      throw await this.report(unsettled);
     }
   }
 
@@ -139,6 +152,19 @@ export class GuardedRun implements Run {
     this.settings.log.error("reservation not settled", { reservation_id: reservationId, verb, usage, error: unsettled });
     await this.settings.onUnsettled(unsettled);
     return unsettled;
+  }
+}
+
+/** Admits a run, or with failOpen lets it run without a reservation while Earmark is away. */
+export async function admitOrOpen(settings: GuardSettings, request: GuardRequest, options: { signal?: AbortSignal; failOpen: FailOpen | undefined }): Promise<GuardedRun | OpenRun> {
+  const { signal, failOpen } = options;
+  if (failOpen === undefined) return GuardedRun.admit(settings, request, options.signal ? { signal: options.signal } : {});
+  const key = globalThis.crypto.randomUUID();
+  try {
+    return await GuardedRun.admit(settings, request, { key, failOpen, ...(signal && { signal }) });
+  } catch (error) {
+    if (!isEarmarkAway(error) || settings.late.pending >= failOpen.maxPending) throw error;
+    return new OpenRun(settings.late, key, request, signal);
   }
 }
 

@@ -2,8 +2,10 @@ export { Earmark, eachItem, type CallOptions, type EarmarkOptions, type KeyedOpt
 export { EarmarkError, isDenied, KeyInUseError, NothingSentError, UnsettledError, type ErrorCode } from "./errors.js";
 export { denialOf, guardedFetch, type Denial, type FetchUnit, type GuardedFetchOptions } from "./fetch.js";
 export type { Guarded, GuardOptions, GuardRequest, Run } from "./guard.js";
+export type { FailOpenOptions, LateCharges, LostCharge } from "./late.js";
 export type { Logger } from "./lease.js";
 export type { Meter } from "./meter.js";
 export type { ProviderApi, ProviderCall } from "./providers.js";
 export { scopeIds, scopeOf } from "./scope.js";
 export type * from "./types.js";
+export { wrap, type WrapOptions } from "./wrap.js";
