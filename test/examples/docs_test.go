@@ -113,6 +113,7 @@ var covered = map[string]struct {
 	"docs/typescript.md//sh":                            {1, "gets the package"},
 	"docs/typescript.md/A guard/ts":                     {1, "the tests of clients/typescript"},
 	"docs/typescript.md/A guarded fetch/ts":             {1, "the tests of clients/typescript"},
+	"docs/typescript.md/The AI SDK/ts":                  {1, "the tests of clients/typescript"},
 	"docs/typescript.md/Streams/ts":                     {1, "the tests of clients/typescript"},
 	"docs/cli.md/Budgets/console":                       {1, "TestShellSessions"},
 	"docs/cli.md/Reservations/console":                  {1, "TestShellSessions"},

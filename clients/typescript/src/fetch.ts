@@ -1,40 +1,22 @@
+import { AdmittedCall, billsNothing, defaultMaxOutputTokens, isUnsent, requestFor, type ModelGuardOptions } from "./admitted.js";
 import { Earmark } from "./client.js";
 import { EarmarkError, KeyInUseError } from "./errors.js";
 import { admitOrOpen, guardSettings, type GuardedRun, type GuardRequest } from "./guard.js";
-import { failOpenOf, type FailOpenOptions, type OpenRun } from "./late.js";
-import { apiOf, askForUsage, callOf, countsOf, isFree, isUsageEvent, StreamReader, type Counts, type ProviderCall } from "./providers.js";
+import { failOpenOf, type OpenRun } from "./late.js";
+import { apiOf, askForUsage, callOf, countsOf, isFree, isUsageEvent, StreamReader, type ProviderCall } from "./providers.js";
 import { concat, EventSplitter } from "./sse.js";
-import type { Amounts, Estimate, OnExpiry, Violation } from "./types.js";
+import type { Violation } from "./types.js";
 
-/** What a call may use if it sets no limit itself. */
-const defaultMaxOutputTokens = 16_384;
+/** How much a guarded fetch reads ahead of its reader, in bytes: more than a model writes. */
+const readAheadBytes = 16 << 20;
 
-/** What a guarded fetch can count. */
-export type FetchUnit = "tokens" | "input_tokens" | "output_tokens" | "requests";
-
-export interface GuardedFetchOptions {
-  /** Left out: a new one, by EARMARK_URL and EARMARK_API_KEY. */
-  earmark?: Earmark;
+export interface GuardedFetchOptions extends ModelGuardOptions {
   /** Whose budgets pay; a function is asked for each call. */
   scopes: string[] | ((call: ProviderCall) => string[] | Promise<string[]>);
-  /** Who pays for a call whose usage nobody knows; see docs/typescript.md. */
-  on_expiry: OnExpiry;
-  /**
-   * What to count, by the fetch itself. Left out: Earmark computes amounts from the model and the provider's usage, in the units that
-   * the budgets count, `usd_micros` too; it then has to know the model's price if a budget counts money.
-   */
-  units?: FetchUnit[];
-  /** The company that bills, for Earmark's prices; needed if several have the model. */
-  provider?: string;
-  ttl_seconds?: number;
   /** The upper bound of the input's tokens, where the bytes of the request are none or far too many; see docs/typescript.md. */
   inputTokens?: (call: ProviderCall) => number | Promise<number>;
-  /** Reserved for the output of a call that sets no limit; 16,384. */
-  maxOutputTokens?: number;
   /** Passes calls on that it does not know. Without it they are answered 400, because they may cost money. */
   passUnknown?: boolean;
-  /** While Earmark is away, calls run without a reservation, and are charged when it is back; see docs/typescript.md. */
-  failOpen?: boolean | FailOpenOptions;
   /** In place of the global fetch. */
   fetch?: typeof globalThis.fetch;
 }
@@ -70,13 +52,13 @@ export function guardedFetch(options: GuardedFetchOptions): typeof globalThis.fe
     } catch (error) {
       return answerTo(error);
     }
-    const admitted = new GuardedCall(run, call, options.units);
+    const admitted = new GuardedCall(run, call, options);
     const asked = askForUsage(api, body);
     let response: Response;
     try {
       response = await (asked === undefined ? send(input, init) : send(...withBody(input, init, asked)));
     } catch (error) {
-      if (isUnsent(error)) run.meter.nothingSent();
+      if (isUnsent(error)) admitted.nothingSent();
       await admitted.end(undefined, error);
       throw error;
     }
@@ -89,61 +71,23 @@ export function guardedFetch(options: GuardedFetchOptions): typeof globalThis.fe
 async function requestOf(options: GuardedFetchOptions, call: ProviderCall): Promise<GuardRequest> {
   const scopes = typeof options.scopes === "function" ? await options.scopes(call) : options.scopes;
   const inputTokens = (await options.inputTokens?.(call)) ?? call.inputTokens;
-  const perAnswer = call.maxOutputTokens ?? (call.api === "openai_embeddings" ? 0 : (options.maxOutputTokens ?? defaultMaxOutputTokens));
-  const estimate: Estimate = {
-    model: call.model,
-    ...(options.provider !== undefined && { provider: options.provider }),
-    input_tokens: inputTokens,
-    max_output_tokens: perAnswer,
-    n: call.answers,
-    ...(call.serviceTier !== undefined && { service_tier: call.serviceTier }),
-  };
-  return {
-    scopes,
-    ...(options.units === undefined ? { estimate } : { amounts: amountsOf(options.units, { inputTokens, outputTokens: perAnswer * call.answers }) }),
-    on_expiry: options.on_expiry,
-    ...(options.ttl_seconds !== undefined && { ttl_seconds: options.ttl_seconds }),
-    metadata: { api: call.api, model: call.model.slice(0, 100) },
-  };
+  const outputTokens = call.maxOutputTokens ?? (call.api === "openai_embeddings" ? 0 : (options.maxOutputTokens ?? defaultMaxOutputTokens));
+  return requestFor(options, scopes, { ...call, inputTokens, outputTokens });
 }
 
-/** Counts in the form in which OpenAI has them, for Earmark to price. */
-function usageOf({ inputTokens, outputTokens }: Counts): object {
-  return { prompt_tokens: inputTokens, completion_tokens: outputTokens, total_tokens: inputTokens + outputTokens };
-}
-
-function amountsOf(units: FetchUnit[], { inputTokens, outputTokens }: Pick<Counts, "inputTokens" | "outputTokens">): Amounts {
-  const all = { tokens: inputTokens + outputTokens, input_tokens: inputTokens, output_tokens: outputTokens, requests: 1 };
-  return Object.fromEntries(units.map((unit) => [unit, all[unit]]));
-}
-
-/** A call that is admitted: it ends once. */
-class GuardedCall {
-  #ended: Promise<void> | undefined;
-
+/** An admitted call of a provider's API. */
+class GuardedCall extends AdmittedCall {
   constructor(
-    private readonly run: GuardedRun | OpenRun,
+    run: GuardedRun | OpenRun,
     private readonly call: ProviderCall,
-    private readonly units: FetchUnit[] | undefined,
-  ) {}
-
-  /** Settles. What cannot be settled is logged and reported: the answer of the provider stands. */
-  end(counts: Counts | undefined, error?: unknown): Promise<void> {
-    this.#ended ??= (async () => {
-      if (counts !== undefined) {
-        if (this.units !== undefined) this.run.meter.set(amountsOf(this.units, counts));
-        else if (counts.usage !== undefined) this.run.meter.setProviderUsage(counts.usage);
-        else this.run.meter.setProviderUsage(usageOf(counts), { usage_format: "openai_chat" });
-        this.run.meter.estimated = !counts.exact;
-      }
-      await this.run.end(error === undefined ? { failed: false, value: undefined } : { failed: true, error }).catch(() => {});
-    })();
-    return this.#ended;
+    options: GuardedFetchOptions,
+  ) {
+    super(run, options.units);
   }
 
   async pass(response: Response, hideUsage: boolean, signal: AbortSignal | undefined): Promise<Response> {
     if (!response.ok) {
-      if (billsNothing(response.status)) this.run.meter.nothingSent();
+      if (billsNothing(response.status)) this.nothingSent();
       await this.end(undefined);
       return response;
     }
@@ -161,7 +105,10 @@ class GuardedCall {
     return copyOf(response, bytes);
   }
 
-  /** Passes a stream on as it comes, but for the event of the usage if the caller did not ask for it. */
+  /**
+   * Passes a stream on as it comes, but for the event of the usage if the caller did not ask for it. It reads ahead, so that the call of
+   * a reader who neither reads on nor cancels, as after `break` in `ai`, ends with the provider's answer.
+   */
   private passStream(body: ReadableStream<Uint8Array>, hideUsage: boolean, signal: AbortSignal | undefined): ReadableStream<Uint8Array> {
     const source = body.getReader();
     const splitter = new EventSplitter();
@@ -202,7 +149,7 @@ class GuardedCall {
           await end(reason ?? new Error("the reader left the stream"));
         },
       },
-      { highWaterMark: 0 },
+      new ByteLengthQueuingStrategy({ highWaterMark: readAheadBytes }),
     );
   }
 }
@@ -215,19 +162,6 @@ function copyOf(response: Response, body: BodyInit): Response {
   const copy = new Response(body, { status: response.status, statusText: response.statusText, headers });
   Object.defineProperty(copy, "url", { value: response.url });
   return copy;
-}
-
-/** A refusal bills nothing. Behind a time-out the model may have run. */
-const billsNothing = (status: number): boolean => status >= 400 && ![408, 499, 504, 522, 524].includes(status);
-
-const connectErrors = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "UND_ERR_CONNECT_TIMEOUT"];
-
-/** Whether the connection was never made. */
-function isUnsent(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  const { code, errors } = error as { code?: unknown; errors?: unknown };
-  if (Array.isArray(errors) && errors.length > 0) return errors.every(isUnsent); // one for each address
-  return (typeof code === "string" && connectErrors.includes(code)) || isUnsent(error.cause);
 }
 
 async function bodyOf(input: RequestInfo | URL, init: RequestInit | undefined): Promise<string | undefined> {
@@ -277,8 +211,9 @@ export function denialOf(error: unknown, depth = 0): Denial | undefined {
   if (typeof error !== "object" || error === null || depth > 4) return undefined;
   const candidate = error as Record<string, unknown>;
   if (candidate["code"] === "budget_exceeded" && Array.isArray(candidate["violations"])) {
-    const { violations, retryable, retry_at } = candidate as unknown as Denial;
-    return { violations, retryable, ...(retry_at !== undefined && { retry_at }) };
+    const { violations, retryable, retry_at, retryAt } = candidate as unknown as Denial & { retryAt?: Date };
+    const at = retry_at ?? retryAt?.toISOString();
+    return { violations, retryable, ...(at !== undefined && { retry_at: at }) };
   }
   const texts = [candidate["responseBody"], error instanceof Error ? error.message : undefined].filter((text) => typeof text === "string");
   const inside = [candidate["error"], candidate["cause"], candidate["lastError"], ...texts.map(objectIn)];

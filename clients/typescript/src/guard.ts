@@ -124,8 +124,8 @@ export class GuardedRun implements Run {
       const usage = change.verb === "commit" ? change.body.usage : undefined;
       // A refused commit changes the policy to review.
       const unsettled = new UnsettledError(id, change.verb, usage, cause.reservation?.on_expiry ?? onExpiry, cause, this.meter.response);
-      if (this.lateCharge !== undefined && change.verb === "commit" && !unsettled.refused) {
-        this.settings.late.add({ ...this.lateCharge, reservationId: id, usage: change.body });
+      if (this.lateCharge !== undefined && !unsettled.refused) {
+        this.settings.late.add({ ...this.lateCharge, reservationId: id, usage: change.verb === "commit" ? change.body : undefined });
       }
       throw await this.report(unsettled);
     }

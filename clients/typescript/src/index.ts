@@ -1,6 +1,7 @@
 export { Earmark, eachItem, type CallOptions, type EarmarkOptions, type KeyedOptions } from "./client.js";
 export { EarmarkError, isDenied, KeyInUseError, NothingSentError, UnsettledError, type ErrorCode } from "./errors.js";
-export { denialOf, guardedFetch, type Denial, type FetchUnit, type GuardedFetchOptions } from "./fetch.js";
+export type { FetchUnit } from "./admitted.js";
+export { denialOf, guardedFetch, type Denial, type GuardedFetchOptions } from "./fetch.js";
 export type { Guarded, GuardOptions, GuardRequest, Run } from "./guard.js";
 export type { FailOpenOptions, LateCharges, LostCharge } from "./late.js";
 export type { Logger } from "./lease.js";

@@ -60,7 +60,7 @@ export class LateCharges {
     return this.#open + this.#waiting.length;
   }
 
-  /** Charges that Earmark has taken. */
+  /** What Earmark has taken: charges, and releases of calls that were free. */
   get charged(): number {
     return this.#charged;
   }
@@ -143,8 +143,8 @@ export class LateCharges {
   }
 
   async #settle({ key, request, reservationId, usage }: LateCharge): Promise<unknown> {
+    if (reservationId !== undefined) return usage === undefined ? this.calls.release(reservationId) : this.calls.commit(reservationId, usage);
     if (usage === undefined) return this.#release(key, request);
-    if (reservationId !== undefined) return this.calls.commit(reservationId, usage);
     try {
       return await this.calls.chargeUsage(usageRequestOf(request, usage), { key });
     } catch (error) {

@@ -24,16 +24,17 @@ export interface Counts {
   inputTokens: number;
   outputTokens: number;
   exact: boolean;
-  /** The provider's own object. */
+  /** The provider's own object, and what it is; without that Earmark looks at its shape. */
   usage?: object;
+  usageFormat?: string;
 }
 
 /** Text has about this many bytes for each token, where nobody counts them. */
-const bytesPerToken = 4;
+export const bytesPerToken = 4;
 
 type Json = any;
 
-const textBytes = (text: string): number => new TextEncoder().encode(text).length;
+export const textBytes = (text: string): number => new TextEncoder().encode(text).length;
 
 /** An estimate of the input, for a stream that broke before the provider said what it read. */
 export const estimatedInputTokens = (call: ProviderCall): number => Math.ceil(call.inputTokens / bytesPerToken);
@@ -184,9 +185,9 @@ function outputText(event: Json): string {
   return parts.filter((part) => typeof part === "string").join("");
 }
 
-const isObject = (value: unknown): value is Record<string, Json> => typeof value === "object" && value !== null && !Array.isArray(value);
+export const isObject = (value: unknown): value is Record<string, Json> => typeof value === "object" && value !== null && !Array.isArray(value);
 const list = (value: unknown): Json[] => (Array.isArray(value) ? value : []);
-const whole = (value: unknown): number => (typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? value : 0);
+export const whole = (value: unknown): number => (typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? value : 0);
 const present = (usage: object): object => Object.fromEntries(Object.entries(usage).filter(([, value]) => value !== null));
 
 function parse(text: string): Json {

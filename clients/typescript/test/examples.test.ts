@@ -46,7 +46,7 @@ test("the examples guard a stream", async () => {
   assert.deepEqual(fake.calls.filter(({ verb }) => verb === "commit").map(({ body }) => body.usage.tokens), [77, 3]);
 });
 
-test("the examples guard the SDK of a provider", async () => {
+test("the examples guard the SDKs", async () => {
   const provider = await FakeProvider.start();
   process.env["OPENAI_API_KEY"] = "k";
   process.env["OPENAI_BASE_URL"] = `${provider.url}/v1`;
@@ -59,6 +59,14 @@ test("the examples guard the SDK of a provider", async () => {
     assert.deepEqual(fake.calls.map(({ verb, body }) => [verb, body.scopes ?? body.provider_usage.total_tokens]), [["reserve", ["acme/ml"]], ["commit", 18]]);
     fake.intercept = () => problem(402, "budget_exceeded", { violations: [] });
     assert.equal(await answer("Count."), "Your budget is used up.");
+
+    fake.intercept = () => undefined;
+    fake.calls.length = 0;
+    const { summary } = await import("../examples/ai.js");
+    assert.equal(await summary("Count."), "one two three ✓");
+    assert.deepEqual(fake.calls.map(({ verb, body }) => [verb, body.scopes ?? body.provider_usage.raw.total_tokens]), [["reserve", ["acme/ml"]], ["commit", 18]]);
+    fake.intercept = () => problem(402, "budget_exceeded", { violations: [] });
+    assert.equal(await summary("Count."), "Your budget is used up.");
   } finally {
     globalThis.fetch = original;
     await provider.stop();

@@ -5,6 +5,10 @@ import type { AddressInfo } from "node:net";
 export interface Behaviour {
   /** Closes the connection after this many events, or before the answer. */
   cutAfter?: number;
+  /** Ends the answer as if it were whole, after this many events. */
+  endAfter?: number;
+  /** Sends no more after this many events, and keeps the connection. */
+  hangAfter?: number;
   status?: number;
   headers?: Record<string, string>;
   /** In place of the answer. */
@@ -45,7 +49,7 @@ export class FakeProvider {
     let text = "";
     for await (const chunk of request) text += chunk;
     this.bodies.push(text);
-    const { status = 200, headers = {}, raw, cutAfter, slow, noUsage } = this.behaviour;
+    const { status = 200, headers = {}, raw, cutAfter, endAfter, hangAfter, slow, noUsage } = this.behaviour;
     if (status !== 200) {
       response.writeHead(status, { "Content-Type": "application/json", ...headers }).end('{"error":{"message":"no","type":"provider"}}');
       return;
@@ -61,6 +65,8 @@ export class FakeProvider {
     }
     response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8" });
     for (const [i, event] of (raw === undefined ? events : [raw]).entries()) {
+      if (i === endAfter) break;
+      if (i === hangAfter) return;
       if (i === cutAfter) {
         response.socket?.end(); // what was written arrives
         return;
@@ -95,7 +101,7 @@ function answerOf(path: string, body: any, noUsage: boolean): { events?: string[
     return { events: [...chunks, last, ...(asked ? [{ ...base, choices: [], usage }] : [])].map(data).concat(data("[DONE]")), tokens };
   }
   if (path.endsWith("/responses")) {
-    const response = { id: "r1", object: "response", status: "completed", model: body.model, output: [], usage: { input_tokens: input, output_tokens: output, total_tokens: tokens } };
+    const response = { id: "r1", object: "response", status: "completed", model: body.model, created_at: 1, output: [{ type: "message", id: "i", role: "assistant", status: "completed", content: [{ type: "output_text", text: words.join(""), annotations: [] }] }], usage: { input_tokens: input, output_tokens: output, total_tokens: tokens } };
     if (!body.stream) return { whole: response, tokens };
     const deltas = words.map((delta) => ({ type: "response.output_text.delta", delta, output_index: 0, content_index: 0, item_id: "i" }));
     return { events: [{ type: "response.created", response: { ...response, status: "in_progress", usage: null } }, ...deltas, { type: "response.completed", response }].map(named), tokens };

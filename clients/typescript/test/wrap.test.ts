@@ -232,14 +232,16 @@ describe("failOpen", () => {
     assert.equal(own.lateCharges.charged, 1);
   });
 
-  test("a commit that fails because Earmark went away is sent later", async () => {
-    away = false;
+  test("a settlement that fails because Earmark went away is sent later", async () => {
     const { own, client } = guarded();
-    earmark.intercept = (verb) => (verb === "commit" && earmark.verbs.filter((each) => each === "commit").length < 3 ? problem(503, "unavailable") : undefined);
+    earmark.intercept = (verb) => (verb !== "reserve" && away ? problem(503, "unavailable") : undefined);
     await chat(client);
-    await own.lateCharges.flush();
-    assert.equal(own.lateCharges.charged, 1);
-    assert.deepEqual(earmark.calls.at(-1)!.body, { usage: { tokens: exact } });
+    provider.behaviour = { status: 400 };
+    await assert.rejects(chat(client));
+    await back(own);
+    assert.deepEqual(own.lateCharges.charged, 2);
+    assert.deepEqual(earmark.verbs, ["commit", "release"]);
+    assert.deepEqual(earmark.calls[0]!.body, { usage: { tokens: exact } });
   });
 
   test("options that mean nothing are refused", () => {
@@ -255,19 +257,22 @@ describe("failOpen", () => {
       if (lose === "answer") throw new Error("cut");
       return response;
     };
-    const own = new Earmark({ baseUrl: process.env["EARMARK_TEST_URL"]!, fetch: cut, maxAttempts: 1, settleLimitMs: 1, logger: { warn() {}, error() {} } });
+    const own = new Earmark({ baseUrl: process.env["EARMARK_TEST_URL"]!, fetch: cut, maxAttempts: 1, logger: { warn() {}, error() {} } });
     const scope = `open-${crypto.randomUUID()}`;
     const budget = await own.createBudget({ scope, unit: "tokens", limit: 1_000_000 });
-    for (const units of [["tokens"], undefined] as WrapOptions["units"][]) {
-      const client = wrap(newOpenAI(), { earmark: own, scopes: [scope], on_expiry: "commit", units, failOpen: true });
-      for (lose of [undefined, "request", "answer"] as const) {
-        await chat(client);
-        await client.chat.completions.create({ model: "gpt-5", messages, service_tier: "flex" });
-        provider.behaviour = { status: 400 };
-        await assert.rejects(chat(client));
-        provider.behaviour = {};
+    try {
+      for (const units of [["tokens"], undefined] as WrapOptions["units"][]) {
+        const client = wrap(newOpenAI(), { earmark: own, scopes: [scope], on_expiry: "commit", units, failOpen: true });
+        for (lose of [undefined, "request", "answer"] as const) {
+          await chat(client);
+          await client.chat.completions.create({ model: "gpt-5", messages, service_tier: "flex" });
+          provider.behaviour = { status: 400 };
+          await assert.rejects(chat(client));
+          provider.behaviour = {};
+        }
       }
-      lose = undefined;
+    } finally {
+      lose = undefined; // else what waits would keep the process alive
       await own.lateCharges.flush();
     }
     const { committed, reserved } = (await own.getBudget(budget.id)).balance;
