@@ -65,8 +65,8 @@ function usageOf({ inputTokens, outputTokens }: Counts): object {
   return { prompt_tokens: inputTokens, completion_tokens: outputTokens, total_tokens: inputTokens + outputTokens };
 }
 
-function amountsOf(units: FetchUnit[], { inputTokens, outputTokens }: Pick<Counts, "inputTokens" | "outputTokens">): Amounts {
-  const all = { tokens: inputTokens + outputTokens, input_tokens: inputTokens, output_tokens: outputTokens, requests: 1 };
+function amountsOf(units: FetchUnit[], { inputTokens, outputTokens, requests = 1 }: Omit<Counts, "exact">): Amounts {
+  const all = { tokens: inputTokens + outputTokens, input_tokens: inputTokens, output_tokens: outputTokens, requests };
   return Object.fromEntries(units.map((unit) => [unit, all[unit]]));
 }
 

@@ -3,7 +3,8 @@ import { Earmark } from "./client.js";
 import { EarmarkError, KeyInUseError } from "./errors.js";
 import { admitOrOpen, guardSettings, type GuardedRun, type GuardRequest } from "./guard.js";
 import { failOpenOf, type OpenRun } from "./late.js";
-import { apiOf, askForUsage, callOf, countsOf, isFree, isUsageEvent, StreamReader, type ProviderCall } from "./providers.js";
+import { apiOf, askForUsage, callOf, countsOf, estimatedInputTokens, isFree, isUsageEvent, StreamReader, type Counts, type ProviderCall } from "./providers.js";
+import { callName, isRetry, LeftAttempts, type LeftAttempt } from "./retries.js";
 import { concat, EventSplitter } from "./sse.js";
 import type { Violation } from "./types.js";
 
@@ -33,6 +34,7 @@ export function guardedFetch(options: GuardedFetchOptions): typeof globalThis.fe
   const send = options.fetch ?? ((...call: Parameters<typeof fetch>) => globalThis.fetch(...call));
   const settings = (options.earmark ?? new Earmark())[guardSettings];
   const failOpen = failOpenOf(options.failOpen);
+  const left = new LeftAttempts();
   const guarded: typeof globalThis.fetch = async (input, init) => {
     const method = (init?.method ?? (input instanceof Request ? input.method : "GET")).toUpperCase();
     const url = new URL(input instanceof Request ? input.url : String(input));
@@ -46,20 +48,24 @@ export function guardedFetch(options: GuardedFetchOptions): typeof globalThis.fe
     if (body === undefined || call === undefined) return refusal(400, "unknown_call", "the guard cannot read the body of this call: it is no JSON text");
     const signal = init?.signal ?? (input instanceof Request ? input.signal : undefined);
 
-    let run: GuardedRun | OpenRun;
+    let admitted: GuardedCall;
     try {
-      run = await admitOrOpen(settings, await requestOf(options, call), { failOpen, ...(signal && { signal }) });
+      const request = await requestOf(options, call);
+      const headers = new Headers(init?.headers ?? (input instanceof Request ? input.headers : undefined));
+      const name = callName(url, headers, request.scopes, body);
+      const before = isRetry(headers) ? left.take(name) : undefined;
+      const run = before?.run.resume(signal ?? undefined) ?? (await admitOrOpen(settings, request, { failOpen, ...(signal && { signal }) }));
+      admitted = new GuardedCall(run, call, options, before, (attempt) => left.put(name, attempt));
     } catch (error) {
       return answerTo(error);
     }
-    const admitted = new GuardedCall(run, call, options);
     const asked = askForUsage(api, body);
     let response: Response;
     try {
       response = await (asked === undefined ? send(input, init) : send(...withBody(input, init, asked)));
     } catch (error) {
       if (isUnsent(error)) admitted.nothingSent();
-      await admitted.end(undefined, error);
+      await admitted.endWithoutAnswer(error);
       throw error;
     }
     return admitted.pass(response, asked !== undefined, signal ?? undefined);
@@ -75,20 +81,40 @@ async function requestOf(options: GuardedFetchOptions, call: ProviderCall): Prom
   return requestFor(options, scopes, { ...call, inputTokens, outputTokens });
 }
 
-/** An admitted call of a provider's API. */
+/** An attempt of a call of a provider's API. */
 class GuardedCall extends AdmittedCall {
   constructor(
     run: GuardedRun | OpenRun,
     private readonly call: ProviderCall,
     options: GuardedFetchOptions,
+    private readonly before: LeftAttempt | undefined,
+    private readonly leave: (attempt: LeftAttempt) => void,
   ) {
     super(run, options.units);
+  }
+
+  /** The provider billed nothing for this attempt; one before may have been billed. */
+  override nothingSent(): void {
+    if (this.before === undefined) super.nothingSent();
+  }
+
+  override end(counts: Counts | undefined, error?: unknown): Promise<void> {
+    if (counts === undefined || this.before === undefined) return super.end(counts, error);
+    const { inputTokens, attempts } = this.before;
+    return super.end({ inputTokens: inputTokens + counts.inputTokens, outputTokens: counts.outputTokens, requests: attempts + 1, exact: false }, error);
+  }
+
+  /** Ends an attempt that the SDK may repeat. */
+  async endWithoutAnswer(error?: unknown): Promise<void> {
+    await this.end(undefined, error);
+    const { inputTokens, attempts } = this.before ?? { inputTokens: 0, attempts: 0 };
+    if (this.run.left) this.leave({ run: this.run, inputTokens: inputTokens + estimatedInputTokens(this.call), attempts: attempts + 1 });
   }
 
   async pass(response: Response, hideUsage: boolean, signal: AbortSignal | undefined): Promise<Response> {
     if (!response.ok) {
       if (billsNothing(response.status)) this.nothingSent();
-      await this.end(undefined);
+      await this.endWithoutAnswer();
       return response;
     }
     if (response.body !== null && /^text\/event-stream\b/.test(response.headers.get("Content-Type") ?? "")) {
@@ -98,7 +124,7 @@ class GuardedCall extends AdmittedCall {
     try {
       bytes = await response.arrayBuffer();
     } catch (error) {
-      await this.end(undefined, error);
+      await this.endWithoutAnswer(error);
       throw error;
     }
     await this.end(countsOf(this.call.api, new TextDecoder().decode(bytes)));

@@ -1,6 +1,6 @@
 import { EarmarkError, KeyInUseError, NothingSentError, UnsettledError } from "./errors.js";
 import { isEarmarkAway, OpenRun, type FailOpen, type LateCharge, type LateCharges } from "./late.js";
-import { keepLease, type Logger } from "./lease.js";
+import { extendAfter, keepLease, type Logger } from "./lease.js";
 import { Meter } from "./meter.js";
 import type { Call, Transport } from "./transport.js";
 import type { CommitRequest, OnExpiry, Reservation, ReservationRequest, Settled } from "./types.js";
@@ -56,17 +56,25 @@ type Change = { verb: "commit"; body: CommitRequest } | { verb: "release"; body:
 /** One admitted run: it keeps the lease until it is settled. */
 export class GuardedRun implements Run {
   readonly meter = new Meter();
+  /** The run has ended, and its reservation is left to its expiry policy, because its usage is not known. */
+  left = false;
   readonly #stop: () => Promise<void>;
 
   private constructor(
     private readonly settings: GuardSettings,
-    request: GuardRequest,
+    readonly ttlSeconds: number,
     readonly reservation: Reservation,
     readonly signal: AbortSignal,
     since: number,
     private readonly lateCharge: Pick<LateCharge, "key" | "request"> | undefined,
   ) {
-    this.#stop = keepLease(settings.transport, settings.log, reservation.id, request.ttl_seconds ?? defaultTtlSeconds, since);
+    this.#stop = keepLease(settings.transport, settings.log, reservation.id, ttlSeconds, since);
+  }
+
+  /** A run that takes over what this one has left. The first extension of the lease is due now. */
+  resume(signal: AbortSignal | undefined): GuardedRun {
+    const since = performance.now() - extendAfter(this.ttlSeconds * 1_000);
+    return new GuardedRun(this.settings, this.ttlSeconds, this.reservation, signal ?? new AbortController().signal, since, this.lateCharge);
   }
 
   /** Reserves. If the caller leaves meanwhile, nothing was sent, and the reservation is released. */
@@ -83,7 +91,7 @@ export class GuardedRun implements Run {
     const admission = settings.reserve(request, { ...(key !== undefined && { key }), ...deadline }).then((reservation) => {
       if (reservation.replayed) throw new KeyInUseError(reservation.id);
       const late = failOpen === undefined || key === undefined ? undefined : { key, request };
-      return new GuardedRun(settings, request, reservation, signal, since, late);
+      return new GuardedRun(settings, request.ttl_seconds ?? defaultTtlSeconds, reservation, signal, since, late);
     });
     if (options.signal === undefined) return admission;
     return orLeave(admission, options.signal, (run) => run.settle({ failed: true, error: new NothingSentError(signal.reason) }));
@@ -111,7 +119,10 @@ export class GuardedRun implements Run {
     await this.#stop();
     const change = this.change(end);
     const { id, on_expiry: onExpiry } = this.reservation;
-    if (change === undefined) throw await this.report(new UnsettledError(id, undefined, undefined, onExpiry));
+    if (change === undefined) {
+      this.left = true;
+      throw await this.report(new UnsettledError(id, undefined, undefined, onExpiry));
+    }
     try {
       return await settle(this.settings.transport, id, change, {
         attempts: Infinity,

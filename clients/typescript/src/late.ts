@@ -208,6 +208,8 @@ export function failOpenOf(option: boolean | FailOpenOptions | undefined): FailO
 export class OpenRun {
   readonly meter = new Meter();
   readonly signal: AbortSignal;
+  /** No reservation is left. */
+  readonly left = false;
   #ended = false;
 
   constructor(

@@ -8,7 +8,7 @@ const longestPauseMs = 5_000;
 const shortestLimitMs = 1_000; // of one attempt
 const longestLimitMs = 10_000;
 
-const extendAfter = (ttlMs: number): number => (ttlMs * 2) / 3;
+export const extendAfter = (ttlMs: number): number => (ttlMs * 2) / 3;
 const pauseOf = (ttlMs: number): number => Math.min(Math.max(ttlMs / 15, shortestPauseMs), longestPauseMs) * (1 - Math.random() / 4);
 const limitOf = (ttlMs: number): number => Math.min(Math.max(ttlMs / 6, shortestLimitMs), longestLimitMs);
 

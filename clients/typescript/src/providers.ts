@@ -24,6 +24,8 @@ export interface Counts {
   inputTokens: number;
   outputTokens: number;
   exact: boolean;
+  /** 1. */
+  requests?: number;
   /** The provider's own object, and what it is; without that Earmark looks at its shape. */
   usage?: object;
   usageFormat?: string;

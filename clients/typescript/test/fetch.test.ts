@@ -22,6 +22,7 @@ beforeEach(() => {
   earmark = new FakeEarmark();
   provider.behaviour = {};
   provider.bodies.length = 0;
+  provider.next.length = 0;
 });
 
 const guarded = (options: Partial<GuardedFetchOptions> = {}) =>
@@ -328,6 +329,57 @@ describe("guardedFetch at an ending", () => {
     assert.equal(choices[0]?.message.content, text);
     assert.ok(earmark.unsettled[0]?.refused);
   });
+});
+
+// The SDK's own attempts hold once. What an attempt without an answer may have cost is charged with the next one.
+describe("guardedFetch over the attempts of one call", () => {
+  const clients = {
+    openai: (maxRetries: number) => {
+      const client = new OpenAI({ apiKey: "k", baseURL: `${provider.url}/v1`, maxRetries, fetch: guarded({ units: ["tokens", "requests"] }) as any });
+      return () => client.chat.completions.create({ model: "gpt-5", messages });
+    },
+    "@anthropic-ai/sdk": (maxRetries: number) => {
+      const client = new Anthropic({ apiKey: "k", baseURL: provider.url, maxRetries, fetch: guarded({ units: ["tokens", "requests"] }) as any });
+      return () => client.messages.create({ model: "claude", max_tokens: 50, messages });
+    },
+  };
+  const cut = { cutAfter: 0 };
+  const failed = { status: 500, headers: { "retry-after-ms": "1" } };
+  /** Without the extensions of leases. */
+  const seen = () => earmark.calls.filter(({ verb }) => verb !== "extend");
+  const verbs = () => seen().map(({ verb }) => verb);
+
+  for (const [name, client] of Object.entries(clients)) {
+    test(`${name}: an attempt that the provider refused is released`, async () => {
+      provider.next.push(failed);
+      await client(1)();
+      assert.deepEqual(verbs(), ["reserve", "release", "reserve", "commit"]);
+      assert.deepEqual(seen()[3]!.body, { usage: { tokens: exact, requests: 1 } });
+    });
+
+    test(`${name}: an attempt without an answer hands its reservation to the next one`, async () => {
+      provider.next.push(cut, { status: 504, headers: { "retry-after-ms": "1" } });
+      await client(2)();
+      assert.deepEqual(verbs(), ["reserve", "commit"]);
+      const input = Math.ceil(provider.bodies[0]!.length / 4);
+      assert.deepEqual(seen()[1]!.body, { usage: { tokens: exact + 2 * input, requests: 3 }, estimated: true });
+    });
+
+    test(`${name}: a refusal after it gives nothing back`, async () => {
+      provider.next.push(cut, { status: 400 });
+      await assert.rejects(client(1)());
+      assert.deepEqual(verbs(), ["reserve"]);
+    });
+
+    test(`${name}: the next call reserves for itself`, async () => {
+      const call = client(0);
+      provider.next.push(cut);
+      await assert.rejects(call());
+      await call();
+      assert.deepEqual(verbs(), ["reserve", "reserve", "commit"]);
+      assert.deepEqual(seen()[2]!.body, { usage: { tokens: exact, requests: 1 } });
+    });
+  }
 });
 
 // Streams that are read to the end or left, on a real Earmark: the ledger has what the provider billed, but where it says estimated.

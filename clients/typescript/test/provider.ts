@@ -24,6 +24,8 @@ export class FakeProvider {
   readonly bodies: string[] = [];
   readonly billed: number[] = []; // total tokens of each call
   behaviour: Behaviour = {};
+  /** Of the next calls, before behaviour. */
+  readonly next: Behaviour[] = [];
   readonly #server: Server;
 
   private constructor() {
@@ -49,7 +51,7 @@ export class FakeProvider {
     let text = "";
     for await (const chunk of request) text += chunk;
     this.bodies.push(text);
-    const { status = 200, headers = {}, raw, cutAfter, endAfter, hangAfter, slow, noUsage } = this.behaviour;
+    const { status = 200, headers = {}, raw, cutAfter, endAfter, hangAfter, slow, noUsage } = this.next.shift() ?? this.behaviour;
     if (status !== 200) {
       response.writeHead(status, { "Content-Type": "application/json", ...headers }).end('{"error":{"message":"no","type":"provider"}}');
       return;
