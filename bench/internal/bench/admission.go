@@ -29,16 +29,21 @@ func (r *run) admission(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	plain, err := r.statements(ctx)
+	if err != nil {
+		return err
+	}
 	start := floor.ways(main)[0]
 	stepped := &way{key: "bare_step", title: "bare start, and its first local activity", on: main, admit: floor.startAndStep, settle: floor.update}
 	ours := main.byHTTP("earmark", "earmark", scopeOf)
 	f := &r.report.figures
 
-	if err := r.rounds(ctx, []*way{start, stepped, ours}, func(w *way) error {
+	if err := r.rounds(ctx, []*way{start, stepped, ours, plain.way()}, func(w *way) error {
 		b, err := w.alone(ctx, r.Duration/2)
 		r.noted(w.title+", alone", b)
 		if err == nil {
 			keepLatency(f, "admission.alone."+w.key, b)
+			f.add("admission.alone."+w.key+".settled_p50_ms", "ms", quantileMS(b.settled, 0.50))
 		}
 		return err
 	}); err != nil {
@@ -113,6 +118,7 @@ func (r *run) admissionTable() {
 	f := &r.report.figures
 	f.ratio("admission.alone.ratio", "admission.alone.earmark.p50_ms", "admission.alone.bare_update.p50_ms")
 	f.ratio("admission.alone.step_ratio", "admission.alone.earmark.p50_ms", "admission.alone.bare_step.p50_ms")
+	f.ratio("admission.alone.commit_ratio", "admission.alone.earmark.settled_p50_ms", "admission.alone.statements.settled_p50_ms")
 	f.ratio("admission.half.ratio", "admission.half.earmark.p50_ms", "admission.half.bare_update.p50_ms")
 	table := Table{Title: "Admission: how long a caller waits for a yes", Columns: []string{"load", "way", "p50, ms", "p99, ms", "p50 × bare start"}}
 	add := func(load, key, title, ratio string) {
@@ -127,6 +133,8 @@ func (r *run) admissionTable() {
 	add(fmt.Sprintf("%d/s", normalPerSecond), "admission.normal.earmark", "earmark", "")
 	table.Notes = []string{
 		fmt.Sprintf("Saturation is what %d clients get through. Rates are open loop: latency counts from when a request was due.", saturatingClients),
+		fmt.Sprintf("A commit over HTTP, alone: p50 %s ms, %s × one Postgres commit of the same rows with plain statements (%s ms).",
+			f.text("admission.alone.earmark.settled_p50_ms"), f.text("admission.alone.commit_ratio"), f.text("admission.alone.statements.settled_p50_ms")),
 		fmt.Sprintf("p99 of all %s admissions at %d/s together: %s ms.", f.short("admission.normal.samples"), normalPerSecond, f.short("admission.normal.p99_of_all_ms")),
 	}
 	r.report.Tables = append(r.report.Tables, table)

@@ -27,6 +27,7 @@ const (
 var aims = []aim{
 	{"admission p50 × bare eager start, alone", "admission.alone.ratio", atMost, 1.5, "×"},
 	{"admission p50 × bare eager start, at half of saturation", "admission.half.ratio", atMost, 1.2, "×"},
+	{"commit p50 over HTTP × one bare Postgres commit of the same rows, alone", "admission.alone.commit_ratio", atMost, 2, "×"},
 	{"p99 of an admission at 10 requests a second", "admission.normal.p99_of_all_ms", none, 0, "ms"},
 	{"lifecycles × an earlier build, settled within the window", "paths.earmark.per_base", atLeast, 1.7, "×"},
 	{"lifecycles × a bare workflow ended by update", "paths.earmark.per_bare_update", atLeast, 1.25, "×"},
@@ -45,6 +46,8 @@ var aims = []aim{
 	{"overshoot of ours in any burst, loopback", "strategies.loopback.1.ours.overshoot", atMost, 0, ""},
 	{"overshoot of ours in any burst, Postgres 1 ms away", "strategies.network.1.ours.overshoot", atMost, 0, ""},
 	{"CPU of an admission × a denial", "costs.admission_per_denial", atLeast, 20, "×"},
+	{"allocations of a lifecycle in earmark", "costs.lifecycle.allocations", atMost, 1800, ""},
+	{"memory of an open hold in earmark", "costs.hold.earmark_bytes", atMost, 15_000, "bytes"},
 	{"admission p50 with 100,000 open holds × none", "holds.ratio", atMost, 1.2, "×"},
 	{"p99 of a bystander beside 64 admitted callers × alone", "neighbours.earmark.admitted.p99_per_alone", atMost, 2, "×"},
 	{"refusals of a bystander beside 64 admitted callers", "neighbours.earmark.admitted.refused", atMost, 0, ""},

@@ -141,6 +141,7 @@ type run struct {
 	report      *Report
 	deployments map[string]*deployment
 	floor       *bare
+	plain       *statements
 	samples     *textbook
 	begun       time.Time
 }
@@ -234,6 +235,18 @@ func (r *run) floors() (*bare, error) {
 		r.floor = floor
 	}
 	return floor, err
+}
+
+// statements are made once, on the main deployment.
+func (r *run) statements(ctx context.Context) (*statements, error) {
+	if r.plain != nil {
+		return r.plain, nil
+	}
+	plain, err := newStatements(ctx, r.deployments[mainName])
+	if err == nil {
+		r.plain = plain
+	}
+	return plain, err
 }
 
 func (r *run) close(ctx context.Context) error {

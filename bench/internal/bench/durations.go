@@ -121,7 +121,7 @@ func (w *way) held(ctx context.Context, clients int, hold, duration time.Duratio
 					switch {
 					case found:
 						err := w.settle(ctx, d.id)
-						t.add(d.id, d.admission, err)
+						t.add(d.id, d.admission, time.Since(now), err)
 						if now = time.Now(); err == nil && now.After(begun.Add(hold)) && now.Before(end) {
 							mu.Lock()
 							steady++
@@ -130,7 +130,7 @@ func (w *way) held(ctx context.Context, clients int, hold, duration time.Duratio
 					case now.Before(end):
 						id, err := w.admit(ctx, serials.Add(1))
 						if err != nil {
-							t.add("", 0, err)
+							t.add("", 0, 0, err)
 							ctxtime.Sleep(ctx, failurePause)
 							continue
 						}

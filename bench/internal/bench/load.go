@@ -14,7 +14,7 @@ import (
 
 const (
 	// overtime is how long what is under way at the end of a block may take.
-	overtime = 60 * time.Second
+	overtime = 3 * time.Minute
 	// failurePause keeps a client that is refused from asking again at once.
 	failurePause = 50 * time.Millisecond
 	// maxInFlight bounds an open loop that the system does not keep up with.
@@ -53,6 +53,7 @@ type block struct {
 	last      []string // ids, the oldest first
 	took      time.Duration
 	admission []time.Duration // of those that were admitted, sorted
+	settled   []time.Duration // from the settlement's call to its answer, sorted
 	used      meter
 	steady    float64 // lifecycles a second where it is not done / took
 }
@@ -86,7 +87,7 @@ type tally struct {
 	block
 }
 
-func (t *tally) add(id string, admission time.Duration, err error) {
+func (t *tally) add(id string, admission, settled time.Duration, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err != nil {
@@ -97,19 +98,19 @@ func (t *tally) add(id string, admission time.Duration, err error) {
 		return
 	}
 	t.done++
-	t.admission = append(t.admission, admission)
+	t.admission, t.settled = append(t.admission, admission), append(t.settled, settled)
 	t.last = append(t.last, id)
 	t.last = t.last[max(0, len(t.last)-maxLast):]
 }
 
 // lifecycle admits and settles. The latency of the admission counts from begun.
-func (w *way) lifecycle(ctx context.Context, begun time.Time) (id string, admission time.Duration, err error) {
+func (w *way) lifecycle(ctx context.Context, begun time.Time) (id string, admission, settled time.Duration, err error) {
 	id, err = w.admit(ctx, serials.Add(1))
-	admission = time.Since(begun)
+	answered := time.Now()
 	if err == nil {
 		err = w.settle(ctx, id)
 	}
-	return id, admission, err
+	return id, answered.Sub(begun), time.Since(answered), err
 }
 
 // closed runs clients that each do one lifecycle after the other, and waits until
@@ -121,8 +122,8 @@ func (w *way) closed(ctx context.Context, clients int, duration time.Duration) (
 		for range clients {
 			wait.Go(func() {
 				for time.Now().Before(deadline) && ctx.Err() == nil {
-					id, admission, err := w.lifecycle(ctx, time.Now())
-					t.add(id, admission, err)
+					id, admission, settled, err := w.lifecycle(ctx, time.Now())
+					t.add(id, admission, settled, err)
 					if err != nil {
 						ctxtime.Sleep(ctx, failurePause)
 					}
@@ -138,11 +139,11 @@ func (w *way) closed(ctx context.Context, clients int, duration time.Duration) (
 func (w *way) alone(ctx context.Context, duration time.Duration) (*block, error) {
 	return w.measure(ctx, duration, func(ctx context.Context, t *tally) {
 		for deadline := time.Now().Add(duration); time.Now().Before(deadline) && ctx.Err() == nil; {
-			id, admission, err := w.lifecycle(ctx, time.Now())
+			id, admission, settled, err := w.lifecycle(ctx, time.Now())
 			if err == nil {
 				err = w.drain(ctx, []string{id})
 			}
-			t.add(id, admission, err)
+			t.add(id, admission, settled, err)
 		}
 	})
 }
@@ -162,8 +163,8 @@ func (w *way) open(ctx context.Context, perSecond float64, duration time.Duratio
 			}
 			slots <- struct{}{}
 			wait.Go(func() {
-				id, admission, err := w.lifecycle(ctx, due)
-				t.add(id, admission, err)
+				id, admission, settled, err := w.lifecycle(ctx, due)
+				t.add(id, admission, settled, err)
 				<-slots
 			})
 		}
@@ -188,6 +189,7 @@ func (w *way) measure(ctx context.Context, duration time.Duration, load func(con
 	}
 	t.used = w.read(limited).since(before)
 	slices.Sort(t.admission)
+	slices.Sort(t.settled)
 	if t.done == 0 {
 		return nil, fmt.Errorf("%s: not one lifecycle succeeded: %s", w.title, t.examples)
 	}

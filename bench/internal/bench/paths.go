@@ -53,7 +53,7 @@ func (r *run) pathWays(ctx context.Context) ([]*way, error) {
 	if err != nil {
 		return nil, err
 	}
-	statements, err := newStatements(ctx, main)
+	statements, err := r.statements(ctx)
 	if err != nil {
 		return nil, err
 	}
