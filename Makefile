@@ -16,7 +16,7 @@ COMMIT      ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 TEST_FLAGS      ?= -timeout 10m -p 2
 TEST_RACE_FLAGS ?= -timeout 30m -p 1 -race
 # Modules of their own, so that whoever imports the client does not see what they need.
-MODULES := bench test
+MODULES := bench test tools/helm
 # The packages that the race detector pays for; the end-to-end tests run processes, which it does not see.
 RACE_PACKAGES ?= . ./activities/... ./api/... ./client/... ./internal/... ./worker/... ./workflows/...
 
@@ -178,7 +178,7 @@ check-vet:
 .PHONY: check-lint
 check-lint: bin/golangci-lint
 	bin/golangci-lint run
-	@for module in $(MODULES); do (cd $$module && ../bin/golangci-lint run --config ../.golangci.yml) || exit 1; done
+	@for module in $(MODULES); do (cd $$module && $(CURDIR)/bin/golangci-lint run --config $(CURDIR)/.golangci.yml) || exit 1; done
 
 .PHONY: check-workflows
 check-workflows: bin/workflowcheck
