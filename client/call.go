@@ -186,8 +186,8 @@ func (c *Client) sendOnce(ctx context.Context, call call, body []byte) (answer, 
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	if c.apiKey != "" {
-		request.Header.Set("Authorization", "Bearer "+c.apiKey)
+	if key := c.keyFor(ctx); key != "" {
+		request.Header.Set("Authorization", "Bearer "+key)
 	}
 	if call.key != "" {
 		request.Header.Set("Idempotency-Key", call.key)

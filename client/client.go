@@ -69,6 +69,22 @@ func WithAPIKey(key string) Option {
 	return func(c *Client) { c.apiKey = key }
 }
 
+// apiKeyOf is the place of a key in a context.
+type apiKeyOf struct{}
+
+// ContextWithAPIKey returns a context whose calls send this key in place of the client's
+// own, for a service that passes on the keys of its callers; an empty one sends none.
+func ContextWithAPIKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, apiKeyOf{}, key)
+}
+
+func (c *Client) keyFor(ctx context.Context) string {
+	if key, ok := ctx.Value(apiKeyOf{}).(string); ok {
+		return key
+	}
+	return c.apiKey
+}
+
 // WithUserAgent sets the User-Agent header.
 func WithUserAgent(userAgent string) Option {
 	return func(c *Client) { c.userAgent = userAgent }

@@ -18,6 +18,9 @@ func identityOf(r *http.Request, scopes []string, body []byte) identity {
 	hash := sha256.New()
 	part := func(text string) { _, _ = io.WriteString(hash, strconv.Quote(text)) } // a hash takes everything
 	part(r.URL.String())
+	if key, ok := r.Context().Value(apiKeyOf{}).(string); ok {
+		part(key)
+	}
 	for _, name := range []string{"Authorization", "X-Api-Key", "X-Goog-Api-Key"} {
 		part(r.Header.Get(name))
 	}

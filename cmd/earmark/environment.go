@@ -63,7 +63,7 @@ func envName(tag string) string {
 
 // knownVariables are the environment variables that earmark reads.
 func knownVariables() []string {
-	names := []string{urlEnv, caFileEnv, apiKeyEnv, apiKeyFileEnv, "EARMARK_DEVSTACK_ORPHAN_DIR"}
+	names := []string{urlEnv, caFileEnv, apiKeyEnv, apiKeyFileEnv, providerKeyEnv, providerKeyFileEnv, "EARMARK_DEVSTACK_ORPHAN_DIR"}
 	fields := reflect.TypeFor[settings]()
 	for i := range fields.NumField() {
 		if tag, found := fields.Field(i).Tag.Lookup("env"); found {

@@ -79,7 +79,7 @@ func newRoot() *cobra.Command {
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	wrapHelp(root)
-	addGroup(root, "Run it:", newDev(), newServe(), newWorker(), newMigrate(), newPayloadKey())
+	addGroup(root, "Run it:", newDev(), newServe(), newWorker(), newGateway(), newMigrate(), newPayloadKey())
 	addGroup(root, "Budgets and reservations:", newBudget(), newReserve(), newCommit(), newRelease(), newExtend(),
 		newShow(), newList(), newUsage(), newCorrect(), newDecide(), newEntries())
 	addGroup(root, "Look after it:", newStuck(), newAdopt(), newDrain(), newPrune())

@@ -103,6 +103,7 @@ var covered = map[string]struct {
 	"docs/sizing.md/What a request needs/sh":            {1, "takes minutes; TestCachedWorkflowsAreBounded has the bound"},
 	"docs/design.md/States/":                            {1, "a picture"},
 	"docs/design.md/Admission/":                         {1, "a picture"},
+	"docs/gateway.md//sh":                               {2, "TestGateway, with a fake provider in the place of OpenAI"},
 	"docs/client.md//sh":                                {1, "gets the module"},
 	"docs/client.md//go":                                {1, "TestGoSnippets"},
 	"docs/client.md/A guard in three lines/go":          {2, "TestGoSnippets"},
