@@ -147,6 +147,12 @@ test-pgbouncer: ## run the ledger through a real PgBouncer in transaction mode, 
 test-clients: $(TEMPORAL) ## run the clients of all languages through the same cases, on a real Earmark too; needs Node.js 20 with npm
 	@$(GO) test -C test -count 1 -timeout 10m -v ./conformance
 
+CALLS ?= 10000
+
+.PHONY: test-guarded
+test-guarded: $(TEMPORAL) ## make CALLS=10000 guarded calls of models that end in every way while Earmark is killed, and compare each charge with its bill (SEED=…)
+	@$(GO) test -C test -count 1 -timeout 0 -v -run '^TestGuardedCalls$$' ./guarded -args -calls $(CALLS) -seed $(or $(SEED),0)
+
 .PHONY: bench
 bench: build bin/earmark-bench ## measure Earmark beside floors and alternatives, a quarter of an hour; results in dist/ (ARGS=… for its flags)
 	@mkdir -p dist
