@@ -99,7 +99,7 @@ func TestGateway(t *testing.T) {
 	_, rest := read(response, nil)
 	require.True(t, strings.HasSuffix(rest, "data: [DONE]\n\n"), rest)
 	<-stopped
-	require.EqualValues(t, before+18, balance().Committed)
+	require.Equal(t, before+18, balance().Committed)
 	require.Zero(t, balance().Reserved)
 	require.NotContains(t, gateway.Log(), key)
 	require.NotContains(t, gateway.Log(), "sk-secret")

@@ -173,7 +173,7 @@ func (c *callers) make(n int, breakEarmark func()) {
 }
 
 func (c *callers) call(i int) {
-	random := rand.New(rand.NewPCG(c.seed, uint64(i))) //nolint:gosec // a plan is no secret
+	random := rand.New(rand.NewPCG(c.seed, uint64(i)))
 	how := endingOf(i)
 	model := fmt.Sprintf("m-%d", i)
 	plan := how.behaviour(random)
