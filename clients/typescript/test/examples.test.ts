@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
+import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 
 import { chat } from "../examples/guard.js";
@@ -67,6 +69,32 @@ test("the examples guard the SDKs", async () => {
     assert.deepEqual(fake.calls.map(({ verb, body }) => [verb, body.scopes ?? body.provider_usage.raw.total_tokens]), [["reserve", ["acme/ml"]], ["commit", 18]]);
     fake.intercept = () => problem(402, "budget_exceeded", { violations: [] });
     assert.equal(await summary("Count."), "Your budget is used up.");
+
+    const { app } = await import("../examples/express.js");
+    const server = app.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    try {
+      const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/users/a@b.com/chat`;
+      const post = (init: RequestInit = {}) => original(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"prompt":"Count."}', ...init });
+      const denied = await post();
+      assert.deepEqual([denied.status, await denied.json()], [402, { error: "Your budget is used up." }]);
+
+      fake.intercept = () => undefined;
+      fake.calls.length = 0;
+      assert.equal(await (await post()).text(), "one two three ✓");
+      assert.deepEqual(fake.calls.map(({ verb, body }) => [verb, body.scopes ?? body.provider_usage.total_tokens]), [["reserve", ["acme/x--a_40b.com"]], ["commit", 18]]);
+
+      fake.calls.length = 0;
+      provider.behaviour = { hangAfter: 2 };
+      const reader = (await post()).body!.getReader();
+      await reader.read();
+      await reader.cancel();
+      while (fake.calls.length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+      assert.deepEqual([fake.calls[1]!.verb, fake.calls[1]!.body.estimated], ["commit", true]);
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
   } finally {
     globalThis.fetch = original;
     await provider.stop();
@@ -75,7 +103,7 @@ test("the examples guard the SDKs", async () => {
 
 test("the pages show the examples", () => {
   const files = readdirSync(new URL("examples/", root)).map((name) => readFileSync(new URL(`examples/${name}`, root), "utf8"));
-  for (const page of ["README.md", "../../docs/typescript.md"]) {
+  for (const page of ["README.md", "../../docs/typescript.md", "../../docs/integrations.md"]) {
     const blocks = [...readFileSync(new URL(page, root), "utf8").matchAll(/\n```ts\n(.*?\n)```\n/gs)].map(([, code]) => code!);
     assert.ok(blocks.length > 0);
     for (const block of blocks) assert.ok(files.some((file) => file.includes(block)), `${page} has code that is in no example:\n${block}`);
