@@ -1,8 +1,11 @@
 package earmark
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -121,6 +124,64 @@ func (r Response) At(otherwise time.Time) time.Time {
 		return at
 	}
 	return otherwise
+}
+
+// ResponseRecord is what the ledger keeps of a Response, so that its charge can be explained.
+type ResponseRecord struct {
+	// ProviderUsage is the usage object alone: no prompt and no answer. It has at most MaxProviderUsageBytes.
+	ProviderUsage json.RawMessage `json:"provider_usage"`
+	UsageFormat   string          `json:"usage_format"` // in which it was read; one of usage.Formats
+	// Model is the one that answered, as far as the caller, the response or the estimate names it.
+	Model        string    `json:"model,omitempty"`
+	Provider     string    `json:"provider,omitempty"`
+	RespondedAt  time.Time `json:"responded_at"`            // whose off-peak hours applied
+	PriceVersion int64     `json:"price_version,omitempty"` // 0 if no prices were needed
+}
+
+// MaxProviderUsageBytes bounds a kept usage object. A body of the API is never larger.
+const MaxProviderUsageBytes = 64 << 10
+
+// Validate checks that Postgres can store the record. The error is CodeInvalidRequest.
+func (r *ResponseRecord) Validate() error {
+	if r == nil {
+		return nil
+	}
+	if len(r.ProviderUsage) > MaxProviderUsageBytes {
+		return Invalidf("provider_usage", "has a usage object of %d bytes; at most %d are allowed", len(r.ProviderUsage), MaxProviderUsageBytes)
+	}
+	for _, f := range []struct{ field, text string }{
+		{"usage_format", r.UsageFormat}, {"provider_usage.model", r.Model}, {"provider", r.Provider},
+	} {
+		if err := validateText(f.field, f.text, maxModelBytes); err != nil {
+			return err
+		}
+	}
+	return validateJSON("provider_usage", r.ProviderUsage)
+}
+
+// validateJSON refuses JSON that a jsonb column does not take: NUL, halves of surrogate pairs, and numbers without a sane size.
+func validateJSON(field string, raw json.RawMessage) error {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	for {
+		token, err := decoder.Token()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return Invalidf(field, "is not valid JSON: %w", err)
+		}
+		switch token := token.(type) {
+		case string:
+			if strings.ContainsAny(token, "\x00\uFFFD") {
+				return Invalidf(field, "holds a NUL character or broken Unicode in a text")
+			}
+		case json.Number:
+			if _, err := token.Float64(); err != nil {
+				return Invalidf(field, "holds the number %s, which is out of range", Clip(token.String()))
+			}
+		}
+	}
 }
 
 // ValidateSpent checks that exactly one of amounts and a response is given, and is well

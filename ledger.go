@@ -88,6 +88,8 @@ type Charge struct {
 	RequestHash string       `json:"request_hash"`
 	Actor       Actor        `json:"actor"`
 	Reason      string       `json:"reason"`
+	// Response is the one from which the amounts were computed, if they were.
+	Response *ResponseRecord `json:"response,omitempty"`
 	// At selects the windows (rule R7); zero means now, by Postgres' clock.
 	At time.Time `json:"at,omitzero"`
 }
@@ -104,6 +106,8 @@ type Transition struct {
 	// Estimated says that the usage of a commit is an estimate. The first commit with real
 	// usage corrects it.
 	Estimated bool `json:"estimated,omitempty"`
+	// Response is the one from which the usage of a commit was computed, if it was.
+	Response *ResponseRecord `json:"response,omitempty"`
 }
 
 // Correction asks the ledger to change a charge that is final.

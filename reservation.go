@@ -240,6 +240,8 @@ type Reservation struct {
 	WorkflowID    string              `json:"workflow_id"`
 	UIURL         string              `json:"ui_url"` // of the workflow in Temporal UI; empty if not configured
 	Budgets       []ReservationBudget `json:"budgets"`
+	// Response is the response from which Usage was computed; nil if the caller gave amounts. Lists leave it out.
+	Response *ResponseRecord `json:"response,omitempty"`
 	// Stuck says what is wrong with it; only the list of stuck reservations sets it.
 	Stuck *Stuck `json:"stuck,omitempty"`
 	// Lost says that Postgres has no such row, as after the restore of a backup, and that

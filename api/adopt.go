@@ -25,7 +25,7 @@ func (s *server) adopt(c *gin.Context) error {
 	if err := decodeOptionalBody(c, &body); err != nil {
 		return err
 	}
-	if err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
+	if _, err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
 		return err
 	}
 	started := time.Now()

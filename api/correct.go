@@ -30,7 +30,7 @@ func (s *server) correct(c *gin.Context) error {
 	if err := request.Validate(); err != nil {
 		return err
 	}
-	if err := s.sign(c, &settlement, request.Operator, request.Reason); err != nil {
+	if _, err := s.sign(c, &settlement, request.Operator, request.Reason); err != nil {
 		return err
 	}
 	correction := earmark.Correction{

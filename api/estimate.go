@@ -108,30 +108,36 @@ func (s *server) pricesOf(ctx context.Context, tenant string, r *earmark.Reserva
 }
 
 // usageOf returns what the response of a reservation cost in each of the reserved units, at
-// the prices of its admission. It needs the reservation, which a commit of amounts does not
-// read.
-func (s *server) usageOf(ctx context.Context, settlement earmark.Transition, response earmark.Response) (earmark.Amounts, error) {
-	r, err := s.reservationAnywhere(ctx, settlement.Tenant, settlement.ID)
-	switch {
-	case err != nil:
-		return nil, withReservationID(err, settlement.ID)
-	case r == nil:
-		return nil, noReservationWithID(settlement.ID)
+// the prices of its admission, and keeps the response in the settlement. It needs the
+// reservation, which a commit of amounts does not read; r is nil unless it is read already.
+func (s *server) usageOf(ctx context.Context, settlement *earmark.Transition, r *earmark.Reservation, response earmark.Response) (usage earmark.Amounts, err error) {
+	if r == nil {
+		if r, err = s.existingReservation(ctx, settlement); err != nil {
+			return nil, err
+		}
 	}
 	priced := r.Metadata.Priced()
 	book, err := s.pricesOf(ctx, settlement.Tenant, r, &priced)
 	if err != nil {
 		return nil, withReservationID(err, settlement.ID)
 	}
-	at := time.Now()
-	if r.SettledAt != nil && !r.Estimated { // a repeated commit is the same usage
-		at = *r.SettledAt
-	}
-	usage, _, err := amounts.Used(response, r.Amounts.Units(), r.Scopes, book, priced, response.At(at))
+	usage, settlement.Response, err = amounts.Used(response, r.Amounts.Units(), r.Scopes, book, priced, response.At(respondedAt(r, settlement.Estimated)))
 	if err != nil {
 		return nil, withReservationID(err, settlement.ID)
 	}
 	return usage, nil
+}
+
+// respondedAt returns when a response came whose commit does not say it: now, but of a
+// commit that is repeated, the moment of the first one, so that it is the same usage.
+func respondedAt(r *earmark.Reservation, estimated bool) time.Time {
+	switch {
+	case r.SettledAt == nil, r.Estimated && !estimated: // the first one, or the real usage after an estimate
+		return time.Now()
+	case r.Response != nil:
+		return r.Response.RespondedAt
+	}
+	return *r.SettledAt
 }
 
 // spent replaces the response of a charge by its amounts, at the prices of now; as estimated
@@ -152,9 +158,13 @@ func (s *server) spent(c *gin.Context, charge *earmark.Charge) (earmark.Result, 
 	if err != nil {
 		return earmark.Result{}, err
 	}
-	request.Amounts, priced.Model, err = amounts.Used(response, units, request.Scopes, book, priced, response.At(time.Now()))
+	request.Amounts, charge.Response, err = amounts.Used(response, units, request.Scopes, book, priced, response.At(time.Now()))
+	if err != nil {
+		return earmark.Result{}, err
+	}
+	priced.Model = charge.Response.Model
 	request.Response, request.Metadata = earmark.Response{}, request.Metadata.With(priced)
-	return earmark.Result{}, err
+	return earmark.Result{}, nil
 }
 
 // asEstimates names the estimate in an error of a request that has no amounts.

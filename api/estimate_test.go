@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -197,6 +199,41 @@ func TestCommitOfAProvidersUsage(t *testing.T) {
 	}
 }
 
+// The settlement keeps the usage object alone, and what decided the price.
+func TestTheResponseOfACommitIsKept(t *testing.T) {
+	t.Parallel()
+	f := &fake{reservation: reservedFrom(earmark.Priced{Model: "gpt-5", Provider: "openai", Version: 1, At: testTime}, earmark.Amounts{"usd_micros": 99999}),
+		counted: earmark.Counted{Units: allUnits}, result: earmark.Result{Outcome: earmark.OutcomeApplied, Reservation: chargedUsage()}}
+	b := setup(t, f, testPrices())
+	body := `{"provider_usage":{"choices":[{"message":{"content":"the answer"}}],"model":"claude-sonnet-4-5","usage":{"input_tokens":3,"cache_read_input_tokens":0,"output_tokens":5}},` +
+		`"provider":"anthropic","responded_at":"2026-03-04T01:30:00+01:00"`
+	b.send("POST", settlePath("commit"), body+`}`).status(http.StatusOK)
+	want := &earmark.ResponseRecord{
+		ProviderUsage: json.RawMessage(`{"input_tokens":3,"cache_read_input_tokens":0,"output_tokens":5}`), UsageFormat: "anthropic",
+		Model: "claude-sonnet-4-5", Provider: "anthropic", RespondedAt: time.Date(2026, 3, 4, 0, 30, 0, 0, time.UTC), PriceVersion: 1,
+	}
+	require.Equal(t, want, f.settlement.Response)
+
+	b.send("POST", "/v1/usage", body+`,"scopes":["acme"]}`, idempotencyKeyHeader, testKey).status(http.StatusCreated)
+	want.PriceVersion = 2
+	require.Equal(t, want, f.last().(earmark.Charge).Response)
+
+	b.do("POST", settlePath("commit"), `{"usage":{"usd_micros":5}}`).status(http.StatusOK)
+	require.Nil(t, f.settlement.Response)
+}
+
+// A key that is bound to scopes needs the reservation, and so does a response: one read serves both.
+func TestACommitReadsTheReservationOnce(t *testing.T) {
+	t.Parallel()
+	f := &fake{reservation: reservedFrom(earmark.Priced{Model: "gpt-5", Version: 1, At: testTime}, earmark.Amounts{"usd_micros": 99999}),
+		result: earmark.Result{Outcome: earmark.OutcomeApplied, Reservation: reservationIn(earmark.StateCommitted)}}
+	f.reservation.Scopes = []string{"acme/ml"}
+	b := setup(t, f, testPrices(), withKeys)
+	key := f.addKey(earmark.DefaultTenant, earmark.RoleSettle, boundTo("acme"))
+	b.do("POST", settlePath("commit"), `{"provider_usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}`, with(key)...).status(http.StatusOK)
+	require.Equal(t, []string{"Reservation", "Commit"}, f.names())
+}
+
 // Off-peak hours are those of the response; a repeat without a time is at the same hour.
 func TestOffPeakHoursAreThoseOfTheResponse(t *testing.T) {
 	t.Parallel()
@@ -216,6 +253,15 @@ func TestOffPeakHoursAreThoseOfTheResponse(t *testing.T) {
 		f.reservation.State, f.reservation.SettledAt = earmark.StateCommitted, &settled
 		b.do("POST", settlePath("commit"), `{`+usage+`}`).status(http.StatusOK)
 		require.Equal(t, earmark.Amounts{"usd_micros": want}, f.last(), at)
+
+		// A correction settles anew, at another hour; the commit is still the same. So is a repeated estimate.
+		later := settled.Add(12 * time.Hour)
+		f.reservation.SettledAt, f.reservation.Response = &later, &earmark.ResponseRecord{RespondedAt: settled}
+		for _, estimated := range []bool{false, true} {
+			f.reservation.Estimated = estimated
+			b.do("POST", settlePath("commit"), fmt.Sprintf(`{%s,"estimated":%t}`, usage, estimated)).status(http.StatusOK)
+			require.Equal(t, earmark.Amounts{"usd_micros": want}, f.last(), at)
+		}
 	}
 	// The estimate is at the dearest hour of the week, whenever it is made.
 	f := &fake{counted: earmark.Counted{Units: []string{"usd_micros"}}, result: earmark.Result{Outcome: earmark.OutcomeApplied}}
@@ -238,6 +284,10 @@ func TestProviderUsageThatIsRefused(t *testing.T) {
 		`"provider_usage":null`:                                           {400, earmark.CodeInvalidRequest, "provider_usage"},
 		`"provider_usage":[]`:                                             {400, earmark.CodeInvalidRequest, "provider_usage"},
 		`"provider_usage":` + good + `,"provider_usage":` + good:          {400, earmark.CodeInvalidRequest, "provider_usage"},
+		`"provider_usage":{"usage":` + good + `,"model":"a\u0000b"}`:      {400, earmark.CodeInvalidRequest, "provider_usage.model"},
+		`"provider_usage":{"prompt_tokens":1,"note":"\u0000"}`:            {400, earmark.CodeInvalidRequest, "provider_usage"},
+		`"provider_usage":{"prompt_tokens":1,"note":"\ud800"}`:            {400, earmark.CodeInvalidRequest, "provider_usage"},
+		`"provider_usage":{"prompt_tokens":1,"note":1e400}`:               {400, earmark.CodeInvalidRequest, "provider_usage"},
 		`"provider_usage":` + good + `,"usage_format":"openai"`:           {400, earmark.CodeInvalidRequest, "usage_format"},
 		`"provider_usage":` + good + `,"responded_at":"yesterday"`:        {400, earmark.CodeInvalidRequest, "responded_at"},
 		`"provider_usage":` + good + `,"model":"gpt-55"`:                  {422, earmark.CodeUnknownModel, "model"},

@@ -52,11 +52,12 @@ func (s *server) commit(c *gin.Context) error {
 		return err
 	}
 	settlement.Estimated = body.Estimated
-	if err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
+	known, err := s.sign(c, &settlement, body.Operator, body.Reason)
+	if err != nil {
 		return err
 	}
 	if body.Given() {
-		if body.Usage, err = s.usageOf(c.Request.Context(), settlement, body.Response); err != nil {
+		if body.Usage, err = s.usageOf(c.Request.Context(), &settlement, known, body.Response); err != nil {
 			return err
 		}
 	}
@@ -75,7 +76,7 @@ func (s *server) release(c *gin.Context) error {
 	if err := decodeOptionalBody(c, &body); err != nil {
 		return err
 	}
-	if err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
+	if _, err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
 		return err
 	}
 	started := time.Now()
@@ -98,7 +99,7 @@ func (s *server) extend(c *gin.Context) error {
 	if err := earmark.ValidateTTL(body.TTLSeconds); err != nil {
 		return err
 	}
-	if err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
+	if _, err := s.sign(c, &settlement, body.Operator, body.Reason); err != nil {
 		return err
 	}
 	started := time.Now()
@@ -108,27 +109,40 @@ func (s *server) extend(c *gin.Context) error {
 }
 
 // sign sets the actor and the reason of a settlement, and refuses an actor that may not
-// settle. operator is empty if the caller settles; a person needs the role operate.
-func (s *server) sign(c *gin.Context, settlement *earmark.Transition, operator, reason string) error {
+// settle. operator is empty if the caller settles; a person needs the role operate. It returns the reservation if it
+// read it: only for a key that is bound to scopes, and otherwise nil.
+func (s *server) sign(c *gin.Context, settlement *earmark.Transition, operator, reason string) (*earmark.Reservation, error) {
 	by := callerOf(c)
 	settlement.Reason = reason
 	if operator != "" {
 		settlement.Actor = by.operator(operator)
 		if err := cmp.Or(earmark.ValidateOperator(operator), by.needs(earmark.RoleOperate)); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := earmark.ValidateReason(reason); err != nil || !by.bound() {
-		return err
+		return nil, err
 	}
-	reservation, err := s.reservationAnywhere(c.Request.Context(), by.tenant, settlement.ID)
+	reservation, err := s.existingReservation(c.Request.Context(), settlement)
+	if err != nil {
+		return nil, err
+	}
+	if !by.coversAll(reservation.Scopes) { // mutation: bound-key
+		return nil, noReservationWithID(settlement.ID)
+	}
+	return reservation, nil
+}
+
+// existingReservation is reservationAnywhere with an error if there is none.
+func (s *server) existingReservation(ctx context.Context, settlement *earmark.Transition) (*earmark.Reservation, error) {
+	reservation, err := s.reservationAnywhere(ctx, settlement.Tenant, settlement.ID)
 	switch {
 	case err != nil:
-		return withReservationID(err, settlement.ID)
-	case reservation == nil, !by.coversAll(reservation.Scopes): // mutation: bound-key
-		return noReservationWithID(settlement.ID)
+		return nil, withReservationID(err, settlement.ID)
+	case reservation == nil:
+		return nil, noReservationWithID(settlement.ID)
 	}
-	return nil
+	return reservation, nil
 }
 
 // reservationAnywhere returns a reservation; nil if there is none. If Postgres is away or has

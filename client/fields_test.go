@@ -43,6 +43,7 @@ func TestEveryField(t *testing.T) {
 		"ReservationBudget":  earmark.ReservationBudget{},
 		"ReservationPage":    earmark.StuckPage{},
 		"ReservationRequest": earmark.ReservationRequest{},
+		"ResponseRecord":     earmark.ResponseRecord{},
 		"Search":             earmark.Search{},
 		"Stuck":              earmark.Stuck{},
 		"UsageRequest":       earmark.UsageRequest{},

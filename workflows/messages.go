@@ -160,7 +160,7 @@ func (r *reservation) handle(ctx workflow.Context, m *message) {
 func (r *reservation) onCommit(payload CommitMessage) *message {
 	return &message{name: MessageCommit, apply: func(ctx workflow.Context) activities.Snapshot {
 		settlement := r.settlementBy(payload.Operator, payload.Key, payload.Reason)
-		settlement.Attempt, settlement.Estimated = payload.Attempt, payload.Estimated
+		settlement.Attempt, settlement.Estimated, settlement.Response = payload.Attempt, payload.Estimated, payload.Response
 		return r.commit(ctx, settlement, payload.Usage)
 	}}
 }

@@ -113,11 +113,13 @@ type CommitMessage struct {
 	Attempt string `json:"attempt,omitempty"`
 	// Estimated says that the usage is an estimate, which the first real usage corrects.
 	Estimated bool `json:"estimated,omitempty"`
+	// Response is the one from which the usage was computed; only the API sets it.
+	Response *earmark.ResponseRecord `json:"response,omitempty"`
 }
 
 // Validate checks the message. The error is CodeInvalidRequest and names the field.
 func (m CommitMessage) Validate() error {
-	return cmp.Or(earmark.ValidateUsage(m.Usage), validateBy(m.Operator, m.Key, m.Reason))
+	return cmp.Or(earmark.ValidateUsage(m.Usage), validateBy(m.Operator, m.Key, m.Reason), m.Response.Validate())
 }
 
 // ReleaseMessage is the payload of MessageRelease. With an operator it is an expiry with a

@@ -196,7 +196,7 @@ func (r *reservation) lostCharge(by earmark.Transition, usage earmark.Amounts) e
 	return earmark.Charge{
 		ID: r.Admission.ID, Tenant: r.Admission.Tenant, RequestHash: r.Admission.RequestHash,
 		Request: earmark.UsageRequest{Scopes: r.Admission.Request.Scopes, Amounts: usage, Metadata: r.Admission.Request.Metadata},
-		Actor:   by.Actor, Reason: reason, At: r.createdAt, // mutation: lost-row-by
+		Actor:   by.Actor, Reason: reason, Response: by.Response, At: r.createdAt, // mutation: lost-row-by
 	}
 }
 

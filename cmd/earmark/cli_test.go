@@ -277,6 +277,10 @@ func cannedReservations() []earmark.Reservation {
 	committed := reservationNo(1, earmark.StateCommitted, "acme/ml/u2")
 	committed.Usage, committed.SettledAt = earmark.Amounts{"tokens": 450}, ref(now.Add(-time.Minute))
 	committed.Budgets[0].Committed = 450
+	committed.Response = &earmark.ResponseRecord{
+		ProviderUsage: json.RawMessage(`{"prompt_tokens":400,"completion_tokens":50,"total_tokens":450}`), UsageFormat: "openai_chat",
+		Model: "gpt-5", Provider: "openai", RespondedAt: now.Add(-time.Minute), PriceVersion: 3,
+	}
 	orphan := reservationNo(2, earmark.StateHeld, "acme/research/night/batch/evaluation", "models/large")
 	orphan.Amounts = earmark.Amounts{"tokens": 1_000_000, "requests": 1}
 	orphan.ExpiresAt, orphan.Overdue, orphan.Orphan = ref(now.Add(-40*time.Second)), true, true
@@ -327,6 +331,7 @@ func TestLooks(t *testing.T) {
 		{"list-pipe", 0, "list"},
 		{"list-limit", 80, "list --limit 2"},
 		{"show-held", 80, "show rsv_aaaaaaaa"},
+		{"show-computed", 80, "show " + reservations[1].ID},
 		{"show-orphan", 80, "show " + reservations[2].ID},
 		{"show-late", 80, "show " + reservations[3].ID},
 		{"show-review", 80, "show " + reservations[4].ID},

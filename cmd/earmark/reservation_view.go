@@ -105,6 +105,7 @@ func reservationDetails(r *earmark.Reservation) view {
 		summary(p, r)
 		p.fields(
 			field{label: "Metadata", value: metadataLines(r.Metadata)},
+			field{label: "Response", value: responseLines(r.Response)},
 			field{label: "Workflow", value: orElse(r.UIURL, r.WorkflowID)},
 		)
 		if len(r.Budgets) > 0 {
@@ -160,6 +161,15 @@ func optionalMoment(p *sheet, at *time.Time) string {
 		return ""
 	}
 	return p.moment(*at, time.Local)
+}
+
+// responseLines shows what a charge was computed from.
+func responseLines(r *earmark.ResponseRecord) string {
+	if r == nil {
+		return ""
+	}
+	model := clean(strings.Trim(r.Provider+"/"+r.Model, "/"))
+	return strings.TrimSpace(fmt.Sprintf("%s at %s, read as %s", model, r.RespondedAt.Format(time.RFC3339), clean(r.UsageFormat))) + "\n" + clean(string(r.ProviderUsage))
 }
 
 func metadataLines(metadata earmark.Metadata) string {

@@ -148,22 +148,30 @@ func hours(entry *pricing.Entry, at time.Time) []time.Time {
 // Used returns what a response cost in each of units, on the scopes: at the prices of
 // priced, and in the hour of at. prices may be nil unless NeedPrices. The error is
 // CodeInvalidRequest and names the path, CodeUnknownModel or CodeUnpriced. It also returns
-// the model that answered, as far as the caller or the response names it.
-func Used(r earmark.Response, units, scopes []string, prices Prices, priced earmark.Priced, at time.Time) (_ earmark.Amounts, model string, _ error) {
+// what explains the amounts later.
+func Used(r earmark.Response, units, scopes []string, prices Prices, priced earmark.Priced, at time.Time) (earmark.Amounts, *earmark.ResponseRecord, error) {
 	if unit := firstOther(units); unit != "" {
-		return nil, "", earmark.Invalidf("provider_usage", "does not count %s, which is reserved; send usage with amounts in exactly the reserved units", unit)
+		return nil, nil, earmark.Invalidf("provider_usage", "does not count %s, which is reserved; send usage with amounts in exactly the reserved units", unit)
 	}
 	u, err := Normalize(r.UsageFormat, r.ProviderUsage)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
+	}
+	record := &earmark.ResponseRecord{
+		ProviderUsage: u.Raw, UsageFormat: string(u.Format), Model: cmp.Or(r.Model, u.Model, priced.Model), Provider: cmp.Or(r.Provider, priced.Provider),
+		RespondedAt: at.UTC(),
+	}
+	if err := record.Validate(); err != nil {
+		return nil, nil, err
 	}
 	amounts := countsOf(units, u.Input.Tokens, u.Output.Tokens, max(1, u.Counts.Requests))
 	if NeedPrices(units) {
 		if amounts[earmark.UnitUSDMicros], err = usedPrice(u, r, scopes, prices, priced, at); err != nil {
-			return nil, "", err
+			return nil, nil, err
 		}
+		record.PriceVersion = priced.Version
 	}
-	return amounts, cmp.Or(r.Model, u.Model), nil
+	return amounts, record, nil
 }
 
 // Normalize reads what a provider sent; without a format the shape decides. The error is CodeInvalidRequest and names the

@@ -38,7 +38,8 @@ func (c *Coordinator) Commit(ctx context.Context, t earmark.Transition, usage ea
 		Transition: t,
 		apply:      func(ctx context.Context) (earmark.Result, error) { return c.Ledger.Commit(ctx, t, usage) },
 		name:       workflows.MessageCommit,
-		message:    workflows.CommitMessage{Usage: usage, Operator: t.Actor.Operator(), Key: t.Actor.Key, Reason: t.Reason, Attempt: t.Attempt, Estimated: t.Estimated},
+		message: workflows.CommitMessage{Usage: usage, Operator: t.Actor.Operator(), Key: t.Actor.Key, Reason: t.Reason, Attempt: t.Attempt, Estimated: t.Estimated,
+			Response: t.Response},
 	})
 }
 

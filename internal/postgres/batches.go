@@ -14,8 +14,9 @@ const (
 	reserveSQL = "SELECT earmark.reserve(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, " +
 		"p_ttl_ms => @ttl_ms, p_on_expiry => @on_expiry, p_metadata => @metadata, p_workflow_id => @workflow_id, " +
 		"p_admit_by => @admit_by, p_released => @released, p_actor => @actor, p_any_scope => @any_scope)"
-	reserveBatchSQL   = "SELECT earmark.reserve_batch(p_tenant => @tenant, p_calls => @calls, p_actor => @actor)"
-	commitSQL         = "SELECT earmark.commit(p_tenant => @tenant, p_id => @id, p_usage => @usage, p_actor => @actor, p_reason => @reason, p_attempt => @attempt, p_estimated => @estimated)"
+	reserveBatchSQL = "SELECT earmark.reserve_batch(p_tenant => @tenant, p_calls => @calls, p_actor => @actor)"
+	commitSQL       = "SELECT earmark.commit(p_tenant => @tenant, p_id => @id, p_usage => @usage, p_actor => @actor, p_reason => @reason, p_attempt => @attempt, " +
+		"p_estimated => @estimated, p_response => @response)"
 	refuseOverflowSQL = "SELECT earmark.refuse_overflow(p_tenant => @tenant, p_id => @id, p_usage => @usage, p_actor => @actor)"
 	commitBatchSQL    = "SELECT earmark.commit_batch(p_calls => @calls)"
 )
@@ -62,7 +63,7 @@ type commitCall struct {
 func (l *Ledger) commitSingle(ctx context.Context, c commitCall) (earmark.Result, error) {
 	s := c.settlement
 	args := byName(s)
-	args["usage"], args["attempt"], args["estimated"] = c.usage, s.Attempt, s.Estimated
+	args["usage"], args["attempt"], args["estimated"], args["response"] = c.usage, s.Attempt, s.Estimated, s.Response
 	result, err := l.transition(ctx, commitSQL, args)
 	if err == nil && result.Outcome == earmark.OutcomeOverflow {
 		// Postgres has rolled the commit back with everything that it wrote. A caller that

@@ -49,7 +49,7 @@ const (
 	extendSQL    = "SELECT earmark.extend(p_tenant => @tenant, p_id => @id, p_ttl_ms => @ttl_ms, p_actor => @actor, p_reason => @reason)"
 	adoptSQL     = "SELECT earmark.adopt(p_tenant => @tenant, p_id => @id, p_actor => @actor, p_reason => @reason)"
 	chargeSQL    = "SELECT earmark.charge(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, " +
-		"p_metadata => @metadata, p_at => @at, p_actor => @actor, p_reason => @reason)"
+		"p_metadata => @metadata, p_at => @at, p_actor => @actor, p_reason => @reason, p_response => @response)"
 	correctSQL = "SELECT earmark.correct(p_tenant => @tenant, p_id => @id, p_correction_id => @correction_id, p_hash => @hash, p_amounts => @amounts, " +
 		"p_actor => @actor, p_reason => @reason)"
 	inspectSQL = "SELECT earmark.result('same', r) FROM earmark.reservations r WHERE r.tenant = @tenant AND r.id = @id"
@@ -155,7 +155,8 @@ func (l *Ledger) Adopt(ctx context.Context, s earmark.Transition) (earmark.Resul
 func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, error) {
 	return l.transition(ctx, chargeSQL, namedArgs{
 		"id": c.ID, "tenant": c.Tenant, "hash": c.RequestHash, "scopes": c.Request.Scopes, "amounts": c.Request.Amounts,
-		"metadata": metadata(c.Request.Metadata), "at": orNull(c.At), "actor": c.Actor.String(), "reason": c.Reason})
+		"metadata": metadata(c.Request.Metadata), "at": orNull(c.At), "actor": c.Actor.String(), "reason": c.Reason,
+		"response": c.Response})
 }
 
 // Correct adds signed amounts to a final charge, in the windows that were charged. Outcomes: applied,

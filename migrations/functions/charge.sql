@@ -1,9 +1,12 @@
 -- Usage without a reservation. Late usage of a reservation is in commit.sql.
 
+DROP FUNCTION IF EXISTS earmark.charge(text, text, text, text[], jsonb, jsonb, timestamptz, text, text); -- without p_response: calls would be ambiguous
+
 -- Charges p_amounts without a reservation, whatever the limits are, and records them as a
--- committed reservation. p_at (null: now) selects the windows.
+-- committed reservation. p_at (null: now) selects the windows. p_response is the response
+-- from which the amounts were computed, if they were.
 CREATE OR REPLACE FUNCTION earmark.charge(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_metadata jsonb,
-    p_at timestamptz, p_actor text, p_reason text) RETURNS jsonb
+    p_at timestamptz, p_actor text, p_reason text, p_response jsonb DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     t         earmark.affected_budget;
@@ -21,8 +24,8 @@ BEGIN
     IF v_answer IS NOT NULL THEN
         RETURN v_answer;
     END IF;
-    INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, usage, on_expiry, metadata, created_at, settled_at, reason)
-    VALUES (p_id, p_tenant, 'committed', p_hash, p_scopes, p_amounts, p_amounts, 'release', p_metadata, v_now, clock_timestamp(), p_reason)
+    INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, usage, on_expiry, metadata, created_at, settled_at, reason, response)
+    VALUES (p_id, p_tenant, 'committed', p_hash, p_scopes, p_amounts, p_amounts, 'release', p_metadata, v_now, clock_timestamp(), p_reason, p_response)
     ON CONFLICT DO NOTHING RETURNING * INTO r;
     IF NOT FOUND THEN
         RETURN earmark.existing_result(p_id, p_tenant, p_hash);

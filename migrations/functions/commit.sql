@@ -1,15 +1,17 @@
 -- Commit: charges the usage and gives back the rest.
 
 DROP FUNCTION IF EXISTS earmark.commit(text, text, jsonb, text, text, text); -- without p_estimated: calls would be ambiguous
+DROP FUNCTION IF EXISTS earmark.commit(text, text, jsonb, text, text, text, boolean); -- without p_response
 
 -- Charges p_usage and gives back the rest of the held amount. Usage that arrives
 -- after an expiry is late: it is charged in full whatever the overage policies say,
 -- because the money is gone. The first real usage corrects an estimate, be it of the
 -- expiry or, with p_estimated, of the caller; no estimate replaces another. A commit
 -- that was refused stays refused: p_attempt names one attempt of a caller, which may
--- arrive twice; a new attempt is a new decision.
+-- arrive twice; a new attempt is a new decision. p_response is the response from which
+-- the usage was computed, if it was.
 CREATE OR REPLACE FUNCTION earmark.commit(p_tenant text, p_id text, p_usage jsonb, p_actor text, p_reason text, p_attempt text DEFAULT '',
-    p_estimated boolean DEFAULT false) RETURNS jsonb
+    p_estimated boolean DEFAULT false, p_response jsonb DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     c_attempts  CONSTANT integer := 20; -- only the last 20 are kept
@@ -105,7 +107,7 @@ BEGIN
         END LOOP;
     END IF;
     UPDATE earmark.reservations SET state = 'committed', usage = p_usage, overage = v_overage, shortfall = v_shortfall, late = v_late,
-        estimated = p_estimated, settled_at = clock_timestamp(), reason = v_reason, orphan = false,
+        estimated = p_estimated, response = p_response, settled_at = clock_timestamp(), reason = v_reason, orphan = false,
         -- In review the workflow has no timer that would read the ledger again.
         refresh_due = r.refresh_due OR r.state = 'review' -- mutation: refresh-after-review
     WHERE id = r.id RETURNING * INTO r;
@@ -166,8 +168,8 @@ BEGIN
     FOR s IN SELECT DISTINCT budget_id, window_start FROM earmark.reservation_budgets WHERE reservation_id = ANY (v_ids) ORDER BY 1, 2 LOOP
         PERFORM 1 FROM earmark.windows WHERE budget_id = s.budget_id AND window_start = s.window_start FOR NO KEY UPDATE;
     END LOOP;
-    FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (tenant text, id text, usage jsonb, actor text, reason text, attempt text, estimated boolean) LOOP
+    FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (tenant text, id text, usage jsonb, actor text, reason text, attempt text, estimated boolean, response jsonb) LOOP
         RETURN NEXT CASE WHEN earmark.is_within(c.usage, v_amounts -> c.id) THEN -- mutation: batch-within-reserved
-            earmark.commit(c.tenant, c.id, c.usage, c.actor, c.reason, coalesce(c.attempt, ''), coalesce(c.estimated, false)) END;
+            earmark.commit(c.tenant, c.id, c.usage, c.actor, c.reason, coalesce(c.attempt, ''), coalesce(c.estimated, false), c.response) END;
     END LOOP;
 END $$;

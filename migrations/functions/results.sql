@@ -9,7 +9,7 @@ BEGIN
         'shortfall', r.shortfall, 'correction', r.correction, 'rejected_usage', r.rejected_usage, 'late', r.late, 'estimated', r.estimated,
         'over_limit', r.over_limit, 'created_at', r.created_at, 'expires_at', r.expires_at, 'settled_at', r.settled_at,
         'overdue', r.state = 'held' AND r.expires_at < clock_timestamp(), 'orphan', r.orphan, 'on_expiry', r.on_expiry,
-        'reason', r.reason, 'metadata', r.metadata, 'workflow_id', r.workflow_id,
+        'reason', r.reason, 'metadata', r.metadata, 'workflow_id', r.workflow_id, 'response', r.response,
         'budgets', (
             SELECT coalesce(jsonb_agg(jsonb_build_object(
                 'budget_id', s.budget_id, 'scope', s.scope, 'unit', s.unit, 'window_start', s.window_start,

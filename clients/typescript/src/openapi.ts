@@ -859,6 +859,28 @@ export interface components {
         ProviderUsage: {
             [key: string]: unknown;
         };
+        /** @description The response from which `usage` was computed. Absent if the caller gave amounts, and in lists. */
+        ResponseRecord: {
+            /** @description The usage object alone, as the provider sent it; no prompt and no answer. */
+            provider_usage: {
+                [key: string]: unknown;
+            };
+            /** @description The format in which it was read. */
+            usage_format: string;
+            /** @description The model that answered, as the caller, the response or the estimate names it. */
+            model?: string;
+            provider?: string;
+            /**
+             * Format: date-time
+             * @description The moment whose off-peak hours applied.
+             */
+            responded_at: string;
+            /**
+             * Format: int64
+             * @description The prices; absent if none were needed.
+             */
+            price_version?: number;
+        };
         /** @description What the object is, such as `anthropic`; docs/ai.md has all names. Without it the shape decides. */
         UsageFormat: string;
         /** @description The model that answered. Without it, the one that the response names, or else the one of the estimate. */
@@ -1222,6 +1244,7 @@ export interface components {
             /** @description Where Temporal UI shows the workflow; empty when not configured. */
             ui_url: string;
             budgets: components["schemas"]["ReservationBudget"][];
+            response?: components["schemas"]["ResponseRecord"];
             /** @description An earlier call with the same `Idempotency-Key` made it, and this one set aside or charged nothing. Absent otherwise, and in all answers but 201 and that of a correction. */
             replayed?: boolean;
             stuck?: components["schemas"]["Stuck"];

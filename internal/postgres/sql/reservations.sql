@@ -4,7 +4,7 @@
 -- If a scope has few reservations, the query checks every reservation of the tenant. The
 -- check is therefore one search in a text, "/ acme/ml/u1/ other/"; an index would cost more
 -- in writes than it saves.
-SELECT earmark.reservation_json(r)
+SELECT earmark.reservation_json(r) - 'response'
 FROM earmark.reservations r
 WHERE r.tenant = $1
   AND ($2 = '' OR r.state = $2)
