@@ -6,6 +6,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -33,6 +34,12 @@ type Ledger interface {
 	Credential(ctx context.Context, keyID string) (*earmark.Credential, error)
 	// MarkKeysUsed records, to the hour, that the keys were used.
 	MarkKeysUsed(ctx context.Context, ids []string) error
+	// CreateSignIn, SignIn and EndSignIn keep which browser is signed in with which key, by the
+	// SHA-256 of its cookie. CreateSignIn and SignIn return CodeNotFound if there is no such key
+	// or sign-in.
+	CreateSignIn(ctx context.Context, hash [sha256.Size]byte, keyID string, lasts time.Duration) error
+	SignIn(ctx context.Context, hash [sha256.Size]byte) (*earmark.Credential, error)
+	EndSignIn(ctx context.Context, hash [sha256.Size]byte) error
 	Keys(ctx context.Context, tenant string, filter earmark.KeyFilter) (earmark.Page[earmark.Key], error)
 	CreateKey(ctx context.Context, tenant string, request earmark.KeyRequest, by earmark.Actor, reason string) (*earmark.IssuedKey, error)
 	// RotateKey and RevokeKey return CodeNotFound if the tenant has no such key.
@@ -213,7 +220,6 @@ type server struct {
 	access           access
 	roles            map[string]earmark.Role // the role that a call needs, by method and route
 	credentials      *credentials            // nil without keys
-	signIns          *signIns
 	rates            *rates
 	stopping         <-chan struct{}
 	lookout          lookout
@@ -267,7 +273,7 @@ func New(options Options) http.Handler {
 	}
 
 	if !options.WithoutKeys {
-		s.credentials, s.signIns = newCredentials(options.Ledger, options.Logger), newSignIns()
+		s.credentials = newCredentials(options.Ledger, options.Logger)
 	}
 
 	router := gin.New()

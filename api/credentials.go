@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"sync"
 	"time"
@@ -37,10 +38,11 @@ const (
 // credentialSource is the part of the ledger that credentials use.
 type credentialSource interface {
 	Credential(ctx context.Context, keyID string) (*earmark.Credential, error)
+	SignIn(ctx context.Context, hash [sha256.Size]byte) (*earmark.Credential, error)
 	MarkKeysUsed(ctx context.Context, ids []string) error
 }
 
-// credentials checks keys. It caches the answer of Postgres about each for a few seconds.
+// credentials checks keys and sign-ins. It caches the answer of Postgres about each for a few seconds.
 type credentials struct {
 	source  credentialSource
 	log     *slog.Logger
@@ -49,16 +51,19 @@ type credentials struct {
 	flight  singleflight.Group
 
 	mu      sync.Mutex
-	known   map[string]remembered // by key id
-	unknown map[string]remembered // ids that no key has
+	known   map[string]remembered // by the id of a key or signInToken.cacheID
+	unknown map[string]remembered // ids without a credential
 	used    map[string]time.Time  // the hour that was or will be recorded for a key
 	pending []string              // keys whose use is to be recorded
 	marking bool                  // notePending runs
 }
 
+// readCredential asks Postgres for a credential; the error is CodeNotFound if there is none.
+type readCredential func(ctx context.Context) (*earmark.Credential, error)
+
 // remembered is a cached answer of Postgres about an id.
 type remembered struct {
-	credential *earmark.Credential // nil: no such key
+	credential *earmark.Credential // nil: there is none
 	at         time.Time           // when Postgres was asked
 	failed     time.Time           // of the last read, if it failed
 }
@@ -73,7 +78,7 @@ func newCredentials(source credentialSource, log *slog.Logger) *credentials {
 // check returns the key of the token. Only a caller with the right secret learns why a key
 // is refused; every other caller learns that the key is not known.
 func (k *credentials) check(ctx context.Context, token keys.Token) (*earmark.Key, error) {
-	credential, err := k.lookup(ctx, token.ID)
+	credential, err := k.lookup(ctx, token.ID, func(ctx context.Context) (*earmark.Credential, error) { return k.source.Credential(ctx, token.ID) })
 	if err != nil {
 		return nil, err
 	}
@@ -87,16 +92,29 @@ func (k *credentials) check(ctx context.Context, token keys.Token) (*earmark.Key
 	return k.works(ctx, credential)
 }
 
-// checkID is the key with this id, for whoever has proven otherwise to hold it.
-func (k *credentials) checkID(ctx context.Context, id string) (*earmark.Key, error) {
-	credential, err := k.lookup(ctx, id)
+// checkSignIn returns the key with which the browser with this cookie has signed in.
+func (k *credentials) checkSignIn(ctx context.Context, cookie signInToken) (*earmark.Key, error) {
+	credential, err := k.lookupSignIn(ctx, cookie)
 	switch {
 	case err != nil:
 		return nil, err
 	case credential == nil:
-		return nil, unauthenticated("the key is not known")
+		return nil, signInIsOver()
 	}
 	return k.works(ctx, credential)
+}
+
+// lookupSignIn returns the credential with which the browser has signed in, even if it does not work any more; nil if there
+// is no such sign-in.
+func (k *credentials) lookupSignIn(ctx context.Context, cookie signInToken) (*earmark.Credential, error) {
+	return k.lookup(ctx, cookie.cacheID(), func(ctx context.Context) (*earmark.Credential, error) { return k.source.SignIn(ctx, cookie.hash()) })
+}
+
+// forgetSignIn makes the next call of the browser ask Postgres.
+func (k *credentials) forgetSignIn(cookie signInToken) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.known, cookie.cacheID())
 }
 
 // works is the key, unless it does not work any more.
@@ -114,8 +132,8 @@ func (k *credentials) works(ctx context.Context, credential *earmark.Credential)
 	return key, nil
 }
 
-// lookup returns the credential with the id; nil if there is none.
-func (k *credentials) lookup(ctx context.Context, id string) (*earmark.Credential, error) {
+// lookup returns the credential that is cached under the id, or what ask returns; nil if there is none.
+func (k *credentials) lookup(ctx context.Context, id string, ask readCredential) (*earmark.Credential, error) {
 	if kept, fresh := k.fresh(id); fresh {
 		return kept.credential, nil
 	}
@@ -124,7 +142,7 @@ func (k *credentials) lookup(ctx context.Context, id string) (*earmark.Credentia
 		if fresh { // another call has just ended
 			return kept.credential, nil
 		}
-		return k.refresh(context.WithoutCancel(ctx), id, kept)
+		return k.refresh(context.WithoutCancel(ctx), id, kept, ask)
 	})
 	select {
 	case <-ctx.Done():
@@ -150,11 +168,11 @@ func (r remembered) usable(now time.Time) bool {
 }
 
 // refresh reads Postgres, and falls back to the cached answer.
-func (k *credentials) refresh(ctx context.Context, id string, kept remembered) (*earmark.Credential, error) {
+func (k *credentials) refresh(ctx context.Context, id string, kept remembered, read readCredential) (*earmark.Credential, error) {
 	ctx, cancel := context.WithTimeout(ctx, credentialTimeout)
 	defer cancel()
 	asked := k.now()
-	ask := func() (*earmark.Credential, error) { return k.source.Credential(ctx, id) }
+	ask := func() (*earmark.Credential, error) { return read(ctx) }
 	var credential *earmark.Credential
 	var err error
 	if kept.credential != nil {

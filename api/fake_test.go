@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,10 +35,12 @@ type fake struct {
 	guarded        bool
 	settlement     earmark.Transition             // of the last commit, release or extend
 	credentials    map[string]*earmark.Credential // by key id
+	signIns        map[[sha256.Size]byte]string   // the key id of each, by the hash of the cookie
 	credentialErr  error
 	lookups        []string // ids that Credential was asked for
 	marked         []string // ids that MarkKeysUsed was given
 	markErr        error
+	signInErr      error         // of CreateSignIn and EndSignIn
 	hang           bool          // Credential answers when its context ends
 	hanging        atomic.Int64  // calls of Credential under way
 	tenants        []string      // whom the calls were for, in their order
@@ -140,6 +143,33 @@ func (f *fake) Credential(ctx context.Context, id string) (*earmark.Credential, 
 		read := *found
 		return &read, nil
 	}
+}
+
+func (f *fake) CreateSignIn(_ context.Context, hash [sha256.Size]byte, keyID string, lasts time.Duration) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.signIns == nil {
+		f.signIns = map[[sha256.Size]byte]string{}
+	}
+	f.signIns[hash] = keyID
+	time.AfterFunc(lasts, func() { _ = f.EndSignIn(context.Background(), hash) })
+	return f.signInErr
+}
+
+func (f *fake) SignIn(ctx context.Context, hash [sha256.Size]byte) (*earmark.Credential, error) {
+	f.mu.Lock()
+	id := f.signIns[hash]
+	f.mu.Unlock()
+	return f.Credential(ctx, id)
+}
+
+func (f *fake) EndSignIn(_ context.Context, hash [sha256.Size]byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.signInErr == nil {
+		delete(f.signIns, hash)
+	}
+	return f.signInErr
 }
 
 func (f *fake) MarkKeysUsed(_ context.Context, ids []string) error {

@@ -3,28 +3,29 @@ package api
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
 	"html/template"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/fairqueue"
 	"github.com/earmark-dev/earmark/internal/keys"
 )
 
 const (
 	// signInLasts is how long a browser stays signed in.
 	signInLasts = 12 * time.Hour
-	// signInCookie names the cookie. It holds the id of a key and a signature, never the key.
+	// signInCookie names the cookie. It holds a signInToken, nothing of the key.
 	signInCookie = "earmark_sign_in"
+	// signInTokenBytes are as many as make a guess hopeless.
+	signInTokenBytes = 32
 	// maxSignInBytes bounds the form.
 	maxSignInBytes = 4 << 10
 	// signInPolicy lets the page load its style and send its forms here.
@@ -36,56 +37,41 @@ var signInHTML string
 
 var signInTemplate = template.Must(template.New("sign-in").Parse(signInHTML))
 
-// signIns signs cookies with a secret of this process: a restart signs everybody out, and a cookie is good for the
-// server that set it.
-type signIns struct {
-	secret [sha256.Size]byte
-	now    func() time.Time
+// signInToken is the value of a cookie: random text. Postgres has its hash, and the key that the browser signed in with.
+type signInToken string
+
+func newSignInToken() signInToken {
+	var random [signInTokenBytes]byte
+	_, _ = rand.Read(random[:]) // never fails, see crypto/rand
+	return signInToken(base64.RawURLEncoding.EncodeToString(random[:]))
 }
 
-func newSignIns() *signIns {
-	s := &signIns{now: time.Now}
-	_, _ = rand.Read(s.secret[:]) // never fails, see crypto/rand
-	return s
+// isSignInToken reports whether the text has the form of a token.
+func isSignInToken(text string) bool {
+	random, err := base64.RawURLEncoding.DecodeString(text)
+	return err == nil && len(random) == signInTokenBytes
 }
 
-// issue is the value of a cookie for a key.
-func (s *signIns) issue(keyID string) string {
-	text := keyID + "." + strconv.FormatInt(s.now().Add(signInLasts).Unix(), 10)
-	return text + "." + s.sign(text)
+func (t signInToken) hash() [sha256.Size]byte { return sha256.Sum256([]byte(t)) }
+
+// cacheID differs from the id of every key, and tells nothing of the token.
+func (t signInToken) cacheID() string {
+	hash := t.hash()
+	return "sign-in " + string(hash[:])
 }
 
-// keyID is the id of the key that a cookie was issued for; empty where it was not, or is over.
-func (s *signIns) keyID(cookie string) string {
-	end := strings.LastIndexByte(cookie, '.')
-	if end < 0 || !hmac.Equal([]byte(s.sign(cookie[:end])), []byte(cookie[end+1:])) { // mutation: sign-in
-		return ""
-	}
-	id, until, _ := strings.Cut(cookie[:end], ".")
-	seconds, err := strconv.ParseInt(until, 10, 64)
-	if err != nil || !s.now().Before(time.Unix(seconds, 0)) {
-		return ""
-	}
-	return id
-}
-
-func (s *signIns) sign(text string) string {
-	mac := hmac.New(sha256.New, s.secret[:])
-	_, _ = mac.Write([]byte(text)) // never fails, see hash.Hash
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-}
+func signInIsOver() error { return unauthenticated("the sign-in is over; sign in again") }
 
 // signedIn is the key with which the browser has signed in; nil where it has not.
 func (s *server) signedIn(c *gin.Context) (*earmark.Key, error) {
 	cookie, err := c.Request.Cookie(signInCookie)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, nil //nolint:nilerr // there is no cookie
+	case !isSignInToken(cookie.Value):
+		return nil, signInIsOver()
 	}
-	id := s.signIns.keyID(cookie.Value)
-	if id == "" {
-		return nil, unauthenticated("the sign-in is over; sign in again")
-	}
-	return s.credentials.checkID(c.Request.Context(), id)
+	return s.credentials.checkSignIn(c.Request.Context(), signInToken(cookie.Value))
 }
 
 // signInPage is what the page shows.
@@ -121,16 +107,45 @@ func (s *server) signIn(c *gin.Context) error {
 	case err != nil:
 		return err
 	}
-	s.setSignIn(c, s.signIns.issue(key.ID), int(signInLasts/time.Second))
+	token := newSignInToken()
+	if err := s.changeSignIn(c, key, func(ctx context.Context) error { return s.ledger.CreateSignIn(ctx, token.hash(), key.ID, signInLasts) }); err != nil {
+		return err
+	}
+	s.setSignIn(c, string(token), int(signInLasts/time.Second))
 	redirect(c, ".")
 	return nil
 }
 
-// signOut takes the cookie back.
+// signOut ends the sign-in, and takes the cookie back once that is certain.
 func (s *server) signOut(c *gin.Context) error {
+	if cookie, err := c.Request.Cookie(signInCookie); err == nil && s.credentials != nil && isSignInToken(cookie.Value) {
+		if err := s.endSignIn(c, signInToken(cookie.Value)); err != nil {
+			return err
+		}
+	}
 	s.setSignIn(c, "", -1)
 	redirect(c, "sign-in")
 	return nil
+}
+
+// endSignIn makes the cookie worthless, also for whoever has a copy of it.
+func (s *server) endSignIn(c *gin.Context, token signInToken) error {
+	credential, err := s.credentials.lookupSignIn(c.Request.Context(), token) // in the queue for strangers
+	if err != nil || credential == nil {
+		return err
+	}
+	err = s.changeSignIn(c, &credential.Key, func(ctx context.Context) error { return s.ledger.EndSignIn(ctx, token.hash()) })
+	if err == nil {
+		s.credentials.forgetSignIn(token)
+	}
+	return err
+}
+
+// changeSignIn runs a change in its queue, in the turn of the key.
+func (s *server) changeSignIn(c *gin.Context, key *earmark.Key, change func(ctx context.Context) error) error {
+	ctx := c.Request.Context()
+	_, err := inQueue(ctx, s.queues.changes, fairqueue.Caller{Tenant: key.Tenant, Scope: key.ID}, func() (struct{}, error) { return struct{}{}, change(ctx) })
+	return err
 }
 
 // keyOf is the key of this text.

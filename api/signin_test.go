@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/base64"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -59,9 +60,6 @@ func TestSignIn(t *testing.T) {
 		cross.problem(http.StatusForbidden, earmark.CodeForbidden)
 		b.do("GET", "/v1/whoami", "", append(browser, "Authorization", "Bearer emk_")...).status(http.StatusUnauthorized)
 
-		out := b.send("POST", "/sign-out", "", browser...).status(http.StatusSeeOther)
-		require.Negative(t, out.resp.Cookies()[0].MaxAge)
-
 		now := time.Now()
 		f.mu.Lock()
 		f.credentials[key.ID].Key.RevokedAt = &now
@@ -72,6 +70,40 @@ func TestSignIn(t *testing.T) {
 	})
 }
 
+// A sign-out ends the sign-in on the server, also for a copy of the cookie. While it is not certain, the browser keeps the
+// cookie and may repeat it.
+func TestSignOut(t *testing.T) {
+	t.Parallel()
+	f := playingAlong()
+	b := setup(t, f, withKeys)
+	browser := cookieOf(b.signIn(f.addKey(otherTenant, earmark.RoleRead).Text()))
+	b.do("GET", "/v1/whoami", "", browser...).status(http.StatusOK)
+
+	f.signInErr = earmark.Errorf(earmark.CodeUnavailable, "Postgres is away")
+	failed := b.send("POST", "/sign-out", "", browser...)
+	failed.problem(http.StatusServiceUnavailable, earmark.CodeUnavailable)
+	require.Empty(t, failed.resp.Cookies())
+	b.do("GET", "/v1/whoami", "", browser...).status(http.StatusOK)
+
+	f.signInErr = nil
+	out := b.send("POST", "/sign-out", "", browser...).status(http.StatusSeeOther)
+	require.Negative(t, out.resp.Cookies()[0].MaxAge)
+	b.do("GET", "/v1/whoami", "", browser...).problem(http.StatusUnauthorized, earmark.CodeUnauthenticated)
+	for _, gone := range [][]string{browser, {"Cookie", signInCookie + "=x"}, nil} {
+		b.send("POST", "/sign-out", "", gone...).status(http.StatusSeeOther)
+	}
+}
+
+// A sign-in that is not certain sets no cookie.
+func TestSignInWhilePostgresIsAway(t *testing.T) {
+	t.Parallel()
+	f := playingAlong()
+	f.signInErr = earmark.Errorf(earmark.CodeUnavailable, "Postgres is away")
+	failed := setup(t, f, withKeys).signIn(f.addKey(otherTenant, earmark.RoleRead).Text())
+	require.Equal(t, http.StatusServiceUnavailable, failed.StatusCode)
+	require.Empty(t, failed.Cookies())
+}
+
 func TestSignInEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := playingAlong()
@@ -79,30 +111,28 @@ func TestSignInEnds(t *testing.T) {
 		browser := cookieOf(b.signIn(f.addKey(otherTenant, earmark.RoleRead).Text()))
 		time.Sleep(signInLasts - time.Second) //nolint:forbidigo // fake time
 		b.do("GET", "/v1/whoami", "", browser...).status(http.StatusOK)
-		time.Sleep(time.Second) //nolint:forbidigo // fake time
+		time.Sleep(credentialFresh) //nolint:forbidigo // fake time
 		b.do("GET", "/v1/whoami", "", browser...).problem(http.StatusUnauthorized, earmark.CodeUnauthenticated)
 		synctest.Wait()
 	})
 }
 
-// A cookie that this server did not issue is none, whatever key it names.
+// A cookie that no server issued is none, also if it has what Postgres and the caches know.
 func TestForgedSignIns(t *testing.T) {
 	t.Parallel()
 	f := playingAlong()
 	b := setup(t, f, withKeys)
-	reader, admin := f.addKey(otherTenant, earmark.RoleRead), f.addKey(otherTenant, earmark.RoleAdmin)
-	issued := cookieOf(b.signIn(reader.Text()))[1]
-	until := strings.Split(issued, ".")
+	key := f.addKey(otherTenant, earmark.RoleAdmin)
+	_, issued, _ := strings.Cut(cookieOf(b.signIn(key.Text()))[1], "=")
+	hash := signInToken(issued).hash()
 	for _, forged := range []string{
-		"", "x", ".", "..", until[0] + "." + until[1], issued + "x", issued[:len(issued)-1], strings.Replace(issued, reader.ID, admin.ID, 1),
-		until[0] + ".99999999999." + until[2], strings.Split(issued, "=")[0] + "=" + newSignIns().issue(admin.ID),
+		"", "x", issued + "x", issued[1:], issued + "=", issued + issued, key.ID, base64.RawURLEncoding.EncodeToString(hash[:]),
+		signInToken(issued).cacheID(), string(newSignInToken()),
 	} {
-		if _, value, found := strings.Cut(forged, "="); !found || value == "" {
-			forged = signInCookie + "=" + forged
-		}
-		b.do("GET", "/v1/whoami", "", "Cookie", forged).problem(http.StatusUnauthorized, earmark.CodeUnauthenticated)
+		b.do("GET", "/v1/whoami", "", "Cookie", signInCookie+"="+forged).problem(http.StatusUnauthorized, earmark.CodeUnauthenticated)
 	}
 	require.Empty(t, f.names())
+	b.do("GET", "/v1/whoami", "", "Cookie", signInCookie+"="+issued).status(http.StatusOK)
 }
 
 // What is wrong with a key is said on the page, which does not show the key.

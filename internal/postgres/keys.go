@@ -33,9 +33,14 @@ func (l *Ledger) Credential(ctx context.Context, keyID string) (*earmark.Credent
 	if !earmark.IsKeyID(keyID) {
 		return nil, noSuchKey()
 	}
+	return l.credential(ctx, credentialSQL, keyID)
+}
+
+// credential reads the key that sql finds by the argument; the error is CodeNotFound if it finds none.
+func (l *Ledger) credential(ctx context.Context, sql string, by any) (*earmark.Credential, error) {
 	var c earmark.Credential
 	var document, hash []byte
-	err := l.pool.QueryRow(ctx, credentialSQL, keyID).Scan(&document, &hash, &c.TenantDisabled)
+	err := l.pool.QueryRow(ctx, sql, by).Scan(&document, &hash, &c.TenantDisabled)
 	if isNoRows(err) {
 		return nil, noSuchKey()
 	}

@@ -76,6 +76,8 @@ var releasedCalls = []string{
 	"SELECT earmark.rotate_key(p_tenant => $1::text, p_id => $2::text, p_new_id => $3::text, p_hash => $4::bytea, p_overlap_ms => $5::bigint, p_actor => $6::text, p_reason => $7::text)",
 	"SELECT earmark.revoke_key(p_tenant => $1::text, p_id => $2::text, p_actor => $3::text, p_reason => $4::text)",
 	"SELECT earmark.mark_keys_used(p_ids => $1::text[])",
+	"SELECT earmark.create_sign_in(p_hash => $1::bytea, p_key_id => $2::text, p_lasts_ms => $3::bigint)",
+	"SELECT earmark.end_sign_in(p_hash => $1::bytea)",
 	"SELECT earmark.create_tenant(p_id => $1::text, p_actor => $2::text, p_reason => $3::text)",
 	"SELECT earmark.set_tenant_disabled(p_id => $1::text, p_disabled => $2::boolean, p_actor => $3::text, p_reason => $4::text)",
 }

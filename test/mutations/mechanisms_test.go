@@ -126,7 +126,8 @@ var mechanisms = []mechanism{
 	// Tenants stay apart.
 	{"a call needs its role", "role", []string{""}, "api TestEveryOperationNeedsItsRole"},
 	{"a key is known by its secret", "secret", []string{"if right := keys.Equal(stored, token.Hash()); credential == nil || right && false {"}, "api TestCallsWithoutAKeyThatWorks"},
-	{"a browser's sign-in is known by its signature", "sign-in", []string{"if end < 0 {"}, "api TestForgedSignIns"},
+	{"a browser's sign-in is known by its cookie", "sign-in", []string{"WHERE $1::bytea IS NOT NULL"}, database + "TestSignIns"},
+	{"a browser's sign-in ends", "sign-in-over", []string{""}, database + "TestSignIns"},
 	{"a revocation takes effect within seconds", "revocation", []string{"fresh = found && now.Sub(kept.at) < credentialStale ||"}, "api TestRevocationTakesEffectInTime"},
 	{"a key makes no more calls than its rate", "key-rate", []string{"if allowed = true; share > 0 {"}, "api TestKeysOwnRate"},
 	{"a key that is bound to scopes settles nothing beyond them", "bound-key", []string{"case reservation == nil:"}, "api TestKeysBoundToScopes"},
