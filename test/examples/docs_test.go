@@ -99,6 +99,8 @@ var covered = map[string]struct {
 	"docs/production.md/Deploy/sh":                      {3, "the first by TestOwnServices, the second by TestTLS; the third needs an account of Temporal Cloud"},
 	"docs/production.md/Deploy/sql":                     {1, "TestAppRoleChangesNothingByItself, in the place of an account that can log in"},
 	"docs/production.md/Encrypt what Temporal keeps/sh": {1, "TestPayloadsAreEncrypted"},
+	"docs/kubernetes.md/Install/sh":                     {2, "needs a cluster; the names of the Secrets are checked in tools/helm"},
+	"docs/kubernetes.md/Install/yaml":                   {1, "TestDocument in tools/helm"},
 	"docs/runbook.md/Paused/sh":                         {1, "TestStatusPageUnpausesAll, which runs the line that the status page shows"},
 	"docs/sizing.md/What a request needs/sh":            {1, "takes minutes; TestCachedWorkflowsAreBounded has the bound"},
 	"docs/design.md/States/":                            {1, "a picture"},
