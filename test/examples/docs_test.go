@@ -113,7 +113,7 @@ var covered = map[string]struct {
 	"docs/client.md/Streams/go":                         {1, "TestGoSnippets"},
 	"docs/client.md/A guarded transport/go":             {1, "TestGoSnippets"},
 	"docs/client.md/Middleware for net/http/go":         {2, "TestGoSnippets"},
-	"docs/integrations.md/TypeScript/ts":                {3, "the tests of clients/typescript"},
+	"docs/integrations.md/TypeScript/ts":                {4, "the tests of clients/typescript"},
 	"docs/typescript.md//sh":                            {1, "gets the package"},
 	"docs/typescript.md/A guard/ts":                     {1, "the tests of clients/typescript"},
 	"docs/typescript.md/A guarded fetch/ts":             {1, "the tests of clients/typescript"},

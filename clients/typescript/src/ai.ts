@@ -1,6 +1,7 @@
 // A middleware for the language models of `ai` 5, 6 and 7. It needs no package: it uses the shapes that the versions share.
 import { AdmittedCall, billsNothing, defaultMaxOutputTokens, isUnsent, requestFor, type ModelGuardOptions } from "./admitted.js";
 import { Earmark } from "./client.js";
+import { isDenied, type EarmarkError } from "./errors.js";
 import { admitOrOpen, guardSettings } from "./guard.js";
 import { failOpenOf } from "./late.js";
 import { bytesPerToken, isObject, textBytes, whole, type Counts } from "./providers.js";
@@ -22,6 +23,10 @@ export interface EarmarkMiddlewareOptions extends ModelGuardOptions {
   scopes: string[] | ((call: ModelCall) => string[] | Promise<string[]>);
   /** The upper bound of the input's tokens, where the bytes of the prompt are too few or far too many; see docs/typescript.md. */
   inputTokens?: (call: ModelCall) => number | Promise<number>;
+  /** Names the call, such as by the run of a workflow and its activity: a second call with the same key does not run. */
+  key?: (call: ModelCall) => string;
+  /** What to throw in place of a denial, for a framework that would repeat it. */
+  onDenied?: (denial: EarmarkError) => Error;
 }
 
 /** Fits the LanguageModelMiddleware of `ai` 5, 6 and 7, whose types differ. */
@@ -48,7 +53,12 @@ export function earmarkMiddleware(options: EarmarkMiddlewareOptions): EarmarkMid
     const outputTokens = params.maxOutputTokens + thinkingTokens(params);
     const request = requestFor(options, scopes, { api: "ai_sdk", model: modelId, inputTokens, outputTokens, answers: 1, serviceTier: tierOf(params) });
     const signal: AbortSignal | undefined = params.abortSignal;
-    return new AdmittedCall(await admitOrOpen(settings, request, { failOpen, ...(signal && { signal }) }), options.units);
+    const key = options.key?.(call);
+    try {
+      return new AdmittedCall(await admitOrOpen(settings, request, { failOpen, ...(signal && { signal }), ...(key !== undefined && { key }) }), options.units);
+    } catch (error) {
+      throw isDenied(error) && options.onDenied ? options.onDenied(error) : error;
+    }
   };
 
   /** Calls the model, and settles if it fails before its answer. */

@@ -167,10 +167,10 @@ export class GuardedRun implements Run {
 }
 
 /** Admits a run, or with failOpen lets it run without a reservation while Earmark is away. */
-export async function admitOrOpen(settings: GuardSettings, request: GuardRequest, options: { signal?: AbortSignal; failOpen: FailOpen | undefined }): Promise<GuardedRun | OpenRun> {
-  const { signal, failOpen } = options;
-  if (failOpen === undefined) return GuardedRun.admit(settings, request, options.signal ? { signal: options.signal } : {});
-  const key = globalThis.crypto.randomUUID();
+export async function admitOrOpen(settings: GuardSettings, request: GuardRequest, options: GuardOptions & { failOpen: FailOpen | undefined }): Promise<GuardedRun | OpenRun> {
+  const { signal, failOpen, ...keyed } = options;
+  if (failOpen === undefined) return GuardedRun.admit(settings, request, { ...keyed, ...(signal && { signal }) });
+  const key = options.key ?? globalThis.crypto.randomUUID();
   try {
     return await GuardedRun.admit(settings, request, { key, failOpen, ...(signal && { signal }) });
   } catch (error) {

@@ -10,6 +10,9 @@ import { GoogleGenAI } from "@google/genai";
 import { ChatAnthropic } from "@langchain/anthropic";
 import { ChatOpenAI } from "@langchain/openai";
 import { Agent, OpenAIProvider, Runner } from "@openai/agents";
+import { activityInfo, asyncLocalStorage } from "@temporalio/activity";
+import { createActivities } from "@temporalio/ai-sdk";
+import { ApplicationFailure } from "@temporalio/common";
 import * as ai7 from "ai";
 import * as ai5 from "ai5";
 import { createOpenAI as openai5 } from "ai5-openai";
@@ -44,6 +47,8 @@ interface Integration {
   abort(caller: AbortController): Promise<void>;
   /** Asks one model, and another one if that fails, without other attempts. */
   fallBack(): Promise<unknown>;
+  /** Whether an error is the denial; by denialOf. */
+  isDenial?(error: any): boolean;
 }
 
 async function readThenAbort(stream: AsyncIterable<unknown>, caller: AbortController): Promise<void> {
@@ -68,6 +73,40 @@ function withLangChain(folder: string, model: (retries: number) => any): Integra
   return { ...withClient(folder, ask, (signal) => model(0).stream(prompt, { signal })), fallBack: () => model(0).withFallbacks([model(0)]).invoke(prompt) };
 }
 
+/** The activities of the package, with the attempts that Temporal's server makes by the default retry policy. */
+function withTemporal(): Integration {
+  const run = (attempt: number, cancellationSignal?: AbortSignal): Promise<unknown> => {
+    const middleware = earmarkMiddleware({
+      ...options(),
+      key() {
+        const { workflowExecution, activityId, attempt } = activityInfo();
+        return `${workflowExecution?.runId}/${activityId}/${attempt}`;
+      },
+      onDenied: ({ message, retryable }) => ApplicationFailure.create({ message, type: "budget_exceeded", nonRetryable: !retryable }),
+    });
+    const openai = openai7({ apiKey: "k", baseURL: `${provider.url}/v1` });
+    const { invokeModel } = createActivities(ai7.wrapProvider({ provider: openai, languageModelMiddleware: middleware })) as any;
+    const info = { workflowExecution: { workflowId: "w", runId: "run" }, activityId: "7", attempt };
+    const call = { modelId: "gpt-5", options: { prompt: [{ role: "user", content: [{ type: "text", text: prompt }] }] } };
+    return asyncLocalStorage.run({ info, cancellationSignal } as any, () => invokeModel(call));
+  };
+  const ask = async (retries: number): Promise<unknown> => {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await run(attempt);
+      } catch (error) {
+        if ((error as { nonRetryable?: boolean }).nonRetryable || attempt > retries) throw error;
+      }
+    }
+  };
+  const abort = async (caller: AbortController) => {
+    const answer = run(1, caller.signal);
+    caller.abort();
+    await answer;
+  };
+  return { folder: "@temporalio/ai-sdk", lines: 9, ask, abort, fallBack: either(() => ask(0)), isDenial: (error) => error.type === "budget_exceeded" };
+}
+
 const openai = (maxRetries: number) => wrap(new OpenAI({ apiKey: "k", baseURL: `${provider.url}/v1`, maxRetries }), options());
 const anthropic = (maxRetries: number) => wrap(new Anthropic({ apiKey: "k", baseURL: provider.url, maxRetries }), options());
 const google = (retries: number) =>
@@ -85,6 +124,7 @@ const integrations: Integration[] = [
   withLangChain("@langchain/openai", (maxRetries) => new ChatOpenAI({ model: "gpt-5", apiKey: "k", maxRetries, configuration: { baseURL: `${provider.url}/v1`, fetch: guardedFetch(options()) as any } })),
   withLangChain("@langchain/anthropic", (maxRetries) => new ChatAnthropic({ model: "claude", apiKey: "k", maxRetries, maxTokens: 50, anthropicApiUrl: provider.url, clientOptions: { fetch: guardedFetch(options()) as any } })),
   withClient("@openai/agents", (retries) => runner(retries).run(agent(), prompt), (signal) => runner(0).run(agent(), prompt, { stream: true, signal })),
+  withTemporal(),
 ];
 
 /** What Earmark was asked to do, without the extensions of leases. */
@@ -112,10 +152,10 @@ function heard(error: any): string {
 }
 
 const measures: Record<string, (integration: Integration) => Promise<string>> = {
-  async denied({ ask }) {
+  async denied({ ask, isDenial = (error) => denialOf(error)?.violations[0]?.budget_id === "bud_1" }) {
     earmark.intercept = () => problem(402, "budget_exceeded", { violations: [{ budget_id: "bud_1" }] });
     const error = await errorOf(() => ask(1));
-    assert.equal(denialOf(error)?.violations[0]?.budget_id, "bud_1", "denialOf finds the denial");
+    assert.ok(isDenial(error));
     assert.deepEqual(provider.bodies, [], "the model is not called");
     return heard(error);
   },
@@ -166,6 +206,13 @@ for (const integration of integrations) {
     rows.push(`| ${cells.join(" | ")} |`);
   });
 }
+
+test("integrations: each attempt of a Temporal activity has a key of its own", async () => {
+  earmark = new FakeEarmark();
+  provider.next.push({ status: 500 });
+  await withTemporal().ask(1);
+  assert.deepEqual(earmark.calls.filter(({ verb }) => verb === "reserve").map(({ key }) => key), ["run/7/1", "run/7/2"]);
+});
 
 test("integrations: the page has these rows", () => {
   const page = readFileSync(new URL("../../docs/integrations.md", root), "utf8");
