@@ -179,6 +179,8 @@ func TestSelectorsFindTheirPods(t *testing.T) {
 			require.Len(t, policy.Spec.PolicyTypes, 2)
 		}
 		for _, service := range only[*corev1.Service](all) {
+			wanted := map[string][]string{"serve": {"serve"}, "ops": everyone}[service.Labels["app.kubernetes.io/component"]]
+			require.Equal(t, wanted, found(service.Spec.Selector), service.Name)
 			target := service.Spec.Ports[0].TargetPort.StrVal
 			for _, p := range pods {
 				if selects(service.Spec.Selector, p.labels) && p.selector != nil {
