@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/pricing"
 )
 
 // sent is a request as the server saw it.
@@ -230,6 +231,19 @@ func TestEveryCall(t *testing.T) {
 		{"Audit", func(ctx context.Context, c *Client) (any, error) {
 			return c.Audit(ctx, earmark.AuditFilter{Subject: "abcdefgh0129", Action: earmark.ActionKeyRevoke, Actor: "operator:alice", Cursor: "c", Limit: 3})
 		}, `{"data":[{"id":1}],"next_cursor":""}`, sent{method: "GET", path: "/v1/audit", query: "action=key.revoke&actor=operator%3Aalice&cursor=c&limit=3&subject=abcdefgh0129"}},
+		{"Prices", func(ctx context.Context, c *Client) (any, error) {
+			return c.Prices(ctx, PriceFilter{Provider: "openai", Model: "gpt", At: expires, Version: 2, Cursor: "c", Limit: 3})
+		}, `{"version":2,"data":[{"provider":"openai","model":"gpt-5","rates":{"input":"0.00000125"}}],"next_cursor":""}`, sent{method: "GET", path: "/v1/prices",
+			query: "at=2027-01-31T00%3A00%3A00Z&cursor=c&limit=3&model=gpt&provider=openai&version=2"}},
+		{"AddPrices", func(ctx context.Context, c *Client) (any, error) {
+			entry := pricing.Entry{Provider: "openai", Model: "gpt-5", Prices: pricing.Prices{Rates: pricing.Rates{pricing.Input: pricing.PerMillion("1.25")}}}
+			return c.AddPrices(ctx, PricesRequest{Entries: []pricing.Entry{entry}, Source: "the page", By: alice})
+		}, `{"version":3,"entries":[]}`, sent{method: "POST", path: "/v1/prices",
+			body: `{"entries":[{"provider":"openai","model":"gpt-5","rates":{"input":"0.00000125"}}],"source":"the page","operator":"alice","reason":"why"}`}},
+		{"ExplainPrice", func(ctx context.Context, c *Client) (any, error) {
+			return c.ExplainPrice(ctx, ExplainRequest{ProviderUsage: json.RawMessage(`{"a":1}`), Model: "gpt-5", Scopes: []string{"acme"}, Version: 2})
+		}, `{"version":2,"lines":[{"what":"input","count":"1","rate_usd":"0.00000125","usd":"0.00000125"}],"usd":"0.00000125","usd_micros":1}`, sent{method: "POST", path: "/v1/prices/explain",
+			body: `{"provider_usage":{"a":1},"model":"gpt-5","scopes":["acme"],"version":2}`}},
 		{"Health", func(ctx context.Context, c *Client) (any, error) { return nil, c.Health(ctx) },
 			`{"status":"ok"}`, sent{method: "GET", path: "/healthz"}},
 		{"Ready", func(ctx context.Context, c *Client) (any, error) { return c.Ready(ctx) },
@@ -257,8 +271,8 @@ func TestEveryCall(t *testing.T) {
 	t.Cleanup(func() { // once all calls are made
 		for path, item := range doc.Paths.Map() {
 			for _, operation := range item.Operations() {
-				// For Prometheus, people and Temporal UI; prices are read by package pricing and set on the command line.
-				if !slices.Contains([]string{"/metrics", "/openapi.yaml", "/temporal/codec/decode", "/v1/prices", "/v1/prices/explain"}, path) {
+				// For Prometheus, people and Temporal UI.
+				if !slices.Contains([]string{"/metrics", "/openapi.yaml", "/temporal/codec/decode"}, path) {
 					_, ok := called.Load(operation.OperationID)
 					require.True(t, ok, "no method calls %s", operation.OperationID)
 				}
@@ -440,6 +454,10 @@ func TestWhatIsRepeated(t *testing.T) {
 			_, err := c.Correct(ctx, "r", "k", earmark.CorrectionRequest{})
 			return err
 		},
+		"ExplainPrice": func(ctx context.Context, c *Client) error {
+			_, err := c.ExplainPrice(ctx, ExplainRequest{ProviderUsage: json.RawMessage(`{}`)})
+			return err
+		},
 		"ChargeUsage": func(ctx context.Context, c *Client) error {
 			_, err := c.ChargeUsage(ctx, "k", earmark.UsageRequest{})
 			return err
@@ -452,6 +470,10 @@ func TestWhatIsRepeated(t *testing.T) {
 		},
 		"PatchBudget": func(ctx context.Context, c *Client) error {
 			_, err := c.PatchBudget(ctx, "b", earmark.BudgetPatch{})
+			return err
+		},
+		"AddPrices": func(ctx context.Context, c *Client) error {
+			_, err := c.AddPrices(ctx, PricesRequest{})
 			return err
 		},
 		"Health": func(ctx context.Context, c *Client) error { return c.Health(ctx) },

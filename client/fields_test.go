@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/pricing"
 )
 
 // TestEveryField has the fields of each object in the document and of the client's type for
@@ -19,6 +20,7 @@ func TestEveryField(t *testing.T) {
 	t.Parallel()
 	doc, _ := contract(t)
 	types := map[string]any{
+		"AddedPrices":        AddedPrices{},
 		"AuditPage":          earmark.Page[earmark.AuditRecord]{},
 		"AuditRecord":        earmark.AuditRecord{},
 		"Balance":            earmark.Balance{},
@@ -33,11 +35,17 @@ func TestEveryField(t *testing.T) {
 		"Entry":              earmark.Entry{},
 		"EntryPage":          earmark.Page[earmark.Entry]{},
 		"Estimate":           earmark.Estimate{},
+		"ExplainRequest":     ExplainRequest{},
+		"ExplainedPrice":     ExplainedPrice{},
 		"IssuedKey":          earmark.IssuedKey{},
 		"Key":                earmark.Key{},
 		"KeyPage":            earmark.Page[earmark.Key]{},
 		"Overview":           earmark.Overview{},
 		"OverviewAge":        earmark.OverviewAge{},
+		"Price":              pricing.Entry{},
+		"PricePage":          PricePage{},
+		"PriceTier":          pricing.Tier{},
+		"PricesRequest":      PricesRequest{},
 		"Problem":            problem{},
 		"Reservation":        earmark.Reservation{},
 		"ReservationBudget":  earmark.ReservationBudget{},
@@ -50,7 +58,6 @@ func TestEveryField(t *testing.T) {
 		"Violation":          earmark.Violation{},
 		"Window":             earmark.Window{},
 	}
-	const noPrices = "the client has no calls for prices: see TestEveryCall"
 	withoutType := map[string]string{
 		"Accepted":         "the status 202 says it: Settled.Accepted",
 		"AdoptRequest":     "arguments of Adopt, which TestEveryCall checks",
@@ -58,13 +65,6 @@ func TestEveryField(t *testing.T) {
 		"CommitRequest":    "arguments of Commit, CommitResponse, CommitEstimate and CommitBy",
 		"ExtendRequest":    "arguments of Extend and ExtendBy",
 		"KeyRequest":       "arguments of CreateKey",
-		"AddedPrices":      noPrices,
-		"ExplainRequest":   noPrices,
-		"ExplainedPrice":   noPrices,
-		"Price":            noPrices,
-		"PricePage":        noPrices,
-		"PriceTier":        noPrices,
-		"PricesRequest":    noPrices,
 		"Payloads":         "Temporal's, for its UI",
 		"RotateKeyRequest": "arguments of RotateKey",
 		"RevokeKeyRequest": "arguments of RevokeKey",

@@ -76,6 +76,21 @@ func (c *Client) DoStream(ctx context.Context, key string, request earmark.Reser
 		func(r *earmark.Reservation) report { return meter.report(r.Amounts) })
 }
 
+// DoResponse is Do for work that returns what the provider sent, for Earmark to compute
+// what it cost. An empty response is unknown usage. If Earmark refuses the response, the
+// reservation is not settled: the *UnsettledError has it.
+func (c *Client) DoResponse(ctx context.Context, key string, request earmark.ReservationRequest,
+	work func(ctx context.Context, r *earmark.Reservation) (earmark.Response, error),
+) (Settled, error) {
+	var response earmark.Response
+	return c.guard(ctx, key, request,
+		func(ctx context.Context, r *earmark.Reservation) (err error) {
+			response, err = work(ctx, r)
+			return err
+		},
+		func(*earmark.Reservation) report { return report{response: response} })
+}
+
 // report is the usage that work reported: amounts, or a provider's response in their place.
 // nil usage without a response means that it reported none.
 type report struct {

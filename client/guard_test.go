@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -585,5 +586,39 @@ func TestStreamIsCountedConcurrently(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.Contains(t, []int64{1000, 1100}, settled.Reservation.Usage["tokens"])
+	})
+}
+
+// A response takes the place of amounts: the usage of Do, and the count of a meter, also if the work fails afterwards.
+func TestAResponseTakesThePlaceOfAmounts(t *testing.T) {
+	response := earmark.Response{ProviderUsage: json.RawMessage(`{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}`), Model: "gpt-5"}
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
+		settled, err := s.client.DoResponse(t.Context(), "", requestFor(0), func(context.Context, *earmark.Reservation) (earmark.Response, error) { return response, nil })
+		require.NoError(t, err)
+		require.Equal(t, earmark.Amounts{"tokens": 18}, settled.Reservation.Usage)
+
+		settled, err = s.client.DoStream(t.Context(), "", requestFor(0), func(_ context.Context, _ *earmark.Reservation, m *Meter) error {
+			m.Add(hundred)
+			m.SetResponse(response)
+			return errModel
+		})
+		require.ErrorIs(t, err, errModel)
+		require.Equal(t, earmark.Amounts{"tokens": 18}, settled.Reservation.Usage)
+	})
+}
+
+func TestAResponseThatIsRefusedOrEmptySettlesNothing(t *testing.T) {
+	inBubble(t, 1000, func(t *testing.T, s *bubbleEnv) {
+		wrong := earmark.Response{ProviderUsage: json.RawMessage(`{"prompt_tokens":-1}`)}
+		_, err := s.client.DoResponse(t.Context(), "", requestFor(0), func(context.Context, *earmark.Reservation) (earmark.Response, error) { return wrong, nil })
+		var unsettled *UnsettledError
+		require.ErrorAs(t, err, &unsettled)
+		require.True(t, unsettled.Refused())
+		require.Equal(t, wrong, unsettled.Response)
+
+		_, err = s.client.DoResponse(t.Context(), "", requestFor(0), func(context.Context, *earmark.Reservation) (earmark.Response, error) { return earmark.Response{}, nil })
+		require.ErrorIs(t, err, ErrUsageUnknown)
+		require.Equal(t, 1, s.earmark.Count("commit"))
+		require.Zero(t, s.earmark.Count("release"))
 	})
 }

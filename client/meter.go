@@ -13,6 +13,7 @@ import (
 type Meter struct {
 	mu          sync.Mutex
 	used        earmark.Amounts // nil until something was reported
+	response    earmark.Response
 	nothingSent bool
 }
 
@@ -33,6 +34,22 @@ func (m *Meter) Set(used earmark.Amounts) {
 	defer m.mu.Unlock()
 	m.begin()
 	maps.Copy(m.used, used)
+}
+
+// SetResponse charges what a response of the model cost, at the prices of the reservation's
+// admission, in the place of the count; see CommitResponse. The usage object at the end of a
+// stream is enough. If Earmark refuses it, the reservation is not settled.
+func (m *Meter) SetResponse(response earmark.Response) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.response = response
+}
+
+// Response returns what SetResponse was called with; its Given reports whether it was.
+func (m *Meter) Response() earmark.Response {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.response
 }
 
 // NothingSent says that no request was sent, see ErrNothingSent. Counted usage takes
@@ -58,7 +75,7 @@ func (m *Meter) begin() {
 
 // Report returns the usage that settles a run with these reserved amounts, for code that
 // settles it itself: the usage in exactly the reserved units, nil if nothing was reported,
-// and whether NothingSent was called.
+// and whether NothingSent was called. A Response takes precedence.
 func (m *Meter) Report(reserved earmark.Amounts) (usage earmark.Amounts, nothingSent bool) {
 	r := m.report(reserved)
 	return r.usage, r.nothingSent
@@ -75,7 +92,7 @@ func (m *Meter) report(reserved earmark.Amounts) report {
 			usage[unit] += 0
 		}
 	}
-	return report{usage: usage, nothingSent: m.nothingSent}
+	return report{usage: usage, response: m.response, nothingSent: m.nothingSent}
 }
 
 // saturatingAdd stops at math.MaxInt64: Earmark would refuse a sum that wraps around, and

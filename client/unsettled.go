@@ -47,8 +47,8 @@ type UnsettledError struct {
 	// Verb is what was tried, "commit" or "release"; empty if nothing was tried because the
 	// usage is not known.
 	Verb string
-	// Usage is the usage to commit; nil if there is none, or if a Transport commits a
-	// Response in its place.
+	// Usage is the usage to commit; nil if there is none, or if a Response is committed in
+	// its place.
 	Usage    earmark.Amounts
 	Response earmark.Response
 	// Estimated says that the usage is an estimate.

@@ -131,7 +131,7 @@ func (g *guard) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActi
 	return result, err
 }
 
-// settle signals the usage of the meter. If it cannot settle, it logs that and leaves the
+// settle signals the usage of the meter, or commits its response by the API. If it cannot settle, it logs that and leaves the
 // reservation to its expiry policy; the activity's own result stands.
 func (g *guard) settle(ctx context.Context, reservation *earmark.Reservation, meter *client.Meter, failed bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
@@ -139,7 +139,9 @@ func (g *guard) settle(ctx context.Context, reservation *earmark.Reservation, me
 	usage, nothingSent := meter.Report(reservation.Amounts)
 	spent := usage != nil && (!failed || slices.ContainsFunc(slices.Collect(maps.Values(usage)), func(n int64) bool { return n > 0 }))
 	var err error
-	switch {
+	switch response := meter.Response(); {
+	case response.Given(): // signals carry amounts: a worker has no prices
+		_, err = g.Earmark.CommitResponse(ctx, reservation.ID, response)
 	case spent:
 		err = g.signal(ctx, reservation, workflows.MessageCommit, workflows.CommitMessage{Usage: usage}, func() error {
 			_, err := g.Earmark.Commit(ctx, reservation.ID, usage)

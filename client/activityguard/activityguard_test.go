@@ -2,6 +2,7 @@ package activityguard_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -115,6 +116,18 @@ func TestLateUsageGoesToTheAPI(t *testing.T) {
 		return nil
 	}))
 	require.Equal(t, []string{"reserve", "commit"}, b.earmark.Verbs())
+}
+
+// Signals carry amounts, so a response goes to the API.
+func TestAResponseGoesToTheAPI(t *testing.T) {
+	b := setup(t)
+	require.ErrorContains(t, b.run(func(ctx context.Context) error {
+		activityguard.Meter(ctx).Add(tokens(9))
+		activityguard.Meter(ctx).SetResponse(earmark.Response{ProviderUsage: json.RawMessage(`{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}`)})
+		return errModel
+	}), errModel.Error())
+	require.Equal(t, []string{"reserve", "commit"}, b.earmark.Verbs())
+	require.Equal(t, tokens(18), b.earmark.Reservations()[0].Usage)
 }
 
 func TestNothingSentGivesBack(t *testing.T) {

@@ -433,6 +433,12 @@ var err error
 %s
 return err }`, `package main
 func main() {}
+func callModel(context.Context) (json.RawMessage, error) { return nil, nil }
+func run(ctx context.Context, earmarks *client.Client, request earmark.ReservationRequest) error {
+var err error
+%s
+return err }`, `package main
+func main() {}
 func run(earmarks *client.Client) error {
 %s
 _, err = models.Get("")
