@@ -159,6 +159,7 @@ func (w *Worker) ensureSchedule(ctx context.Context) error {
 			ID:        id,
 			Workflow:  workflows.ReconcileType,
 			TaskQueue: w.prefix.TaskQueue(),
+			Priority:  temporal.Priority{PriorityKey: workflows.ReconcilePriority},
 		},
 		Note: "Looks for open reservations whose workflow is gone, and starts it again.",
 	})

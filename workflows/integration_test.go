@@ -337,6 +337,7 @@ func TestPatientSettlementHasNoLimits(t *testing.T) {
 	require.Zero(t, attributes.GetRetryPolicy().GetMaximumAttempts())
 	require.Zero(t, attributes.GetScheduleToCloseTimeout().AsDuration())
 	require.Empty(t, attributes.GetRetryPolicy().GetNonRetryableErrorTypes())
+	require.EqualValues(t, 1, attributes.GetPriority().GetPriorityKey(), "before the first tasks of new workflows")
 	r.ledger.back()
 	r.ends(earmark.OutcomeApplied, earmark.StateCommitted)
 	r.holds(0, 70)

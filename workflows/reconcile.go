@@ -13,6 +13,8 @@ import (
 const (
 	ReconcileScheduleID = "earmark-reconcile" // after the installation's Prefix
 	ReconcileEvery      = time.Minute
+	// ReconcilePriority puts the reconciler behind every reservation, which has 3 or firstPriority.
+	ReconcilePriority = 5
 	// reconcileTimeout bounds one run; the next run continues where it stopped.
 	reconcileTimeout   = 10 * time.Minute
 	reconcileHeartbeat = 30 * time.Second
@@ -29,6 +31,7 @@ func Reconcile(ctx workflow.Context) (activities.ReconcileReport, error) {
 		StartToCloseTimeout: reconcileTimeout,
 		HeartbeatTimeout:    reconcileHeartbeat,
 		RetryPolicy:         &temporal.RetryPolicy{MaximumAttempts: reconcileTries},
+		Priority:            temporal.Priority{PriorityKey: ReconcilePriority},
 		Summary:             "look for reservations without a workflow",
 	})
 	err := workflow.ExecuteActivity(ctx, reconciler.Reconcile).Get(ctx, &report)

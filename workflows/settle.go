@@ -23,6 +23,8 @@ const (
 	// failingAfter is how long a call to the ledger may keep failing before the search
 	// attribute says so.
 	failingAfter = 30 * time.Second
+	// firstPriority puts what has begun before the first tasks of new workflows, which have Temporal's default, 3.
+	firstPriority = 1
 	// brokenPause is the pause between tries if even that call ends, which only a bug can
 	// cause.
 	brokenPause = time.Minute
@@ -45,6 +47,7 @@ var settleWindow = workflow.LocalActivityOptions{
 var untilAnswered = workflow.ActivityOptions{
 	StartToCloseTimeout: regularTryTimeout,
 	RetryPolicy:         &temporal.RetryPolicy{InitialInterval: regularFirstPause, BackoffCoefficient: 2, MaximumInterval: regularMaxPause}, // mutation: no-attempt-limit
+	Priority:            temporal.Priority{PriorityKey: firstPriority},
 }
 
 // ledger is a typed nil pointer: the workflow uses only the names of its methods.

@@ -33,7 +33,8 @@ func StartOptions(admission earmark.Admission, expiresAt time.Time, prefix workf
 		StaticSummary:            card.Summary(admission.Request),
 		StaticDetails:            card.Details(admission.ID, admission.Request),
 	}
-	if !unindexed {
+	if !unindexed { // who keeps scopes out of Temporal keeps tenants out, too. A tenant's id fits the 64 bytes of a fairness key
+		options.Priority.FairnessKey = admission.Tenant // mutation: fairness-key
 		options.TypedSearchAttributes = temporal.NewSearchAttributes(
 			workflows.AttributeTenant.ValueSet(admission.Tenant), workflows.AttributeScope.ValueSet(indexedScopes(admission.Request.Scopes)), workflows.AttributeExpiresAt.ValueSet(expiresAt))
 	}

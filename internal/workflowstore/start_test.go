@@ -93,6 +93,18 @@ func encryptedBytes(t *testing.T, value any) int {
 }
 
 // Most requests are indexed whole. Of a longer list the shortest scopes stay, which are the parents of all others.
+// Temporal lets tenants take turns by the key of a start, which it refuses beyond 64 bytes. Without search attributes the start
+// does not name the tenant.
+func TestStartNamesTheTenantForFairness(t *testing.T) {
+	t.Parallel()
+	const maxFairnessKeyBytes = 64
+	admission := longest("x")
+	admission.Tenant = strings.Repeat("t", earmark.MaxTenantBytes)
+	require.Equal(t, admission.Tenant, workflowstore.StartOptions(admission, time.Now(), "", false).Priority.FairnessKey)
+	require.LessOrEqual(t, len(admission.Tenant), maxFairnessKeyBytes)
+	require.Empty(t, workflowstore.StartOptions(admission, time.Now(), "", true).Priority.FairnessKey)
+}
+
 func TestScopesAreIndexedShortestFirst(t *testing.T) {
 	t.Parallel()
 	indexed := func(admission earmark.Admission) []string {
