@@ -150,12 +150,12 @@ func (g *group) wait(place chan struct{}) {
 func (g *group) next() *group {
 	chosen := 0
 	for i, child := range g.turns {
-		if child.underWay < g.turns[chosen].underWay {
+		if child.underWay < g.turns[chosen].underWay { // mutation: fewest-first
 			chosen = i
 		}
 	}
 	child := g.turns[chosen]
-	g.turns = append(slices.Delete(g.turns, chosen, chosen+1), child)
+	g.turns = append(slices.Delete(g.turns, chosen, chosen+1), child) // mutation: fair-turns
 	return child
 }
 

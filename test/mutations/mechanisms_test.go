@@ -135,6 +135,8 @@ var mechanisms = []mechanism{
 	{"a search for stuck workflows is of one tenant", "stuck-own-tenant", []string{`return ""`}, "internal/workflowstore TestStuckFinderKeepsTenantsApart"},
 	{"a message reaches no workflow of another tenant", "own-tenant", []string{"if owner == \"\" {"}, "internal/lifecycle TestCoordinatorLeavesOtherTenantsAlone"},
 	{"the time of an answer does not show another tenant's id", "missing-in-steps", []string{"ctxtime.Sleep(ctx, 0*time.Since(begun))"}, "internal/lifecycle TestCoordinatorLeavesOtherTenantsAlone"},
+	{"calls that wait are served in turns", "fair-turns", []string{""}, "internal/fairqueue TestFloodWaitsForItself"},
+	{"who has the fewest calls under way is next", "fewest-first", []string{"if child.underWay < 0 {"}, "internal/fairqueue TestFewestUnderWayComeFirst"},
 	{"Temporal knows whose turn a task is", "fairness-key", []string{""}, "internal/workflowstore TestStartNamesTheTenantForFairness"},
 	{"lists take no connections from the ledger's calls", "own-connections", []string{"func (l *Ledger) ListFrom(*pgxpool.Pool) {}"}, database + "TestListsAndTheLedgerTakeNoConnectionsFromEachOther"},
 	{"the database account of `serve` changes no row by hand", "app-role", []string{"GRANT ALL ON ALL TABLES IN SCHEMA earmark TO earmark_app;"}, database + "TestAppRoleChangesNothingByItself"},
