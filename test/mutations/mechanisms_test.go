@@ -130,7 +130,7 @@ var mechanisms = []mechanism{
 	{"a browser's sign-in ends", "sign-in-over", []string{""}, database + "TestSignIns"},
 	{"a revocation takes effect within seconds", "revocation", []string{"fresh = found && now.Sub(kept.at) < credentialStale ||"}, "api TestRevocationTakesEffectInTime"},
 	{"a key makes no more calls than its rate", "key-rate", []string{"if allowed = true; share > 0 {"}, "api TestKeysOwnRate"},
-	{"a key that is bound to scopes settles nothing beyond them", "bound-key", []string{"case reservation == nil:"}, "api TestKeysBoundToScopes"},
+	{"a key that is bound to scopes settles nothing beyond them", "bound-key", []string{"if reservation == nil {"}, "api TestKeysBoundToScopes"},
 	{"a list has only what is within a bound key's scopes", "scopes-within", []string{"v_found := true;"}, database + "TestBudgetsAndEntriesWithinScopes"},
 	{"a search for stuck workflows is of one tenant", "stuck-own-tenant", []string{`return ""`}, "internal/workflowstore TestStuckFinderKeepsTenantsApart"},
 	{"a message reaches no workflow of another tenant", "own-tenant", []string{"if owner == \"\" {"}, "internal/lifecycle TestCoordinatorLeavesOtherTenantsAlone"},
