@@ -106,9 +106,14 @@ func DenialOf(err error) *earmark.Error {
 		}
 		return e
 	}
-	// The SDKs keep the body of an answer in their text alone, with their own words around it.
+	// The SDKs of OpenAI and Anthropic keep the error of an answer as JSON, others have it in
+	// their text alone, with their own words around it.
 	const mostObjects = 16
 	text := err.Error()
+	var raw interface{ RawJSON() string }
+	if errors.As(err, &raw) {
+		text = raw.RawJSON()
+	}
 	if !strings.Contains(text, string(earmark.CodeBudgetExceeded)) {
 		return nil
 	}
