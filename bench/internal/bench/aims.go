@@ -60,6 +60,8 @@ var aims = []aim{
 	{"p99 of a bystander beside 20,000 expiries × alone", "neighbours.earmark.expiries.p99_per_alone", atMost, 2, "×"},
 	{"refusals of a bystander beside 20,000 expiries", "neighbours.earmark.expiries.refused", atMost, 0, ""},
 	{"rate of 64 admitted callers beside a bystander × without", "neighbours.earmark.admitted.flood_ratio", atLeast, 0.9, "×"},
+	{"first byte through the gateway − a plain proxy − an admission, p50", "gateway.beyond_ms", atMost, 1, "ms"},
+	{"streams of 1,000 at once through the gateway that failed", "gateway.streams_failed", atMost, 0, ""},
 	{"lifecycles × Blnk beside it", "peers.earmark.per_blnk", atLeast, 1.2, "×"},
 	{"lifecycles on a hot budget × Blnk beside it", "peers.earmark_hot.per_blnk_hot", atLeast, 2, "×"},
 	{"lifecycles × Formance beside it", "peers.earmark.per_formance", none, 0, "×"},

@@ -101,6 +101,7 @@ func scenarios() []scenario {
 		{"costs", "CPU of a denial, memory of a hold, allocations, bytes on disk", (*run).costs, []string{mainName}, false, false},
 		{"holds", "admissions beside very many open holds", (*run).holds, []string{emptyName, holdsName}, false, false},
 		{"concurrency", "1 to 1,000 clients at once", (*run).concurrency, []string{mainName}, false, false},
+		{"gateway", "the first byte of a stream through earmark gateway and a plain proxy; 1,000 streams at once", (*run).gateway, []string{mainName}, true, false},
 		{"durations", "lifecycles whose holds last 0, 1, 5 and 30 s", (*run).durations, []string{mainName}, true, true},
 		{"neighbours", "a bystander beside floods on other scopes", (*run).neighbours, []string{mainName}, true, true},
 		{peersScenario, "lifecycles beside other ledgers, which run already: see --peer", (*run).peers, []string{mainName}, true, false},

@@ -145,7 +145,7 @@ func (d *deployment) serve(ctx context.Context, separate bool) error {
 	ctx, cancel := whileAlive(ctx, d.processes...)
 	defer cancel()
 	if err := await(ctx, "the HTTP API", func() error {
-		if d.url = listensAt(server.LogPath()); d.url == "" {
+		if d.url = listensAt(server.LogPath(), listensWords); d.url == "" {
 			return errors.New("it does not listen yet")
 		}
 		return nil
@@ -205,8 +205,8 @@ func (d *deployment) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// listensAt finds in a server's log where it listens; "" before it does.
-func listensAt(logPath string) string {
+// listensAt finds in a server's log where it listens, as these words say; "" before it does.
+func listensAt(logPath, words string) string {
 	content, err := os.ReadFile(filepath.Clean(logPath))
 	if err != nil {
 		return ""
@@ -216,7 +216,7 @@ func listensAt(logPath string) string {
 			Message string `json:"msg"`
 			Address string `json:"address"`
 		}
-		if json.Unmarshal(line, &entry) == nil && entry.Message == listensWords {
+		if json.Unmarshal(line, &entry) == nil && entry.Message == words {
 			return "http://" + entry.Address
 		}
 	}

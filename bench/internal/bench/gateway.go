@@ -1,0 +1,250 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/devstack"
+	"github.com/earmark-dev/earmark/internal/fakeprovider"
+	"github.com/earmark-dev/earmark/internal/gateway"
+)
+
+const (
+	gatewayListens    = "The gateway listens."
+	streamsAtOnce     = 1000
+	quickStreams      = 50
+	mebibyte          = 1 << 20
+	chatStream        = `{"model":"m","max_tokens":20,"stream":true}`
+	maxOutput         = 20
+	keyPlain          = "plain"
+	keyGuarded        = "guarded"
+	keyAdmission      = "admission"
+	gatewayFiguresKey = "gateway."
+)
+
+// gateway measures how long a caller waits for the first byte of a stream: through a plain
+// reverse proxy and through earmark gateway, in turns, beside an admission alone.
+func (r *run) gateway(ctx context.Context) error {
+	main, err := r.serving(ctx, mainName)
+	if err != nil {
+		return err
+	}
+	provider := &fakeprovider.Provider{}
+	upstream, stop := provider.Serve()
+	defer stop()
+	plain, stopPlain, err := plainProxy(upstream)
+	if err != nil {
+		return err
+	}
+	defer stopPlain()
+	guard, err := startGateway(ctx, main, upstream)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = guard.child.Stop(context.WithoutCancel(ctx)) }()
+
+	f := &r.report.figures
+	ways := []*way{
+		newStreams(keyPlain, "a plain reverse proxy", plain).way(),
+		newStreams(keyGuarded, "earmark gateway", guard.url).way(),
+		{key: keyAdmission, title: "an admission by its estimate", on: main, admit: main.reserveEstimate, settle: main.commit},
+	}
+	if err := r.rounds(ctx, ways, func(w *way) error {
+		b, err := r.closed(ctx, w, 1, r.Duration/2)
+		r.noted(w.title, b)
+		if err == nil {
+			keepLatency(f, gatewayFiguresKey+w.key, b)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	p50 := func(key string) []float64 { return f.byKey[gatewayFiguresKey+key+".p50_ms"].Rounds }
+	for i := range p50(keyGuarded) {
+		f.add("gateway.beyond_ms", "ms", p50(keyGuarded)[i]-p50(keyPlain)[i]-p50(keyAdmission)[i])
+	}
+	table := Table{Title: "The gateway: the first byte of a stream, one call after the other", Columns: []string{"way", "p50, ms", "p99, ms"}}
+	for _, w := range ways {
+		table.row(w.title, f.text(gatewayFiguresKey+w.key+".p50_ms"), f.text(gatewayFiguresKey+w.key+".p99_ms"))
+	}
+	table.row("what the gateway takes beyond both", f.text("gateway.beyond_ms"), "")
+	if err := r.streamsAtOnce(ctx, provider, guard); err != nil {
+		return err
+	}
+	table.Notes = []string{fmt.Sprintf("%s streams at once: all had their first byte after %s s, %s failed, and the gateway had %s MiB of memory.",
+		f.short("gateway.streams"), f.short("gateway.streams_open_s"), f.short("gateway.streams_failed"), f.short("gateway.memory_mib"))}
+	r.report.Tables = append(r.report.Tables, table)
+	return nil
+}
+
+// reserveEstimate is the admission that the gateway makes of a call.
+func (d *deployment) reserveEstimate(ctx context.Context, n int64) (id string, err error) {
+	output := int64(maxOutput)
+	r, err := d.api.Reserve(ctx, "", earmark.ReservationRequest{Scopes: []string{scopeOf(n)}, OnExpiry: earmark.OnExpiryCommit,
+		Estimate: &earmark.Estimate{Model: "m", InputTokens: int64(len(chatStream)), MaxOutputTokens: &output}})
+	if err != nil {
+		return "", err
+	}
+	return r.ID, nil
+}
+
+// streamsAtOnce holds many streams open after their first event, and then ends them.
+func (r *run) streamsAtOnce(ctx context.Context, provider *fakeprovider.Provider, guard *gatewayProcess) error {
+	n := streamsAtOnce
+	if r.Quick {
+		n = quickStreams
+	}
+	r.say("  %d streams at once", n)
+	var mu sync.Mutex
+	var gates []chan struct{}
+	provider.Behave = func(fakeprovider.Call) fakeprovider.Behaviour {
+		mu.Lock()
+		defer mu.Unlock()
+		gate := make(chan struct{}, 1)
+		gate <- struct{}{} // the first event
+		gates = append(gates, gate)
+		return fakeprovider.Behaviour{Gate: gate}
+	}
+	defer func() { provider.Behave = nil }()
+	through := newStreams(keyGuarded, "", guard.url)
+	errs := make([]error, n)
+	ids := make([]string, n)
+	each := func(atOnce int, do func(i int)) {
+		var group errgroup.Group
+		group.SetLimit(atOnce)
+		for i := range n {
+			group.Go(func() error { do(i); return nil })
+		}
+		_ = group.Wait() // no call returns an error
+	}
+	begun := time.Now()
+	each(saturatingClients, func(i int) { ids[i], errs[i] = through.open(ctx, serials.Add(1)) })
+	f := &r.report.figures
+	f.add("gateway.streams", "", float64(n))
+	f.add("gateway.streams_open_s", "s", time.Since(begun).Seconds())
+	f.add("gateway.memory_mib", "MiB", residentBytes(guard.child.PID())/mebibyte)
+	mu.Lock()
+	for _, gate := range gates {
+		close(gate)
+	}
+	mu.Unlock()
+	each(n, func(i int) {
+		if errs[i] == nil {
+			errs[i] = through.end(ctx, ids[i])
+		}
+	})
+	failures := slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(failures) > 0 {
+		r.report.note("%d of %d streams failed, such as: %v", len(failures), n, failures[0])
+	}
+	f.add("gateway.streams_failed", "", float64(len(failures)))
+	return nil
+}
+
+// streams are calls of a model through a proxy.
+type streams struct {
+	key, title, url string
+	http            *http.Client
+	answers         sync.Map // io.ReadCloser by id
+}
+
+func newStreams(key, title, url string) *streams {
+	return &streams{key: key, title: title, url: url,
+		http: &http.Client{Transport: &http.Transport{MaxIdleConns: maxIdleConns, MaxIdleConnsPerHost: maxIdleConns}}}
+}
+
+func (s *streams) way() *way {
+	return &way{key: s.key, title: s.title, admit: s.open, settle: s.end}
+}
+
+// open returns with the first byte of the answer.
+func (s *streams) open(ctx context.Context, n int64) (id string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/v1/chat/completions", strings.NewReader(chatStream))
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set(gateway.ScopeHeader, scopeOf(n))
+	response, err := s.http.Do(request)
+	if err != nil {
+		return "", err
+	}
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(response.Body, first); err != nil || response.StatusCode != http.StatusOK {
+		rest, _ := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		return "", errors.Join(fmt.Errorf("%s: %s%s", response.Status, first, rest), err)
+	}
+	id = strconv.FormatInt(n, 10)
+	s.answers.Store(id, response.Body)
+	return id, nil
+}
+
+// end reads an answer to its end.
+func (s *streams) end(_ context.Context, id string) error {
+	stored, _ := s.answers.LoadAndDelete(id)
+	body, ok := stored.(io.ReadCloser)
+	if !ok {
+		return fmt.Errorf("there is no stream %s", id)
+	}
+	defer func() { _ = body.Close() }()
+	rest, err := io.ReadAll(body)
+	if err == nil && !strings.HasSuffix(string(rest), "data: [DONE]\n\n") {
+		err = errors.New("the stream broke")
+	}
+	return err
+}
+
+func plainProxy(upstream string) (address string, stop func(), err error) {
+	target, err := url.Parse(upstream)
+	if err != nil {
+		return "", nil, err
+	}
+	server := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite:       func(p *httputil.ProxyRequest) { p.SetURL(target) },
+		Transport:     &http.Transport{MaxIdleConns: maxIdleConns, MaxIdleConnsPerHost: maxIdleConns},
+		FlushInterval: -1,
+	})
+	return server.URL, server.Close, nil
+}
+
+type gatewayProcess struct {
+	child *devstack.Child
+	url   string
+}
+
+func startGateway(ctx context.Context, d *deployment, upstream string) (*gatewayProcess, error) {
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), d.services.options.Program, "gateway", "--upstream", upstream, //nolint:gosec // the program to measure is the caller's choice
+		"--url", d.url, "--listen", "127.0.0.1:0", "--on-expiry", "commit", "--drain-timeout", "0s")
+	cmd.Env = os.Environ()
+	logPath := filepath.Join(d.services.dir, d.name+"-gateway.log")
+	child, err := devstack.StartChild("earmark gateway", cmd, logPath)
+	if err != nil {
+		return nil, err
+	}
+	g := &gatewayProcess{child: child}
+	ctx, cancel := whileAlive(ctx, child)
+	defer cancel()
+	return g, await(ctx, "the gateway", func() error {
+		if g.url = listensAt(logPath, gatewayListens); g.url == "" {
+			return errors.New("it does not listen yet")
+		}
+		return nil
+	})
+}
