@@ -123,11 +123,13 @@ func TestListsAndTheLedgerTakeNoConnectionsFromEachOther(t *testing.T) {
 			require.NoError(t, err)
 			taken = append(taken, conn)
 		}
-		return func() {
+		giveBack = func() {
 			for _, conn := range taken {
 				conn.Release()
 			}
 		}
+		t.Cleanup(giveBack) // a pool does not close before
+		return giveBack
 	}
 	list := func(ctx context.Context) error {
 		_, err := ledger.Reservations(ctx, earmark.DefaultTenant, earmark.ReservationFilter{})
