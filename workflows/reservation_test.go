@@ -1,6 +1,7 @@
 package workflows_test
 
 import (
+	"encoding/json"
 	"math"
 	"testing"
 	"time"
@@ -391,6 +392,26 @@ func TestCommitOfALostReservationNamesItsActor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A message keeps the response from which its usage was computed. One that Postgres could not store is refused, because
+// the workflow would try it for ever.
+func TestACommitKeepsItsResponse(t *testing.T) {
+	b := setup(t)
+	message := used(70)
+	message.Response = &earmark.ResponseRecord{ProviderUsage: json.RawMessage(`{"prompt_tokens":70}`), UsageFormat: "openai_chat", RespondedAt: time.Unix(0, 0).UTC(), PriceVersion: 3}
+	unstorable := message
+	unstorable.Response = &earmark.ResponseRecord{ProviderUsage: json.RawMessage(`{"note":"\u0000"}`), UsageFormat: "openai_chat"}
+	require.Error(t, unstorable.Validate())
+	b.at(10*time.Second, func() {
+		b.ledger.lose()
+		b.signal(workflows.MessageCommit, unstorable)
+		b.signal(workflows.MessageCommit, message)
+	})
+	_, err := b.run()
+	require.NoError(t, err)
+	require.Len(t, b.ledger.charges, 1)
+	require.Equal(t, message.Response, b.ledger.charges[0].Response)
 }
 
 // The result says what was charged and for which row, so that it can be charged
