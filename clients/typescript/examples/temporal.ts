@@ -12,7 +12,7 @@ const middleware = earmarkMiddleware({
     const { workflowExecution, activityId, attempt } = activityInfo();
     return `${workflowExecution?.runId}/${activityId}/${attempt}`;
   },
-  onDenied: ({ message, retryable }) => ApplicationFailure.create({ message, type: "budget_exceeded", nonRetryable: !retryable }),
+  onDenied: ({ retryable }) => ApplicationFailure.create({ message: "The budget is used up.", type: "budget_exceeded", nonRetryable: !retryable }),
 });
 export const modelProvider = wrapProvider({ provider: openai, languageModelMiddleware: middleware });
 export const plugin = new AiSdkPlugin({ modelProvider }); // of the worker; workflow code does not change

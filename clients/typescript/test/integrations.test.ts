@@ -82,7 +82,7 @@ function withTemporal(): Integration {
         const { workflowExecution, activityId, attempt } = activityInfo();
         return `${workflowExecution?.runId}/${activityId}/${attempt}`;
       },
-      onDenied: ({ message, retryable }) => ApplicationFailure.create({ message, type: "budget_exceeded", nonRetryable: !retryable }),
+      onDenied: ({ retryable }) => ApplicationFailure.create({ message: "The budget is used up.", type: "budget_exceeded", nonRetryable: !retryable }),
     });
     const openai = openai7({ apiKey: "k", baseURL: `${provider.url}/v1` });
     const { invokeModel } = createActivities(ai7.wrapProvider({ provider: openai, languageModelMiddleware: middleware })) as any;
