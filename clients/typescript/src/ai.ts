@@ -50,7 +50,7 @@ export function earmarkMiddleware(options: EarmarkMiddlewareOptions): EarmarkMid
     const { modelId, params } = call;
     const scopes = typeof options.scopes === "function" ? await options.scopes(call) : options.scopes;
     const inputTokens = (await options.inputTokens?.(call)) ?? inputBytes(params);
-    const outputTokens = params.maxOutputTokens + thinkingTokens(params);
+    const outputTokens = mostOutputTokens(call);
     const request = requestFor(options, scopes, { api: "ai_sdk", model: modelId, inputTokens, outputTokens, answers: 1, serviceTier: tierOf(params) });
     const signal: AbortSignal | undefined = params.abortSignal;
     const key = options.key?.(call);
@@ -220,8 +220,21 @@ function inputBytes({ prompt, tools, toolChoice, responseFormat }: Json): number
   return textBytes(text);
 }
 
-/** Anthropic's packages add the thinking budget to maxOutputTokens. */
-const thinkingTokens = (params: Json): number => whole(params.providerOptions?.anthropic?.thinking?.budgetTokens);
+/** What Anthropic's packages take for thinking where nothing else is said. */
+const defaultThinkingTokens = 1_024;
+/** The largest output of the models of Anthropic for which `reasoning` becomes a budget, and what a model that the package does not know gets. */
+const mostThinkingOutputTokens = 64_000;
+const unknownModelOutputTokens = 4_096;
+
+/** The output that the provider is asked for: Anthropic's packages add thinking to maxOutputTokens. */
+function mostOutputTokens({ params, provider }: ModelCall): number {
+  const limit: number = params.maxOutputTokens;
+  const { anthropic, bedrock } = params.providerOptions ?? {};
+  const thinking = anthropic?.thinking ?? bedrock?.reasoningConfig;
+  if (thinking?.type === "enabled") return limit + (whole(thinking.budgetTokens) || defaultThinkingTokens);
+  const decidedByPackage = thinking === undefined && ![undefined, "none", "provider-default"].includes(params.reasoning) && /anthropic/i.test(provider);
+  return decidedByPackage ? Math.max(limit + unknownModelOutputTokens, mostThinkingOutputTokens) : limit;
+}
 
 function tierOf(params: Json): string | undefined {
   const tier = params.providerOptions?.openai?.serviceTier;

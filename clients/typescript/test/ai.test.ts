@@ -112,6 +112,13 @@ for (const [name, { ai, openai, anthropic }] of Object.entries(versions)) {
       assert.deepEqual(earmark.calls[0]!.body.amounts, { tokens: 2_120 });
     });
 
+    test("reserves whatever thinking that package makes of `reasoning`", { skip: name === "ai 7" ? false : "ai 7 has it" }, async () => {
+      await generate(claude({ inputTokens: () => 20 }), { maxOutputTokens: 100, reasoning: "xhigh" });
+      const asked = JSON.parse(provider.bodies[0]!).max_tokens;
+      assert.ok(asked > 50_000, `${asked}`);
+      assert.ok(earmark.calls[0]!.body.amounts.tokens >= asked + 20);
+    });
+
     test("lets Earmark count", async () => {
       await generate(gpt({ units: undefined, inputTokens: () => 20, provider: "openai" }), { maxOutputTokens: 30 });
       assert.deepEqual(earmark.calls[0]!.body.estimate, { model: "gpt-5", provider: "openai", input_tokens: 20, max_output_tokens: 30, n: 1 });

@@ -259,6 +259,14 @@ describe("guardedFetch at an ending", () => {
     assert.deepEqual(settlement().map(([verb, , estimated]) => [verb, estimated]), [["commit", true]]);
   });
 
+  test("a reader who stops without a word is charged the whole answer", async () => {
+    provider.behaviour = { slow: true };
+    const response = await guarded()(`${provider.url}/v1/chat/completions`, { method: "POST", body: JSON.stringify({ model: "m", messages, stream: true }) });
+    await response.body!.getReader().read();
+    await settled();
+    assert.deepEqual(settlement(), [["commit", exact, undefined]]);
+  });
+
   test("an abort is charged what was sent, as an estimate", async () => {
     provider.behaviour = { slow: true };
     const caller = new AbortController();
