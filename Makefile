@@ -16,7 +16,7 @@ COMMIT      ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 TEST_FLAGS      ?= -timeout 10m -p 2
 TEST_RACE_FLAGS ?= -timeout 30m -p 1 -race
 # Modules of their own, so that whoever imports the client does not see what they need.
-MODULES := bench test tools/helm
+MODULES := bench test
 # The packages that the race detector pays for; the end-to-end tests run processes, which it does not see.
 RACE_PACKAGES ?= . ./activities/... ./api/... ./client/... ./internal/... ./worker/... ./workflows/...
 
@@ -148,6 +148,12 @@ test-clients: $(TEMPORAL) ## run the clients of all languages through the same c
 	@$(GO) test -C test -count 1 -timeout 10m -v ./conformance
 
 CALLS ?= 10000
+
+.PHONY: test-helm
+test-helm: ## lint the Helm chart, render it and check every object and setting; compiles Helm and Kubernetes' types for minutes
+	@$(GO) mod -C tools/helm tidy -diff
+	@$(GO) vet -C tools/helm ./...
+	@$(GO) test -C tools/helm -timeout 20m ./...
 
 .PHONY: test-guarded
 test-guarded: $(TEMPORAL) ## make CALLS=10000 guarded calls of models that end in every way while Earmark is killed, and compare each charge with its bill (SEED=…)
