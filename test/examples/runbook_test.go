@@ -221,11 +221,12 @@ func TestRunbookLooks(t *testing.T) {
 			require.NoError(t, err, search.Query)
 			return counted.GetCount()
 		}
+		want := int64(0)
 		if search.Title == "in review" {
-			stack.Eventually(t, patience, search.Query, func() bool { return found() == 1 })
-			continue
+			want = 1
 		}
-		require.Zero(t, found(), search.Query)
+		// The searches read visibility, which a busy machine writes some time after a workflow has ended.
+		stack.Eventually(t, patience, search.Query, func() bool { return found() == want })
 	}
 	require.NotEmpty(t, page.Searches)
 }
