@@ -108,13 +108,24 @@ export function countsOf(api: ProviderApi, text: string): Counts | undefined {
   const body = parse(text);
   const last = Array.isArray(body) ? body.at(-1) : body; // Gemini streams an array where nobody asks for events
   const usage = last?.usage ?? last?.usageMetadata;
-  return isObject(usage) ? { ...read(api, usage), exact: true, usage } : undefined;
+  return isObject(usage) ? { ...read(api, usage), exact: true, usage: withTier(usage, tierOf(last)) } : undefined;
 }
+
+/** The service tier that an answer or an event names; OpenAI writes it beside the usage. */
+function tierOf(said: Json): string | undefined {
+  const tier = said.service_tier ?? said.message?.service_tier ?? said.response?.service_tier;
+  return typeof tier === "string" && tier !== "" ? tier : undefined;
+}
+
+/** The usage, together with the tier that decides its price, if it does not name the tier itself. */
+const withTier = (usage: Json, tier: string | undefined): object => (tier === undefined || isObject(usage) && typeof usage.service_tier === "string" ? usage : { service_tier: tier, usage });
 
 /** Reads a stream as it passes. */
 export class StreamReader {
   #usage: Json;
+  #tier: string | undefined;
   #ended = false;
+  readonly #finished = new Set<number>(); // answers that have a reason for their end
   #events = 0;
   #outputBytes = 0;
   #outputEvents = 0;
@@ -136,14 +147,18 @@ export class StreamReader {
     }
     const usage = event.usage ?? event.usageMetadata ?? event.message?.usage ?? event.response?.usage ?? event.x_groq?.usage;
     if (isObject(usage)) this.#usage = { ...this.#usage, ...present(usage) };
-    this.#ended ||= isEnd(event);
+    this.#tier = tierOf(event) ?? this.#tier;
+    for (const answer of [...list(event.choices), ...list(event.candidates)]) {
+      if (answer?.finish_reason || answer?.finishReason) this.#finished.add(whole(answer.index));
+    }
+    this.#ended ||= isEnd(event) || this.#finished.size >= this.call.answers;
   }
 
   /** What was used so far; undefined if the stream had no event. Without the provider's last word it is an estimate. */
   counts(): Counts | undefined {
     if (this.#events === 0) return undefined;
     const said = this.#usage && read(this.call.api, this.#usage);
-    if (said && this.#ended) return { ...said, exact: true, usage: this.#usage };
+    if (said && this.#ended) return { ...said, exact: true, usage: withTier(this.#usage, this.#tier) };
     const counted = Math.max(this.#outputEvents, Math.ceil(this.#outputBytes / bytesPerToken));
     return {
       inputTokens: said?.inputTokens || estimatedInputTokens(this.call),
@@ -173,8 +188,7 @@ function read(api: ProviderApi, usage: Json): { inputTokens: number; outputToken
 
 function isEnd(event: Json): boolean {
   if (["message_stop", "response.completed", "response.incomplete", "response.failed"].includes(event.type)) return true;
-  if (isObject(event.promptFeedback) && event.promptFeedback.blockReason) return true;
-  return [...list(event.choices), ...list(event.candidates)].some((choice) => choice?.finish_reason || choice?.finishReason);
+  return isObject(event.promptFeedback) && Boolean(event.promptFeedback.blockReason);
 }
 
 /** The text that an event adds to the answer, of any API. */

@@ -144,6 +144,26 @@ describe("guardedFetch lets Earmark count", () => {
     assert.deepEqual(committed(), { provider_usage: { input_tokens: 4, cache_read_input_tokens: 5, cache_creation_input_tokens: 2, output_tokens: 7 } });
   });
 
+  test("in the service tier that the answer names beside its usage", async () => {
+    const usage = { prompt_tokens: 11, completion_tokens: 7, total_tokens: 18 };
+    const call = { method: "POST", body: JSON.stringify({ model: "gpt-5", messages, stream: true }) };
+    const stream = [{ service_tier: "priority", choices: [{ index: 0, finish_reason: "stop" }] }, { service_tier: "priority", choices: [], usage }];
+    const events = stream.map((event) => `data: ${JSON.stringify(event)}\n\n`).join("");
+    for (const answer of [Response.json({ service_tier: "priority", usage }), new Response(events, { headers: { "Content-Type": "text/event-stream" } })]) {
+      earmark.calls.length = 0;
+      await (await guarded({ units, fetch: async () => answer })("https://api.openai.com/v1/chat/completions", call)).text();
+      assert.deepEqual(committed(), { provider_usage: { service_tier: "priority", usage } });
+    }
+  });
+
+  test("and as an estimate if only one of two answers has ended", async () => {
+    const event = { choices: [{ index: 0, finish_reason: "stop" }], usage: { prompt_tokens: 11, completion_tokens: 7, total_tokens: 18 } };
+    const answer = new Response(`data: ${JSON.stringify(event)}\n\n`, { headers: { "Content-Type": "text/event-stream" } });
+    const call = { method: "POST", body: JSON.stringify({ model: "gpt-5", messages, stream: true, n: 2 }) };
+    await (await guarded({ units, fetch: async () => answer })("https://api.openai.com/v1/chat/completions", call)).text();
+    assert.equal(committed().estimated, true);
+  });
+
   test("an embedding has no output", async () => {
     await openai({ units }).embeddings.create({ model: "text-embedding-3-small", input: "Count.", encoding_format: "float" });
     assert.equal(earmark.calls[0]?.body.estimate.max_output_tokens, 0);
