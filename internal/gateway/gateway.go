@@ -40,7 +40,7 @@ const (
 // gateway, or choose among the accounts of the provider's key.
 var notUpstream = []string{bearerHeader, apiKeyHeader, googleHeader, ScopeHeader, "Cookie", "Forwarded", "Openai-Organization", "Openai-Project"}
 
-// Options are the settings of a Gateway. All but Passes and FailOpen are required.
+// Options are the settings of a Gateway. Upstream, Earmark, Registry and Logger are required.
 type Options struct {
 	Upstream    *url.URL // of the provider; its path is put in front
 	ProviderKey string   // "" if the provider needs none
