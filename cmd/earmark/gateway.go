@@ -136,13 +136,9 @@ func (g *gatewayCommand) check() (*url.URL, error) {
 	case g.drain < 0:
 		return nil, usageError{fmt.Errorf("--drain-timeout is %s; 0s or more is allowed", g.drain)}
 	}
-	g.withoutKeys(host)
+	g.settings.WithoutKeys = isLoopback(host) // as earmark dev does; an Earmark with keys refuses such callers all the same
 	return upstream, nil
 }
-
-// withoutKeys lets callers without a key through on a loopback address, as earmark dev does;
-// an Earmark with keys refuses them all the same.
-func (g *gatewayCommand) withoutKeys(host string) { g.settings.WithoutKeys = isLoopback(host) }
 
 // providerKey returns the provider's key; "" if there is none.
 func (g *gatewayCommand) providerKey() (string, error) {
