@@ -1,0 +1,377 @@
+"""AsyncEarmark, as asynchronous code uses it. tools/generate.py makes the synchronous client of this file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Generic, TypeVar, cast
+
+import httpx
+
+from . import _options as options
+from ._engine import engine, wait_async
+from ._errors import UnsettledError
+from ._guard import AsyncOpen, Dropped, GuardRequest, GuardSettings, Run, Settled, leave, settled_of, settlement
+from ._streams import close_async, next_async, open_async
+from ._transport import Answer, Call, Transport
+from ._types import (
+    AdoptRequest,
+    AuditAction,
+    AuditPage,
+    Budget,
+    BudgetPage,
+    BudgetPatch,
+    BudgetRequest,
+    Caller,
+    Checks,
+    CommitRequest,
+    Decision,
+    EntryPage,
+    ExtendRequest,
+    IssuedKey,
+    Key,
+    KeyPage,
+    KeyRequest,
+    Overview,
+    ReleaseRequest,
+    Reservation,
+    ReservationPage,
+    ReservationRequest,
+    RevokeKeyRequest,
+    RotateKeyRequest,
+    State,
+    StuckReason,
+    UsageRequest,
+)
+
+T = TypeVar("T")
+
+
+class AsyncEarmark:
+    """Calls one Earmark server. Each method is a call of the API, and raises an EarmarkError; it is repeated where that is safe. See
+    docs/python.md.
+
+    base_url: EARMARK_URL, else http://127.0.0.1:8080.
+    api_key: the key emk_…; EARMARK_API_KEY, else the content of the file EARMARK_API_KEY_FILE, else none.
+    max_attempts: how often a call that is safe to repeat is sent, including the first time; a guard settles within
+        settle_limit_seconds instead.
+    timeout_seconds: of one attempt of a call.
+    settle_limit_seconds: how long a guard tries to settle after the guarded code has ended.
+    transport: in place of httpx's own; it runs on the client's thread.
+    logger: for leases that a guard cannot keep and reservations that it cannot settle; the logger "earmark".
+    on_unsettled: receives every reservation that a guard could not settle, before the guard returns: to count them, or to keep the
+        usage. It runs on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        max_attempts: int = options.DEFAULT_MAX_ATTEMPTS,
+        timeout_seconds: float = options.DEFAULT_TIMEOUT_SECONDS,
+        settle_limit_seconds: float = options.DEFAULT_SETTLE_LIMIT_SECONDS,
+        user_agent: str = "earmark-python-client",
+        transport: httpx.AsyncBaseTransport | None = None,
+        logger: logging.Logger | None = None,
+        on_unsettled: Callable[[UnsettledError], object] | None = None,
+    ) -> None:
+        own = self._transport = Transport(
+            options.base_url_of(base_url), options.api_key_of(api_key), user_agent, max(1, max_attempts), timeout_seconds, transport
+        )
+        self._guards = GuardSettings(
+            transport=own,
+            log=logger or logging.getLogger("earmark"),
+            settle_limit_seconds=settle_limit_seconds,
+            on_unsettled=on_unsettled or (lambda _: None),
+            reserve=lambda request, key: options.reserve(own, request, key),
+        )
+
+    async def aclose(self) -> None:
+        """Closes the connections. A later call opens new ones."""
+        await wait_async(engine.submit(self._transport.close()))
+
+    async def __aenter__(self) -> AsyncEarmark:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def guard(self, request: GuardRequest, *, key: str | None = None) -> AsyncGuard:
+        """A context in which code runs within a reservation, such as one call of a model: it reserves, extends the lease while the code
+        runs, and settles.
+
+        - A count on `run.meter` that is not all zero is charged, also if the code fails.
+        - A count of all zeros is charged if the code does not fail.
+        - After a NothingSentError, or `run.meter.nothing_sent()`, the reservation is released.
+        - Otherwise the usage is not known: the reservation is left to `on_expiry`, and the guard raises an UnsettledError.
+
+        If the code did not run, the guard raises an EarmarkError, such as a DeniedError, or a KeyInUseError. An error of the code comes
+        out as it is; UnsettledError.of finds what else went wrong.
+
+        key names this run: a second run with the same key does not start. Left out: every run gets a new one.
+        """
+        return AsyncGuard(self._guards, request, key)
+
+    def guard_stream(self, request: GuardRequest, open: AsyncOpen[T], *, key: str | None = None) -> AsyncGuardedStream[T]:
+        """The same for a stream. The reservation is made when the reader asks for the first item, and settled before the reader learns
+        of the end. Read it to its end, close it, or drop it: until then the lease is kept."""
+        return AsyncGuardedStream(AsyncGuard(self._guards, request, key), open)
+
+    async def reserve(self, request: ReservationRequest, *, key: str | None = None) -> Reservation:
+        """Sets amounts aside. key names this request: the same key and request return the same reservation. Left out: the client makes
+        one for this call. If `replayed` is true, an earlier call made the reservation: do not call the model."""
+        return await self._run(options.reserve(self._transport, request, key))
+
+    async def decide(self, request: ReservationRequest) -> Decision:
+        """Says whether a request would be admitted now; it reserves nothing."""
+        options.check_amounts("amounts", request.get("amounts"))
+        return cast(Decision, await self._call(Call("POST", "/v1/decisions", body=request, repeat=True)))
+
+    async def commit_reservation(self, id: str, request: CommitRequest) -> Settled:
+        """Charges the usage, in exactly the reserved units, and gives the rest back."""
+        options.check_amounts("usage", request.get("usage"))
+        return settled_of(await self._exchange(settlement(id, "commit", request)))
+
+    async def release_reservation(self, id: str, request: ReleaseRequest | None = None) -> Settled:
+        """Gives everything back, because nothing was spent. It is final."""
+        return settled_of(await self._exchange(settlement(id, "release", request or {})))
+
+    async def extend_reservation(self, id: str, request: ExtendRequest) -> Reservation:
+        """Moves the expiry to at least ttl_seconds from now."""
+        return cast(Reservation, await self._call(Call("POST", options.path_of("reservations", id, "extend"), body=request, repeat=True)))
+
+    async def adopt_reservation(self, id: str, request: AdoptRequest | None = None) -> Reservation:
+        """Starts a new workflow for an open reservation that lost its own."""
+        path = options.path_of("reservations", id, "adopt")
+        return cast(Reservation, await self._call(Call("POST", path, body=request or {}, repeat=True)))
+
+    async def get_reservation(self, id: str) -> Reservation:
+        return cast(Reservation, await self._get(options.path_of("reservations", id)))
+
+    async def list_reservations(
+        self,
+        *,
+        state: State | None = None,
+        scope: str | None = None,
+        overdue: bool | None = None,
+        orphan: bool | None = None,
+        stuck: bool | None = None,
+        stuck_reason: StuckReason | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> ReservationPage:
+        page = await self._get(
+            "/v1/reservations",
+            state=state,
+            scope=scope,
+            overdue=overdue,
+            orphan=orphan,
+            stuck=stuck,
+            stuck_reason=stuck_reason,
+            cursor=cursor,
+            limit=limit,
+        )
+        return cast(ReservationPage, page)
+
+    async def charge_usage(self, request: UsageRequest, *, key: str) -> Reservation:
+        """Charges usage without a reservation. The key names the usage: under another key the same usage is charged again."""
+        return await self._run(options.make(self._transport, "/v1/usage", key, request))
+
+    async def list_entries(
+        self, *, budget_id: str | None = None, reservation_id: str | None = None, cursor: str | None = None, limit: int | None = None
+    ) -> EntryPage:
+        """The journal, oldest first."""
+        page = await self._get("/v1/entries", budget_id=budget_id, reservation_id=reservation_id, cursor=cursor, limit=limit)
+        return cast(EntryPage, page)
+
+    async def overview(self) -> Overview:
+        """Counts what is held, by age."""
+        return cast(Overview, await self._get("/v1/overview"))
+
+    async def create_budget(self, request: BudgetRequest) -> Budget:
+        """It is not repeated."""
+        return cast(Budget, await self._call(Call("POST", "/v1/budgets", body=request, repeat=False)))
+
+    async def get_budget(self, id: str) -> Budget:
+        return cast(Budget, await self._get(options.path_of("budgets", id)))
+
+    async def list_budgets(
+        self, *, scope: str | None = None, covering: str | None = None, cursor: str | None = None, limit: int | None = None
+    ) -> BudgetPage:
+        """scope: only budgets on exactly this scope. covering: every budget that covers this scope."""
+        return cast(BudgetPage, await self._get("/v1/budgets", scope=scope, covering=covering, cursor=cursor, limit=limit))
+
+    async def patch_budget(self, id: str, patch: BudgetPatch) -> Budget:
+        """It is not repeated, because another change may have come in between."""
+        return cast(Budget, await self._call(Call("PATCH", options.path_of("budgets", id), body=patch, repeat=False)))
+
+    async def archive_budget(self, id: str) -> Budget:
+        """An archived budget no longer limits new requests; its open reservations still settle."""
+        return cast(Budget, await self._call(Call("DELETE", options.path_of("budgets", id), repeat=True)))
+
+    async def whoami(self) -> Caller:
+        """On whose behalf the client calls."""
+        return cast(Caller, await self._get("/v1/whoami"))
+
+    async def list_keys(self, *, cursor: str | None = None, limit: int | None = None) -> KeyPage:
+        return cast(KeyPage, await self._get("/v1/keys", cursor=cursor, limit=limit))
+
+    async def create_key(self, request: KeyRequest) -> IssuedKey:
+        """Only this answer has the key's secret. It is not repeated."""
+        return cast(IssuedKey, await self._call(Call("POST", "/v1/keys", body=request, repeat=False)))
+
+    async def rotate_key(self, id: str, request: RotateKeyRequest | None = None) -> IssuedKey:
+        """Replaces a key; the old one works on for the overlap. It is not repeated."""
+        return cast(IssuedKey, await self._call(Call("POST", options.path_of("keys", id, "rotate"), body=request or {}, repeat=False)))
+
+    async def revoke_key(self, id: str, request: RevokeKeyRequest | None = None) -> Key:
+        """Ends a key for good, within 5 seconds on every server."""
+        return cast(Key, await self._call(Call("POST", options.path_of("keys", id, "revoke"), body=request or {}, repeat=True)))
+
+    async def list_audit(
+        self,
+        *,
+        subject: str | None = None,
+        action: AuditAction | None = None,
+        actor: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> AuditPage:
+        """Changes of the tenant's budgets and keys, newest first."""
+        page = await self._get("/v1/audit", subject=subject, action=action, actor=actor, cursor=cursor, limit=limit)
+        return cast(AuditPage, page)
+
+    async def health(self) -> None:
+        """Raises if the service's process does not answer. It is not repeated."""
+        await self._call(Call("GET", "/healthz", repeat=False))
+
+    async def ready(self) -> Checks:
+        """The state of each dependency. If one is away the error has them as `checks`. It is not repeated."""
+        return cast(Checks, (await self._call(Call("GET", "/readyz", repeat=False)))["checks"])
+
+    async def _get(self, path: str, **query: object) -> dict[str, Any]:
+        return await self._call(Call("GET", path, query=query, repeat=True))
+
+    async def _call(self, call: Call) -> dict[str, Any]:
+        return (await self._exchange(call)).value
+
+    async def _exchange(self, call: Call) -> Answer:
+        return await self._run(self._transport.exchange(call))
+
+    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Waits for a call; the caller's end is the call's."""
+        future = engine.submit(work)
+        try:
+            return await wait_async(future)
+        finally:
+            future.cancel()
+
+
+class AsyncGuard:
+    """Guards code, once. Made by AsyncEarmark.guard."""
+
+    def __init__(self, settings: GuardSettings, request: GuardRequest, key: str | None) -> None:
+        self._run: Run | None = None
+        self._begun = False
+        self._settings = settings
+        self._request = request
+        self._key = key
+
+    async def __aenter__(self) -> Run:
+        if self._begun:
+            raise RuntimeError("a guard runs once; make another one")
+        self._begun = True
+        admission = engine.submit(Run._admit(self._settings, self._request, self._key))
+        try:
+            self._run = await wait_async(admission)
+            return self._run
+        except BaseException:
+            leave(admission)  # the caller is gone, or was not admitted
+            raise
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        run = self._run
+        if run is None or not run._is_ours():
+            return
+        settling = run._end(error)
+        try:
+            await wait_async(settling)
+        except UnsettledError as unsettled:
+            if error is None:
+                raise
+            unsettled._attach_to(error)
+
+    def __del__(self) -> None:
+        self._drop(Dropped())
+
+    def _drop(self, error: BaseException | None) -> None:
+        """Settles without waiting."""
+        if self._run is not None and self._run._is_ours() and not sys.is_finalizing():
+            self._run._end(error)
+
+
+class AsyncGuardedStream(Generic[T]):
+    """A stream within a reservation. Made by AsyncEarmark.guard_stream."""
+
+    def __init__(self, guard: AsyncGuard, open: AsyncOpen[T]) -> None:
+        self._guard = guard
+        self._open = open
+        self._source: AsyncIterator[T] | None = None
+        self._ended = False
+
+    def __aiter__(self) -> AsyncGuardedStream[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            if self._source is None:
+                self._source = await open_async(self._open, await self._guard.__aenter__())
+            return await next_async(self._source)
+        except StopAsyncIteration:
+            await self._end(None)
+            raise
+        except BaseException as error:
+            await self._end(error)
+            raise
+
+    async def aclose(self) -> None:
+        """Ends the stream: what was counted is charged."""
+        if self._ended:
+            return
+        try:
+            await close_async(self._source)
+        except BaseException as error:
+            await self._end(error)
+            raise
+        await self._end(None)
+
+    async def __aenter__(self) -> AsyncGuardedStream[T]:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _end(self, error: BaseException | None) -> None:
+        self._ended = True
+        await self._guard.__aexit__(None, error, None)
+
+    def __del__(self) -> None:
+        if not self._ended:
+            self._guard._drop(None)  # its reader left, as by break
+
+
+async def each_item_async(list_page: Callable[[str], Awaitable[Any]]) -> AsyncIterator[Any]:
+    """Each item of a list, page by page: `each_item_async(lambda cursor: earmark.list_budgets(cursor=cursor))`."""
+    cursor = ""
+    while True:
+        page = await list_page(cursor)
+        for item in page["data"]:
+            yield item
+        cursor = page["next_cursor"]
+        if not cursor:
+            return

@@ -1,0 +1,570 @@
+"""The types of the API. Made of api/openapi.yaml by tools/generate.py."""
+
+from typing import Any, Literal, TypedDict
+
+# `rsv_` and the base32 of a SHA-256 over the tenant and the idempotency key, or of random bytes.
+ReservationId = str
+
+class Accepted(TypedDict):
+    id: ReservationId
+    accepted: Literal[True]
+
+# The name of a person who settles in the caller's place, for which the key needs the role `operate`; entries then name `operator:NAME`,
+# with a key `operator:NAME key:ID`.
+Operator = str
+
+# Why, for the journal; at most 512 bytes.
+Reason = str
+
+class AdoptRequest(TypedDict, total=False):
+    operator: Operator
+    reason: Reason
+
+# A whole number for each unit.
+Amounts = dict[str, int]
+
+AuditAction = Literal["budget.create", "budget.change", "budget.archive", "key.create", "key.rotate", "key.revoke", "tenant.create", "tenant.disable", "tenant.enable"]
+
+class AuditRecord(TypedDict):
+    id: int
+    tenant: str
+    # Who made the change: `key:ID`, `operator:NAME`, or both as `operator:NAME key:ID`.
+    actor: str
+    action: AuditAction
+    # The id of the budget, the key or the tenant.
+    subject: str
+    reason: str
+    # The subject before the change; null where it did not exist.
+    before: dict[str, Any] | None
+    # The subject after the change.
+    after: dict[str, Any] | None
+    created_at: str
+
+class AuditPage(TypedDict):
+    data: list[AuditRecord]
+    next_cursor: str
+
+# The state of the current window, in the budget's unit.
+class Balance(TypedDict):
+    limit: int
+    # Set aside by open reservations.
+    reserved: int
+    # Spent.
+    committed: int
+    # limit − reserved − committed; negative when overdrawn.
+    available: int
+    # The window's first instant; 1970-01-01 for lifetime.
+    window_start: str
+    # The next window's first instant; null for lifetime.
+    window_end: str | None
+
+BudgetId = str
+
+# A path of 1 to 8 segments; matching is by whole segments. Encode ids that have other characters: x-- and percent-encoding with _ in place
+# of %, such as x--a_40b.com for a@b.com.
+Scope = str
+
+# What is counted.
+Unit = str
+
+# The period that the limit is for.
+class Window(TypedDict):
+    # A week starts on Monday.
+    period: Literal["lifetime", "hour", "day", "week", "month"]
+    # The time zone in which the period begins: `UTC` or an IANA name of the form `Area/City`.
+    timezone: str
+
+# `hard` denies what would pass the limit; `soft` admits it, up to `soft_ceiling` if one is set, with `over_limit: true`.
+Enforcement = Literal["hard", "soft"]
+
+# What happens to usage beyond the reserved amount: `allow_with_overdraft` charges all of it, `allow_if_available` charges what fits and
+# records the shortfall, `reject` refuses the commit.
+Overage = Literal["allow_with_overdraft", "allow_if_available", "reject"]
+
+class Budget(TypedDict):
+    id: BudgetId
+    scope: Scope
+    unit: Unit
+    limit: int
+    window: Window
+    enforcement: Enforcement
+    # Null means no ceiling.
+    soft_ceiling: int | None
+    overage: Overage
+    created_at: str
+    archived_at: str | None
+    balance: Balance
+
+class BudgetPage(TypedDict):
+    data: list[Budget]
+    # Empty on the last page.
+    next_cursor: str
+
+class BudgetPatch(TypedDict, total=False):
+    limit: int
+    # Null removes the ceiling, and so does `enforcement: hard`.
+    soft_ceiling: int | None
+    enforcement: Literal["hard", "soft"]
+    overage: Literal["allow_with_overdraft", "allow_if_available", "reject"]
+
+# Lifetime in UTC when left out.
+class BudgetRequestWindow(TypedDict, total=False):
+    # A week starts on Monday.
+    period: Literal["lifetime", "hour", "day", "week", "month"]
+    # `UTC`, or a name of the form `Area/City` in the IANA time zone database, in the spelling there. Areas are Africa, America, Antarctica,
+    # Arctic, Asia, Atlantic, Australia, Europe, Indian, Pacific and Etc. Names that may mean something else on another machine are refused,
+    # such as `localtime`, `CET` or `US/Eastern`.
+    timezone: str
+
+
+class _BudgetRequest(TypedDict):
+    scope: Scope
+    unit: Unit
+    # In the unit; 0 admits nothing.
+    limit: int
+
+
+class BudgetRequest(_BudgetRequest, total=False):
+    # Lifetime in UTC when left out.
+    window: BudgetRequestWindow
+    enforcement: Enforcement
+    # Only for `soft`, from the limit up; null or left out means no ceiling.
+    soft_ceiling: int | None
+    overage: Overage
+
+# What a key may do; each role includes those before it.
+Role = Literal["read", "settle", "reserve", "operate", "admin"]
+
+class Caller(TypedDict):
+    tenant: str
+    role: Role
+    # What the key is bound to; empty: all.
+    scopes: list[str]
+    # Empty on a server without keys.
+    key_id: str
+    key_name: str
+
+class Check(TypedDict):
+    # `unknown` where another check that is down hides it.
+    status: Literal["up", "down", "unknown"]
+    # Why it is down; or, where it is up, what there is to know of it, such as the size of its database under `earmark dev`. Often empty.
+    detail: str
+
+# `postgres`, `temporal` and `worker`; or `process` alone, when it is about to stop.
+class Checks(TypedDict, total=False):
+    process: Check
+    postgres: Check
+    temporal: Check
+    worker: Check
+
+# Exactly the reserved units, each with a whole number from 0. The keys are units, see `Unit`.
+Usage = dict[str, int]
+
+class _CommitRequest(TypedDict):
+    usage: Usage
+
+
+class CommitRequest(_CommitRequest, total=False):
+    # The usage is an estimate, as when a stream broke before the provider reported it. The first commit without `estimated` corrects it, in
+    # full. An estimate never replaces another.
+    estimated: bool
+    operator: Operator
+    reason: Reason
+
+# One budget that the request does not fit into, in its unit.
+class Violation(TypedDict):
+    budget_id: BudgetId
+    scope: Scope
+    unit: Unit
+    # For a soft budget, its ceiling.
+    limit: int
+    reserved: int
+    committed: int
+    available: int
+    requested: int
+
+class _Decision(TypedDict):
+    admitted: bool
+    violations: list[Violation]
+    # The request does not fit, and waiting can help.
+    retryable: bool
+
+
+class Decision(_Decision, total=False):
+    # When to ask again at the latest; present where `retryable` is true, and only there. By then, in each budget that the request does not
+    # fit into, the window has ended or, if the amount would fit without the holds, the lease of the first. A hold that is settled makes
+    # room sooner; another request may take the room first.
+    retry_at: str
+
+# One line of the journal. Entries are never changed.
+class Entry(TypedDict):
+    id: int
+    # What happened: `reserve`, `commit`, `estimate` (a commit with `estimated`), `release`, `expire`, `charge`, `extend`, `review`,
+    # `reject`, `refuse`, `budget`, `checkpoint` (stands for entries that were pruned).
+    kind: str
+    # Empty for an entry about a budget.
+    reservation_id: str
+    # Empty for a note on a reservation.
+    budget_id: str
+    window_start: str | None
+    reserved_delta: int
+    committed_delta: int
+    # Who did it: `workflow`, `sweeper`, `reconciler`, `key:ID` for a call with a key (`api` without), or `operator:NAME`. What was done for
+    # a call with a key has `key:ID` after it.
+    actor: str
+    reason: str
+    created_at: str
+
+class EntryPage(TypedDict):
+    data: list[Entry]
+    # Empty on the last page.
+    next_cursor: str
+
+class _ExtendRequest(TypedDict):
+    # How long the lease runs on from now, at least.
+    ttl_seconds: int
+
+
+class ExtendRequest(_ExtendRequest, total=False):
+    operator: Operator
+    reason: Reason
+
+# Printable ASCII. Keys are the tenant's, shared by reservations and usage.
+IdempotencyKey = str
+
+# How many calls a second or a minute the key may make at each server process, 1 to 1,000,000; empty for no bound.
+Rate = str
+
+class IssuedKey(TypedDict):
+    id: str
+    tenant: str
+    name: str
+    role: Role
+    # The key acts on these scopes and what is below; empty: on all.
+    scopes: list[str]
+    created_at: str
+    # Null: never.
+    expires_at: str | None
+    revoked_at: str | None
+    # The hour of the last use; null: never used.
+    last_used_at: str | None
+    # The id of the key that a rotation made; empty where there is none.
+    replaced_by: str
+    rate: Rate
+    # The whole key, `emk_…`. Earmark keeps a hash alone.
+    secret: str
+
+class Key(TypedDict):
+    id: str
+    tenant: str
+    name: str
+    role: Role
+    # The key acts on these scopes and what is below; empty: on all.
+    scopes: list[str]
+    created_at: str
+    # Null: never.
+    expires_at: str | None
+    revoked_at: str | None
+    # The hour of the last use; null: never used.
+    last_used_at: str | None
+    # The id of the key that a rotation made; empty where there is none.
+    replaced_by: str
+    rate: Rate
+
+class KeyPage(TypedDict):
+    data: list[Key]
+    next_cursor: str
+
+class _KeyRequest(TypedDict):
+    role: Role
+
+
+class KeyRequest(_KeyRequest, total=False):
+    # For people; at most 64 bytes.
+    name: str
+    scopes: list[Scope]
+    # In the future, at most 10 years away; left out: never.
+    expires_at: str
+    rate: Rate
+    operator: Operator
+    reason: Reason
+
+# The caller's own notes; at most 20 keys, keys and values of at most 512 bytes each.
+Metadata = dict[str, str]
+
+# A whole number for each unit, or null.
+NullableAmounts = dict[str, int] | None
+
+# What happens when the lease runs out: `release` gives the amounts back, `commit` charges them as an estimate, `review` keeps them set
+# aside until an operator decides.
+OnExpiry = Literal["release", "commit", "review"]
+
+# The open reservations of one group of ages.
+class OverviewAge(TypedDict):
+    from_seconds: int
+    # The first age beyond the group; null for the last.
+    to_seconds: int | None
+    reservations: int
+    amounts: Amounts
+
+# `held` and `review` set budget aside. `committed` is charged. `released` is the caller's word that nothing was spent. `expired` was given
+# back without it, and late usage is still charged.
+State = Literal["held", "committed", "released", "expired", "review"]
+
+# The reservation's share in one budget, in its unit.
+class ReservationBudget(TypedDict):
+    budget_id: BudgetId
+    scope: Scope
+    unit: Unit
+    # The window it settles in.
+    window_start: str
+    # Set aside at admission.
+    reserved: int
+    # Charged by now.
+    committed: int
+
+# Why a reservation needs a person; if several reasons apply, the first in this order. `paused`: somebody paused its workflow in Temporal,
+# so the workflow does not run. `task_failing`: its workflow's task fails, so the workflow does not run. `settlement_failing`: its workflow
+# cannot settle it and keeps trying. `orphan`: no open workflow guards it. `review`: it has expired and waits for a decision.
+# `expiry_missed`: it has been overdue for more than 5 seconds, and nothing has expired it.
+StuckReason = Literal["paused", "task_failing", "settlement_failing", "orphan", "review", "expiry_missed"]
+
+# What is wrong with a reservation. Only with `stuck=true`.
+class Stuck(TypedDict):
+    reason: StuckReason
+    # When it began; for an orphan, when its workflow was last looked for. Null where that is not known.
+    since: str | None
+    # Since then; 0 where that is not known.
+    age_seconds: int
+    # The last error, what was refused, or who paused it and why; empty where there is none.
+    detail: str
+    # The command to paste.
+    remedy: str
+
+class _Reservation(TypedDict):
+    id: ReservationId
+    state: State
+    scopes: list[Scope]
+    amounts: Amounts
+    usage: NullableAmounts
+    overage: NullableAmounts
+    shortfall: NullableAmounts
+    # Committed after its expiry.
+    late: bool
+    # Charged by the expiry policy `commit` or by a commit with `estimated`; the first real usage corrects it.
+    estimated: bool
+    # Admitted past a soft limit.
+    over_limit: bool
+    created_at: str
+    # Null for usage charged without a reservation.
+    expires_at: str | None
+    settled_at: str | None
+    # Held past its `expires_at`.
+    overdue: bool
+    # Held, and no open workflow was found to guard it.
+    orphan: bool
+    on_expiry: OnExpiry
+    # Why it was settled so.
+    reason: str
+    metadata: Metadata
+    # Of the workflow that guards it; empty for usage charged without a reservation.
+    workflow_id: str
+    # Where Temporal UI shows the workflow; empty when not configured.
+    ui_url: str
+    budgets: list[ReservationBudget]
+
+
+class Reservation(_Reservation, total=False):
+    # Usage that the policy `reject` refused; absent when none.
+    rejected_usage: dict[str, int]
+    # An earlier call with the same `Idempotency-Key` made it, and this one set aside or charged nothing. Absent otherwise, and in all
+    # answers but 201.
+    replayed: bool
+    stuck: Stuck
+    # Postgres has lost it, as after the restore of a backup, and its workflow has usage to charge; this is what the workflow knows. Only
+    # with `stuck=true`.
+    lost: bool
+
+# What is held at one moment, by Postgres' clock.
+class Overview(TypedDict):
+    # The moment from which ages are counted.
+    at: str
+    # Reservations that are held.
+    held: int
+    # Reservations that wait for an operator.
+    review: int
+    # Of those held: past their `expires_at`.
+    overdue: int
+    # Of both: no open workflow was found to guard them.
+    orphan: int
+    # False where there are more than are counted; the numbers are then too low.
+    complete: bool
+    # Every group of ages, the youngest first, empty ones too.
+    ages: list[OverviewAge]
+    # The oldest open reservations, the oldest first.
+    oldest: list[Reservation]
+
+class PayloadsPayloads(TypedDict, total=False):
+    metadata: dict[str, str]
+    data: str
+
+
+# Payloads as Temporal's API has them; metadata and data are base64.
+class Payloads(TypedDict, total=False):
+    payloads: list[PayloadsPayloads]
+
+class _Problem(TypedDict):
+    # `urn:earmark:problem:` and the code.
+    type: str
+    # What the code means, always the same.
+    title: str
+    status: int
+    # What is wrong here, for people.
+    detail: str
+    # The stable name of the error, for programs.
+    code: Literal["invalid_request", "unauthenticated", "budget_exceeded", "not_found", "no_budget", "method_not_allowed", "forbidden", "budget_exists", "already_settled", "overage_rejected", "reservation_expired", "payload_too_large", "unsupported_media_type", "unit_not_budgeted", "unknown_model", "unpriced_usage", "idempotency_mismatch", "rate_limited", "admission_unknown", "unavailable", "internal"]
+
+
+# An error as RFC 9457 writes it.
+class Problem(_Problem, total=False):
+    # The wrong input, such as `amounts.tokens`, `scopes[0]` or `Idempotency-Key`.
+    field: str
+    # With `unknown_model`: names of models with a price, as `provider/model`, the most similar first.
+    nearest: list[str]
+    # With `unavailable`: the server's queue that is full; left out for other causes.
+    queue: Literal["admissions", "reads", "lists", "charges", "changes", "unknown keys"]
+    # With `budget_exceeded`.
+    violations: list[Violation]
+    # With `budget_exceeded`: waiting can help.
+    retryable: bool
+    # With `budget_exceeded`, where `retryable` is true: when to ask again at the latest, as in a decision.
+    retry_at: str
+    reservation: Reservation
+    reservation_id: ReservationId
+    checks: Checks
+
+class ReleaseRequest(TypedDict, total=False):
+    reason: Reason
+    operator: Operator
+
+# 1 to 8 units, each with a whole number from 0. The keys are units, see `Unit`.
+RequestedAmounts = dict[str, int]
+
+# A query for the list of workflows in Temporal UI.
+class Search(TypedDict):
+    title: str
+    query: str
+    # Empty when the address of Temporal UI is not configured.
+    url: str
+
+class _ReservationPage(TypedDict):
+    data: list[Reservation]
+    # Empty on the last page.
+    next_cursor: str
+
+
+class ReservationPage(_ReservationPage, total=False):
+    # With `stuck=true`: what could not be looked at, and why; absent when all was.
+    incomplete: str
+    # With `stuck=true`: queries that find the same in Temporal UI.
+    searches: list[Search]
+
+# Every budget on the path of each of these is charged, once.
+Scopes = list[Scope]
+
+class _ReservationRequest(TypedDict):
+    scopes: Scopes
+    amounts: RequestedAmounts
+
+
+class ReservationRequest(_ReservationRequest, total=False):
+    # The length of the lease.
+    ttl_seconds: int
+    on_expiry: OnExpiry
+    # A unit that no budget counts on a scope is unlimited there. `each_scope` refuses that (422 `unit_not_budgeted`); with `any_scope` a
+    # budget on one of the scopes is enough.
+    coverage: Literal["each_scope", "any_scope"]
+    metadata: Metadata
+
+class RevokeKeyRequest(TypedDict, total=False):
+    operator: Operator
+    reason: Reason
+
+class RotateKeyRequest(TypedDict, total=False):
+    # How long the old key works on.
+    overlap_seconds: int
+    operator: Operator
+    reason: Reason
+
+class _UsageRequest(TypedDict):
+    scopes: Scopes
+    amounts: RequestedAmounts
+
+
+class UsageRequest(_UsageRequest, total=False):
+    metadata: Metadata
+
+# The stable name of the error, for programs.
+ErrorCode = Literal["invalid_request", "unauthenticated", "budget_exceeded", "not_found", "no_budget", "method_not_allowed", "forbidden", "budget_exists", "already_settled", "overage_rejected", "reservation_expired", "payload_too_large", "unsupported_media_type", "unit_not_budgeted", "unknown_model", "unpriced_usage", "idempotency_mismatch", "rate_limited", "admission_unknown", "unavailable", "internal"]
+
+__all__ = [
+    "Accepted",
+    "AdoptRequest",
+    "Amounts",
+    "AuditAction",
+    "AuditPage",
+    "AuditRecord",
+    "Balance",
+    "Budget",
+    "BudgetId",
+    "BudgetPage",
+    "BudgetPatch",
+    "BudgetRequest",
+    "Caller",
+    "Check",
+    "Checks",
+    "CommitRequest",
+    "Decision",
+    "Enforcement",
+    "Entry",
+    "EntryPage",
+    "ErrorCode",
+    "ExtendRequest",
+    "IdempotencyKey",
+    "IssuedKey",
+    "Key",
+    "KeyPage",
+    "KeyRequest",
+    "Metadata",
+    "NullableAmounts",
+    "OnExpiry",
+    "Operator",
+    "Overage",
+    "Overview",
+    "OverviewAge",
+    "Payloads",
+    "Problem",
+    "Rate",
+    "Reason",
+    "ReleaseRequest",
+    "RequestedAmounts",
+    "Reservation",
+    "ReservationBudget",
+    "ReservationId",
+    "ReservationPage",
+    "ReservationRequest",
+    "RevokeKeyRequest",
+    "Role",
+    "RotateKeyRequest",
+    "Scope",
+    "Scopes",
+    "Search",
+    "State",
+    "Stuck",
+    "StuckReason",
+    "Unit",
+    "Usage",
+    "UsageRequest",
+    "Violation",
+    "Window",
+]

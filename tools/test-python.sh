@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Checks and tests the Python client in a virtual environment. With EARMARK_CONFORMANCE_URL it runs the cases of that server.
+set -euo pipefail
+cd "$(dirname "$0")/../clients/python"
+
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+  echo "the Python client needs Python 3.10 or newer as python3; this is $(python3 --version 2>&1)" >&2
+  exit 1
+fi
+if [[ ! .venv/installed -nt requirements.txt ]]; then
+  python3 -m venv --clear .venv || { echo 'python3 has no venv; install it (Debian: apt install python3-venv)' >&2; exit 1; }
+  .venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+  touch .venv/installed
+fi
+.venv/bin/python tools/generate.py --check
+.venv/bin/mypy src tools tests
+.venv/bin/python -m pytest --quiet
