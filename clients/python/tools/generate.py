@@ -1,6 +1,7 @@
 """Writes src/earmark/_types.py from api/openapi.yaml, and src/earmark/_client.py from _async_client.py. With --check it writes
 nothing, and fails if a file would change."""
 
+import keyword
 import re
 import sys
 from pathlib import Path
@@ -86,22 +87,30 @@ def definition(name: str, schema: dict[str, Any]) -> str:
     """A class for an object with named properties, else an alias. Nested objects get classes of their own before it."""
     about = comment(schema.get("description", ""), "")
     if "properties" not in schema:
-        return f"{about}{name} = {type_of(schema, name)[0]}"
+        text, nested = type_of(schema, name)
+        return "\n\n\n".join([*nested, f"{about}{name} = {text}"])
     before: list[str] = []
     required: list[str] = []
     optional: list[str] = []
+    words: list[str] = []
     for field, part in schema["properties"].items():
         text, nested = type_of(part, name + "".join(word.capitalize() for word in field.split("_")))
         before += nested
+        if keyword.iskeyword(field):  # such as from, which a class cannot name
+            words.append(f'"{field}": {text}')
+            continue
         line = comment(part.get("description", ""), "    ") + f"    {field}: {text}"
         (required if field in schema.get("required", []) else optional).append(line)
-    if not optional:
+    if not optional and not words:
         return "\n\n\n".join([*before, f"{about}class {name}(TypedDict):\n" + "\n".join(required)])
     base = "TypedDict"
+    if words:
+        base = f"_{name}Words"
+        before.append(f'{base} = TypedDict("{base}", {{{", ".join(words)}}}, total=False)')
     if required:
-        base = f"_{name}"
-        before.append(f"class {base}(TypedDict):\n" + "\n".join(required))
-    return "\n\n\n".join([*before, f"{about}class {name}({base}, total=False):\n" + "\n".join(optional)])
+        above, base = base, f"_{name}"
+        before.append(f"class {base}({above}):\n" + "\n".join(required))
+    return "\n\n\n".join([*before, f"{about}class {name}({base}, total=False):\n" + "\n".join(optional or ["    pass"])])
 
 
 def type_of(schema: dict[str, Any], name: str) -> tuple[str, list[str]]:

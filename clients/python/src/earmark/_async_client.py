@@ -17,6 +17,7 @@ from ._guard import AsyncOpen, Dropped, GuardRequest, GuardSettings, Run, Settle
 from ._streams import close_async, next_async, open_async
 from ._transport import Answer, Call, Transport
 from ._types import (
+    AddedPrices,
     AdoptRequest,
     AuditAction,
     AuditPage,
@@ -27,14 +28,19 @@ from ._types import (
     Caller,
     Checks,
     CommitRequest,
+    CorrectionRequest,
     Decision,
     EntryPage,
+    ExplainedPrice,
+    ExplainRequest,
     ExtendRequest,
     IssuedKey,
     Key,
     KeyPage,
     KeyRequest,
     Overview,
+    PricePage,
+    PricesRequest,
     ReleaseRequest,
     Reservation,
     ReservationPage,
@@ -179,6 +185,32 @@ class AsyncEarmark:
     async def charge_usage(self, request: UsageRequest, *, key: str) -> Reservation:
         """Charges usage without a reservation. The key names the usage: under another key the same usage is charged again."""
         return await self._run(options.make(self._transport, "/v1/usage", key, request))
+
+    async def correct_reservation(self, id: str, request: CorrectionRequest, *, key: str) -> Reservation:
+        """Adds signed amounts to a final charge; below 0 gives back. The key names the correction of this reservation."""
+        return await self._run(options.make(self._transport, options.path_of("reservations", id, "corrections"), key, request))
+
+    async def list_prices(
+        self,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        at: str | None = None,
+        version: str | int | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> PricePage:
+        """The prices that hold, by provider and model."""
+        page = await self._get("/v1/prices", provider=provider, model=model, at=at, version=version, cursor=cursor, limit=limit)
+        return cast(PricePage, page)
+
+    async def add_prices(self, request: PricesRequest) -> AddedPrices:
+        """Adds a version of the tenant's prices. It is not repeated."""
+        return cast(AddedPrices, await self._call(Call("POST", "/v1/prices", body=request, repeat=False)))
+
+    async def explain_price(self, request: ExplainRequest) -> ExplainedPrice:
+        """What a usage costs, line by line. It changes nothing."""
+        return cast(ExplainedPrice, await self._call(Call("POST", "/v1/prices/explain", body=request, repeat=True)))
 
     async def list_entries(
         self, *, budget_id: str | None = None, reservation_id: str | None = None, cursor: str | None = None, limit: int | None = None

@@ -110,7 +110,7 @@ class Run:
         return self._process == os.getpid()
 
     def _change(self, error: BaseException | None) -> Change | None:
-        usage, nothing_sent = self.meter._report(self._request["amounts"])
+        usage, nothing_sent = self.meter._report(self.reservation["amounts"])
         unsent = nothing_sent or _is_nothing_sent(error)
         if usage is not None and (any(usage.values()) or (error is None and not unsent)):
             return Change("commit", {"usage": usage})

@@ -9,6 +9,71 @@ class Accepted(TypedDict):
     id: ReservationId
     accepted: Literal[True]
 
+_UsdRate2Words = TypedDict("_UsdRate2Words", {"as": str}, total=False)
+
+
+class UsdRate2(_UsdRate2Words, total=False):
+    pass
+
+
+# US dollars for one token, search, page or second, exact; or the name of the part whose rate it shares.
+UsdRate = str | float | UsdRate2
+
+# The rate of each part that has one, such as `input`, `cache_read`, `output`; docs/ai.md has all parts. A part without a rate is refused
+# when it is used.
+PriceRates = dict[str, UsdRate]
+
+class _PriceTier(TypedDict):
+    # Input tokens, cached ones included.
+    threshold: int
+    rates: PriceRates
+
+
+class PriceTier(_PriceTier, total=False):
+    # The threshold itself is in the tier.
+    inclusive: bool
+
+class _PriceVariants(TypedDict):
+    # `service_tier`, `speed`, `region`, `windows`: all must hold.
+    when: dict[str, Any]
+
+
+class PriceVariants(_PriceVariants, total=False):
+    # `rates`, `tiers` and `marginal`.
+    prices: dict[str, Any]
+    multiplier: str
+
+
+_PriceWords = TypedDict("_PriceWords", {"from": str}, total=False)
+
+
+class _Price(_PriceWords):
+    provider: str
+    model: str
+    rates: PriceRates
+
+
+# The prices of one model at one provider, from a moment on.
+class Price(_Price, total=False):
+    # Other names of the model.
+    aliases: list[str]
+    # A condition on further names: `equals`, `starts_with`, `ends_with`, `contains`, `regex`, `or` or `and`.
+    match: dict[str, Any]
+    # By the input tokens of a request, ascending. Each has all of its rates.
+    tiers: list[PriceTier]
+    # A tier prices only the tokens beyond its threshold.
+    marginal: bool
+    # Other prices, or a multiplier of all tokens, under conditions of the response.
+    variants: list[PriceVariants]
+    # Where the prices come from.
+    source: str
+
+class AddedPrices(TypedDict):
+    # The newest version.
+    version: int
+    # What was added; the others say nothing new.
+    entries: list[Price]
+
 # The name of a person who settles in the caller's place, for which the key needs the role `operate`; entries then name `operator:NAME`,
 # with a key `operator:NAME key:ID`.
 Operator = str
@@ -22,6 +87,12 @@ class AdoptRequest(TypedDict, total=False):
 
 # A whole number for each unit.
 Amounts = dict[str, int]
+
+# The model that answered. Without it, the one that the response names, or else the one of the estimate.
+AnsweringModel = str
+
+# The company that bills. Without it, that of the estimate.
+AnsweringProvider = str
 
 AuditAction = Literal["budget.create", "budget.change", "budget.archive", "key.create", "key.rotate", "key.revoke", "tenant.create", "tenant.disable", "tenant.enable"]
 
@@ -160,16 +231,39 @@ class Checks(TypedDict, total=False):
 # Exactly the reserved units, each with a whole number from 0. The keys are units, see `Unit`.
 Usage = dict[str, int]
 
-class _CommitRequest(TypedDict):
+# The usage object as the provider sent it, or the whole response with it. Earmark computes from it what the call cost in the reserved
+# units, or for `/v1/usage` in those that the budgets count. A field that is wrong is named by its path.
+ProviderUsage = dict[str, Any]
+
+# What the object is, such as `anthropic`; docs/ai.md has all names. Without it the shape decides.
+UsageFormat = str
+
+# When the provider answered; it decides which off-peak hours apply. Without it now.
+RespondedAt = str
+
+# Exactly one of `usage` and `provider_usage`.
+class CommitRequest(TypedDict, total=False):
     usage: Usage
-
-
-class CommitRequest(_CommitRequest, total=False):
+    provider_usage: ProviderUsage
+    usage_format: UsageFormat
+    model: AnsweringModel
+    provider: AnsweringProvider
+    responded_at: RespondedAt
     # The usage is an estimate, as when a stream broke before the provider reported it. The first commit without `estimated` corrects it, in
     # full. An estimate never replaces another.
     estimated: bool
     operator: Operator
     reason: Reason
+
+class _CorrectionRequest(TypedDict):
+    # 1 to 8 of the reservation's units, each with a whole number that is not 0. Below 0 gives back.
+    amounts: dict[str, int]
+    # Why the charge is wrong, for the journal; at most 512 bytes.
+    reason: str
+
+
+class CorrectionRequest(_CorrectionRequest, total=False):
+    operator: Operator
 
 # One budget that the request does not fit into, in its unit.
 class Violation(TypedDict):
@@ -191,6 +285,9 @@ class _Decision(TypedDict):
 
 
 class Decision(_Decision, total=False):
+    amounts: Amounts
+    # Of the prices of an estimate; left out if it needs none.
+    price_version: int
     # When to ask again at the latest; present where `retryable` is true, and only there. By then, in each budget that the request does not
     # fit into, the window has ended or, if the amount would fit without the holds, the lease of the first. A hold that is settled makes
     # room sooner; another request may take the room first.
@@ -200,7 +297,7 @@ class Decision(_Decision, total=False):
 class Entry(TypedDict):
     id: int
     # What happened: `reserve`, `commit`, `estimate` (a commit with `estimated`), `release`, `expire`, `charge`, `extend`, `review`,
-    # `reject`, `refuse`, `budget`, `checkpoint` (stands for entries that were pruned).
+    # `reject`, `refuse`, `correction`, `budget`, `adopt`, `checkpoint` (stands for entries that were pruned).
     kind: str
     # Empty for an entry about a budget.
     reservation_id: str
@@ -219,6 +316,82 @@ class EntryPage(TypedDict):
     data: list[Entry]
     # Empty on the last page.
     next_cursor: str
+
+class _Estimate(TypedDict):
+    model: str
+    # The limit for the output that the provider is given, reasoning included.
+    max_output_tokens: int
+
+
+# One call of a model, in the place of `amounts`: Earmark computes the most that it may cost in each of `tokens`, `input_tokens`,
+# `output_tokens`, `usd_micros` and `requests` that a budget on the scopes counts. Exactly one of `input_tokens`, `input_text` and
+# `messages`. The price is that of the dearest response: input written to the provider's cache for the longest time that has a price, output
+# as reasoning where that costs more, at the dearest hour.
+class Estimate(_Estimate, total=False):
+    # The company that bills; needed if several providers have the model.
+    provider: str
+    # As the provider counts them.
+    input_tokens: int
+    # The prompt. Its count is never below the provider's: see docs/ai.md. It is not stored.
+    input_text: str
+    # The messages, in OpenAI's or Anthropic's form, with text alone. They are counted and not stored.
+    messages: list[dict[str, Any]]
+    # How many answers to one input.
+    n: int
+    # The part of the input that the provider will surely read from its cache.
+    cached_input_tokens: int
+    # The one that is asked for, if it is not the standard.
+    service_tier: str
+    # As `service_tier`.
+    speed: str
+    # As `service_tier`.
+    region: str
+
+class _ExplainRequest(TypedDict):
+    provider_usage: ProviderUsage
+
+
+class ExplainRequest(_ExplainRequest, total=False):
+    # Required if the usage does not name it.
+    model: str
+    # The company that bills; required if several have the model.
+    provider: str
+    usage_format: UsageFormat
+    # What is charged, for its multiplier.
+    scopes: list[Scope]
+    # The moment whose prices apply; now by default.
+    at: str
+    # A version of the prices; the newest by default.
+    version: int
+
+class _ExplainedPriceLines(TypedDict):
+    # The part.
+    what: str
+    count: str
+    rate_usd: str
+    usd: str
+
+
+class ExplainedPriceLines(_ExplainedPriceLines, total=False):
+    provider: str
+    model: str
+    # The variants that apply.
+    special: str
+
+
+class _ExplainedPrice(TypedDict):
+    version: int
+    lines: list[ExplainedPriceLines]
+    # The exact sum.
+    usd: str
+    # The sum, rounded once.
+    usd_micros: int
+
+
+class ExplainedPrice(_ExplainedPrice, total=False):
+    # For resale.
+    multiplier: str
+    estimate: bool
 
 class _ExtendRequest(TypedDict):
     # How long the lease runs on from now, at least.
@@ -349,6 +522,8 @@ class _Reservation(TypedDict):
     usage: NullableAmounts
     overage: NullableAmounts
     shortfall: NullableAmounts
+    # The sum of its corrections, to be added to `usage`; null if there was none.
+    correction: dict[str, int] | None
     # Committed after its expiry.
     late: bool
     # Charged by the expiry policy `commit` or by a commit with `estimated`; the first real usage corrects it.
@@ -378,7 +553,7 @@ class Reservation(_Reservation, total=False):
     # Usage that the policy `reject` refused; absent when none.
     rejected_usage: dict[str, int]
     # An earlier call with the same `Idempotency-Key` made it, and this one set aside or charged nothing. Absent otherwise, and in all
-    # answers but 201.
+    # answers but 201 and that of a correction.
     replayed: bool
     stuck: Stuck
     # Postgres has lost it, as after the restore of a backup, and its workflow has usage to charge; this is what the workflow knows. Only
@@ -413,6 +588,22 @@ class PayloadsPayloads(TypedDict, total=False):
 class Payloads(TypedDict, total=False):
     payloads: list[PayloadsPayloads]
 
+class PricePage(TypedDict):
+    # The version that is shown; 0 without any.
+    version: int
+    data: list[Price]
+    next_cursor: str
+
+class _PricesRequest(TypedDict):
+    entries: list[Price]
+
+
+class PricesRequest(_PricesRequest, total=False):
+    # Where the prices come from.
+    source: str
+    operator: Operator
+    reason: Reason
+
 class _Problem(TypedDict):
     # `urn:earmark:problem:` and the code.
     type: str
@@ -422,7 +613,7 @@ class _Problem(TypedDict):
     # What is wrong here, for people.
     detail: str
     # The stable name of the error, for programs.
-    code: Literal["invalid_request", "unauthenticated", "budget_exceeded", "not_found", "no_budget", "method_not_allowed", "forbidden", "budget_exists", "already_settled", "overage_rejected", "reservation_expired", "payload_too_large", "unsupported_media_type", "unit_not_budgeted", "unknown_model", "unpriced_usage", "idempotency_mismatch", "rate_limited", "admission_unknown", "unavailable", "internal"]
+    code: Literal["invalid_request", "unauthenticated", "budget_exceeded", "not_found", "no_budget", "method_not_allowed", "forbidden", "budget_exists", "already_settled", "not_charged", "below_zero", "overage_rejected", "reservation_expired", "payload_too_large", "unsupported_media_type", "unit_not_budgeted", "unknown_model", "unpriced_usage", "idempotency_mismatch", "rate_limited", "admission_unknown", "unavailable", "internal"]
 
 
 # An error as RFC 9457 writes it.
@@ -474,10 +665,12 @@ Scopes = list[Scope]
 
 class _ReservationRequest(TypedDict):
     scopes: Scopes
-    amounts: RequestedAmounts
 
 
+# Exactly one of `amounts` and `estimate`.
 class ReservationRequest(_ReservationRequest, total=False):
+    amounts: RequestedAmounts
+    estimate: Estimate
     # The length of the lease.
     ttl_seconds: int
     on_expiry: OnExpiry
@@ -498,19 +691,28 @@ class RotateKeyRequest(TypedDict, total=False):
 
 class _UsageRequest(TypedDict):
     scopes: Scopes
-    amounts: RequestedAmounts
 
 
+# Exactly one of `amounts` and `provider_usage`.
 class UsageRequest(_UsageRequest, total=False):
+    amounts: RequestedAmounts
+    provider_usage: ProviderUsage
+    usage_format: UsageFormat
+    model: AnsweringModel
+    provider: AnsweringProvider
+    responded_at: RespondedAt
     metadata: Metadata
 
 # The stable name of the error, for programs.
-ErrorCode = Literal["invalid_request", "unauthenticated", "budget_exceeded", "not_found", "no_budget", "method_not_allowed", "forbidden", "budget_exists", "already_settled", "overage_rejected", "reservation_expired", "payload_too_large", "unsupported_media_type", "unit_not_budgeted", "unknown_model", "unpriced_usage", "idempotency_mismatch", "rate_limited", "admission_unknown", "unavailable", "internal"]
+ErrorCode = Literal["invalid_request", "unauthenticated", "budget_exceeded", "not_found", "no_budget", "method_not_allowed", "forbidden", "budget_exists", "already_settled", "not_charged", "below_zero", "overage_rejected", "reservation_expired", "payload_too_large", "unsupported_media_type", "unit_not_budgeted", "unknown_model", "unpriced_usage", "idempotency_mismatch", "rate_limited", "admission_unknown", "unavailable", "internal"]
 
 __all__ = [
     "Accepted",
+    "AddedPrices",
     "AdoptRequest",
     "Amounts",
+    "AnsweringModel",
+    "AnsweringProvider",
     "AuditAction",
     "AuditPage",
     "AuditRecord",
@@ -524,11 +726,15 @@ __all__ = [
     "Check",
     "Checks",
     "CommitRequest",
+    "CorrectionRequest",
     "Decision",
     "Enforcement",
     "Entry",
     "EntryPage",
     "ErrorCode",
+    "Estimate",
+    "ExplainRequest",
+    "ExplainedPrice",
     "ExtendRequest",
     "IdempotencyKey",
     "IssuedKey",
@@ -543,7 +749,13 @@ __all__ = [
     "Overview",
     "OverviewAge",
     "Payloads",
+    "Price",
+    "PricePage",
+    "PriceRates",
+    "PriceTier",
+    "PricesRequest",
     "Problem",
+    "ProviderUsage",
     "Rate",
     "Reason",
     "ReleaseRequest",
@@ -553,6 +765,7 @@ __all__ = [
     "ReservationId",
     "ReservationPage",
     "ReservationRequest",
+    "RespondedAt",
     "RevokeKeyRequest",
     "Role",
     "RotateKeyRequest",
@@ -564,7 +777,9 @@ __all__ = [
     "StuckReason",
     "Unit",
     "Usage",
+    "UsageFormat",
     "UsageRequest",
+    "UsdRate",
     "Violation",
     "Window",
 ]
