@@ -95,11 +95,23 @@ func TestGoClientOnEarmark(t *testing.T) {
 // The TypeScript client needs Node.js and npm, and the test fails without them.
 func TestTypeScriptClient(t *testing.T) {
 	t.Parallel()
+	runScript(t, "typescript.sh", "test")
+}
+
+// The Python client needs Python 3.10 with venv and pip, and the test fails without them.
+func TestPythonClient(t *testing.T) {
+	t.Parallel()
+	runScript(t, "python.sh")
+}
+
+// runScript runs the tests of a client in another language on the server of the cases, beside an Earmark.
+func runScript(t *testing.T, script string, args ...string) {
+	t.Helper()
 	upstream := stack.New(t, stack.Options{}).Serve().Ready().URL
 	base := serve(t, upstream)
 	root, err := stack.ModuleRoot()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "tools", "typescript.sh"), "test")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "tools", script), args...)
 	cmd.Env = append(os.Environ(), "EARMARK_CONFORMANCE_URL="+base, "EARMARK_TEST_URL="+upstream)
 	output, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", output)

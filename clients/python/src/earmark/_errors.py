@@ -159,7 +159,7 @@ _ATTACHED = "_earmark_unsettled"
 
 
 def _is_refusal(cause: EarmarkError | None) -> bool:
-    return cause is not None and not cause.foreign and cause.code not in ("unavailable", "admission_unknown", "internal")
+    return cause is not None and not cause.foreign and cause.code not in ("unavailable", "rate_limited", "admission_unknown", "internal")
 
 
 def _describe(id: str, verb: str | None, usage: dict[str, int] | None, on_expiry: str, cause: EarmarkError | None) -> str:

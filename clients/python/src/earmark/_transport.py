@@ -264,7 +264,10 @@ def _moment_of(text: object) -> datetime | None:
 
 
 def _is_away(error: EarmarkError) -> bool:
-    """Whether the service, or the network to it, failed temporarily. An untrusted certificate stays untrusted."""
+    """Whether the service, or the network to it, failed temporarily, or the key's rate allows no call now. An untrusted certificate
+    stays untrusted; a wait that is longer than the client waits is left to its caller."""
+    if error.status == 429:
+        return error.retry_after_seconds <= _LONGEST_RETRY_AFTER_SECONDS
     if error.status is not None:
         return 502 <= error.status <= 504
     return error.code == "unavailable" and not _is_untrusted(error.__cause__)

@@ -496,6 +496,23 @@ class ReservationBudget(TypedDict):
     # Charged by now.
     committed: int
 
+class _ResponseRecord(TypedDict):
+    # The usage object alone, as the provider sent it; no prompt and no answer.
+    provider_usage: dict[str, Any]
+    # The format in which it was read.
+    usage_format: str
+    # The moment whose off-peak hours applied.
+    responded_at: str
+
+
+# The response from which `usage` was computed. Absent if the caller gave amounts, and in lists.
+class ResponseRecord(_ResponseRecord, total=False):
+    # The model that answered, as the caller, the response or the estimate names it.
+    model: str
+    provider: str
+    # The prices; absent if none were needed.
+    price_version: int
+
 # Why a reservation needs a person; if several reasons apply, the first in this order. `paused`: somebody paused its workflow in Temporal,
 # so the workflow does not run. `task_failing`: its workflow's task fails, so the workflow does not run. `settlement_failing`: its workflow
 # cannot settle it and keeps trying. `orphan`: no open workflow guards it. `review`: it has expired and waits for a decision.
@@ -552,6 +569,7 @@ class _Reservation(TypedDict):
 class Reservation(_Reservation, total=False):
     # Usage that the policy `reject` refused; absent when none.
     rejected_usage: dict[str, int]
+    response: ResponseRecord
     # An earlier call with the same `Idempotency-Key` made it, and this one set aside or charged nothing. Absent otherwise, and in all
     # answers but 201 and that of a correction.
     replayed: bool
@@ -766,6 +784,7 @@ __all__ = [
     "ReservationPage",
     "ReservationRequest",
     "RespondedAt",
+    "ResponseRecord",
     "RevokeKeyRequest",
     "Role",
     "RotateKeyRequest",
