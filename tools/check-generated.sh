@@ -10,7 +10,7 @@ fi
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 mkdir "$copy/now" "$copy/generated"
-tar --create --exclude=./bin --exclude=./.git --exclude=./data --exclude=node_modules . | tar --extract --directory="$copy/now"
+tar --create --exclude=./bin --exclude=./.git --exclude=./data --exclude=node_modules --exclude=.venv . | tar --extract --directory="$copy/now"
 cp -R "$copy/now/." "$copy/generated"
 (cd "$copy/generated" && go generate ./...)
 if ! diff --recursive --brief "$copy/now" "$copy/generated"; then

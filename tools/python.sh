@@ -13,5 +13,5 @@ if [[ ! .venv/installed -nt requirements.txt ]]; then
   touch .venv/installed
 fi
 .venv/bin/python tools/generate.py --check
-.venv/bin/mypy src tools tests
+.venv/bin/mypy src tools tests examples
 .venv/bin/python -m pytest --quiet

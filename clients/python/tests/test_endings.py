@@ -4,44 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
-import threading
+import pickle
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
+from fake import LIMIT_SECONDS, QUIET, FakeEarmark, problem
+
 from earmark import AsyncEarmark, Earmark, EarmarkError, GuardRequest, Run, UnsettledError
 
 REQUEST: GuardRequest = {"scopes": ["acme"], "amounts": {"tokens": 100}, "on_expiry": "commit"}
-LIMIT_SECONDS = 20
-
-
-class FakeEarmark:
-    """Answers every call with success, and keeps how reservations are settled."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.settled = threading.Event()
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        verb = request.url.path.rsplit("/", 1)[1]
-        body = json.loads(request.content or b"{}")
-        self.keys.append(request.headers.get("Authorization"))
-        self.calls.append((verb, body.get("usage")))
-        if verb in ("commit", "release"):
-            self.settled.set()
-        state = {"commit": "committed", "release": "released"}.get(verb, "held")
-        return httpx.Response(200, json={"id": "rsv_1", "state": state, "amounts": {"tokens": 100}, "on_expiry": "commit"})
-
-    def settlement(self) -> Any:
-        assert self.settled.wait(LIMIT_SECONDS), self.calls
-        assert [verb for verb, _ in self.calls] == ["reservations", self.calls[-1][0]]
-        return self.calls[-1]
 
 
 def client(fake: FakeEarmark) -> Earmark:
@@ -188,6 +163,35 @@ def test_a_forked_child_leaves_the_run_to_its_parent() -> None:
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert fake.settlement() == ("commit", {"tokens": 9})
+
+
+def test_an_estimate_is_committed_as_one() -> None:
+    fake = FakeEarmark()
+    with client(fake).guard(REQUEST) as run:
+        run.meter.add({"tokens": 9})
+        run.meter.estimated = True
+    assert fake.bodies[-1] == {"usage": {"tokens": 9}, "estimated": True}
+
+
+def test_the_usage_of_a_provider_is_committed_as_it_is() -> None:
+    fake = FakeEarmark()
+    with client(fake).guard(REQUEST) as run:
+        run.meter.add({"tokens": 9})
+        run.meter.set_provider_usage({"total_tokens": 7}, usage_format="openai_chat")
+    assert fake.bodies[-1] == {"provider_usage": {"total_tokens": 7}, "usage_format": "openai_chat"}
+
+
+def test_what_earmark_cannot_price_is_reported_with_the_object() -> None:
+    fake = FakeEarmark()
+    fake.instead["commit"] = problem(422, "unpriced_usage")
+    reported: list[UnsettledError] = []
+    earmark = Earmark("http://earmark.test", "", transport=httpx.MockTransport(fake), logger=QUIET, on_unsettled=reported.append)
+    with pytest.raises(UnsettledError, match="the provider's usage was not charged: it is unpriced_usage") as raised:
+        with earmark.guard(REQUEST) as run:
+            run.meter.set_provider_usage({"total_tokens": 7})
+    assert reported == [raised.value] and raised.value.refused
+    assert raised.value.response == {"provider_usage": {"total_tokens": 7}} and raised.value.usage is None
+    assert pickle.loads(pickle.dumps(raised.value)).response == raised.value.response
 
 
 def test_the_key_comes_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

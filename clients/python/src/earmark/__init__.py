@@ -5,7 +5,7 @@ from ._async_client import AsyncEarmark, AsyncGuard, AsyncGuardedStream, each_it
 from ._client import Earmark, Guard, GuardedStream, each_item
 from ._errors import DeniedError, EarmarkError, KeyInUseError, NothingSentError, UnsettledError
 from ._guard import GuardRequest, Run, Settled
-from ._meter import Meter
+from ._meter import Meter, ProviderResponse
 from ._scope import scope_ids, scope_of
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "KeyInUseError",
     "Meter",
     "NothingSentError",
+    "ProviderResponse",
     "Run",
     "Settled",
     "UnsettledError",

@@ -23,7 +23,7 @@ class Engine:
         self._forget()
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may drop a stream of the thread that holds it
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._owed: set[Future[Any]] = set()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
+from ._meter import ProviderResponse
 from ._types import Checks, ErrorCode, OnExpiry, Reservation, Violation
 from ._words import format_amounts
 
@@ -106,12 +107,14 @@ class UnsettledError(_Error):
     reservation_id: str
     #: What was tried; None: nothing, because the usage is not known.
     verb: Literal["commit", "release"] | None
-    #: The usage to commit.
+    #: The usage to commit; None if `response` has it.
     usage: dict[str, int] | None
     #: The expiry policy as Earmark last reported it.
     on_expiry: OnExpiry
     #: Why it is not settled; None if the usage is not known.
     cause: EarmarkError | None
+    #: In place of the usage: what the provider said was used.
+    response: ProviderResponse | None
 
     def __init__(
         self,
@@ -120,6 +123,7 @@ class UnsettledError(_Error):
         usage: dict[str, int] | None,
         on_expiry: OnExpiry,
         cause: EarmarkError | None = None,
+        response: ProviderResponse | None = None,
     ) -> None:
         super().__init__(_describe(reservation_id, verb, usage, on_expiry, cause))
         self.reservation_id = reservation_id
@@ -127,6 +131,7 @@ class UnsettledError(_Error):
         self.usage = usage
         self.on_expiry = on_expiry
         self.cause = cause
+        self.response = response
         self.__cause__ = cause
 
     @property
@@ -167,10 +172,10 @@ def _describe(id: str, verb: str | None, usage: dict[str, int] | None, on_expiry
     if verb is None:
         return f"reservation {id} is left to its expiry policy ({on_expiry}): {why}"
     if verb == "commit":
-        used = format_amounts(usage or {})
+        used = "the provider's usage was" if usage is None else f"{format_amounts(usage)} were"
         if _is_refusal(cause):
-            return f"reservation {id}: {used} were not charged: {why}"
-        return f"reservation {id}: it is not known whether {used} were charged: {why}"
+            return f"reservation {id}: {used} not charged: {why}"
+        return f"reservation {id}: it is not known whether {used} charged: {why}"
     if _is_refusal(cause):
         return f"reservation {id} was not released: {why}"
     return f"reservation {id}: it is not known whether it was released: {why}"

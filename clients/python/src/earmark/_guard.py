@@ -75,7 +75,7 @@ class Run:
         self.settled = None
         self._settings = settings
         self._request = request
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in Engine
         self._settling: Future[Settled] | None = None
         self._process = os.getpid()
         self._over = threading.Event()
@@ -110,10 +110,13 @@ class Run:
         return self._process == os.getpid()
 
     def _change(self, error: BaseException | None) -> Change | None:
+        estimated = {"estimated": True} if self.meter.estimated else {}
+        if self.meter._response is not None:
+            return Change("commit", {**self.meter._response, **estimated})
         usage, nothing_sent = self.meter._report(self.reservation["amounts"])
         unsent = nothing_sent or _is_nothing_sent(error)
         if usage is not None and (any(usage.values()) or (error is None and not unsent)):
-            return Change("commit", {"usage": usage})
+            return Change("commit", {"usage": usage, **estimated})
         return Change("release", {"reason": _NOTHING_SENT_REASON}) if unsent else None
 
     async def _settle(self, change: Change | None) -> Settled:
@@ -137,7 +140,7 @@ class Run:
             # A refused commit changes the policy to review.
             if cause.reservation is not None:
                 on_expiry = cause.reservation.get("on_expiry", on_expiry)
-            unsettled = UnsettledError(id, change.verb, change.body.get("usage"), on_expiry, cause)
+            unsettled = UnsettledError(id, change.verb, change.body.get("usage"), on_expiry, cause, self.meter._response)
         raise await self._report(unsettled)
 
     async def _report(self, unsettled: UnsettledError) -> UnsettledError:

@@ -1,0 +1,58 @@
+"""Runs the examples, which the pages show."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import guard
+import httpx
+import pytest
+import stream
+from fake import FakeEarmark, problem
+
+from earmark import AsyncEarmark, Earmark
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def test_the_examples_guard_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def model(prompt: str) -> guard.Reply:
+        return guard.Reply(f"to {prompt}", 40)
+
+    fake = FakeEarmark()
+    monkeypatch.setattr(guard, "earmark", Earmark("http://earmark.test", "", transport=httpx.MockTransport(fake)))
+    assert guard.chat("a@b.com", "hi", model) == "to hi"
+    assert fake.bodies[0]["scopes"] == ["acme/ml/x--a_40b.com"]
+    assert fake.calls[-1] == ("commit", {"tokens": 40})
+    fake.instead["reservations"] = problem(402, "budget_exceeded")
+    assert guard.chat("a@b.com", "hi", model) == "Your budget is used up."
+
+
+def test_the_examples_guard_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def model(prompt: str) -> AsyncIterator[stream.Chunk]:
+        yield stream.Chunk("a")
+        yield stream.Chunk("b", 77)
+
+    fake = FakeEarmark()
+    monkeypatch.setattr(stream, "earmark", AsyncEarmark("http://earmark.test", "", transport=httpx.MockTransport(fake)))
+
+    async def read() -> None:
+        assert [text async for text in stream.stream("hi", model)] == ["a", "b"]
+        async with stream.stream("hi", model) as chunks:
+            async for _ in chunks:
+                break
+
+    asyncio.run(read())
+    assert [usage for verb, usage in fake.calls if verb == "commit"] == [{"tokens": 77}, {"tokens": 3}]
+
+
+def test_the_pages_show_the_examples() -> None:
+    examples = [path.read_text() for path in (PACKAGE / "examples").glob("*.py")]
+    for page in ["../../docs/python.md"]:
+        blocks = re.findall(r"\n```python\n(.*?\n)```\n", (PACKAGE / page).read_text(), re.DOTALL)
+        assert blocks
+        for block in blocks:
+            assert any(block in example for example in examples), f"{page} has code that is in no example:\n{block}"
