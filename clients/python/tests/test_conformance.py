@@ -121,7 +121,8 @@ class Base:
 
 class Runner(Base):
     def run(self, steps: list[Any]) -> list[Result]:
-        return [self.guard(step) if step["op"] == "guard" else self.step(step) for step in steps]
+        with self.earmark:
+            return [self.guard(step) if step["op"] == "guard" else self.step(step) for step in steps]
 
     def step(self, step: Any) -> Result:
         try:
@@ -145,7 +146,8 @@ class Runner(Base):
 
 class AsyncRunner(Base):
     async def run(self, steps: list[Any]) -> list[Result]:
-        return [await self.guard(step) if step["op"] == "guard" else await self.step(step) for step in steps]
+        async with self.earmark:
+            return [await self.guard(step) if step["op"] == "guard" else await self.step(step) for step in steps]
 
     async def step(self, step: Any) -> Result:
         try:
