@@ -89,6 +89,11 @@ type Ledger interface {
 	// ArchiveBudget returns the same result if it is repeated.
 	ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error)
 	Entries(ctx context.Context, tenant string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error)
+	// Events returns what happened after a position; a reader that continues at NextAfter misses nothing.
+	Events(ctx context.Context, tenant string, filter earmark.EventFilter) (earmark.EventPage, error)
+	// CountDenials writes the events of denials, and returns after how long it is to be called again to write
+	// counts that wait; 0 if none wait.
+	CountDenials(ctx context.Context, tenant string, denials []earmark.Denials) (due time.Duration, err error)
 	// Overview counts what is held, by age.
 	Overview(ctx context.Context, tenant string, within []string) (earmark.Overview, error)
 	// Ready is nil when Postgres answers and has the schema this program needs.
@@ -224,6 +229,8 @@ type server struct {
 	stopping         <-chan struct{}
 	lookout          lookout
 	overviews        sharedBy[earmark.Overview]
+	denials          *denials
+	streams          chan struct{} // a place for each open stream of events
 	queues           queues
 	readiness        shared[map[string]check]
 	// Shown by /healthz.
@@ -267,6 +274,8 @@ func New(options Options) http.Handler {
 		version:          options.Version,
 		commitID:         options.Commit,
 		overviews:        sharedBy[earmark.Overview]{kept: overviewKept, timeout: handlerTimeout},
+		denials:          newDenials(options.Ledger, options.Stopping, options.Logger),
+		streams:          make(chan struct{}, maxStreams),
 		queues:           newQueues(),
 		readiness:        shared[map[string]check]{kept: readinessKept, timeout: 2 * readyTimeout},
 		temporalDetail:   options.TemporalDetail,

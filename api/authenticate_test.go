@@ -77,6 +77,7 @@ var operations = map[string]operation{
 	"POST /v1/usage":                        {"POST", "/v1/usage", `{"scopes":["acme/ml/u1"],"amounts":{"tokens":5}}`, 201},
 	"POST /v1/decisions":                    {"POST", "/v1/decisions", reserveBody, 200},
 	"GET /v1/entries":                       {"GET", "/v1/entries", "", 200},
+	"GET /v1/events":                        {"GET", "/v1/events", "", 200},
 	"GET /v1/overview":                      {"GET", "/v1/overview", "", 200},
 	"GET /v1/whoami":                        {"GET", "/v1/whoami", "", 200},
 	"GET /v1/keys":                          {"GET", "/v1/keys", "", 200},
@@ -412,7 +413,7 @@ func TestBoundKeysListWithinTheirScopes(t *testing.T) {
 	b := setup(t, f, withKeys, func(o *Options) { o.StuckFinder = &fakeFinder{found: workflowstore.Findings{}} })
 	scopes := []string{"acme/ml", "globex"}
 	for _, key := range []keys.Token{f.addKey(otherTenant, earmark.RoleAdmin, boundTo(scopes...)), f.addKey(otherTenant, earmark.RoleAdmin)} {
-		for _, path := range []string{"/v1/budgets?covering=acme/ml/u1", "/v1/reservations?scope=acme", "/v1/reservations?stuck=true", "/v1/entries", "/v1/overview"} {
+		for _, path := range []string{"/v1/budgets?covering=acme/ml/u1", "/v1/reservations?scope=acme", "/v1/reservations?stuck=true", "/v1/entries", "/v1/events", "/v1/overview"} {
 			b.do("GET", path, "", with(key)...).status(http.StatusOK)
 		}
 		within := scopes
@@ -422,8 +423,9 @@ func TestBoundKeysListWithinTheirScopes(t *testing.T) {
 			earmark.ReservationFilter{Scope: "acme", Within: within, Limit: earmark.DefaultPageSize},
 			stuckCall{earmark.ReservationFilter{Stuck: true, Within: within, Limit: earmark.DefaultPageSize}, earmark.StuckIDs{}},
 			earmark.EntryFilter{Within: within, Limit: earmark.DefaultPageSize},
+			earmark.EventFilter{Within: within, Limit: earmark.DefaultPageSize},
 			overviewCall{otherTenant, within},
-		}, f.asked(5))
+		}, f.asked(6))
 	}
 }
 
@@ -439,7 +441,7 @@ func (f *fake) asked(last int) (args []any) {
 
 // wholeTenant reports whether an operation is about everything that a tenant has, as far as the key may see it.
 func wholeTenant(name string) bool {
-	return slices.Contains([]string{"GET /v1/budgets", "GET /v1/reservations", "GET /v1/entries", "GET /v1/overview", "GET /v1/whoami"}, name) ||
+	return slices.Contains([]string{"GET /v1/budgets", "GET /v1/reservations", "GET /v1/entries", "GET /v1/events", "GET /v1/overview", "GET /v1/whoami"}, name) ||
 		strings.Contains(name, "/v1/keys") || strings.Contains(name, "/v1/audit") || strings.Contains(name, "/v1/prices")
 }
 

@@ -50,6 +50,10 @@ type fake struct {
 	issued         *earmark.IssuedKey
 	keys           earmark.Page[earmark.Key]
 	audit          earmark.Page[earmark.AuditRecord]
+	events         []earmark.EventPage // one after the other
+	denials        [][]earmark.Denials // what CountDenials was given
+	denialsDue     time.Duration
+	denialsErr     error
 	err            error
 	coordinatorErr error
 
@@ -215,6 +219,26 @@ func (f *fake) RevokeKey(_ context.Context, tenant, id string, by earmark.Actor,
 		return nil, earmark.Errorf(earmark.CodeNotFound, "there is no such key")
 	}
 	return &f.issued.Key, f.err
+}
+
+func (f *fake) Events(_ context.Context, tenant string, filter earmark.EventFilter) (earmark.EventPage, error) {
+	f.record("Events", filter)
+	f.of(tenant)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.events) == 0 {
+		return earmark.EventPage{NextAfter: "evt_9_0"}, f.err
+	}
+	page := f.events[0]
+	f.events = f.events[1:]
+	return page, f.err
+}
+
+func (f *fake) CountDenials(_ context.Context, _ string, denials []earmark.Denials) (time.Duration, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.denials = append(f.denials, denials)
+	return f.denialsDue, f.denialsErr
 }
 
 func (f *fake) Audit(_ context.Context, tenant string, filter earmark.AuditFilter) (earmark.Page[earmark.AuditRecord], error) {

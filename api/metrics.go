@@ -70,7 +70,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	for _, outcome := range []string{string(earmark.OutcomeApplied), string(earmark.OutcomeSame), string(earmark.OutcomeDenied), string(earmark.CodeAdmissionUnknown)} {
 		m.admissions.WithLabelValues(outcome)
 	}
-	for _, reason := range []string{"key_rate", "queue_admissions", "queue_reads", "queue_lists", "queue_charges", "queue_changes", "queue_unknown_keys"} {
+	for _, reason := range []string{"key_rate", "queue_admissions", "queue_reads", "queue_lists", "queue_charges", "queue_changes", "queue_streams", "queue_unknown_keys"} {
 		m.refusals.WithLabelValues(reason)
 	}
 	for _, verb := range []string{"commit", "release", "extend", "adopt", "charge", "correct"} {
@@ -88,7 +88,9 @@ func (m *metrics) request(c *gin.Context, took time.Duration) {
 	method := boundedMethod(c.Request.Method)
 	class := strconv.Itoa(c.Writer.Status()/100) + "xx"
 	m.requests.WithLabelValues(route, method, class).Inc()
-	m.seconds.WithLabelValues(route, method).Observe(took.Seconds())
+	if !wantsStream(c) { // how long a reader stays says nothing about the server
+		m.seconds.WithLabelValues(route, method).Observe(took.Seconds())
+	}
 }
 
 func (m *metrics) admission(outcome earmark.Outcome, err error, took time.Duration) {

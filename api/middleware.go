@@ -74,8 +74,12 @@ func (s *server) closeConnections(c *gin.Context) {
 }
 
 // limitTime ends the work on a call at handlerTimeout, so that its answer is sent before
-// the server closes the connection.
+// the server closes the connection. A stream of events has its own limit.
 func limitTime(c *gin.Context) {
+	if wantsStream(c) {
+		c.Next()
+		return
+	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), handlerTimeout)
 	defer cancel()
 	c.Request = c.Request.WithContext(ctx)

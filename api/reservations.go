@@ -39,6 +39,9 @@ func (s *server) reserve(c *gin.Context) error {
 	started := time.Now()
 	result, err := s.admit(c, admission)
 	s.metrics.admission(result.Outcome, err, time.Since(started))
+	if err == nil && result.Outcome == earmark.OutcomeDenied && result.Decision != nil {
+		s.denials.add(c.Request.Context(), admission.Tenant, result.Decision.Violations)
+	}
 	if err == nil {
 		err = s.answerAdmission(c, admission, result, subject.key != "")
 	}

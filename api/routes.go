@@ -40,6 +40,7 @@ func (s *server) routes(metrics func(*gin.Context) error) []route {
 		{http.MethodPost, "/v1/usage", earmark.RoleReserve, s.chargeUsage},
 		{http.MethodPost, "/v1/decisions", earmark.RoleReserve, s.decide},
 		{http.MethodGet, "/v1/entries", earmark.RoleRead, s.listEntries},
+		{http.MethodGet, eventsPath, earmark.RoleRead, s.listEvents},
 		{http.MethodGet, "/v1/overview", earmark.RoleRead, s.overview},
 
 		{http.MethodGet, "/v1/whoami", earmark.RoleRead, s.whoami},

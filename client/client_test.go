@@ -213,6 +213,10 @@ func TestEveryCall(t *testing.T) {
 		{"Entries", func(ctx context.Context, c *Client) (any, error) {
 			return c.Entries(ctx, earmark.EntryFilter{BudgetID: budgetID, ReservationID: reservationID, Limit: 5})
 		}, `{"data":[{"id":1}],"next_cursor":""}`, sent{method: "GET", path: "/v1/entries", query: "budget_id=" + budgetID + "&limit=5&reservation_id=" + reservationID}},
+		{"Events", func(ctx context.Context, c *Client) (any, error) {
+			return c.Events(ctx, earmark.EventFilter{After: "evt_1_2", Types: []earmark.EventType{earmark.EventExpired, earmark.EventReview}, BudgetID: budgetID, Limit: 5})
+		}, `{"data":[{"id":"evt_1_3"}],"next_after":"evt_1_3"}`, sent{method: "GET", path: "/v1/events",
+			query: "after=evt_1_2&budget_id=" + budgetID + "&limit=5&type=reservation.expired%2Creservation.review"}},
 		{"Overview", func(ctx context.Context, c *Client) (any, error) { return c.Overview(ctx) },
 			`{"at":"2026-03-04T05:06:07Z","held":1}`, sent{method: "GET", path: "/v1/overview"}},
 		{"Whoami", func(ctx context.Context, c *Client) (any, error) { return c.Whoami(ctx) },

@@ -35,6 +35,8 @@ func TestEveryField(t *testing.T) {
 		"Entry":              earmark.Entry{},
 		"EntryPage":          earmark.Page[earmark.Entry]{},
 		"Estimate":           earmark.Estimate{},
+		"Event":              earmark.Event{},
+		"EventPage":          earmark.EventPage{},
 		"ExplainRequest":     ExplainRequest{},
 		"ExplainedPrice":     ExplainedPrice{},
 		"IssuedKey":          earmark.IssuedKey{},

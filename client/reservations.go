@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/earmark-dev/earmark"
@@ -136,6 +137,20 @@ func (c *Client) Entries(ctx context.Context, filter earmark.EntryFilter) (earma
 	set(query, "budget_id", filter.BudgetID)
 	set(query, "reservation_id", filter.ReservationID)
 	return page[earmark.Entry](ctx, c, "/v1/entries", query)
+}
+
+// Events reads what happened after filter.After, oldest first. To miss nothing, give NextAfter of each page to the
+// next call, also if the page was empty. The call is repeated.
+func (c *Client) Events(ctx context.Context, filter earmark.EventFilter) (*earmark.EventPage, error) {
+	query := pageQuery("", filter.Limit)
+	set(query, "after", filter.After)
+	types := make([]string, len(filter.Types))
+	for i, name := range filter.Types {
+		types[i] = string(name)
+	}
+	set(query, "type", strings.Join(types, ","))
+	set(query, "budget_id", filter.BudgetID)
+	return one[earmark.EventPage](ctx, c, call{method: http.MethodGet, path: "/v1/events", query: query, repeat: true})
 }
 
 // Overview counts the open reservations, by age. The call is repeated.

@@ -100,6 +100,8 @@ var now = at("2026-03-04T12:00:00Z")
 // cannedLedger answers what it is given; the API in front of it is the real one.
 type cannedLedger struct {
 	api.Ledger
+	events       []earmark.Event
+	eventFilter  earmark.EventFilter
 	budgets      []earmark.Budget
 	reservations []earmark.Reservation
 	entries      []earmark.Entry

@@ -18,6 +18,7 @@ import (
 // pruneFlags are the flags of prune.
 type pruneFlags struct {
 	keep     time.Duration
+	events   time.Duration
 	dry      bool
 	operator string
 	asJSON   bool
@@ -36,7 +37,7 @@ window that has not ended, and nothing that is held or in review.
 
 A removed reservation is unknown: its idempotency key is free again, and usage that
 arrives for it must be charged with earmark usage. So prune keeps every settled
-reservation for at least %.0f days.
+reservation for at least %.0f days. Events older than --keep-events are removed too.
 
 It works in small batches while everything else runs. You may interrupt it and run
 it again at any time.`, postgres.LeastKept.Hours()/24),
@@ -52,6 +53,7 @@ it again at any time.`, postgres.LeastKept.Hours()/24),
 	}
 	s.databaseFlags(cmd.Flags())
 	cmd.Flags().DurationVar(&f.keep, "keep", postgres.DefaultKept, "how long a reservation is kept after it was settled, 720h at least")
+	cmd.Flags().DurationVar(&f.events, "keep-events", postgres.DefaultEventsKept, "how long an event is kept, 168h at least")
 	cmd.Flags().BoolVar(&f.dry, "dry-run", false, "only say what would be removed")
 	cmd.Flags().StringVar(&f.operator, "as", "", "the `NAME` that the journal names (default: the user of this machine)")
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print JSON")
@@ -62,6 +64,9 @@ it again at any time.`, postgres.LeastKept.Hours()/24),
 func (f *pruneFlags) check() error {
 	if f.keep < postgres.LeastKept {
 		return fmt.Errorf("--keep is %s; at least %s are allowed, since idempotency keys are kept for that long", f.keep, postgres.LeastKept)
+	}
+	if f.events < postgres.LeastEventsKept {
+		return fmt.Errorf("--keep-events is %s; at least %s are allowed", f.events, postgres.LeastEventsKept)
 	}
 	if f.operator == "" {
 		f.operator = thisUser()
@@ -75,7 +80,7 @@ func (f *pruneFlags) check() error {
 func (f *pruneFlags) run(ctx context.Context, cmd *cobra.Command, pool *pgxpool.Pool) error {
 	progress := &pruneProgress{out: cmd.ErrOrStderr(), terminal: isTerminal(cmd.ErrOrStderr()), began: time.Now()}
 	report, err := postgres.New(pool).Prune(ctx, postgres.PruneOptions{
-		Keep: f.keep, Dry: f.dry, Actor: earmark.OperatorActor(f.operator), Progress: progress.show,
+		Keep: f.keep, KeepEvents: f.events, Dry: f.dry, Actor: earmark.OperatorActor(f.operator), Progress: progress.show,
 	})
 	progress.end()
 	if errors.Is(err, context.Canceled) {
@@ -98,7 +103,8 @@ func (f *pruneFlags) print(out io.Writer, report postgres.PruneReport) error {
 	if f.dry {
 		_, err = fmt.Fprintf(out, "would remove %s; %s older ones would stay: open, settled later, or in a window that runs\n", what, earmark.FormatAmount(stay))
 	} else {
-		_, err = fmt.Fprintf(out, "removed %s; %s older ones stay: open, settled later, or in a window that runs\n", what, earmark.FormatAmount(stay))
+		_, err = fmt.Fprintf(out, "removed %s; %s older ones stay: open, settled later, or in a window that runs; and %s events\n",
+			what, earmark.FormatAmount(stay), earmark.FormatAmount(report.Events))
 	}
 	return err
 }

@@ -17,6 +17,10 @@ const (
 	LeastKept = 30 * 24 * time.Hour
 	// DefaultKept is longer than the longest window and the usage that arrives late for it.
 	DefaultKept = 90 * 24 * time.Hour
+	// LeastEventsKept is longer than the days over which the delivery of an event is tried, and
+	// DefaultEventsKept leaves a reader time to come back.
+	LeastEventsKept   = 7 * 24 * time.Hour
+	DefaultEventsKept = 30 * 24 * time.Hour
 	// pruneBatch bounds how long one transaction locks rows.
 	pruneBatch = 500
 	// pruneBreath is the pause between two batches, which leaves the disk to others.
@@ -30,9 +34,11 @@ var (
 
 // PruneOptions are the options of Prune.
 type PruneOptions struct {
-	Keep  time.Duration // how long a settled reservation is kept, at least LeastKept
-	Dry   bool          // only count
-	Actor earmark.Actor
+	Keep time.Duration // how long a settled reservation is kept, at least LeastKept
+	// KeepEvents is how long an event is kept, at least LeastEventsKept; 0 means DefaultEventsKept.
+	KeepEvents time.Duration
+	Dry        bool // only count
+	Actor      earmark.Actor
 	// Progress receives the report after each batch; may be nil.
 	Progress func(PruneReport)
 }
@@ -43,6 +49,7 @@ type PruneReport struct {
 	LookedAt     int64 `json:"looked_at"` // of those
 	Reservations int64 `json:"reservations"`
 	Entries      int64 `json:"entries"`
+	Events       int64 `json:"events"` // always 0 in a dry run
 }
 
 // pruned is the result of earmark.prune.
@@ -69,6 +76,14 @@ func (l *Ledger) Prune(ctx context.Context, o PruneOptions) (PruneReport, error)
 		err.Field = "keep"
 		return report, err
 	}
+	if o.KeepEvents == 0 {
+		o.KeepEvents = DefaultEventsKept
+	}
+	if o.KeepEvents < LeastEventsKept {
+		err := earmark.Errorf(earmark.CodeInvalidRequest, "is %s; at least %s are allowed", o.KeepEvents, LeastEventsKept)
+		err.Field = "keep_events"
+		return report, err
+	}
 	tenants, err := l.pruneExtent(ctx, o.Keep, &report)
 	if err != nil {
 		return report, err
@@ -78,7 +93,10 @@ func (l *Ledger) Prune(ctx context.Context, o PruneOptions) (PruneReport, error)
 			return report, err
 		}
 	}
-	return report, nil
+	if !o.Dry {
+		report.Events, err = l.pruneEvents(ctx, o.KeepEvents)
+	}
+	return report, err
 }
 
 // pruneExtent returns the tenants, and reports how many reservations there are to check.

@@ -41,6 +41,7 @@ BEGIN
     v_before := earmark.budget_json(b);
     UPDATE earmark.budgets SET limit_amount = p_limit, enforcement = p_enforcement, soft_ceiling = p_soft_ceiling, overage = p_overage
     WHERE id = b.id RETURNING * INTO b;
+    UPDATE earmark.denials SET exhausted_in = NULL WHERE budget_id = b.id AND p_limit > (v_before ->> 'limit')::bigint; -- after a raise it can be exhausted again
     PERFORM earmark.note('budget', b.tenant, NULL, b.id, p_actor, p_reason);
     PERFORM earmark.log_change(b.tenant, p_actor, 'budget.change', b.id, p_reason, v_before, earmark.budget_json(b));
 END $$;

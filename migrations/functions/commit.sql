@@ -77,6 +77,8 @@ BEGIN
             IF r.rejected_usage IS DISTINCT FROM p_usage THEN
                 UPDATE earmark.reservations SET rejected_usage = p_usage, on_expiry = 'review' WHERE id = r.id RETURNING * INTO r;
                 PERFORM earmark.note('reject', r.tenant, r.id, NULL, p_actor, format('usage %s is over the reserved amount', p_usage));
+                PERFORM earmark.emit_reservation('reservation.overage', r,
+                    jsonb_build_object('usage', p_usage, 'overage', v_overage, 'shortfall', NULL, 'rejected', true));
             END IF;
             IF p_attempt <> '' THEN
                 UPDATE earmark.reservations
@@ -111,6 +113,12 @@ BEGIN
         -- In review the workflow has no timer that would read the ledger again.
         refresh_due = r.refresh_due OR r.state = 'review' -- mutation: refresh-after-review
     WHERE id = r.id RETURNING * INTO r;
+    IF v_late THEN
+        PERFORM earmark.emit_reservation('reservation.committed_late', r);
+    END IF;
+    IF v_overage IS NOT NULL THEN
+        PERFORM earmark.emit_reservation('reservation.overage', r, jsonb_build_object('overage', v_overage, 'shortfall', v_shortfall, 'rejected', false));
+    END IF;
     RETURN earmark.result('applied', r);
 END $$;
 

@@ -73,5 +73,7 @@ BEGIN
     -- settled_at: earmark.prune keeps a correction as long as late usage.
     UPDATE earmark.reservations SET correction = r.correction, overage = v_overage, shortfall = v_shortfall, settled_at = clock_timestamp()
     WHERE id = r.id RETURNING * INTO r;
+    PERFORM earmark.emit_reservation('reservation.corrected', r, jsonb_build_object('correction_id', p_correction_id, 'amounts', p_amounts,
+        'correction', r.correction, 'reason', p_reason));
     RETURN earmark.result('applied', r);
 END $$;

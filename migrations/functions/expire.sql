@@ -37,6 +37,9 @@ BEGIN
         usage = CASE on_expiry WHEN 'commit' THEN amounts END, estimated = on_expiry = 'commit',
         settled_at = clock_timestamp(), reason = p_reason, orphan = false, refresh_due = p_actor <> 'workflow'
     WHERE id = ANY (p_ids) AND on_expiry <> 'review';
+
+    PERFORM earmark.emit_reservation(CASE x.state WHEN 'review' THEN 'reservation.review' ELSE 'reservation.expired' END, x) -- mutation: expiry-event
+    FROM earmark.reservations x WHERE x.id = ANY (p_ids) ORDER BY x.expires_at, x.id;
 END $$;
 
 -- Applies the expiry policy of a held reservation whose row is locked.

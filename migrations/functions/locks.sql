@@ -62,6 +62,10 @@ BEGIN
             v_reserved := 0;
             v_committed := 0;
             INSERT INTO earmark.windows (budget_id, window_start, window_end) VALUES (b.id, v_start, v_end); -- the budget is locked: nobody else does
+            IF v_end IS NOT NULL THEN
+                PERFORM earmark.emit('budget.window_opened', b.tenant, ARRAY [b.scope], b.id, NULL, v_start,
+                    jsonb_build_object('unit', b.unit, 'limit', b.limit_amount, 'window_end', v_end));
+            END IF;
         END IF;
         v_affected := v_affected || ROW (b.id, b.scope, b.unit, b.period, b.limit_amount,
             CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, v_start, v_end, v_reserved, v_committed)::earmark.affected_budget;

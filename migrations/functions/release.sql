@@ -15,6 +15,9 @@ BEGIN
     UPDATE earmark.reservations SET state = p_state, settled_at = clock_timestamp(), reason = p_reason, orphan = false,
         refresh_due = r.refresh_due OR r.state = 'review' -- in review the workflow has no timer that would read the ledger again
     WHERE id = r.id RETURNING * INTO r;
+    IF p_state = 'expired' THEN
+        PERFORM earmark.emit_reservation('reservation.expired', r);
+    END IF;
     RETURN r;
 END $$;
 

@@ -64,6 +64,12 @@ var mechanisms = []mechanism{
 	{"the audit looks at the sums", "audit-sums", []string{"SELECT w.committed <> coalesce(e.committed, 0)"}, database + "TestAuditFindsWhatIsBroken"},
 	{"the audit finds windows that overlap", "audit-overlap", []string{"SELECT false,"}, database + "TestAuditFindsWhatIsBroken"},
 
+	// Events.
+	{"an expiry writes its event", "expiry-event", []string{"PERFORM x.id"}, database + "TestEveryEventOfAReservation"},
+	{"the feed ends below the oldest open transaction", "feed-below-xmin", []string{""}, database + "TestFeedMissesNothingWhileTransactionsAreOpen"},
+	{"denials make one event a budget and minute", "denials-sampled", []string{"WHERE y.tenant = p_tenant AND x.pending > 0"}, database + "TestDenialsAreSampled"},
+	{"a budget is exhausted once a window", "exhausted-once", []string{"IF c.requested <= c.\"limit\" OR c.available <= 0 THEN"}, database + "TestExhaustedIsOnceAWindow"},
+
 	// Once, however often it is asked.
 	{"an id answers what stands", "existing-id", []string{"ELSIF false THEN"}, database + "TestSameKeyHoldsOnce"},
 	{"the same id with another request is another's", "existing-id", []string{"ELSIF r.tenant = p_tenant THEN"}, database + "TestSameKeyWithAnotherBodyIsAMismatch"},

@@ -5,7 +5,7 @@ import type { Logger } from "./lease.js";
 import { Transport, type Call } from "./transport.js";
 import type {
   AddedPrices, CorrectionRequest, ExplainedPrice, ExplainRequest, PriceFilter, PricePage, PricesRequest,
-  AuditFilter, AuditRecord, Budget, BudgetFilter, BudgetPatch, BudgetRequest, By, Caller, Checks, CommitRequest, Decision, Entry, EntryFilter,
+  AuditFilter, AuditRecord, Budget, BudgetFilter, BudgetPatch, BudgetRequest, By, Caller, Checks, CommitRequest, Decision, Entry, EntryFilter, EventFilter, EventPage,
   IssuedKey, Key, KeyRequest, Overview, Page, PageFilter, Reservation, ReservationFilter, ReservationPage, ReservationRequest, RotateKeyRequest,
   Settled, UsageRequest,
 } from "./types.js";
@@ -190,6 +190,11 @@ export class Earmark {
   /** The journal, oldest first. */
   listEntries(filter: EntryFilter = {}, options: CallOptions = {}): Promise<Page<Entry>> {
     return this.#get("/v1/entries", filter, options);
+  }
+
+  /** What happened after `filter.after`, oldest first. To miss nothing, give each page's `next_after` to the next call. */
+  listEvents(filter: EventFilter = {}, options: CallOptions = {}): Promise<EventPage> {
+    return this.#get("/v1/events", { ...filter, type: filter.type?.join(",") }, options);
   }
 
   /** Counts what is held, by age. */

@@ -268,6 +268,31 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read what happened, oldest first, or as it happens
+         * @description A feed that misses nothing: an event appears only after every transaction has ended that might still write one before
+         *     it. Begin without `after`, and give each page's `next_after` to the next call, also if the page was empty.
+         *
+         *     With `Accept: text/event-stream` the answer stays open and sends events as they happen, each with its `id`, its type
+         *     as `event` and the same object as `data`. It begins after `Last-Event-ID`, else after `after`, else now. The server ends
+         *     it after 5 minutes and when it stops; a reader connects again with the last id, as browsers do.
+         */
+        get: operations["listEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/entries": {
         parameters: {
             query?: never;
@@ -1385,6 +1410,35 @@ export interface components {
             /** @description Empty on the last page. */
             next_cursor: string;
         };
+        /** @enum {string} */
+        EventType: "budget.window_opened" | "budget.exhausted" | "reservation.denied" | "reservation.expired" | "reservation.review" | "reservation.committed_late" | "reservation.overage" | "reservation.corrected";
+        Event: {
+            /** @description Such as `evt_81234_17`; also the position after which the feed continues. */
+            id: string;
+            type: components["schemas"]["EventType"];
+            /** Format: date-time */
+            created_at: string;
+            /** @description Of the budget or the reservation. */
+            scopes: string[];
+            /** @description Empty for an event of a reservation. */
+            budget_id: string;
+            /** @description Empty for an event of a budget. */
+            reservation_id: string;
+            /**
+             * Format: date-time
+             * @description Null for an event of a reservation.
+             */
+            window_start: string | null;
+            /** @description Its fields depend on the type. */
+            data: {
+                [key: string]: unknown;
+            };
+        };
+        EventPage: {
+            data: components["schemas"]["Event"][];
+            /** @description Where the feed continues. Never empty. */
+            next_after: string;
+        };
         /** @description What is held at one moment, by Postgres' clock. */
         Overview: {
             /**
@@ -2348,6 +2402,45 @@ export interface operations {
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Unprocessable"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    listEvents: {
+        parameters: {
+            query?: {
+                /** @description The id of an event, a page's `next_after`, or `now`. Left out: from the oldest event that is kept. */
+                after?: string;
+                /** @description Only events of these types, separated by commas. */
+                type?: string;
+                /** @description Only events of this budget. */
+                budget_id?: components["schemas"]["BudgetId"];
+                /** @description The most items on a page. */
+                limit?: components["parameters"]["Limit"];
+            };
+            header?: {
+                /** @description The last event that the reader of a stream has seen. */
+                "Last-Event-ID"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A part of the feed. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EventPage"];
+                    "text/event-stream": string;
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];

@@ -15,6 +15,9 @@ export type Key = Schemas["Key"];
 export type IssuedKey = Schemas["IssuedKey"];
 export type Caller = Schemas["Caller"];
 export type Entry = Schemas["Entry"];
+export type Event = Schemas["Event"];
+export type EventPage = Schemas["EventPage"];
+export type EventType = Schemas["EventType"];
 export type Overview = Schemas["Overview"];
 export type AuditRecord = Schemas["AuditRecord"];
 export type Checks = Schemas["Checks"];
@@ -79,6 +82,13 @@ export interface ReservationFilter extends PageFilter {
   orphan?: boolean;
   stuck?: boolean;
   stuck_reason?: Schemas["StuckReason"];
+}
+export interface EventFilter {
+  /** The id of an event, a page's `next_after`, or `now`; from the oldest event. */
+  after?: string;
+  type?: EventType[];
+  budget_id?: string;
+  limit?: number;
 }
 export interface EntryFilter extends PageFilter {
   budget_id?: string;
