@@ -31,6 +31,7 @@ from ._types import (
     CorrectionRequest,
     Decision,
     EntryPage,
+    EventPage,
     ExplainedPrice,
     ExplainRequest,
     ExtendRequest,
@@ -218,6 +219,12 @@ class AsyncEarmark:
         """The journal, oldest first."""
         page = await self._get("/v1/entries", budget_id=budget_id, reservation_id=reservation_id, cursor=cursor, limit=limit)
         return cast(EntryPage, page)
+
+    async def list_events(
+        self, *, after: str | None = None, type: str | None = None, budget_id: str | None = None, limit: int | None = None
+    ) -> EventPage:
+        """What happened after a position, oldest first. To miss nothing, give each page's next_after to the next call."""
+        return cast(EventPage, await self._get("/v1/events", after=after, type=type, budget_id=budget_id, limit=limit))
 
     async def overview(self) -> Overview:
         """Counts what is held, by age."""

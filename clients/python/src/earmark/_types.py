@@ -347,6 +347,29 @@ class Estimate(_Estimate, total=False):
     # As `service_tier`.
     region: str
 
+EventType = Literal["budget.window_opened", "budget.exhausted", "reservation.denied", "reservation.expired", "reservation.review", "reservation.committed_late", "reservation.overage", "reservation.corrected"]
+
+class Event(TypedDict):
+    # Such as `evt_81234_17`; also the position after which the feed continues.
+    id: str
+    type: EventType
+    created_at: str
+    # Of the budget or the reservation.
+    scopes: list[str]
+    # Empty for an event of a reservation.
+    budget_id: str
+    # Empty for an event of a budget.
+    reservation_id: str
+    # Null for an event of a reservation.
+    window_start: str | None
+    # Its fields depend on the type.
+    data: dict[str, Any]
+
+class EventPage(TypedDict):
+    data: list[Event]
+    # Where the feed continues. Never empty.
+    next_after: str
+
 class _ExplainRequest(TypedDict):
     provider_usage: ProviderUsage
 
@@ -751,6 +774,9 @@ __all__ = [
     "EntryPage",
     "ErrorCode",
     "Estimate",
+    "Event",
+    "EventPage",
+    "EventType",
     "ExplainRequest",
     "ExplainedPrice",
     "ExtendRequest",
