@@ -144,7 +144,7 @@ test-pgbouncer: ## run the ledger through a real PgBouncer in transaction mode, 
 	@$(GO) test -count 1 -timeout 5m -tags pgbouncer -run Pooler -v ./internal/postgres
 
 .PHONY: test-clients
-test-clients: $(TEMPORAL) ## run the clients of all languages through the same cases, on a real Earmark too; needs Node.js 20 with npm, and Python 3.10 with venv
+test-clients: $(TEMPORAL) ## run the clients of all languages through the same cases, on a real Earmark too; needs Node.js 20 with npm, and Python 3.11 with venv
 	@$(GO) test -C test -count 1 -timeout 10m -v ./conformance
 
 CALLS ?= 10000

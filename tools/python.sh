@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Checks and tests the Python client in a virtual environment. With EARMARK_CONFORMANCE_URL it runs the cases of that server.
+# Checks and tests the Python client in a virtual environment. With EARMARK_CONFORMANCE_URL it runs the
+# cases of that server, with EARMARK_TEST_URL also what needs an Earmark.
 set -euo pipefail
 cd "$(dirname "$0")/../clients/python"
 
-if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-  echo "the Python client needs Python 3.10 or newer as python3; this is $(python3 --version 2>&1)" >&2
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  echo "the tests of the Python client need Python 3.11 or newer as python3, because the SDKs of providers do; this is $(python3 --version 2>&1)" >&2
   exit 1
 fi
 if [[ ! .venv/installed -nt requirements.txt ]]; then

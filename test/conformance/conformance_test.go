@@ -98,7 +98,7 @@ func TestTypeScriptClient(t *testing.T) {
 	runScript(t, "typescript.sh", "test")
 }
 
-// The Python client needs Python 3.10 with venv and pip. The test fails if one of them is missing from a Python that is there.
+// The tests of the Python client need Python 3.11 with venv and pip. The test fails if one of them is missing from a Python that is there.
 func TestPythonClient(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("python3"); err != nil {

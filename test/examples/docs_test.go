@@ -117,6 +117,7 @@ var covered = map[string]struct {
 	"docs/integrations.md/TypeScript/ts":                 {4, "the tests of clients/typescript"},
 	"docs/python.md//sh":                                 {1, "gets the package"},
 	"docs/python.md/A guard/python":                      {1, "the tests of clients/python"},
+	"docs/python.md/A guarded SDK/python":                {2, "the tests of clients/python"},
 	"docs/python.md/Streams/python":                      {1, "the tests of clients/python"},
 	"docs/typescript.md//sh":                             {1, "gets the package"},
 	"docs/typescript.md/A guard/ts":                      {1, "the tests of clients/typescript"},

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
+
+from earmark import Earmark, UnsettledError
 
 LIMIT_SECONDS = 20
 QUIET = logging.Logger("quiet", logging.CRITICAL + 1)
@@ -20,21 +24,47 @@ class FakeEarmark:
         self.calls: list[tuple[str, Any]] = []
         self.bodies: list[Any] = []
         self.keys: list[str | None] = []
+        self.idempotency_keys: list[str | None] = []
         self.settled = threading.Event()
+        self.held: dict[str, Any] = {"amounts": {"tokens": 100}}
+        self.unsettled: list[UnsettledError] = []
         self.instead: dict[str, httpx.Response] = {}
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         verb = request.url.path.rsplit("/", 1)[1]
         body = json.loads(request.content or b"{}")
+        self.idempotency_keys.append(request.headers.get("Idempotency-Key"))
         self.keys.append(request.headers.get("Authorization"))
         self.bodies.append(body)
         self.calls.append((verb, body.get("usage")))
         if verb in ("commit", "release"):
             self.settled.set()
         if verb in self.instead:
-            return self.instead[verb]
+            answer = self.instead[verb]
+            return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
         state = {"commit": "committed", "release": "released"}.get(verb, "held")
-        return httpx.Response(200, json={"id": "rsv_1", "state": state, "amounts": {"tokens": 100}, "on_expiry": "commit"})
+        if verb == "reservations":
+            self.held = {"amounts": {"tokens": 100}, **body}
+        return httpx.Response(200, json={"on_expiry": "commit", **self.held, "id": "rsv_1", "state": state})
+
+    @property
+    def verbs(self) -> list[str]:
+        """Without those that keep a lease."""
+        return [verb for verb, _ in self.calls if verb != "extend"]
+
+    def client(self, **options: Any) -> Earmark:
+        options = {"logger": QUIET, "max_attempts": 1, "on_unsettled": self.unsettled.append, **options}
+        return Earmark("http://earmark.test", "", transport=httpx.MockTransport(self), **options)
+
+    def wait(self, calls: int) -> None:
+        """Waits for calls that come after their caller has left."""
+        self.eventually(lambda: len(self.calls) >= calls)
+
+    def eventually(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, self.calls
+            time.sleep(0.005)
 
     def settlement(self) -> Any:
         assert self.settled.wait(LIMIT_SECONDS), self.calls

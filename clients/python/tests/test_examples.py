@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import guard
 import httpx
 import pytest
 import stream
 from fake import FakeEarmark, problem
+from provider import TEXT, TOTAL, FakeProvider
 
 from earmark import AsyncEarmark, Earmark
 
@@ -49,9 +52,23 @@ def test_the_examples_guard_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [usage for verb, usage in fake.calls if verb == "commit"] == [{"tokens": 77}, {"tokens": 3}]
 
 
+def test_the_examples_guard_a_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeProvider().serve() as provider:
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{provider.url}/v1")
+        fake = FakeEarmark()
+        openai_chat: Any = importlib.import_module("openai_chat")
+        guarded = openai_chat.client._client._transport._guarded
+        monkeypatch.setattr(guarded, "_settings", fake.client()._guards)
+        assert openai_chat.answer("Count.") == TEXT
+        assert (fake.bodies[0]["scopes"], fake.bodies[1]["provider_usage"]["total_tokens"]) == (["acme/ml"], TOTAL)
+        fake.instead["reservations"] = problem(402, "budget_exceeded", violations=[])
+        assert openai_chat.answer("Count.") == "Your budget is used up."
+
+
 def test_the_pages_show_the_examples() -> None:
     examples = [path.read_text() for path in (PACKAGE / "examples").glob("*.py")]
-    for page in ["../../docs/python.md"]:
+    for page in ["README.md", "../../docs/python.md"]:
         blocks = re.findall(r"\n```python\n(.*?\n)```\n", (PACKAGE / page).read_text(), re.DOTALL)
         assert blocks
         for block in blocks:

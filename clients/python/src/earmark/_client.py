@@ -15,6 +15,7 @@ from . import _options as options
 from ._engine import engine, wait_sync
 from ._errors import UnsettledError
 from ._guard import Open, Dropped, GuardRequest, GuardSettings, Run, Settled, leave, settled_of, settlement
+from ._late import LateCharges, LostCharge
 from ._streams import close_sync, next_sync, open_sync
 from ._transport import Answer, Call, Transport
 from ._types import (
@@ -71,6 +72,7 @@ class Earmark:
     logger: for leases that a guard cannot keep and reservations that it cannot settle; the logger "earmark".
     on_unsettled: receives every reservation that a guard could not settle, before the guard returns: to count them, or to keep the
         usage. It runs on a thread of its own.
+    on_lost: receives every charge of a call that ran while Earmark was away, and that Earmark did not take afterwards.
     """
 
     def __init__(
@@ -85,17 +87,25 @@ class Earmark:
         transport: httpx.AsyncBaseTransport | None = None,
         logger: logging.Logger | None = None,
         on_unsettled: Callable[[UnsettledError], object] | None = None,
+        on_lost: Callable[[LostCharge], object] | None = None,
     ) -> None:
         own = self._transport = Transport(
             options.base_url_of(base_url), options.api_key_of(api_key), user_agent, max(1, max_attempts), timeout_seconds, transport
         )
+        log = logger or logging.getLogger("earmark")
         self._guards = GuardSettings(
             transport=own,
-            log=logger or logging.getLogger("earmark"),
+            log=log,
             settle_limit_seconds=settle_limit_seconds,
             on_unsettled=on_unsettled or (lambda _: None),
-            reserve=lambda request, key: options.reserve(own, request, key),
+            reserve=lambda request, key, deadline: options.reserve(own, request, key, deadline),
+            late=options.late_charges(own, log, on_lost),
         )
+
+    @property
+    def late_charges(self) -> LateCharges:
+        """The charges of calls that ran while Earmark was away."""
+        return self._guards.late
 
     def close(self) -> None:
         """Closes the connections. A later call opens new ones."""

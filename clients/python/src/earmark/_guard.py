@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from urllib.parse import quote
 
 from ._engine import engine
 from ._errors import EarmarkError, KeyInUseError, NothingSentError, UnsettledError
-from ._lease import keep_lease
+from ._late import FailOpen, LateCharge, LateCharges, OpenRun, is_earmark_away
+from ._lease import extend_after, keep_lease
 from ._meter import Meter
 from ._transport import Answer, Call, Transport
-from ._types import OnExpiry, Reservation, ReservationRequest
+from ._types import CommitRequest, OnExpiry, Reservation, ReservationRequest
 
 T = TypeVar("T")
 
@@ -47,7 +49,9 @@ class GuardSettings:
     log: logging.Logger
     settle_limit_seconds: float
     on_unsettled: Callable[[UnsettledError], object]
-    reserve: Callable[[ReservationRequest, Union[str, None]], Awaitable[Reservation]]
+    #: Takes the request, its key, and the moment of time.monotonic() after which it gives up.
+    reserve: Callable[[ReservationRequest, Union[str, None], Union[float, None]], Awaitable[Reservation]]
+    late: LateCharges
 
 
 @dataclass
@@ -67,24 +71,31 @@ class Run:
     meter: Meter
     #: After the guarded code: the settlement. None before, and if it failed.
     settled: Settled | None
+    #: The run has ended, and its reservation is left to its expiry policy, because its usage is not known.
+    left: bool
 
-    def __init__(self, settings: GuardSettings, request: GuardRequest, reservation: Reservation, since: float) -> None:
-        """Belongs to the engine's thread."""
+    def __init__(
+        self, settings: GuardSettings, request: GuardRequest, reservation: Reservation, since: float, late_key: str | None = None
+    ) -> None:
+        """Belongs to the engine's thread. late_key is the key of an admission that may fail open."""
         self.reservation = reservation
         self.meter = Meter()
         self.settled = None
+        self.left = False
+        self._late_key = late_key
         self._settings = settings
         self._request = request
         self._lock = threading.RLock()  # as in Engine
         self._settling: Future[Settled] | None = None
         self._process = os.getpid()
         self._over = threading.Event()
-        ttl_seconds = request.get("ttl_seconds") or _DEFAULT_TTL_SECONDS
-        lease = keep_lease(settings.transport, settings.log, reservation["id"], ttl_seconds, since, self._over.is_set)
+        self.ttl_seconds = request.get("ttl_seconds") or _DEFAULT_TTL_SECONDS
+        lease = keep_lease(settings.transport, settings.log, reservation["id"], self.ttl_seconds, since, self._over.is_set)
         self._lease = asyncio.get_running_loop().create_task(lease)
 
     @staticmethod
-    async def _admit(settings: GuardSettings, request: GuardRequest, key: str | None) -> Run:
+    async def _admit(settings: GuardSettings, request: GuardRequest, key: str | None, fail_open: FailOpen | None = None) -> Run:
+        """With fail_open it has to have a key."""
         if not request.get("on_expiry"):
             raise EarmarkError(
                 "invalid_request",
@@ -93,10 +104,16 @@ class Run:
                 field="on_expiry",
             )
         since = time.monotonic()
-        reservation = await settings.reserve(cast(ReservationRequest, request), key)
+        deadline = None if fail_open is None else since + fail_open.after_seconds
+        reservation = await settings.reserve(cast(ReservationRequest, request), key, deadline)
         if reservation.get("replayed"):
             raise KeyInUseError(reservation["id"])
-        return Run(settings, request, reservation, since)
+        return Run(settings, request, reservation, since, None if fail_open is None else key)
+
+    async def _resume(self) -> Run:
+        """A run that takes over what this one has left. The first extension of the lease is due now."""
+        since = time.monotonic() - extend_after(self.ttl_seconds)
+        return Run(self._settings, self._request, self.reservation, since, self._late_key)
 
     def _end(self, error: BaseException | None) -> Future[Settled]:
         """Settles by the meter and by how the guarded code ended: once, and whether anybody waits or not."""
@@ -126,6 +143,7 @@ class Run:
         await asyncio.wait([self._lease])
         id, on_expiry = self.reservation["id"], self.reservation["on_expiry"]
         if change is None:
+            self.left = True
             raise await self._report(UnsettledError(id, None, None, on_expiry))
         call = settlement(id, change.verb, change.body)
         call.attempts = float("inf")
@@ -141,6 +159,9 @@ class Run:
             if cause.reservation is not None:
                 on_expiry = cause.reservation.get("on_expiry", on_expiry)
             unsettled = UnsettledError(id, change.verb, change.body.get("usage"), on_expiry, cause, self.meter._response)
+            if self._late_key is not None and not unsettled.refused:
+                usage = cast(CommitRequest, change.body) if change.verb == "commit" else None
+                self._settings.late._add(LateCharge(self._late_key, cast(ReservationRequest, self._request), usage, id))
         raise await self._report(unsettled)
 
     async def _report(self, unsettled: UnsettledError) -> UnsettledError:
@@ -150,6 +171,19 @@ class Run:
         except Exception:
             self._settings.log.exception("reservation %s: on_unsettled failed", unsettled.reservation_id)
         return unsettled
+
+
+async def admit_or_open(settings: GuardSettings, request: GuardRequest, fail_open: FailOpen | None) -> Run | OpenRun:
+    """Admits a run, or with fail_open lets it run without a reservation while Earmark is away."""
+    if fail_open is None:
+        return await Run._admit(settings, request, None)
+    key = str(uuid.uuid4())
+    try:
+        return await Run._admit(settings, request, key, fail_open)
+    except EarmarkError as error:
+        if not is_earmark_away(error) or settings.late.pending >= fail_open.max_pending:
+            raise
+        return OpenRun(settings.late, key, cast(ReservationRequest, request))
 
 
 class Dropped(Exception):

@@ -18,7 +18,7 @@ _SHORTEST_LIMIT_SECONDS = 1.0  # of one attempt
 _LONGEST_LIMIT_SECONDS = 10.0
 
 
-def _extend_after(ttl: float) -> float:
+def extend_after(ttl: float) -> float:
     return ttl * 2 / 3
 
 
@@ -37,7 +37,7 @@ async def keep_lease(
     compares its clock with the server's. Extending goes on after the end of the lease while Earmark is away, because the state decides
     there, not the clock. is_over says that the run has ended: before Python 3.12 a time limit may lose a cancellation."""
     failing = False
-    pause = since + _extend_after(ttl_seconds) - time.monotonic()
+    pause = since + extend_after(ttl_seconds) - time.monotonic()
     while True:
         await asyncio.sleep(max(0.0, pause))
         asked = time.monotonic()
@@ -52,7 +52,7 @@ async def keep_lease(
                 )
             )
             failing = False
-            pause = asked + _extend_after(ttl_seconds) - time.monotonic()
+            pause = asked + extend_after(ttl_seconds) - time.monotonic()
         except EarmarkError as error:
             if is_over():
                 return

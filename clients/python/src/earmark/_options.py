@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from ._errors import EarmarkError
+from ._late import LateCalls, LateCharges, LostCharge
 from ._meter import MAX_AMOUNT
 from ._transport import Call, Transport
 from ._types import Reservation, ReservationRequest
@@ -61,24 +63,37 @@ def path_of(kind: str, id: str, verb: str = "") -> str:
     return f"/v1/{kind}/{quote(id, safe='')}" + (f"/{verb}" if verb else "")
 
 
-def making(path: str, key: str, body: Mapping[str, Any]) -> Call:
+def making(path: str, key: str, body: Mapping[str, Any], deadline: float | None = None) -> Call:
     """A call with an idempotency key."""
     check_key(key)
     check_amounts("amounts", body.get("amounts"))
-    return Call("POST", path, key=key, body=body, repeat=True)
+    return Call("POST", path, key=key, body=body, repeat=True, deadline=deadline)
 
 
-async def make(transport: Transport, path: str, key: str, body: Mapping[str, Any]) -> Reservation:
+async def make(transport: Transport, path: str, key: str, body: Mapping[str, Any], deadline: float | None = None) -> Reservation:
     """A call that was sent more than once may find the reservation of its own first attempt."""
-    answer = await transport.exchange(making(path, key, body))
+    answer = await transport.exchange(making(path, key, body, deadline))
     return cast(Reservation, {**answer.value, "replayed": answer.hit and answer.attempts == 1})
 
 
-async def reserve(transport: Transport, request: ReservationRequest, key: str | None) -> Reservation:
-    made = await make(transport, "/v1/reservations", str(uuid.uuid4()) if key is None else key, request)
+async def reserve(transport: Transport, request: ReservationRequest, key: str | None, deadline: float | None = None) -> Reservation:
+    made = await make(transport, "/v1/reservations", str(uuid.uuid4()) if key is None else key, request, deadline)
     if key is None:
         made["replayed"] = False  # no other call has this key
     return made
+
+
+def late_charges(transport: Transport, log: logging.Logger, on_lost: Callable[[LostCharge], object] | None) -> LateCharges:
+    async def settle(id: str, verb: str, body: object) -> None:
+        await transport.exchange(Call("POST", path_of("reservations", id, verb), body=body, repeat=True))
+
+    calls = LateCalls(
+        charge_usage=lambda request, key: make(transport, "/v1/usage", key, request),
+        reserve=lambda request, key: make(transport, "/v1/reservations", key, request),
+        commit=lambda id, usage: settle(id, "commit", usage),
+        release=lambda id: settle(id, "release", {}),
+    )
+    return LateCharges(calls, log, on_lost or (lambda _: None))
 
 
 def check_key(key: str) -> None:

@@ -217,7 +217,7 @@ def _problem_of(response: httpx.Response, body: bytes) -> EarmarkError:
         status=status,
         violations=problem.get("violations"),
         retryable=problem.get("retryable") is True,
-        retry_at=_moment_of(problem.get("retry_at")),
+        retry_at=moment_of(problem.get("retry_at")),
         retry_after_seconds=retry_after,
         reservation=problem.get("reservation"),
         reservation_id=problem.get("reservation_id") or None,
@@ -254,7 +254,7 @@ def _retry_after_of(text: str | None) -> float:
         return 0
 
 
-def _moment_of(text: object) -> datetime | None:
+def moment_of(text: object) -> datetime | None:
     """Reads a time of the API, which may have more digits of a second than Python."""
     match = re.fullmatch(r"([0-9-]+T[0-9:]+)(?:\.([0-9]+))?(Z|[+-][0-9:]+)", str(text or ""))
     if match is None:

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_END = re.compile(rb"\n\r?\n")
+
+
+class StreamEvent(NamedTuple):
+    """An event of a stream: its bytes as they came, with the empty line that ends it, and its data."""
+
+    content: bytes
+    data: str
+
+
+class EventSplitter:
+    """Cuts a stream of server-sent events into events, and keeps every byte."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+        self._scanned = 0
+
+    def push(self, chunk: bytes) -> list[StreamEvent]:
+        self._pending += chunk
+        events: list[StreamEvent] = []
+        begin = 0
+        # A part of the end may have been seen: the line feed before an empty line, and its carriage return.
+        at = max(0, self._scanned - 2)
+        while found := _END.search(self._pending, max(begin, at)):
+            events.append(_event_of(bytes(self._pending[begin : found.end()])))
+            begin = at = found.end()
+        del self._pending[:begin]
+        self._scanned = len(self._pending)
+        return events
+
+    def end(self) -> StreamEvent:
+        """What came after the last whole event."""
+        return _event_of(bytes(self._pending))
+
+
+def _event_of(content: bytes) -> StreamEvent:
+    lines = re.split(r"\r?\n", content.decode("utf-8", "replace"))
+    data = [line[len("data:") :].lstrip() for line in lines if line.startswith("data:")]
+    return StreamEvent(content, "\n".join(data))
