@@ -28,6 +28,8 @@ class Behaviour:
     end_after: int | None = None
     #: Sends no more after so many events, and keeps the connection.
     hang_after: int | None = None
+    #: Sends no more after so many events, until `resume` is set.
+    pause_after: int | None = None
     #: No usage in the answer.
     no_usage: bool = False
     #: In place of the events.
@@ -41,6 +43,7 @@ class FakeProvider:
         #: Of the next calls, before behaviour.
         self.next: list[Behaviour] = []
         self.over = threading.Event()
+        self.resume = threading.Event()
         self.url = ""
 
     @contextmanager
@@ -99,6 +102,8 @@ class FakeProvider:
                 self.over.wait()
                 http.close_connection = True
                 return
+            if i == behave.pause_after:
+                self.resume.wait(60)
             if i == behave.cut_after:
                 http.close_connection = True
                 return

@@ -327,6 +327,27 @@ def test_wrap_keeps_the_options_and_the_connections_of_the_client(provider: Fake
     assert fake.calls[1:] == [EXACT]
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_guarded_copy_that_is_dropped_leaves_the_connections_to_the_others(provider: FakeProvider, fake: FakeEarmark, kind: str) -> None:
+    async def call() -> None:
+        sdk: Any = openai.AsyncOpenAI if kind == "async" else openai.OpenAI
+        original = sdk(api_key="k", base_url=f"{provider.url}/v1", max_retries=0)
+        provider.next = [Behaviour(pause_after=1)]
+        stream = wrap(original, **options(fake)).chat.completions.create(**CHAT, stream=True)
+        if kind == "async":
+            stream = await stream
+        other = wrap(original, **options(fake)).chat.completions.create(**CHAT)
+        if kind == "async":
+            await other
+        gc.collect()
+        await asyncio.sleep(0)
+        provider.resume.set()
+        assert len([chunk async for chunk in stream] if kind == "async" else list(stream)) == 4
+
+    asyncio.run(call())
+    assert [call for call in fake.calls if call[0] == "commit"] == [EXACT, EXACT]
+
+
 class TestFailOpen:
     """Calls run while Earmark is away, and are charged when it is back."""
 

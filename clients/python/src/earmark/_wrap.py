@@ -46,7 +46,8 @@ def _is_http(client: object) -> bool:
 
 
 def _guarded(client: Any, options: dict[str, Any]) -> Any:
-    """An HTTP client that sends through the first one, which it keeps: some close their connections when they are dropped."""
+    """An HTTP client that sends through the first one, which it keeps, and whose connections stay open when it is dropped: others may
+    use them."""
     library = find_library(type(client))
     asynchronous = isinstance(client, library.AsyncClient)
     kind: Any = AsyncGuardedTransport if asynchronous else GuardedTransport
@@ -57,6 +58,7 @@ def _guarded(client: Any, options: dict[str, Any]) -> Any:
         through: Any = _AsyncThrough if asynchronous else _Through
         return base(transport=kind(through(client), **options), timeout=client.timeout)
     guarded = copy.copy(client)
+    guarded.__class__ = type(type(client).__name__, (type(client),), {"__del__": lambda self: None})
     guarded._transport = kind(client._transport, **options)
     guarded._mounts = {pattern: mounted and kind(mounted, **options) for pattern, mounted in client._mounts.items()}
     guarded._earmark_keeps = client
