@@ -127,7 +127,7 @@ func (s *session) checkHeader(c call) (wrong []string) {
 	if agent := c.header.Get("User-Agent"); !strings.HasPrefix(agent, "earmark-") {
 		wrong = append(wrong, fmt.Sprintf("%s: User-Agent %q does not begin with earmark-", c.verb, agent))
 	}
-	if (c.verb == "reserve" || c.verb == "charge") && c.header.Get("Idempotency-Key") == "" {
+	if (c.verb == "reserve" || c.verb == "charge" || c.verb == "corrections") && c.header.Get("Idempotency-Key") == "" {
 		wrong = append(wrong, c.verb+": no Idempotency-Key")
 	}
 	return wrong

@@ -227,6 +227,10 @@ func (r *runner) run(t *testing.T, step conformance.Step) result {
 		return r.guard(t, step)
 	case "commit":
 		return r.settled(r.client.Commit(ctx, step.ID, decode[earmark.Amounts](t, step.Request)))
+	case "commit_response":
+		return r.settled(r.client.CommitResponse(ctx, step.ID, decode[earmark.Response](t, step.Request)))
+	case "commit_estimate":
+		return r.settled(r.client.CommitEstimate(ctx, step.ID, decode[earmark.Amounts](t, step.Request)))
 	case "release":
 		return r.settled(r.client.Release(ctx, step.ID, ""))
 	}
@@ -249,6 +253,8 @@ func (r *runner) call(ctx context.Context, t *testing.T, step conformance.Step) 
 		return r.client.Decide(ctx, decode[earmark.ReservationRequest](t, step.Request))
 	case "charge":
 		return r.client.ChargeUsage(ctx, step.Key, decode[earmark.UsageRequest](t, step.Request))
+	case "correct":
+		return r.client.Correct(ctx, step.ID, step.Key, decode[earmark.CorrectionRequest](t, step.Request))
 	case "extend":
 		asked := decode[struct {
 			TTLSeconds int64 `json:"ttl_seconds"`
@@ -274,6 +280,19 @@ func (r *runner) call(ctx context.Context, t *testing.T, step conformance.Step) 
 			ReservationID string `json:"reservation_id"`
 		}](t, step.Request)
 		return r.client.Entries(ctx, earmark.EntryFilter{ReservationID: asked.ReservationID})
+	case "prices":
+		asked := decode[struct {
+			Provider, Model string
+			At              time.Time
+			Version         int64
+			Cursor          string
+			Limit           int
+		}](t, step.Request)
+		return r.client.Prices(ctx, client.PriceFilter(asked))
+	case "add_prices":
+		return r.client.AddPrices(ctx, decode[client.PricesRequest](t, step.Request))
+	case "explain_price":
+		return r.client.ExplainPrice(ctx, decode[client.ExplainRequest](t, step.Request))
 	case "create_budget":
 		return r.client.CreateBudget(ctx, decode[earmark.BudgetRequest](t, step.Request))
 	case "patch_budget":

@@ -100,8 +100,14 @@ class Runner {
         return this.#earmark.chargeUsage(request, { key: key ?? "" });
       case "commit":
         return this.#earmark.commitReservation(id, { usage: request });
+      case "commit_response":
+        return this.#earmark.commitReservation(id, request);
+      case "commit_estimate":
+        return this.#earmark.commitReservation(id, { usage: request, estimated: true });
       case "release":
         return this.#earmark.releaseReservation(id);
+      case "correct":
+        return this.#earmark.correctReservation(id, request, { key: key ?? "" });
       case "extend":
         return this.#earmark.extendReservation(id, request);
       case "reservation":
@@ -112,6 +118,12 @@ class Runner {
         return this.#earmark.listBudgets(request);
       case "entries":
         return this.#earmark.listEntries(request);
+      case "prices":
+        return this.#earmark.listPrices(request);
+      case "add_prices":
+        return this.#earmark.addPrices(request);
+      case "explain_price":
+        return this.#earmark.explainPrice(request);
       case "create_budget":
         return this.#earmark.createBudget(request);
       case "patch_budget":
