@@ -28,6 +28,38 @@ type Case struct {
 	// checked.
 	Calls  []WantedCalls `json:"calls"`
 	Ledger *Ledger       `json:"ledger,omitempty"`
+
+	// Transport has the options of a guarded transport. The steps are calls of a provider
+	// through it.
+	Transport *TransportOptions `json:"transport,omitempty"`
+	// Provider has the provider's answers, in their order. The last one stands for all later
+	// calls.
+	Provider     []Answer `json:"provider,omitempty"`
+	ProviderAway bool     `json:"provider_away,omitempty"` // nothing listens where the provider should be
+	// Sent are the bodies that the provider gets, byte by byte, and no others.
+	Sent []string `json:"sent,omitempty"`
+}
+
+// TransportOptions are the options of a guarded transport.
+type TransportOptions struct {
+	Scopes          []string `json:"scopes"`
+	OnExpiry        string   `json:"on_expiry"`
+	Units           []string `json:"units,omitempty"`
+	MaxOutputTokens int64    `json:"max_output_tokens,omitempty"`
+	PassUnknown     bool     `json:"pass_unknown,omitempty"`
+	FailOpen        bool     `json:"fail_open,omitempty"`
+}
+
+// ProviderCall is a call of a provider, as its SDK makes it.
+type ProviderCall struct {
+	Method  string            `json:"method,omitempty"` // empty means POST
+	Path    string            `json:"path"`
+	Headers map[string]string `json:"headers,omitempty"`
+	Text    string            `json:"text,omitempty"` // the body, byte by byte
+	// LeavesAfter is the number of events after which the caller leaves a stream, by Leaves:
+	// "abort" ends its context (aborts its signal), "close" closes the body.
+	LeavesAfter int    `json:"leaves_after,omitempty"`
+	Leaves      string `json:"leaves,omitempty"`
 }
 
 // ClientOptions are the options of the client that runs the case.
@@ -44,6 +76,7 @@ type Step struct {
 	ID      string          `json:"id,omitempty"` // $id is the id of the last reservation that a step returned
 	Request json.RawMessage `json:"request,omitempty"`
 	Work    *Work           `json:"work,omitempty"`
+	Call    *ProviderCall   `json:"call,omitempty"`
 	Result  map[string]any  `json:"result"`
 }
 
@@ -76,6 +109,9 @@ type Answer struct {
 	Duplicate bool   `json:"duplicate,omitempty"` // with Real: Earmark gets the call twice
 	Hang      bool   `json:"hang,omitempty"`      // no answer until the client gives up
 	Times     int    `json:"times,omitempty"`     // how often in a row; 0 means once
+	// Events are a provider's stream, in place of Body: each text is sent as it is, anything
+	// else as the JSON of one event. After them the connection is cut in the "middle", or hangs.
+	Events []json.RawMessage `json:"events,omitempty"`
 }
 
 // WantedCalls are calls of one verb in a row. In JSON a verb alone means one call.
@@ -99,7 +135,7 @@ func (w *WantedCalls) UnmarshalJSON(data []byte) error {
 	if err := decodeStrictly(data, (*plain)(w)); err != nil {
 		return err
 	}
-	if w.Times == 0 && w.AtLeast == 0 {
+	if w.Times == 0 && w.AtLeast == 0 && w.AtMost == 0 {
 		w.Times = 1
 	}
 	return nil

@@ -21,6 +21,9 @@ const (
 
 // check returns what is wrong with a run; nothing if the client keeps the rules.
 func (s *session) check(ctx context.Context, results []map[string]any) (wrong []string) {
+	if s.Case.Transport != nil {
+		s.awaitCalls(ctx)
+	}
 	s.mu.Lock()
 	calls := append([]call(nil), s.calls...)
 	s.mu.Unlock()
@@ -37,6 +40,9 @@ func (s *session) check(ctx context.Context, results []map[string]any) (wrong []
 	}
 	wrong = append(wrong, s.checkCalls(calls)...)
 	wrong = append(wrong, s.checkRules(calls)...)
+	if s.Case.Transport != nil {
+		wrong = append(wrong, s.checkSent()...)
+	}
 	if s.Case.Ledger != nil {
 		wrong = append(wrong, s.checkLedger(ctx)...)
 	}

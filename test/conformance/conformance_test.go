@@ -64,6 +64,9 @@ type session struct {
 	URL    string                    `json:"url"`
 	Client conformance.ClientOptions `json:"client"`
 	Steps  []conformance.Step        `json:"steps"`
+
+	ProviderURL string                        `json:"provider_url"`
+	Transport   *conformance.TransportOptions `json:"transport"`
 }
 
 func begin(t *testing.T, base, name string) session {
@@ -126,7 +129,7 @@ func runGo(t *testing.T, base string, onEarmark bool) {
 	cases, err := conformance.Cases()
 	require.NoError(t, err)
 	for _, c := range cases {
-		if c.Real != onEarmark {
+		if c.Real != onEarmark || c.Transport != nil {
 			continue
 		}
 		t.Run(c.Name, func(t *testing.T) {
@@ -340,14 +343,7 @@ func (r *runner) guard(t *testing.T, step conformance.Step) result {
 	}
 	var unsettled *client.UnsettledError
 	if errors.As(err, &unsettled) {
-		code := earmark.Code("")
-		if !errors.Is(unsettled, client.ErrUsageUnknown) {
-			code = earmark.ErrorCode(unsettled.Err)
-		}
-		got["unsettled"] = map[string]any{
-			"reservation_id": unsettled.ReservationID, "verb": unsettled.Verb, "usage": unsettled.Usage, "on_expiry": unsettled.OnExpiry,
-			"refused": unsettled.Refused(), "code": code, "usage_unknown": errors.Is(unsettled, client.ErrUsageUnknown), "message": unsettled.Error(),
-		}
+		got["unsettled"] = unsettledResult(unsettled)
 	}
 	switch {
 	case worked == 0:
@@ -356,6 +352,17 @@ func (r *runner) guard(t *testing.T, step conformance.Step) result {
 		got["work_error"] = workErr.Error()
 	}
 	return got
+}
+
+func unsettledResult(unsettled *client.UnsettledError) map[string]any {
+	code := earmark.Code("")
+	if !errors.Is(unsettled, client.ErrUsageUnknown) {
+		code = earmark.ErrorCode(unsettled.Err)
+	}
+	return map[string]any{
+		"reservation_id": unsettled.ReservationID, "verb": unsettled.Verb, "usage": unsettled.Usage, "on_expiry": unsettled.OnExpiry,
+		"refused": unsettled.Refused(), "code": code, "usage_unknown": errors.Is(unsettled, client.ErrUsageUnknown), "message": unsettled.Error(),
+	}
 }
 
 func work(ctx context.Context, leave context.CancelFunc, work *conformance.Work, meter *client.Meter) error {

@@ -40,17 +40,22 @@ func NewServer(base, upstream string) (*Server, error) {
 	s.mux.HandleFunc("POST /control/sessions", s.begin)
 	s.mux.HandleFunc("POST /control/sessions/{id}/finish", s.finish)
 	s.mux.HandleFunc("/sessions/{id}/", s.play)
+	s.mux.HandleFunc("/providers/{id}/", s.provide)
 	return s, nil
 }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
 func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
-	names := []string{}
+	names, transports := []string{}, []string{}
 	for _, c := range s.cases {
-		names = append(names, c.Name)
+		if c.Transport != nil {
+			transports = append(transports, c.Name)
+		} else {
+			names = append(names, c.Name)
+		}
 	}
-	respond(w, http.StatusOK, map[string]any{"cases": names})
+	respond(w, http.StatusOK, map[string]any{"cases": names, "transport_cases": transports})
 }
 
 func (s *Server) begin(w http.ResponseWriter, r *http.Request) {
@@ -71,7 +76,17 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		id := s.add(begun)
-		respond(w, http.StatusCreated, map[string]any{"id": id, "url": s.base + "/sessions/" + id, "client": begun.Case.Client, "steps": begun.Case.Steps})
+		about := map[string]any{"id": id, "url": s.base + "/sessions/" + id, "client": begun.Case.Client, "steps": begun.Case.Steps}
+		if c.Transport != nil {
+			about["transport"], about["provider_url"] = begun.Case.Transport, s.base+"/providers/"+id
+		}
+		if c.ProviderAway {
+			if about["provider_url"], err = closedURL(r.Context()); err != nil {
+				refuse(w, err)
+				return
+			}
+		}
+		respond(w, http.StatusCreated, about)
 		return
 	}
 	refuse(w, errors.New("there is no case "+strconv.Quote(asked.Case)))
@@ -115,6 +130,15 @@ func (s *Server) play(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.StripPrefix("/sessions/"+r.PathValue("id"), found).ServeHTTP(w, r)
+}
+
+func (s *Server) provide(w http.ResponseWriter, r *http.Request) {
+	found, ok := s.find(r.PathValue("id"))
+	if !ok {
+		refuse(w, errors.New("there is no such session"))
+		return
+	}
+	found.provide(w, r)
 }
 
 func refuse(w http.ResponseWriter, err error) {

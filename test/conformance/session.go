@@ -33,6 +33,7 @@ type session struct {
 
 	mu      sync.Mutex
 	calls   []call
+	sent    []string // what the provider got
 	request struct { // of the last reservation
 		Scopes   []string         `json:"scopes"`
 		Amounts  map[string]int64 `json:"amounts"`
@@ -134,12 +135,17 @@ func (s *session) record(r *http.Request, body []byte) (verb string, answer Answ
 			nth++
 		}
 	}
-	for _, answer = range s.Case.Answers[verb] {
+	return verb, answerOf(s.Case.Answers[verb], nth)
+}
+
+// answerOf returns the answer to the nth call, from 1; the last one stands for all later calls.
+func answerOf(answers []Answer, nth int) (answer Answer) {
+	for _, answer = range answers {
 		if nth -= max(1, answer.Times); nth <= 0 {
 			break
 		}
 	}
-	return verb, answer
+	return answer
 }
 
 // verbOf is short for the calls of a guard, and otherwise the method, path and query.

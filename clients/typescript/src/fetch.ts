@@ -215,7 +215,7 @@ function answerTo(error: unknown): Response {
     const problem = { type: `urn:earmark:problem:${error.code}`, title, status: 402, detail: error.message, ...denial };
     return refusal(402, error.code, error.message, problem, denial, error.retryAfterSeconds);
   }
-  const statuses: Record<string, number> = { unavailable: 503, admission_unknown: 503, rate_limited: 429 };
+  const statuses: Record<string, number> = { unavailable: 503, admission_unknown: 503, rate_limited: 429, unauthenticated: 401, forbidden: 403 };
   return refusal(statuses[error.code] ?? 400, error.code, `Earmark: ${error.message}`, {}, {}, error.retryAfterSeconds);
 }
 

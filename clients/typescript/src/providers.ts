@@ -60,6 +60,17 @@ export function apiOf(method: string, url: URL): ProviderApi | undefined {
   return paths.find(([path]) => path.test(url.pathname))?.[1];
 }
 
+/** Gemini names the model in the path, and Azure a deployment. */
+function modelOf(gemini: boolean, named: unknown, url: URL): string {
+  if (!gemini && typeof named === "string" && named !== "") return named;
+  const [, inPath = ""] = (gemini ? /([^/]+):[^/:]*$/ : /\/deployments\/([^/]+)\//).exec(url.pathname) ?? [];
+  try {
+    return decodeURIComponent(inPath);
+  } catch {
+    return inPath;
+  }
+}
+
 /** Reads a call; undefined if the body is not the JSON of one. */
 export function callOf(api: ProviderApi, url: URL, text: string): ProviderCall | undefined {
   let body: Json;
@@ -68,14 +79,14 @@ export function callOf(api: ProviderApi, url: URL, text: string): ProviderCall |
   } catch {
     return undefined;
   }
-  if (typeof body !== "object" || body === null) return undefined;
+  if (typeof body !== "object" || body === null || Array.isArray(body)) return undefined;
   const gemini = api === "gemini_generate";
   const perAnswer = gemini ? body.generationConfig?.maxOutputTokens : (body.max_completion_tokens ?? body.max_output_tokens ?? body.max_tokens);
   const answers = Math.max(1, whole(gemini ? body.generationConfig?.candidateCount : Math.max(whole(body.n), whole(body.best_of))));
   return {
     api,
     url,
-    model: gemini ? decodeURIComponent(/([^/]+):/.exec(url.pathname)?.[1] ?? "") : String(body.model ?? ""),
+    model: modelOf(gemini, body.model, url),
     stream: gemini ? /:stream/.test(url.pathname) : body.stream === true,
     inputTokens: textBytes(text),
     maxOutputTokens: typeof perAnswer === "number" ? perAnswer : undefined,

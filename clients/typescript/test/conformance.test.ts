@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { after, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Earmark, EarmarkError, isDenied, KeyInUseError, NothingSentError, UnsettledError, type Meter, type Settled } from "@earmark-dev/client";
+import { Earmark, EarmarkError, guardedFetch, isDenied, KeyInUseError, NothingSentError, UnsettledError, type GuardedFetchOptions, type Meter, type Settled } from "@earmark-dev/client";
 
 interface Count {
   add?: Record<string, number>;
@@ -25,11 +25,21 @@ interface Step {
   request?: any;
   work?: Work;
 }
+interface ProviderCall {
+  method?: string;
+  path: string;
+  headers?: Record<string, string>;
+  text?: string;
+  leaves_after?: number;
+  leaves?: "abort" | "close";
+}
 interface Session {
   id: string;
   url: string;
   client: { api_key?: string; max_attempts?: number; settle_limit_ms?: number };
-  steps: Step[];
+  steps: (Step & { call?: ProviderCall })[];
+  provider_url?: string;
+  transport?: Pick<GuardedFetchOptions, "scopes" | "on_expiry" | "units"> & { max_output_tokens?: number; pass_unknown?: boolean; fail_open?: boolean };
 }
 type Result = Record<string, unknown>;
 
@@ -48,8 +58,9 @@ async function control(path: string, body?: unknown): Promise<any> {
   return response.json();
 }
 
-const { cases } = (await control("/control/cases")) as { cases: string[] };
+const { cases, transport_cases } = (await control("/control/cases")) as { cases: string[]; transport_cases: string[] };
 assert.ok(cases.length > 40);
+assert.ok(transport_cases.length > 40);
 
 describe("conformance", { concurrency: 16 }, () => {
   for (const name of cases) {
@@ -63,6 +74,83 @@ describe("conformance", { concurrency: 16 }, () => {
     });
   }
 });
+
+describe("conformance of guardedFetch", { concurrency: 16 }, () => {
+  for (const name of transport_cases) {
+    test(name, async () => {
+      const session = (await control("/control/sessions", { case: name })) as Session;
+      const runner = new TransportRunner(session);
+      const results: Result[] = [];
+      for (const { call } of session.steps) results.push(await runner.call(call!));
+      const { failures } = await control(`/control/sessions/${session.id}/finish`, { results });
+      assert.deepEqual(failures, []);
+    });
+  }
+});
+
+class TransportRunner {
+  readonly #fetch: typeof globalThis.fetch;
+  readonly #providerUrl: string;
+  #unsettled: UnsettledError | undefined;
+
+  constructor({ url, client, provider_url, transport }: Session) {
+    this.#providerUrl = provider_url!;
+    const { scopes, on_expiry, units, max_output_tokens, pass_unknown, fail_open } = transport!;
+    const earmark = new Earmark({
+      baseUrl: url,
+      maxAttempts: client.max_attempts ?? 1,
+      logger: { warn() {}, error() {} },
+      onUnsettled: (unsettled) => void (this.#unsettled = unsettled),
+    });
+    this.#fetch = guardedFetch({ earmark, scopes, on_expiry, units, maxOutputTokens: max_output_tokens, passUnknown: pass_unknown, failOpen: fail_open });
+  }
+
+  async call(call: ProviderCall): Promise<Result> {
+    this.#unsettled = undefined;
+    const result = await this.#send(call);
+    return this.#unsettled === undefined ? result : { ...result, unsettled: unsettledResult(this.#unsettled) };
+  }
+
+  async #send({ method = "POST", path, headers, text, leaves_after = Infinity, leaves }: ProviderCall): Promise<Result> {
+    const caller = new AbortController();
+    let response: Response;
+    try {
+      const init = { method, headers: { "Content-Type": "application/json", ...headers }, ...(text !== undefined && { body: text }), signal: caller.signal };
+      response = await this.#fetch(this.#providerUrl + path, init);
+    } catch {
+      return { failed: true };
+    }
+    const result: Result = { status: response.status, should_retry: response.headers.get("x-should-retry"), retry_after: response.headers.get("retry-after") };
+    const reader = response.body!.getReader();
+    const decoder = new TextDecoder();
+    let read = "";
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        read += decoder.decode(value, { stream: !done });
+        if (done) break;
+        if (read.split("\n\n").length <= leaves_after) continue;
+        if (leaves === "abort") {
+          caller.abort();
+          await assert.rejects(reader.read(), { name: "AbortError" });
+        } else await reader.cancel();
+        result["caller_left"] = true;
+        break;
+      }
+    } catch {
+      result["broke"] = true;
+    }
+    return { ...result, text: read, body: jsonOf(read) };
+  }
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
 
 class Runner {
   readonly #earmark: Earmark;
@@ -161,22 +249,22 @@ class Runner {
       else if (error === thrown && caller.signal.aborted) result["caller_left"] = true;
       else if (error === thrown) result["work_error"] = (error as Error).message;
       const unsettled = UnsettledError.of(error);
-      if (unsettled) {
-        result["unsettled"] = {
-          reservation_id: unsettled.reservationId,
-          verb: unsettled.verb,
-          usage: unsettled.usage,
-          on_expiry: unsettled.onExpiry,
-          refused: unsettled.refused,
-          code: unsettled.cause?.code,
-          usage_unknown: unsettled.usageUnknown,
-          message: unsettled.message,
-        };
-      }
+      if (unsettled) result["unsettled"] = unsettledResult(unsettled);
     }
     return { ...result, worked };
   }
 }
+
+const unsettledResult = (unsettled: UnsettledError): Result => ({
+  reservation_id: unsettled.reservationId,
+  verb: unsettled.verb,
+  usage: unsettled.usage,
+  on_expiry: unsettled.onExpiry,
+  refused: unsettled.refused,
+  code: unsettled.cause?.code,
+  usage_unknown: unsettled.usageUnknown,
+  message: unsettled.message,
+});
 
 async function count(work: Work, meter: Meter): Promise<void> {
   await sleep(work.takes_ms ?? 0);
