@@ -81,7 +81,7 @@ func refusal(r *http.Request, status int, e *earmark.Error) *http.Response {
 	}
 	header := http.Header{}
 	header.Set("Content-Type", refusalContentType)
-	header.Set(shouldRetryHeader, "false")
+	header.Set(shouldRetryHeader, "false") // mutation: refused-once
 	if e.RetryAfter > 0 {
 		header.Set("Retry-After", strconv.FormatInt(wholeSeconds(e.RetryAfter), 10))
 	}

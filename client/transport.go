@@ -137,7 +137,7 @@ func (t *Transport) Close(ctx context.Context) { t.later.close(ctx) }
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	api := apiOf(r)
 	if api == "" {
-		if isFree(r) || t.options.PassUnknown {
+		if isFree(r) || t.options.PassUnknown { // mutation: known-calls
 			return t.base.RoundTrip(r)
 		}
 		closeBody(r)
@@ -175,14 +175,14 @@ func (t *Transport) admit(r *http.Request, call ModelCall, body []byte) (*guarde
 	g := &guardedCall{transport: t, call: call, request: request, ctx: context.WithoutCancel(ctx), attempts: 1}
 	g.identity = identityOf(r, request.Scopes, body)
 	if isRetry(r) {
-		if earlier := t.left.take(g.identity); earlier != nil {
+		if earlier := t.left.take(g.identity); earlier != nil { // mutation: held-once
 			g.run, g.earlier, g.attempts = earlier.run.resume(ctx), earlier.input, earlier.attempts+1
 			return g, nil
 		}
 	}
 	g.key = rand.Text()
 	g.run, err = t.client.begin(ctx, g.key, request)
-	if err != nil && t.options.FailOpen && isAwayNow(ctx, err) {
+	if err != nil && t.options.FailOpen && isAwayNow(ctx, err) { // mutation: fail-closed
 		t.client.log.WarnContext(ctx, "Earmark is away; the call is made without a reservation, and charged later", slog.Any("error", err))
 		return g, nil
 	}
@@ -239,7 +239,7 @@ type guardedCall struct {
 }
 
 func (g *guardedCall) send(r *http.Request, body []byte) (*http.Response, error) {
-	asked := askForUsage(g.call, body)
+	asked := askForUsage(g.call, body) // mutation: asks-for-usage
 	if asked != nil {
 		body = asked
 	}
@@ -300,10 +300,10 @@ type ending struct {
 // end settles. What cannot be settled is logged and reported: the answer of the provider
 // stands.
 func (g *guardedCall) end(how ending) {
-	g.once.Do(func() {
+	g.once.Do(func() { // mutation: ends-once
 		said := g.report(how)
 		if g.run == nil {
-			g.chargeLater(said)
+			g.chargeLater(said) // mutation: charged-later
 			return
 		}
 		_, err := g.run.end(g.ctx, said)
@@ -313,7 +313,7 @@ func (g *guardedCall) end(how ending) {
 		case unsettled.Verb == "" && !how.answered:
 			g.transport.left.put(g.identity, leftRun{run: g.run, input: g.earlier + estimatedInput(g.call), attempts: g.attempts})
 		case unsettled.Verb == verbCommit && !unsettled.Refused():
-			g.transport.later.add(g.ctx, g.recommit(said))
+			g.transport.later.add(g.ctx, g.recommit(said)) // mutation: recommit
 		}
 	})
 }
@@ -323,10 +323,11 @@ func (g *guardedCall) report(how ending) report {
 		return report{failed: true, nothingSent: how.nothingSent && g.attempts == 1}
 	}
 	c := *how.counts
-	if g.earlier > 0 { // an attempt before this one may have been billed too
+	// An attempt before this one may have been billed too.
+	if g.earlier > 0 { // mutation: earlier-attempts
 		c = counts{input: c.input + g.earlier, output: c.output}
 	}
-	said := report{estimated: !c.exact}
+	said := report{estimated: !c.exact} // mutation: marked-estimate
 	if units := g.transport.options.Units; len(units) > 0 {
 		said.usage = c.amounts(units, g.attempts)
 	} else {
@@ -340,7 +341,7 @@ func (g *guardedCall) report(how ending) report {
 func billsNothing(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, 499, http.StatusGatewayTimeout, 522, 524: // the last are of nginx and Cloudflare
-		return false
+		return false // mutation: may-be-billed
 	}
 	return true
 }

@@ -169,6 +169,22 @@ func TestTransportCommitsWhatTheProviderSays(t *testing.T) {
 	}
 }
 
+// The reader of an answer learns of its end when the call is charged, before it closes the body.
+func TestTransportChargesBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{chatBody, streaming} {
+		g := newGuarded(t, nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+chatPath, strings.NewReader(body))
+		require.NoError(t, err)
+		response, err := g.http.Do(r)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, response.Body)
+		require.NoError(t, err)
+		require.EqualValues(t, billed, g.charged(t))
+		require.NoError(t, response.Body.Close())
+	}
+}
+
 func TestTransportReserves(t *testing.T) {
 	t.Parallel()
 	reserved := func(t *testing.T, g *guarded) (request earmark.ReservationRequest) {
@@ -382,7 +398,11 @@ func TestTransportAtAnEnding(t *testing.T) {
 			_, err = io.ReadFull(response.Body, first)
 			require.NoError(t, err)
 			leave(response.Body, cancel)
-			<-committed
+			select {
+			case <-committed:
+			case <-time.After(10 * time.Second):
+				require.Fail(t, "the call was not charged")
+			}
 			require.Eventually(t, func() bool { return g.charged(t) == estimatedInput+1 }, 10*time.Second, time.Millisecond)
 			require.True(t, g.earmark.Reservations()[0].Estimated)
 		})

@@ -63,7 +63,7 @@ func (s *streamBody) observe(chunk []byte, err error) (shown []byte) {
 	}
 	s.mu.Unlock()
 	if err != nil {
-		s.finish()
+		s.finish() // mutation: before-the-end
 	}
 	return shown
 }
@@ -79,7 +79,7 @@ func (s *streamBody) Close() error {
 func (s *streamBody) watch(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stop = context.AfterFunc(ctx, s.finish)
+	s.stop = context.AfterFunc(ctx, s.finish) // mutation: caller-left
 }
 
 func (s *streamBody) finish() {

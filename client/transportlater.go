@@ -151,7 +151,7 @@ func (g *guardedCall) chargeLater(said report) {
 	g.transport.later.add(g.ctx, lateCharge{usage, func(ctx context.Context) error {
 		c := g.transport.client
 		_, err := c.ChargeUsage(ctx, g.key, usage)
-		if earmark.ErrorCode(err) != earmark.CodeIdempotencyMismatch {
+		if earmark.ErrorCode(err) != earmark.CodeIdempotencyMismatch { // mutation: lost-admission
 			return err
 		}
 		// The admission took effect, and its answer was lost.

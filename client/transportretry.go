@@ -22,7 +22,7 @@ func identityOf(r *http.Request, scopes []string, body []byte) identity {
 		part(key)
 	}
 	for _, name := range []string{"Authorization", "X-Api-Key", "X-Goog-Api-Key"} {
-		part(r.Header.Get(name))
+		part(r.Header.Get(name)) // mutation: own-attempts
 	}
 	for _, scope := range scopes {
 		part(scope)

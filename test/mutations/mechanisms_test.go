@@ -112,6 +112,23 @@ var mechanisms = []mechanism{
 	{"usage of a restored row is charged from the result of its workflow", "restored-row", []string{"return false"}, whole + "TestRestoredBackup"},
 	{"a later row under the same id is not meant", "same-row", []string{"if err != nil || known.Usage == nil || known.CreatedAt == nil || check.CreatedAt.IsZero() {"}, "activities TestReconcileRestores"},
 
+	// Guarded calls of models are charged.
+	{"a call that may cost money and is not known is not sent", "known-calls", []string{"if true {"}, "client TestTransportRefuses"},
+	{"without Earmark no call is sent", "fail-closed", []string{"if err != nil && isAwayNow(ctx, err) {"}, "client TestTransportRefuses"},
+	{"what the guard refuses, the SDK does not repeat", "refused-once", []string{""}, "client TestTransportRefuses"},
+	{"a stream is asked for its usage", "asks-for-usage", []string{"asked := []byte(nil)"}, "client TestTransportAsksForUsage"},
+	{"a charge comes before the reader learns of the end", "before-the-end", []string{""}, "client TestTransportChargesBeforeTheEnd"},
+	{"a caller who left is charged what was sent", "caller-left", []string{"s.stop = func() bool { return true }"}, "client TestTransportAtAnEnding"},
+	{"a call ends once", "ends-once", []string{"(func(end func()) { end() })(func() {"}, "client TestTransportCommitsWhatTheProviderSays"},
+	{"usage that nobody counted is marked as an estimate", "marked-estimate", []string{"said := report{}"}, "client TestTransportAtAnEnding"},
+	{"what a provider may have billed is not released", "may-be-billed", []string{"return true"}, "client TestTransportBeforeTheFirstByte"},
+	{"the attempts of one call hold once", "held-once", []string{"if earlier := t.left.take(g.identity); false {"}, "client TestTransportHoldsOnceForEachCall"},
+	{"another caller takes over no attempt", "own-attempts", []string{"_ = name"}, "client TestTransportHoldsOnceForEachCall"},
+	{"an attempt that may have been billed is in the charge", "earlier-attempts", []string{"if false {"}, "client TestTransportHoldsOnceForEachCall"},
+	{"a commit of a guarded call that had no answer is sent again", "recommit", []string{""}, "client TestTransportCommitsLater"},
+	{"a call that ran without a reservation is charged later", "charged-later", []string{""}, "client TestTransportFailsOpen"},
+	{"a late charge finds the reservation whose answer was lost", "lost-admission", []string{"if true {"}, "client TestTransportFailsOpen"},
+
 	// No hold stays.
 	{"the sweeper runs in each worker process", "sweeper", []string{""}, whole + "TestLostWorkflowIsSwept"},
 	{"the reconciler gives orphans a workflow", "adopt-orphans", []string{"if err := ctx.Err(); err != nil {"}, whole + "TestLostWorkflowIsAdopted"},
