@@ -90,8 +90,14 @@ class Base:
                 return self.earmark.charge_usage(request, key=step.get("key", ""))
             case "commit":
                 return self.earmark.commit_reservation(id, {"usage": request})
+            case "commit_response":
+                return self.earmark.commit_reservation(id, request)
+            case "commit_estimate":
+                return self.earmark.commit_reservation(id, {"usage": request, "estimated": True})
             case "release":
                 return self.earmark.release_reservation(id)
+            case "correct":
+                return self.earmark.correct_reservation(id, request, key=step.get("key", ""))
             case "extend":
                 return self.earmark.extend_reservation(id, request)
             case "reservation":
@@ -102,6 +108,12 @@ class Base:
                 return self.earmark.list_budgets(**(request or {}))
             case "entries":
                 return self.earmark.list_entries(**(request or {}))
+            case "prices":
+                return self.earmark.list_prices(**(request or {}))
+            case "add_prices":
+                return self.earmark.add_prices(request)
+            case "explain_price":
+                return self.earmark.explain_price(request)
             case "create_budget":
                 return self.earmark.create_budget(request)
             case "patch_budget":
