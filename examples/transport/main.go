@@ -1,10 +1,10 @@
-// Command transport answers POST /chat with what a model says. Each call of the model is
-// guarded: EARMARK_URL, EARMARK_API_KEY, OPENAI_BASE_URL and OPENAI_API_KEY say by whom.
+// Command transport answers POST /chat with what a model says. Each call of the model is guarded:
+// EARMARK_URL, EARMARK_API_KEY, OPENAI_BASE_URL and OPENAI_API_KEY say by whom.
 package main
 
 import (
 	"cmp"
-	"fmt"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -15,9 +15,10 @@ import (
 
 func main() {
 	earmarks, err := client.New(cmp.Or(os.Getenv("EARMARK_URL"), "http://127.0.0.1:8080"), client.WithAPIKey(os.Getenv("EARMARK_API_KEY")))
-	exitOn(err)
-	guard, err := client.NewTransport(earmarks, client.TransportOptions{Scopes: []string{"acme/ml"}, OnExpiry: earmark.OnExpiryCommit})
-	exitOn(err)
+	guard, optionsErr := client.NewTransport(earmarks, client.TransportOptions{Scopes: []string{"acme/ml"}, OnExpiry: earmark.OnExpiryCommit})
+	if err := errors.Join(err, optionsErr); err != nil {
+		panic(err)
+	}
 	models := &http.Client{Transport: guard} // or openai.NewClient(option.WithHTTPClient(models))
 	url := cmp.Or(os.Getenv("OPENAI_BASE_URL"), "https://api.openai.com/v1") + "/chat/completions"
 	http.HandleFunc("POST /chat", func(w http.ResponseWriter, r *http.Request) {
@@ -32,12 +33,5 @@ func main() {
 		w.WriteHeader(answer.StatusCode) // 402 is Earmark's no
 		_, _ = io.Copy(w, answer.Body)
 	})
-	exitOn(http.ListenAndServe(cmp.Or(os.Getenv("ADDR"), "127.0.0.1:3000"), nil)) //nolint:gosec // an example
-}
-
-func exitOn(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	panic(http.ListenAndServe(cmp.Or(os.Getenv("ADDR"), "127.0.0.1:3000"), nil)) //nolint:gosec // an example
 }

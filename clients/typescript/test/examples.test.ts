@@ -95,9 +95,38 @@ test("the examples guard the SDKs", async () => {
       server.closeAllConnections();
       server.close();
     }
+
+    provider.behaviour = {};
+    fake.calls.length = 0;
+    const { POST } = await import("../examples/next.js");
+    const caller = new AbortController();
+    const ask = () => POST(new Request("http://app.test/users/a@b.com/chat", { method: "POST", body: '{"prompt":"Count."}', signal: caller.signal }), { params: Promise.resolve({ user: "a@b.com" }) });
+    assert.equal(await (await ask()).text(), "one two three ✓");
+    assert.deepEqual(fake.calls.map(({ verb, body }) => [verb, body.scopes ?? body.provider_usage.total_tokens]), [["reserve", ["acme/x--a_40b.com"]], ["commit", 18]]);
+
+    fake.intercept = () => problem(402, "budget_exceeded", { violations: [] });
+    const denied = await ask();
+    assert.deepEqual([denied.status, await denied.json()], [402, { error: "Your budget is used up." }]);
+
+    fake.intercept = () => undefined;
+    fake.calls.length = 0;
+    provider.behaviour = { hangAfter: 2 };
+    const reader = (await ask()).body!.getReader();
+    await reader.read();
+    caller.abort(); // as Next.js does when the browser leaves
+    await reader.read().catch(() => {});
+    while (fake.calls.length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.deepEqual([fake.calls[1]!.verb, fake.calls[1]!.body.estimated], ["commit", true]);
   } finally {
     globalThis.fetch = original;
     await provider.stop();
+  }
+});
+
+test("the examples are short", () => {
+  for (const name of readdirSync(new URL("examples/", root))) {
+    const lines = readFileSync(new URL(`examples/${name}`, root), "utf8").split("\n").length - 1;
+    assert.ok(lines < 40, `${name} has ${lines} lines`);
   }
 });
 
