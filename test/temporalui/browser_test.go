@@ -4,6 +4,7 @@ package temporalui
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -65,17 +66,27 @@ type shown struct {
 	Strange int      `json:"strange"` // scripts, images and links, none of which is ours
 }
 
-const readMetadata = `(async () => {
+// readMetadata waits until each of three texts is in its frame: the page draws them in
+// steps. After a minute it returns what is there.
+const readMetadata = `(async (wants) => {
   const wait = async (find) => { for (;;) { const found = find(); if (found) return found; await new Promise((again) => setTimeout(again, 100)); } };
   (await wait(() => [...document.querySelectorAll("a")].find((a) => a.innerText.includes("User Metadata")))).click();
   const text = (frame) => frame.contentDocument?.body?.innerText ?? "";
-  const frames = await wait(() => { const all = [...document.querySelectorAll("iframe")]; return all.length >= 3 && all.every((f) => text(f).trim()) && all; });
+  const late = Date.now() + 60_000;
+  const frames = await wait(() => {
+    const all = [...document.querySelectorAll("iframe")];
+    return (wants.every((want, i) => all[i] && text(all[i]).includes(want)) || Date.now() > late) && all;
+  });
   const strange = frames.map((f) => f.contentDocument.querySelectorAll("body script, body img, body a, body b:not(strong)").length);
   return {texts: frames.map(text), strange: strange.reduce((a, b) => a + b, 0)};
-})()`
+})(%s)`
 
-func look(t *testing.T, url string) (got shown) {
+// look opens the workflow, and waits for a text in each of the frames of the summary, the
+// details and the current details.
+func look(t *testing.T, url string, wants [3]string) (got shown) {
 	t.Helper()
+	inFrames, err := json.Marshal(wants)
+	require.NoError(t, err)
 	chromium, err := findChromium()
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), browserLimit)
@@ -86,7 +97,7 @@ func look(t *testing.T, url string) (got shown) {
 	ctx, cancel = chromedp.NewContext(ctx)
 	defer cancel()
 	await := func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
-	require.NoError(t, chromedp.Run(ctx, chromedp.Navigate(url), chromedp.Evaluate(readMetadata, &got, await)))
+	require.NoError(t, chromedp.Run(ctx, chromedp.Navigate(url), chromedp.Evaluate(fmt.Sprintf(readMetadata, inFrames), &got, await)))
 	if dir := os.Getenv("SCREENSHOTS"); dir != "" {
 		var picture []byte
 		require.NoError(t, chromedp.Run(ctx, chromedp.Sleep(time.Second), chromedp.CaptureScreenshot(&picture)))
@@ -117,19 +128,22 @@ func TestBrowserShowsAReservationInTemporalUI(t *testing.T) {
 		return r.State == earmark.StateReview
 	})
 
-	got := look(t, held.UIURL)
+	const size = "acme/ml/u1 · 1,200 tokens"
+	got := look(t, held.UIURL, [3]string{size, "note=" + note, "Nothing has to be done"})
 	require.Len(t, got.Texts, 3)
 	summary, details, current := got.Texts[0], got.Texts[1], got.Texts[2]
-	require.Contains(t, summary, "acme/ml/u1 · 1,200 tokens")
+	require.Contains(t, summary, size)
 	require.Contains(t, details, "earmark show "+held.ID)
 	require.Contains(t, details, "note="+note)
 	require.Zero(t, got.Strange, "%q", got.Texts)
 	require.Contains(t, current, "Nothing has to be done")
 	require.Contains(t, current, held.ExpiresAt.UTC().Format("2006-01-02 15:04"))
 
-	got = look(t, review.UIURL)
+	decide := "earmark commit " + review.ID + " tokens=<used> --reason <why>"
+	got = look(t, review.UIURL, [3]string{size, "note=" + note, decide})
+	require.Len(t, got.Texts, 3)
 	require.Contains(t, got.Texts[2], "In review: waits for a decision")
-	require.Contains(t, got.Texts[2], "earmark commit "+review.ID+` tokens=<used> --reason <why>`)
+	require.Contains(t, got.Texts[2], decide)
 }
 
 func findChromium() (string, error) {
