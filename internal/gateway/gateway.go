@@ -298,6 +298,9 @@ func (g *Gateway) refuseFor(w http.ResponseWriter, r *http.Request, err error) {
 		g.options.Logger.ErrorContext(r.Context(), "Earmark failed.", slog.Any("error", err))
 	default:
 	}
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
+	}
 	g.refuse(w, status, e.Code, "Earmark: "+e.Error())
 }
 

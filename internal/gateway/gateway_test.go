@@ -34,10 +34,11 @@ const (
 
 // fakeEarmark admits everything for the keys that it knows.
 type fakeEarmark struct {
-	mu    sync.Mutex
-	calls []string // verb, key, and what matters of the body
-	away  bool
-	deny  bool
+	mu      sync.Mutex
+	calls   []string // verb, key, and what matters of the body
+	away    bool
+	limited bool
+	deny    bool
 }
 
 var keyScopes = map[string][]string{boundKey: {"acme/ml"}, wideKey: {}, readKey: {}}
@@ -61,6 +62,9 @@ func (f *fakeEarmark) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.Unmarshal(raw, &body)
 	id := "rsv_1"
 	switch parts := strings.Split(r.URL.Path, "/"); {
+	case f.limited:
+		w.Header().Set("Retry-After", "60")
+		answer(429, map[string]any{"code": "rate_limited", "detail": "the key has no call left"})
 	case f.away:
 		answer(503, map[string]any{"code": "unavailable", "detail": "away"})
 	case !known:
@@ -279,6 +283,13 @@ func TestDenialAndFaults(t *testing.T) {
 	response, body = e.call(t, http.MethodPost, chatPath, chatBody, auth...)
 	require.Equal(t, http.StatusServiceUnavailable, response.StatusCode, body)
 	require.Empty(t, e.provider.Calls())
+
+	limited := setup(t, nil)
+	limited.earmark.set(func() { limited.earmark.limited = true })
+	response, body = limited.call(t, http.MethodPost, chatPath, chatBody, auth...)
+	require.Equal(t, http.StatusTooManyRequests, response.StatusCode, body)
+	require.Equal(t, []string{"60", "false"}, []string{response.Header.Get("Retry-After"), response.Header.Get("X-Should-Retry")})
+	require.Empty(t, limited.provider.Calls())
 
 	gone := setup(t, func(o *gateway.Options) { o.Upstream = &url.URL{Scheme: "http", Host: "127.0.0.1:1"} })
 	response, body = gone.call(t, http.MethodPost, chatPath, chatBody, auth...)
