@@ -61,6 +61,8 @@ type Budget struct {
 	CreatedAt   time.Time     `json:"created_at"`
 	ArchivedAt  *time.Time    `json:"archived_at"`
 	Balance     Balance       `json:"balance"` // of the current window
+
+	Thresholds []Threshold `json:"thresholds,omitempty"`
 }
 
 // Balance is the state of one window of a budget, in the budget's unit.
@@ -83,6 +85,8 @@ type BudgetRequest struct {
 	Enforcement Enforcement   `json:"enforcement,omitempty"`
 	SoftCeiling *int64        `json:"soft_ceiling,omitempty"`
 	Overage     OveragePolicy `json:"overage,omitempty"`
+
+	Thresholds []Threshold `json:"thresholds,omitempty"` // at most MaxThresholds
 }
 
 // WithDefaults fills missing fields: a lifetime window, UTC, hard, allow_with_overdraft.
@@ -130,6 +134,9 @@ func (r BudgetRequest) Validate() error {
 	if err := validateOverage(r.Overage); err != nil {
 		return err
 	}
+	if err := ValidateThresholds("thresholds", r.Thresholds); err != nil {
+		return err
+	}
 	return validateSoftCeiling(r.Enforcement, *r.Limit, r.SoftCeiling)
 }
 
@@ -140,13 +147,14 @@ type BudgetPatch struct {
 	SoftCeiling **int64        `json:"soft_ceiling,omitempty"`
 	Enforcement *Enforcement   `json:"enforcement,omitempty"`
 	Overage     *OveragePolicy `json:"overage,omitempty"`
+	Thresholds  *[]Threshold   `json:"thresholds,omitempty"` // all of them; an empty list removes them
 }
 
 // Validate checks the patch alone. Apply checks the rules that need the stored budget, such
 // as a soft ceiling below the limit.
 func (p BudgetPatch) Validate() error {
-	if p.Limit == nil && p.SoftCeiling == nil && p.Enforcement == nil && p.Overage == nil {
-		return Invalidf("", "nothing to change: give at least one of limit, soft_ceiling, enforcement and overage")
+	if p.Limit == nil && p.SoftCeiling == nil && p.Enforcement == nil && p.Overage == nil && p.Thresholds == nil {
+		return Invalidf("", "nothing to change: give at least one of limit, soft_ceiling, enforcement, overage and thresholds")
 	}
 	if p.Limit != nil {
 		if err := validateLimit("limit", *p.Limit); err != nil {
@@ -160,6 +168,11 @@ func (p BudgetPatch) Validate() error {
 	}
 	if p.Enforcement != nil {
 		if err := validateEnforcement(*p.Enforcement); err != nil {
+			return err
+		}
+	}
+	if p.Thresholds != nil {
+		if err := ValidateThresholds("thresholds", *p.Thresholds); err != nil {
 			return err
 		}
 	}

@@ -14,6 +14,7 @@ type EventType string
 // The types of events.
 const (
 	EventWindowOpened  EventType = "budget.window_opened"       // the first request of a window came
+	EventThreshold     EventType = "budget.threshold_crossed"   // the balance reached a threshold, once a window
 	EventExhausted     EventType = "budget.exhausted"           // a request was denied for want of room, the first one in its window
 	EventDenied        EventType = "reservation.denied"         // at most one a budget and minute; data.count has how many
 	EventExpired       EventType = "reservation.expired"        // the lease ended, or an operator gave the amount back
@@ -24,7 +25,7 @@ const (
 )
 
 // EventTypes are all types of events.
-var EventTypes = []EventType{EventWindowOpened, EventExhausted, EventDenied, EventExpired, EventReview, EventCommittedLate, EventOverage, EventCorrected}
+var EventTypes = []EventType{EventWindowOpened, EventThreshold, EventExhausted, EventDenied, EventExpired, EventReview, EventCommittedLate, EventOverage, EventCorrected}
 
 // Event is something that happened to a budget or a reservation. It was written in the same transaction as
 // its cause, except for EventDenied and EventExhausted: a denial writes nothing, and its event follows within

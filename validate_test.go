@@ -190,3 +190,27 @@ func TestErrorCode(t *testing.T) {
 	require.Equal(t, earmark.CodeUnavailable, earmark.ErrorCode(errors.Join(errors.New("first"), err)))
 	require.ErrorIs(t, err, cause)
 }
+
+func TestValidateThresholds(t *testing.T) {
+	t.Parallel()
+	percent := func(n int64, of string) earmark.Threshold { return earmark.Threshold{Percent: n, Of: of} }
+	require.NoError(t, earmark.ValidateThresholds("thresholds", []earmark.Threshold{percent(1, earmark.ThresholdOfUsed), percent(100, earmark.ThresholdOfCommitted), {Amount: 1, Of: earmark.ThresholdOfUsed}}))
+	many := make([]earmark.Threshold, earmark.MaxThresholds+1)
+	for i := range many {
+		many[i] = percent(int64(i+1), earmark.ThresholdOfUsed)
+	}
+	for field, wrong := range map[string][]earmark.Threshold{
+		"thresholds":            many,
+		"thresholds[0]":         {{Of: earmark.ThresholdOfUsed}},
+		"thresholds[1]":         {percent(5, earmark.ThresholdOfUsed), {Percent: 5, Amount: 5, Of: earmark.ThresholdOfUsed}},
+		"thresholds[0].percent": {percent(101, earmark.ThresholdOfUsed)},
+		"thresholds[0].amount":  {{Amount: -1, Of: earmark.ThresholdOfUsed}},
+		"thresholds[0].of":      {percent(5, "")},
+		"thresholds[2]":         {percent(5, earmark.ThresholdOfUsed), percent(5, earmark.ThresholdOfCommitted), percent(5, earmark.ThresholdOfUsed)},
+	} {
+		var refused *earmark.Error
+		require.ErrorAs(t, earmark.ValidateThresholds("thresholds", wrong), &refused, field)
+		require.Equal(t, earmark.CodeInvalidRequest, refused.Code)
+		require.Equal(t, field, refused.Field)
+	}
+}

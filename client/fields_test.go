@@ -56,6 +56,7 @@ func TestEveryField(t *testing.T) {
 		"ResponseRecord":     earmark.ResponseRecord{},
 		"Search":             earmark.Search{},
 		"Stuck":              earmark.Stuck{},
+		"Threshold":          earmark.Threshold{},
 		"UsageRequest":       earmark.UsageRequest{},
 		"Violation":          earmark.Violation{},
 		"Window":             earmark.Window{},

@@ -37,6 +37,7 @@ func newBudgetCreate() *cobra.Command {
 	var soft, quiet bool
 	var timezone string
 	var ceiling amountFlag
+	var thresholds []string
 	period := choiceFlag[earmark.Period]{earmark.PeriodLifetime, "PERIOD", periods}
 	overage := choiceFlag[earmark.OveragePolicy]{earmark.OverageAllowWithOverdraft, "POLICY", overages}
 	cmd := &cobra.Command{
@@ -59,9 +60,13 @@ one window. There is at most one budget for each scope, unit and period.`,
 			if err != nil {
 				return err
 			}
+			parts, err := parseThresholds(thresholds)
+			if err != nil {
+				return err
+			}
 			request := earmark.BudgetRequest{
 				Scope: scope, Unit: args[1], Limit: &limit, SoftCeiling: ceiling.value, Overage: overage.value,
-				Window: earmark.Window{Period: period.value, Timezone: timezone},
+				Window: earmark.Window{Period: period.value, Timezone: timezone}, Thresholds: parts,
 			}.WithDefaults()
 			if soft || ceiling.value != nil {
 				request.Enforcement = earmark.EnforcementSoft
@@ -85,6 +90,7 @@ one window. There is at most one budget for each scope, unit and period.`,
 	cmd.Flags().BoolVar(&soft, "soft", false, "admit past the limit, and say so")
 	cmd.Flags().Var(&ceiling, "soft-ceiling", "admit past the limit up to this much; implies --soft")
 	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
+	thresholdsFlag(cmd, &thresholds, "")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id alone")
 	completeWords(cmd, "timezone", nil)
 	o.flags(cmd)
@@ -163,6 +169,7 @@ func newBudgetSet() *cobra.Command {
 	var o options
 	var limit amountFlag
 	var ceiling ceilingFlag
+	var thresholds []string
 	enforcement := choiceFlag[earmark.Enforcement]{noun: "WORD", allowed: enforcements}
 	overage := choiceFlag[earmark.OveragePolicy]{noun: "POLICY", allowed: overages}
 	cmd := &cobra.Command{
@@ -186,8 +193,15 @@ more until it fits.`,
 			if overage.value != "" {
 				patch.Overage = &overage.value
 			}
+			if len(thresholds) > 0 {
+				parts, err := parseThresholds(thresholds)
+				if err != nil {
+					return err
+				}
+				patch.Thresholds = &parts
+			}
 			if patch == (earmark.BudgetPatch{}) {
-				return usageError{errors.New("nothing to change: give at least one of --limit, --soft-ceiling, --enforcement and --overage")}
+				return usageError{errors.New("nothing to change: give at least one of --limit, --soft-ceiling, --enforcement, --overage and --threshold")}
 			}
 			id, err := s.budgetID(args[0])
 			if err != nil {
@@ -204,6 +218,7 @@ more until it fits.`,
 	cmd.Flags().Var(&ceiling, "soft-ceiling", "admit past the limit up to this much, with --enforcement soft; none takes the ceiling away")
 	enforcement.define(cmd, "enforcement", "deny a request that does not fit, or admit it")
 	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
+	thresholdsFlag(cmd, &thresholds, ";\nreplaces those of before, none removes them")
 	completeWords(cmd, "soft-ceiling", []string{"none"})
 	o.flags(cmd)
 	return cmd

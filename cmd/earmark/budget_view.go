@@ -103,6 +103,7 @@ func budgetDetails(b *earmark.Budget) view {
 			field{"Limit", limitWords(b), plain},
 			field{"Enforcement", enforcementWords(*b), plain},
 			field{"Overage", string(b.Overage), plain},
+			field{"Thresholds", thresholdWords(b.Thresholds), plain},
 			field{"Window", window, plain},
 			field{"Created", p.moment(b.CreatedAt, time.Local), plain},
 			field{"Archived", archived, red},

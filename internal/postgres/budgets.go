@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/earmark-dev/earmark"
@@ -34,7 +35,19 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 		return nil, err
 	}
 	id := earmark.NewBudgetID()
-	_, err := l.pool.Exec(ctx, createBudgetSQL, namedArgs{
+	create := l.pool.Exec
+	if len(r.Thresholds) > 0 {
+		create = func(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
+			err = l.inTx(ctx, func(tx pgx.Tx) error {
+				if tag, err = tx.Exec(ctx, sql, args...); err != nil {
+					return err
+				}
+				return setThresholds(ctx, tx, tenant, id, r.Thresholds, by)
+			})
+			return tag, err
+		}
+	}
+	_, err := create(ctx, createBudgetSQL, namedArgs{
 		"id": id, "tenant": tenant, "scope": r.Scope, "unit": r.Unit, "limit": *r.Limit, "period": string(r.Window.Period), "timezone": r.Window.Timezone,
 		"enforcement": string(r.Enforcement), "soft_ceiling": r.SoftCeiling, "overage": string(r.Overage), "actor": by.String()})
 	if sqlState(err) == uniqueViolation {
@@ -101,14 +114,17 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		if err := patch.Apply(&b); err != nil {
 			return err
 		}
-		change := describeChange(before, b)
-		if change == "" {
+		if change := describeChange(before, b); change != "" {
+			if _, err = tx.Exec(ctx, changeBudgetSQL, namedArgs{
+				"tenant": tenant, "id": id, "limit": b.Limit, "enforcement": string(b.Enforcement), "soft_ceiling": b.SoftCeiling, "overage": string(b.Overage),
+				"actor": by.String(), "reason": change}); err != nil {
+				return err
+			}
+		}
+		if patch.Thresholds == nil {
 			return nil
 		}
-		_, err = tx.Exec(ctx, changeBudgetSQL, namedArgs{
-			"tenant": tenant, "id": id, "limit": b.Limit, "enforcement": string(b.Enforcement), "soft_ceiling": b.SoftCeiling, "overage": string(b.Overage),
-			"actor": by.String(), "reason": change})
-		return err
+		return setThresholds(ctx, tx, tenant, id, *patch.Thresholds, by)
 	})
 	if err != nil {
 		return nil, err
@@ -150,7 +166,7 @@ func budgetList(tenant string, f earmark.BudgetFilter) list {
 func scanBudget(row pgx.CollectableRow) (earmark.Budget, error) {
 	var b earmark.Budget
 	err := row.Scan(&b.ID, &b.Scope, &b.Unit, &b.Limit, &b.Window.Period, &b.Window.Timezone, &b.Enforcement, &b.SoftCeiling, &b.Overage,
-		&b.CreatedAt, &b.ArchivedAt, &b.Balance.Reserved, &b.Balance.Committed, &b.Balance.WindowStart, &b.Balance.WindowEnd)
+		&b.CreatedAt, &b.ArchivedAt, &b.Balance.Reserved, &b.Balance.Committed, &b.Balance.WindowStart, &b.Balance.WindowEnd, &b.Thresholds)
 	b.Balance.Limit = b.Limit
 	b.Balance.Available = b.Limit - b.Balance.Reserved - b.Balance.Committed // the sum of the two fits int64, see windows_sum_check
 	b.CreatedAt, b.Balance.WindowStart = b.CreatedAt.UTC(), b.Balance.WindowStart.UTC()

@@ -9,38 +9,46 @@ CREATE OR REPLACE FUNCTION earmark.post(p_kind text, p_tenant text, p_reservatio
     p_reserved_delta bigint, p_committed_delta bigint, p_actor text, p_reason text,
     p_unit text DEFAULT NULL, p_overdue_at timestamptz DEFAULT NULL, p_frees_on_expiry boolean DEFAULT false, p_ceiling bigint DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+    v_crossed boolean;
 BEGIN
     IF p_unit IS NOT NULL THEN
         WITH changed AS (
             UPDATE earmark.windows SET reserved = reserved + p_reserved_delta, committed = committed + p_committed_delta
             WHERE budget_id = p_budget_id AND window_start = p_window_start
-            RETURNING reserved, committed
+            RETURNING reserved, committed, next_committed, next_used
         ), share AS (
             INSERT INTO earmark.reservation_budgets (reservation_id, budget_id, window_start, unit, reserved, committed, overdue_at, frees_on_expiry)
             VALUES (p_reservation_id, p_budget_id, p_window_start, p_unit, p_reserved_delta, p_committed_delta, p_overdue_at, p_frees_on_expiry)
+        ), entry AS (
+            INSERT INTO earmark.entries (kind, tenant, reservation_id, budget_id, window_start, reserved_delta, committed_delta,
+                                         reserved_after, committed_after, ceiling, actor, reason)
+            SELECT p_kind, p_tenant, p_reservation_id, p_budget_id, p_window_start, p_reserved_delta, p_committed_delta,
+                   reserved, committed, p_ceiling, p_actor, p_reason
+            FROM changed
         )
-        INSERT INTO earmark.entries (kind, tenant, reservation_id, budget_id, window_start, reserved_delta, committed_delta,
-                                     reserved_after, committed_after, ceiling, actor, reason)
-        SELECT p_kind, p_tenant, p_reservation_id, p_budget_id, p_window_start, p_reserved_delta, p_committed_delta,
-               reserved, committed, p_ceiling, p_actor, p_reason
-        FROM changed;
+        SELECT committed >= next_committed OR reserved + committed >= next_used INTO v_crossed FROM changed;
     ELSE
         WITH changed AS (
             UPDATE earmark.windows SET reserved = reserved + p_reserved_delta, committed = committed + p_committed_delta -- mutation: balance-with-entry
             WHERE budget_id = p_budget_id AND window_start = p_window_start
-            RETURNING reserved, committed
+            RETURNING reserved, committed, next_committed, next_used
         ), share AS (
             UPDATE earmark.reservation_budgets SET committed = committed + p_committed_delta, overdue_at = NULL
             WHERE reservation_id = p_reservation_id AND budget_id = p_budget_id
+        ), entry AS (
+            INSERT INTO earmark.entries (kind, tenant, reservation_id, budget_id, window_start, reserved_delta, committed_delta,
+                                         reserved_after, committed_after, ceiling, actor, reason)
+            SELECT p_kind, p_tenant, p_reservation_id, p_budget_id, p_window_start, p_reserved_delta, p_committed_delta,
+                   reserved, committed, p_ceiling, p_actor, p_reason
+            FROM changed
         )
-        INSERT INTO earmark.entries (kind, tenant, reservation_id, budget_id, window_start, reserved_delta, committed_delta,
-                                     reserved_after, committed_after, ceiling, actor, reason)
-        SELECT p_kind, p_tenant, p_reservation_id, p_budget_id, p_window_start, p_reserved_delta, p_committed_delta,
-               reserved, committed, p_ceiling, p_actor, p_reason
-        FROM changed;
+        SELECT committed >= next_committed OR reserved + committed >= next_used INTO v_crossed FROM changed;
     END IF;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'budget % has no window at %', p_budget_id, p_window_start USING ERRCODE = 'no_data_found';
+    ELSIF v_crossed THEN -- mutation: thresholds-crossed
+        PERFORM earmark.cross_thresholds(p_budget_id, p_window_start);
     END IF;
 END $$;
 

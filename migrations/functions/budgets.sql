@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION earmark.budget_json(b earmark.budgets) RETURNS jsonb 
 BEGIN
     RETURN jsonb_build_object('id', b.id, 'scope', b.scope, 'unit', b.unit, 'limit', b.limit_amount,
         'window', jsonb_build_object('period', b.period, 'timezone', b.timezone), 'enforcement', b.enforcement, 'soft_ceiling', b.soft_ceiling,
-        'overage', b.overage, 'created_at', b.created_at, 'archived_at', b.archived_at);
+        'overage', b.overage, 'thresholds', coalesce(b.thresholds, '[]'), 'created_at', b.created_at, 'archived_at', b.archived_at);
 END $$;
 
 -- Raises unique_violation when the scope has a budget of the same unit and period.
@@ -36,12 +36,15 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock
 DECLARE
     b        earmark.budgets;
     v_before jsonb;
+    v_limit  bigint;
 BEGIN
     SELECT * INTO STRICT b FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id FOR NO KEY UPDATE;
     v_before := earmark.budget_json(b);
+    v_limit := b.limit_amount;
     UPDATE earmark.budgets SET limit_amount = p_limit, enforcement = p_enforcement, soft_ceiling = p_soft_ceiling, overage = p_overage
     WHERE id = b.id RETURNING * INTO b;
-    UPDATE earmark.denials SET exhausted_in = NULL WHERE budget_id = b.id AND p_limit > (v_before ->> 'limit')::bigint; -- after a raise it can be exhausted again
+    PERFORM earmark.move_thresholds(b, b.thresholds, v_limit);
+    UPDATE earmark.denials SET exhausted_in = NULL WHERE budget_id = b.id AND p_limit > v_limit; -- after a raise it can be exhausted again
     PERFORM earmark.note('budget', b.tenant, NULL, b.id, p_actor, p_reason);
     PERFORM earmark.log_change(b.tenant, p_actor, 'budget.change', b.id, p_reason, v_before, earmark.budget_json(b));
 END $$;

@@ -38,6 +38,9 @@ BEGIN
         settled_at = clock_timestamp(), reason = p_reason, orphan = false, refresh_due = p_actor <> 'workflow'
     WHERE id = ANY (p_ids) AND on_expiry <> 'review';
 
+    PERFORM earmark.cross_thresholds(w.budget_id, w.window_start) FROM earmark.windows w -- the policy 'commit' charges
+    WHERE (w.budget_id, w.window_start) IN (SELECT s.budget_id, s.window_start FROM earmark.reservation_budgets s WHERE s.reservation_id = ANY (p_ids))
+      AND (w.committed >= w.next_committed OR w.reserved + w.committed >= w.next_used);
     PERFORM earmark.emit_reservation(CASE x.state WHEN 'review' THEN 'reservation.review' ELSE 'reservation.expired' END, x) -- mutation: expiry-event
     FROM earmark.reservations x WHERE x.id = ANY (p_ids) ORDER BY x.expires_at, x.id;
 END $$;

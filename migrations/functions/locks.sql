@@ -61,7 +61,9 @@ BEGIN
             v_end := v_window.window_end;
             v_reserved := 0;
             v_committed := 0;
-            INSERT INTO earmark.windows (budget_id, window_start, window_end) VALUES (b.id, v_start, v_end); -- the budget is locked: nobody else does
+            INSERT INTO earmark.windows (budget_id, window_start, window_end, next_committed, next_used) -- the budget is locked: nobody else does
+            VALUES (b.id, v_start, v_end, CASE WHEN b.thresholds IS NOT NULL THEN earmark.next_threshold(b, 'committed') END,
+                    CASE WHEN b.thresholds IS NOT NULL THEN earmark.next_threshold(b, 'used') END);
             IF v_end IS NOT NULL THEN
                 PERFORM earmark.emit('budget.window_opened', b.tenant, ARRAY [b.scope], b.id, NULL, v_start,
                     jsonb_build_object('unit', b.unit, 'limit', b.limit_amount, 'window_end', v_end));

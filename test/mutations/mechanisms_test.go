@@ -67,6 +67,9 @@ var mechanisms = []mechanism{
 	// Events.
 	{"an expiry writes its event", "expiry-event", []string{"PERFORM x.id"}, database + "TestEveryEventOfAReservation"},
 	{"the feed ends below the oldest open transaction", "feed-below-xmin", []string{""}, database + "TestFeedMissesNothingWhileTransactionsAreOpen"},
+	{"a balance that reaches a threshold writes its event", "thresholds-crossed", []string{"ELSIF false THEN"}, database + "TestThresholdsAreCrossedOnceAWindow"},
+	{"a threshold is crossed once a window", "crossed-once", []string{"next_committed = next_committed,"}, database + "TestThresholdsAreCrossedOnceAWindow"},
+	{"after a raise of the limit a threshold is crossed again", "crossed-after-raise", []string{"UPDATE earmark.windows SET next_committed = next_committed,"}, database + "TestThresholdsAfterAChange"},
 	{"denials make one event a budget and minute", "denials-sampled", []string{"WHERE y.tenant = p_tenant AND x.pending > 0"}, database + "TestDenialsAreSampled"},
 	{"a budget is exhausted once a window", "exhausted-once", []string{"IF c.requested <= c.\"limit\" OR c.available <= 0 THEN"}, database + "TestExhaustedIsOnceAWindow"},
 

@@ -752,6 +752,7 @@ export interface components {
             /** Format: date-time */
             archived_at: string | null;
             balance: components["schemas"]["Balance"];
+            thresholds?: components["schemas"]["Thresholds"];
         };
         BudgetRequest: {
             scope: components["schemas"]["Scope"];
@@ -783,6 +784,7 @@ export interface components {
              */
             soft_ceiling?: number | null;
             overage?: components["schemas"]["Overage"];
+            thresholds?: components["schemas"]["Thresholds"];
         };
         BudgetPatch: {
             /** Format: int64 */
@@ -796,6 +798,30 @@ export interface components {
             enforcement?: "hard" | "soft";
             /** @enum {string} */
             overage?: "allow_with_overdraft" | "allow_if_available" | "reject";
+            thresholds?: components["schemas"]["Thresholds"];
+        };
+        /** @description All thresholds of the budget; left out if it has none. A change replaces them, and an empty list removes them. */
+        Thresholds: components["schemas"]["Threshold"][];
+        /**
+         * @description When the balance reaches it, an event `budget.threshold_crossed` is written, once a window; after a raise of the limit again when
+         *     it is reached again. Either `percent` or `amount`.
+         */
+        Threshold: {
+            /**
+             * Format: int64
+             * @description Of the limit.
+             */
+            percent?: number;
+            /**
+             * Format: int64
+             * @description In the budget's unit.
+             */
+            amount?: number;
+            /**
+             * @description What is compared: what was spent, or `used`, which is committed + reserved.
+             * @enum {string}
+             */
+            of: "committed" | "used";
         };
         BudgetPage: {
             data: components["schemas"]["Budget"][];
@@ -1411,7 +1437,7 @@ export interface components {
             next_cursor: string;
         };
         /** @enum {string} */
-        EventType: "budget.window_opened" | "budget.exhausted" | "reservation.denied" | "reservation.expired" | "reservation.review" | "reservation.committed_late" | "reservation.overage" | "reservation.corrected";
+        EventType: "budget.window_opened" | "budget.threshold_crossed" | "budget.exhausted" | "reservation.denied" | "reservation.expired" | "reservation.review" | "reservation.committed_late" | "reservation.overage" | "reservation.corrected";
         Event: {
             /** @description Such as `evt_81234_17`; also the position after which the feed continues. */
             id: string;

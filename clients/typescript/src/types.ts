@@ -17,6 +17,7 @@ export type Caller = Schemas["Caller"];
 export type Entry = Schemas["Entry"];
 export type Event = Schemas["Event"];
 export type EventPage = Schemas["EventPage"];
+export type Threshold = Schemas["Threshold"];
 export type EventType = Schemas["EventType"];
 export type Overview = Schemas["Overview"];
 export type AuditRecord = Schemas["AuditRecord"];

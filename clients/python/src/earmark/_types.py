@@ -152,7 +152,23 @@ Enforcement = Literal["hard", "soft"]
 # records the shortfall, `reject` refuses the commit.
 Overage = Literal["allow_with_overdraft", "allow_if_available", "reject"]
 
-class Budget(TypedDict):
+class _Threshold(TypedDict):
+    # What is compared: what was spent, or `used`, which is committed + reserved.
+    of: Literal["committed", "used"]
+
+
+# When the balance reaches it, an event `budget.threshold_crossed` is written, once a window; after a raise of the limit again when it is
+# reached again. Either `percent` or `amount`.
+class Threshold(_Threshold, total=False):
+    # Of the limit.
+    percent: int
+    # In the budget's unit.
+    amount: int
+
+# All thresholds of the budget; left out if it has none. A change replaces them, and an empty list removes them.
+Thresholds = list[Threshold]
+
+class _Budget(TypedDict):
     id: BudgetId
     scope: Scope
     unit: Unit
@@ -166,6 +182,10 @@ class Budget(TypedDict):
     archived_at: str | None
     balance: Balance
 
+
+class Budget(_Budget, total=False):
+    thresholds: Thresholds
+
 class BudgetPage(TypedDict):
     data: list[Budget]
     # Empty on the last page.
@@ -177,6 +197,7 @@ class BudgetPatch(TypedDict, total=False):
     soft_ceiling: int | None
     enforcement: Literal["hard", "soft"]
     overage: Literal["allow_with_overdraft", "allow_if_available", "reject"]
+    thresholds: Thresholds
 
 # Lifetime in UTC when left out.
 class BudgetRequestWindow(TypedDict, total=False):
@@ -202,6 +223,7 @@ class BudgetRequest(_BudgetRequest, total=False):
     # Only for `soft`, from the limit up; null or left out means no ceiling.
     soft_ceiling: int | None
     overage: Overage
+    thresholds: Thresholds
 
 # What a key may do; each role includes those before it.
 Role = Literal["read", "settle", "reserve", "operate", "admin"]
@@ -347,7 +369,7 @@ class Estimate(_Estimate, total=False):
     # As `service_tier`.
     region: str
 
-EventType = Literal["budget.window_opened", "budget.exhausted", "reservation.denied", "reservation.expired", "reservation.review", "reservation.committed_late", "reservation.overage", "reservation.corrected"]
+EventType = Literal["budget.window_opened", "budget.threshold_crossed", "budget.exhausted", "reservation.denied", "reservation.expired", "reservation.review", "reservation.committed_late", "reservation.overage", "reservation.corrected"]
 
 class Event(TypedDict):
     # Such as `evt_81234_17`; also the position after which the feed continues.
@@ -820,6 +842,8 @@ __all__ = [
     "State",
     "Stuck",
     "StuckReason",
+    "Threshold",
+    "Thresholds",
     "Unit",
     "Usage",
     "UsageFormat",
