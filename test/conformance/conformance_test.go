@@ -160,6 +160,7 @@ func TestWrongClientsAreNoticed(t *testing.T) {
 	const reservation = "/v1/reservations/rsv_1/"
 	const unknown = "guard: a commit without an answer to the end is not known, and not released"
 	const admission = "guard: a reservation whose answer was lost is the run's own"
+	const transport = "transport: a JSON answer is charged what it says"
 	success := result{"worked": 1, "value": result{"state": "committed"}}
 	for name, test := range map[string]struct {
 		of     string
@@ -178,6 +179,16 @@ func TestWrongClientsAreNoticed(t *testing.T) {
 			"reserve: repeated with another body or key"},
 		"no pause": {admission, success, func(s session) { send(s, "/v1/reservations", "a", "{}"); send(s, "/v1/reservations", "a", "{}") },
 			"reserve: repeated after"},
+		"a wrong charge": {transport, result{"status": 200}, func(s session) {
+			send(s, "/v1/reservations", "a", "{}")
+			send(s, reservation+"commit", "", `{"usage":{"tokens":19}}`)
+		}, "commit body.usage.tokens: got 19, want 18"},
+		"other bytes for the provider": {transport, result{"status": 200}, func(s session) {
+			send(s, "/v1/reservations", "a", "{}")
+			send(s, reservation+"commit", "", "{}")
+			s.URL = s.ProviderURL
+			send(s, "/v1/chat/completions", "", "{}")
+		}, "call 1 of the provider: got {}, want {"},
 		"no key": {admission, success, func(s session) { send(s, "/v1/reservations", "", "{}") }, "reserve: no Idempotency-Key"},
 	} {
 		t.Run(name, func(t *testing.T) {
