@@ -221,16 +221,7 @@ class Ending:
             result["work_error"] = str(error)
         unsettled = UnsettledError.of(error)
         if unsettled is not None:
-            result["unsettled"] = {
-                "reservation_id": unsettled.reservation_id,
-                "verb": unsettled.verb,
-                "usage": unsettled.usage,
-                "on_expiry": unsettled.on_expiry,
-                "refused": unsettled.refused,
-                "code": unsettled.cause and unsettled.cause.code,
-                "usage_unknown": unsettled.usage_unknown,
-                "message": str(unsettled),
-            }
+            result["unsettled"] = unsettled_result(unsettled)
         return result
 
 
@@ -240,6 +231,19 @@ def count(work: Any, meter: Meter) -> None:
             meter.add(step["add"])
         if "set" in step:
             meter.set(step["set"])
+
+
+def unsettled_result(unsettled: UnsettledError) -> Result:
+    return {
+        "reservation_id": unsettled.reservation_id,
+        "verb": unsettled.verb,
+        "usage": unsettled.usage,
+        "on_expiry": unsettled.on_expiry,
+        "refused": unsettled.refused,
+        "code": unsettled.cause and unsettled.cause.code,
+        "usage_unknown": unsettled.usage_unknown,
+        "message": str(unsettled),
+    }
 
 
 def settled_result(settled: Settled | None) -> Result:

@@ -438,7 +438,8 @@ def _answer_to(error: BaseException) -> _Refusal:
         title = "The request does not fit into a budget"
         members = {"type": f"urn:earmark:problem:{error.code}", "title": title, "status": 402, "detail": str(error), **details}
         return _Refusal(402, error.code, str(error), members, details, error.retry_after_seconds)
-    status = {"unavailable": 503, "admission_unknown": 503, "rate_limited": 429}.get(error.code, 400)
+    statuses = {"unavailable": 503, "admission_unknown": 503, "rate_limited": 429, "unauthenticated": 401, "forbidden": 403}
+    status = statuses.get(error.code, 400)
     return _Refusal(status, error.code, f"Earmark: {error}", retry_after_seconds=error.retry_after_seconds)
 
 

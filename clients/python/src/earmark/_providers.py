@@ -83,14 +83,15 @@ def call_of(api: ProviderApi, url: str, content: bytes) -> ProviderCall | None:
     body = _parse(content)
     if not isinstance(body, dict):
         return None
+    path = urlsplit(url).path
     if api == "gemini_generate":
-        path = urlsplit(url).path
         config = _object(body.get("generationConfig"))
         named = re.search(r"([^/]+):[^/]*$", path)
         model, stream = unquote(named[1]) if named else "", ":stream" in path
         most, answers = config.get("maxOutputTokens"), _whole(config.get("candidateCount"))
     else:
-        model, stream = str(body.get("model") or ""), body.get("stream") is True
+        deployment = re.search(r"/deployments/([^/]+)/", path)  # of Azure
+        model, stream = str(body.get("model") or (unquote(deployment[1]) if deployment else "")), body.get("stream") is True
         most = _first(body.get("max_completion_tokens"), body.get("max_output_tokens"), body.get("max_tokens"))
         answers = max(_whole(body.get("n")), _whole(body.get("best_of")))
     tier = body.get("service_tier")
