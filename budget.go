@@ -67,12 +67,13 @@ type Budget struct {
 
 // Balance is the state of one window of a budget, in the budget's unit.
 type Balance struct {
-	Limit       int64      `json:"limit"`
-	Reserved    int64      `json:"reserved"`     // set aside by open reservations
-	Committed   int64      `json:"committed"`    // spent
-	Available   int64      `json:"available"`    // limit - reserved - committed; negative if overdrawn
-	WindowStart time.Time  `json:"window_start"` // 1970-01-01 for lifetime
-	WindowEnd   *time.Time `json:"window_end"`   // null for lifetime
+	Limit          int64      `json:"limit"`           // the budget's own
+	Reserved       int64      `json:"reserved"`        // set aside by open reservations
+	Committed      int64      `json:"committed"`       // spent
+	Available      int64      `json:"available"`       // effective_limit - reserved - committed; negative if overdrawn
+	EffectiveLimit int64      `json:"effective_limit"` // the limit with the overrides that are in force
+	WindowStart    time.Time  `json:"window_start"`    // 1970-01-01 for lifetime
+	WindowEnd      *time.Time `json:"window_end"`      // null for lifetime
 }
 
 // BudgetRequest asks for a new budget. Scope, Unit and Limit are required; WithDefaults

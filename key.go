@@ -184,12 +184,16 @@ const (
 	ActionTenantDisable = "tenant.disable"
 	ActionTenantEnable  = "tenant.enable"
 	ActionPriceAdd      = "price.add"
+
+	ActionOverrideCreate = "override.create"
+	ActionOverrideEnd    = "override.end"
 )
 
 // Actions lists every action of the audit log.
 var Actions = []string{
 	ActionBudgetCreate, ActionBudgetChange, ActionBudgetArchive, ActionKeyCreate, ActionKeyRotate, ActionKeyRevoke,
 	ActionTenantCreate, ActionTenantDisable, ActionTenantEnable, ActionPriceAdd,
+	ActionOverrideCreate, ActionOverrideEnd,
 }
 
 // AuditRecord is one change of a budget, a key, a tenant or prices. Records are never changed or deleted.

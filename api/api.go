@@ -88,6 +88,12 @@ type Ledger interface {
 	PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error)
 	// ArchiveBudget returns the same result if it is repeated.
 	ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error)
+	// CreateOverride and ResetBudget apply once for each key of a budget, and return nil if there is no such budget.
+	CreateOverride(ctx context.Context, tenant, budgetID, key string, request earmark.OverrideRequest, by earmark.Actor) (*earmark.Override, error)
+	ResetBudget(ctx context.Context, tenant, budgetID, key string, request earmark.ReasonRequest, by earmark.Actor) (*earmark.Override, error)
+	// EndOverride returns nil if the budget has no such override.
+	EndOverride(ctx context.Context, tenant, budgetID, id string, by earmark.Actor, reason string) (*earmark.Override, error)
+	Overrides(ctx context.Context, tenant, budgetID string, filter earmark.PageFilter) (earmark.Page[earmark.Override], error)
 	Entries(ctx context.Context, tenant string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error)
 	// Events returns what happened after a position; a reader that continues at NextAfter misses nothing.
 	Events(ctx context.Context, tenant string, filter earmark.EventFilter) (earmark.EventPage, error)

@@ -61,39 +61,43 @@ type operation struct {
 
 // operations are all that need a role, by method and route.
 var operations = map[string]operation{
-	"POST /v1/budgets":                      {"POST", "/v1/budgets", `{"scope":"acme/ml","unit":"tokens","limit":1}`, 201},
-	"GET /v1/budgets":                       {"GET", "/v1/budgets", "", 200},
-	"GET /v1/budgets/:id":                   {"GET", "/v1/budgets/" + testBudgetID, "", 200},
-	"PATCH /v1/budgets/:id":                 {"PATCH", "/v1/budgets/" + testBudgetID, `{"limit":1}`, 200},
-	"DELETE /v1/budgets/:id":                {"DELETE", "/v1/budgets/" + testBudgetID, "", 200},
-	"POST /v1/reservations":                 {"POST", "/v1/reservations", reserveBody, 201},
-	"GET /v1/reservations":                  {"GET", "/v1/reservations", "", 200},
-	"GET /v1/reservations/:id":              {"GET", "/v1/reservations/" + testReservationID, "", 200},
-	"POST /v1/reservations/:id/commit":      {"POST", settlePath("commit"), `{"usage":{"tokens":1}}`, 200},
-	"POST /v1/reservations/:id/release":     {"POST", settlePath("release"), "", 200},
-	"POST /v1/reservations/:id/extend":      {"POST", settlePath("extend"), `{"ttl_seconds":60}`, 200},
-	"POST /v1/reservations/:id/adopt":       {"POST", settlePath("adopt"), "", 200},
-	"POST /v1/reservations/:id/corrections": {"POST", settlePath("corrections"), correctBody, 200},
-	"POST /v1/usage":                        {"POST", "/v1/usage", `{"scopes":["acme/ml/u1"],"amounts":{"tokens":5}}`, 201},
-	"POST /v1/decisions":                    {"POST", "/v1/decisions", reserveBody, 200},
-	"GET /v1/entries":                       {"GET", "/v1/entries", "", 200},
-	"GET /v1/events":                        {"GET", "/v1/events", "", 200},
-	"GET /v1/overview":                      {"GET", "/v1/overview", "", 200},
-	"GET /v1/whoami":                        {"GET", "/v1/whoami", "", 200},
-	"GET /v1/keys":                          {"GET", "/v1/keys", "", 200},
-	"POST /v1/keys":                         {"POST", "/v1/keys", `{"role":"read"}`, 201},
-	"POST /v1/keys/:id/rotate":              {"POST", "/v1/keys/" + testKeyID + "/rotate", "", 201},
-	"POST /v1/keys/:id/revoke":              {"POST", "/v1/keys/" + testKeyID + "/revoke", "", 200},
-	"GET /v1/audit":                         {"GET", "/v1/audit", "", 200},
-	"GET /v1/prices":                        {"GET", "/v1/prices", "", 200},
-	"POST /v1/prices":                       {"POST", "/v1/prices", `{"entries":[{"provider":"openai","model":"gpt-5","rates":{"input":"0.000001"}}]}`, 201},
-	"POST /v1/prices/explain":               {"POST", "/v1/prices/explain", `{"provider_usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"cost":0.01},"usage_format":"openrouter"}`, 200},
+	"POST /v1/budgets":                                {"POST", "/v1/budgets", `{"scope":"acme/ml","unit":"tokens","limit":1}`, 201},
+	"GET /v1/budgets":                                 {"GET", "/v1/budgets", "", 200},
+	"GET /v1/budgets/:id":                             {"GET", "/v1/budgets/" + testBudgetID, "", 200},
+	"PATCH /v1/budgets/:id":                           {"PATCH", "/v1/budgets/" + testBudgetID, `{"limit":1}`, 200},
+	"DELETE /v1/budgets/:id":                          {"DELETE", "/v1/budgets/" + testBudgetID, "", 200},
+	"GET /v1/budgets/:id/overrides":                   {"GET", "/v1/budgets/" + testBudgetID + "/overrides", "", 200},
+	"POST /v1/budgets/:id/overrides":                  {"POST", "/v1/budgets/" + testBudgetID + "/overrides", overrideBodyText, 201},
+	"POST /v1/budgets/:id/overrides/:override_id/end": {"POST", "/v1/budgets/" + testBudgetID + "/overrides/" + earmark.OverrideID(testBudgetID, "k") + "/end", `{"reason":"r"}`, 200},
+	"POST /v1/budgets/:id/reset":                      {"POST", "/v1/budgets/" + testBudgetID + "/reset", `{"reason":"r"}`, 201},
+	"POST /v1/reservations":                           {"POST", "/v1/reservations", reserveBody, 201},
+	"GET /v1/reservations":                            {"GET", "/v1/reservations", "", 200},
+	"GET /v1/reservations/:id":                        {"GET", "/v1/reservations/" + testReservationID, "", 200},
+	"POST /v1/reservations/:id/commit":                {"POST", settlePath("commit"), `{"usage":{"tokens":1}}`, 200},
+	"POST /v1/reservations/:id/release":               {"POST", settlePath("release"), "", 200},
+	"POST /v1/reservations/:id/extend":                {"POST", settlePath("extend"), `{"ttl_seconds":60}`, 200},
+	"POST /v1/reservations/:id/adopt":                 {"POST", settlePath("adopt"), "", 200},
+	"POST /v1/reservations/:id/corrections":           {"POST", settlePath("corrections"), correctBody, 200},
+	"POST /v1/usage":                                  {"POST", "/v1/usage", `{"scopes":["acme/ml/u1"],"amounts":{"tokens":5}}`, 201},
+	"POST /v1/decisions":                              {"POST", "/v1/decisions", reserveBody, 200},
+	"GET /v1/entries":                                 {"GET", "/v1/entries", "", 200},
+	"GET /v1/events":                                  {"GET", "/v1/events", "", 200},
+	"GET /v1/overview":                                {"GET", "/v1/overview", "", 200},
+	"GET /v1/whoami":                                  {"GET", "/v1/whoami", "", 200},
+	"GET /v1/keys":                                    {"GET", "/v1/keys", "", 200},
+	"POST /v1/keys":                                   {"POST", "/v1/keys", `{"role":"read"}`, 201},
+	"POST /v1/keys/:id/rotate":                        {"POST", "/v1/keys/" + testKeyID + "/rotate", "", 201},
+	"POST /v1/keys/:id/revoke":                        {"POST", "/v1/keys/" + testKeyID + "/revoke", "", 200},
+	"GET /v1/audit":                                   {"GET", "/v1/audit", "", 200},
+	"GET /v1/prices":                                  {"GET", "/v1/prices", "", 200},
+	"POST /v1/prices":                                 {"POST", "/v1/prices", `{"entries":[{"provider":"openai","model":"gpt-5","rates":{"input":"0.000001"}}]}`, 201},
+	"POST /v1/prices/explain":                         {"POST", "/v1/prices/explain", `{"provider_usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"cost":0.01},"usage_format":"openrouter"}`, 200},
 }
 
 func (o operation) header(token keys.Token) []string { return append(with(token), o.idempotency()...) }
 
 func (o operation) idempotency() []string {
-	if o.path != "/v1/usage" && o.path != settlePath("corrections") {
+	if o.path != "/v1/usage" && o.path != settlePath("corrections") && !strings.HasSuffix(o.path, "/reset") && (o.method != "POST" || !strings.HasSuffix(o.path, "/overrides")) {
 		return nil
 	}
 	return []string{"Idempotency-Key", "k"}

@@ -89,12 +89,7 @@ func (s *server) visibleBudget(c *gin.Context, id string) (*earmark.Budget, erro
 // changeBudget changes a budget that the caller may see. The scope of a budget never
 // changes.
 func (s *server) changeBudget(c *gin.Context, id string, change func() (*earmark.Budget, error)) error {
-	if callerOf(c).bound() {
-		if budget, err := s.visibleBudget(c, id); err != nil || budget == nil {
-			return answerBudget(c, id, budget, err)
-		}
-	}
-	budget, err := inQueue(c.Request.Context(), s.queues.changes, callerOf(c).turn(), change)
+	budget, err := changeOf(s, c, id, change)
 	return answerBudget(c, id, budget, err)
 }
 

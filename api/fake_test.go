@@ -370,6 +370,37 @@ func (f *fake) ArchiveBudget(_ context.Context, tenant, id string, by earmark.Ac
 	return f.budget, f.err
 }
 
+func (f *fake) CreateOverride(_ context.Context, tenant, _, key string, request earmark.OverrideRequest, by earmark.Actor) (*earmark.Override, error) {
+	f.set(func() { f.by = by })
+	f.record("CreateOverride", request)
+	return f.overridden(tenant, key)
+}
+
+func (f *fake) ResetBudget(_ context.Context, tenant, _, key string, request earmark.ReasonRequest, by earmark.Actor) (*earmark.Override, error) {
+	f.set(func() { f.by = by })
+	f.record("ResetBudget", request)
+	return f.overridden(tenant, key)
+}
+
+func (f *fake) EndOverride(_ context.Context, tenant, _, id string, by earmark.Actor, reason string) (*earmark.Override, error) {
+	f.set(func() { f.by = by })
+	f.record("EndOverride", reason)
+	return f.overridden(tenant, id)
+}
+
+func (f *fake) overridden(tenant, key string) (*earmark.Override, error) {
+	if !f.of(tenant) || key == "none" {
+		return nil, f.err
+	}
+	return &earmark.Override{ID: earmark.OverrideID(testBudgetID, key), BudgetID: testBudgetID, Source: "manual", Amount: 500, Reason: "why", Replayed: key == "again"}, f.err
+}
+
+func (f *fake) Overrides(_ context.Context, tenant, _ string, filter earmark.PageFilter) (earmark.Page[earmark.Override], error) {
+	f.record("Overrides", filter)
+	f.of(tenant)
+	return earmark.Page[earmark.Override]{Data: []earmark.Override{}}, f.err
+}
+
 func (f *fake) Entries(_ context.Context, tenant string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error) {
 	f.record("Entries", filter)
 	f.of(tenant)

@@ -79,13 +79,11 @@ func (s *server) createKey(c *gin.Context) error {
 		return err
 	}
 	request := earmark.KeyRequest{Name: body.Name, Role: body.Role, Scopes: body.Scopes}
-	if body.ExpiresAt != "" {
-		at, err := time.Parse(time.RFC3339, body.ExpiresAt)
-		if err != nil {
-			return earmark.Invalidf("expires_at", "%q is not a time such as 2027-01-31T00:00:00Z", earmark.Clip(body.ExpiresAt))
-		}
-		request.ExpiresAt = &at
+	at, err := moment("expires_at", body.ExpiresAt)
+	if err != nil {
+		return err
 	}
+	request.ExpiresAt = at
 	rate, err := earmark.ParseRate(body.Rate)
 	if err != nil {
 		return err

@@ -27,6 +27,10 @@ func (s *server) routes(metrics func(*gin.Context) error) []route {
 		{http.MethodGet, "/v1/budgets/:id", earmark.RoleRead, s.getBudget},
 		{http.MethodPatch, "/v1/budgets/:id", earmark.RoleAdmin, s.patchBudget},
 		{http.MethodDelete, "/v1/budgets/:id", earmark.RoleAdmin, s.archiveBudget},
+		{http.MethodGet, "/v1/budgets/:id/overrides", earmark.RoleRead, s.listOverrides},
+		{http.MethodPost, "/v1/budgets/:id/overrides", earmark.RoleAdmin, s.createOverride},
+		{http.MethodPost, "/v1/budgets/:id/overrides/:override_id/end", earmark.RoleAdmin, s.endOverride},
+		{http.MethodPost, "/v1/budgets/:id/reset", earmark.RoleAdmin, s.resetBudget},
 
 		{http.MethodPost, "/v1/reservations", earmark.RoleReserve, s.reserve},
 		{http.MethodGet, "/v1/reservations", earmark.RoleRead, s.listReservations},

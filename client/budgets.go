@@ -39,4 +39,36 @@ func (c *Client) ArchiveBudget(ctx context.Context, id string) (*earmark.Budget,
 	return one[earmark.Budget](ctx, c, call{method: http.MethodDelete, path: budgetPath(id), repeat: true})
 }
 
+// CreateOverride changes a budget's limit for a time. key names the override of this budget and is required. If Replayed is true, an earlier
+// call had made it. The call is repeated.
+func (c *Client) CreateOverride(ctx context.Context, budgetID, key string, request earmark.OverrideRequest) (*earmark.Override, error) {
+	return c.override(ctx, budgetID, "/overrides", key, request)
+}
+
+// ResetBudget gives the whole limit of a budget's current window again: it makes an override of what is committed, until the window ends.
+// key names the reset of this budget and is required. The call is repeated.
+func (c *Client) ResetBudget(ctx context.Context, budgetID, key, reason string) (*earmark.Override, error) {
+	return c.override(ctx, budgetID, "/reset", key, earmark.ReasonRequest{Reason: reason})
+}
+
+func (c *Client) override(ctx context.Context, budgetID, path, key string, request any) (*earmark.Override, error) {
+	if err := earmark.ValidateIdempotencyKey(key); err != nil {
+		return nil, err
+	}
+	return changed[earmark.Override](ctx, c, call{method: http.MethodPost, path: budgetPath(budgetID) + path, key: key, body: request, repeat: true},
+		func(o *earmark.Override, replayed bool) { o.Replayed = replayed })
+}
+
+// Overrides lists the overrides of a budget, also those that have ended, newest first. The call is repeated.
+func (c *Client) Overrides(ctx context.Context, budgetID string, filter earmark.PageFilter) (earmark.Page[earmark.Override], error) {
+	return page[earmark.Override](ctx, c, budgetPath(budgetID)+"/overrides", pageQuery(filter.Cursor, filter.Limit))
+}
+
+// EndOverride ends an override now; one that has ended stays as it is. The call is repeated.
+func (c *Client) EndOverride(ctx context.Context, budgetID, id, reason string) (*earmark.Override, error) {
+	return one[earmark.Override](ctx, c, call{
+		method: http.MethodPost, path: budgetPath(budgetID) + "/overrides/" + url.PathEscape(id) + "/end", body: earmark.ReasonRequest{Reason: reason}, repeat: true,
+	})
+}
+
 func budgetPath(id string) string { return "/v1/budgets/" + url.PathEscape(id) }

@@ -135,6 +135,7 @@ func TestEveryCall(t *testing.T) {
 	t.Parallel()
 	doc, router := contract(t)
 	budgetID, reservationID := earmark.NewBudgetID(), earmark.NewReservationID()
+	overrideID := earmark.OverrideID(budgetID, "k")
 	limit := int64(7)
 	expires := time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC)
 	var none *int64
@@ -210,6 +211,17 @@ func TestEveryCall(t *testing.T) {
 		{"Correct", func(ctx context.Context, c *Client) (any, error) {
 			return c.Correct(ctx, reservationID, "k", earmark.CorrectionRequest{Amounts: earmark.Amounts{"tokens": -10}, Reason: "why", Operator: "alice"})
 		}, held, sent{method: "POST", path: "/v1/reservations/" + reservationID + "/corrections", body: `{"amounts":{"tokens":-10},"reason":"why","operator":"alice"}`}},
+		{"CreateOverride", func(ctx context.Context, c *Client) (any, error) {
+			return c.CreateOverride(ctx, budgetID, "k", earmark.OverrideRequest{Amount: 500, ExpiresAt: &expires, Reason: "why"})
+		}, `{"id":"ovr_a","amount":500}`, sent{method: "POST", path: "/v1/budgets/" + budgetID + "/overrides", body: `{"amount":500,"expires_at":"2027-01-31T00:00:00Z","reason":"why"}`}},
+		{"ResetBudget", func(ctx context.Context, c *Client) (any, error) { return c.ResetBudget(ctx, budgetID, "k", "why") },
+			`{"id":"ovr_a","amount":500}`, sent{method: "POST", path: "/v1/budgets/" + budgetID + "/reset", body: `{"reason":"why"}`}},
+		{"Overrides", func(ctx context.Context, c *Client) (any, error) {
+			return c.Overrides(ctx, budgetID, earmark.PageFilter{Cursor: "c", Limit: 3})
+		}, `{"data":[{"id":"ovr_a"}],"next_cursor":""}`, sent{method: "GET", path: "/v1/budgets/" + budgetID + "/overrides", query: "cursor=c&limit=3"}},
+		{"EndOverride", func(ctx context.Context, c *Client) (any, error) {
+			return c.EndOverride(ctx, budgetID, overrideID, "why")
+		}, `{"id":"ovr_a"}`, sent{method: "POST", path: "/v1/budgets/" + budgetID + "/overrides/" + overrideID + "/end", body: `{"reason":"why"}`}},
 		{"Entries", func(ctx context.Context, c *Client) (any, error) {
 			return c.Entries(ctx, earmark.EntryFilter{BudgetID: budgetID, ReservationID: reservationID, Limit: 5})
 		}, `{"data":[{"id":1}],"next_cursor":""}`, sent{method: "GET", path: "/v1/entries", query: "budget_id=" + budgetID + "&limit=5&reservation_id=" + reservationID}},
@@ -336,6 +348,7 @@ func TestReserveKeys(t *testing.T) {
 			_, err := b.client.Correct(t.Context(), "r", "", earmark.CorrectionRequest{})
 			return err
 		},
+		func() error { _, err := b.client.ResetBudget(t.Context(), "b", "", "why"); return err },
 	} {
 		var e *earmark.Error
 		require.ErrorAs(t, call(), &e)
@@ -458,6 +471,16 @@ func TestWhatIsRepeated(t *testing.T) {
 			_, err := c.Correct(ctx, "r", "k", earmark.CorrectionRequest{})
 			return err
 		},
+		"CreateOverride": func(ctx context.Context, c *Client) error {
+			_, err := c.CreateOverride(ctx, "b", "k", earmark.OverrideRequest{})
+			return err
+		},
+		"ResetBudget": func(ctx context.Context, c *Client) error { _, err := c.ResetBudget(ctx, "b", "k", "why"); return err },
+		"Overrides": func(ctx context.Context, c *Client) error {
+			_, err := c.Overrides(ctx, "b", earmark.PageFilter{})
+			return err
+		},
+		"EndOverride": func(ctx context.Context, c *Client) error { _, err := c.EndOverride(ctx, "b", "o", "why"); return err },
 		"ExplainPrice": func(ctx context.Context, c *Client) error {
 			_, err := c.ExplainPrice(ctx, ExplainRequest{ProviderUsage: json.RawMessage(`{}`)})
 			return err

@@ -51,13 +51,18 @@ func (c *Client) Reserve(ctx context.Context, key string, request earmark.Reserv
 // make makes a reservation, and reports in Replayed whether an earlier call had made it. A
 // call that was sent more than once may find the reservation of its own first attempt.
 func (c *Client) make(ctx context.Context, call call) (*earmark.Reservation, error) {
-	var r earmark.Reservation
-	got, err := c.exchange(ctx, call, &r)
+	return changed(ctx, c, call, func(r *earmark.Reservation, replayed bool) { r.Replayed = replayed })
+}
+
+// changed makes a call with an idempotency key, and marks what an earlier call with the key made.
+func changed[T any](ctx context.Context, c *Client, call call, mark func(*T, bool)) (*T, error) {
+	var value T
+	got, err := c.exchange(ctx, call, &value)
 	if err != nil {
 		return nil, err
 	}
-	r.Replayed = got.sent == 1 && got.header.Get("Idempotency-Hit") == "true"
-	return &r, nil
+	mark(&value, got.sent == 1 && got.header.Get("Idempotency-Hit") == "true")
+	return &value, nil
 }
 
 // Decide reports whether a request would be admitted now, and reserves nothing. The call is

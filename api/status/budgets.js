@@ -28,7 +28,7 @@ export function show(budgets) {
 // judge adds how full a budget is. A limit may have been lowered, and late usage is always charged, so that more than
 // all may be used.
 function judge(budget) {
-  const { limit, reserved, committed, available } = budget.balance;
+  const { effective_limit: limit, reserved, committed, available } = budget.balance;
   const used = Number(reserved) + Number(committed);
   const share = limit > 0 ? used / Number(limit) : 1;
   let level = "";
@@ -93,7 +93,7 @@ const badges = {
 };
 
 function updateRow(row, budget) {
-  const { limit, reserved, committed, available } = budget.balance;
+  const { effective_limit: limit, reserved, committed, available } = budget.balance;
   row.dataset.level = budget.level;
   setText(find(".scope", row), scopeWords(budget.scope));
   setText(find(".unit", row), unitWords(budget));
@@ -104,8 +104,9 @@ function updateRow(row, budget) {
   drawBar(find(".bar", row), budget);
 }
 
-function unitWords({ unit, window, enforcement, soft_ceiling: ceiling }) {
-  const each = window.period === "lifetime" ? `${unit} in all` : `${unit} each ${window.period}`;
+function unitWords({ unit, window, enforcement, soft_ceiling: ceiling, limit, balance }) {
+  let each = window.period === "lifetime" ? `${unit} in all` : `${unit} each ${window.period}`;
+  if (balance.effective_limit !== limit) each += `, ${amount(limit)} without overrides`;
   if (enforcement !== "soft") return each;
   return ceiling === null ? `${each}, soft` : `${each}, soft up to ${amount(ceiling)}`;
 }
@@ -117,7 +118,7 @@ function endWords({ window, balance: { window_end: end } }) {
 
 // drawBar is as long as the limit, or as what is used where that is more; the limit is then a mark within it.
 function drawBar(bar, { used, balance }) {
-  const limit = Number(balance.limit);
+  const limit = Number(balance.effective_limit);
   const whole = Math.max(limit, used, 1);
   const percent = (n) => `${(100 * Number(n)) / whole}%`;
   find(".committed", bar).style.width = percent(balance.committed);

@@ -28,7 +28,7 @@ func newBudget() *cobra.Command {
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBudgetCreate(), newBudgetList(), newBudgetShow(), newBudgetSet(), newBudgetArchive())
+	cmd.AddCommand(newBudgetCreate(), newBudgetList(), newBudgetShow(), newBudgetSet(), newBudgetReset(), newBudgetArchive())
 	return cmd
 }
 

@@ -55,7 +55,7 @@ func styleOfBalance(balance earmark.Balance) style {
 	switch {
 	case balance.Available <= 0:
 		return red
-	case balance.Available < balance.Limit/nearlyEmpty:
+	case balance.Available < balance.EffectiveLimit/nearlyEmpty:
 		return yellow
 	}
 	return green
@@ -84,6 +84,14 @@ func limitWords(b *earmark.Budget) string {
 	return words + " a " + string(b.Window.Period)
 }
 
+// inForce returns the limit with its overrides; "" if there are none.
+func inForce(b *earmark.Budget) string {
+	if b.Balance.EffectiveLimit == b.Limit {
+		return ""
+	}
+	return earmark.FormatAmount(b.Balance.EffectiveLimit) + " with overrides"
+}
+
 // budgetDetails shows one budget in full.
 func budgetDetails(b *earmark.Budget) view {
 	return func(p *sheet) {
@@ -101,6 +109,7 @@ func budgetDetails(b *earmark.Budget) view {
 			field{"ID", b.ID, bold},
 			field{"Scope", earmark.DisplayScope(b.Scope), plain},
 			field{"Limit", limitWords(b), plain},
+			field{"In force", inForce(b), yellow},
 			field{"Enforcement", enforcementWords(*b), plain},
 			field{"Overage", string(b.Overage), plain},
 			field{"Thresholds", thresholdWords(b.Thresholds), plain},
@@ -134,8 +143,8 @@ func balance(p *sheet, balance earmark.Balance) {
 	}
 	for _, share := range shares {
 		line := p.paint(padRight(share.label, labelWidth), dim) + "  " + p.paint(padLeft(earmark.FormatAmount(share.amount), width), share.style)
-		if balance.Limit > 0 {
-			percent := percentOf(share.amount, balance.Limit)
+		if balance.EffectiveLimit > 0 {
+			percent := percentOf(share.amount, balance.EffectiveLimit)
 			line += fmt.Sprintf("  %4d%%", percent)
 			line += "  " + p.paint(bar(percent), share.style)
 		}

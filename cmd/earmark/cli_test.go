@@ -251,7 +251,7 @@ func budgetNo(n int, scope, unit string, limit, reserved, committed int64) earma
 	return earmark.Budget{
 		ID: "bud_" + strings.Repeat(string(rune('a'+n)), 25) + "a", Scope: scope, Unit: unit, Limit: limit, Enforcement: earmark.EnforcementHard,
 		Window: earmark.Window{Period: earmark.PeriodLifetime, Timezone: "UTC"}, Overage: earmark.OverageAllowWithOverdraft, CreatedAt: now.Add(-50 * time.Hour),
-		Balance: earmark.Balance{Limit: limit, Reserved: reserved, Committed: committed, Available: limit - reserved - committed, WindowStart: time.Unix(0, 0).UTC()},
+		Balance: earmark.Balance{Limit: limit, EffectiveLimit: limit, Reserved: reserved, Committed: committed, Available: limit - reserved - committed, WindowStart: time.Unix(0, 0).UTC()},
 	}
 }
 

@@ -33,6 +33,7 @@ type budget struct {
 	tenant         string
 	windows        map[time.Time]*sums
 	kept           []interval // windows with bounds other than those of Bounds
+	overrides      []*override
 }
 
 // sums are the reserved and committed amounts of a window. Their sum fits int64 (R8).
@@ -114,8 +115,9 @@ func (l *Ledger) Budget(_ context.Context, tenant, id string) (*earmark.Budget, 
 	answer := b.Budget
 	start, end := b.window(l.now())
 	s := b.at(start)
+	limit := b.raised(b.Limit, l.now())
 	answer.Balance = earmark.Balance{
-		Limit: b.Limit, Reserved: s.reserved, Committed: s.committed, Available: b.Limit - s.reserved - s.committed,
+		Limit: b.Limit, EffectiveLimit: limit, Reserved: s.reserved, Committed: s.committed, Available: limit - s.reserved - s.committed,
 		WindowStart: start, WindowEnd: end,
 	}
 	return &answer, nil
@@ -205,12 +207,15 @@ func (b *budget) at(start time.Time) *sums {
 	return b.windows[start]
 }
 
-// ceiling returns the amount that admissions may not exceed; nil means no ceiling.
-func (b *budget) ceiling() *int64 {
-	if b.Enforcement == earmark.EnforcementHard {
-		return &b.Limit
+// ceiling returns the amount that admissions may not exceed at a moment; nil means no ceiling.
+func (b *budget) ceiling(at time.Time) *int64 {
+	switch {
+	case b.Enforcement == earmark.EnforcementHard:
+		return new(b.raised(b.Limit, at))
+	case b.SoftCeiling == nil:
+		return nil
 	}
-	return b.SoftCeiling
+	return new(b.raised(*b.SoftCeiling, at))
 }
 
 // show returns a copy of a reservation, as callers see it.

@@ -60,7 +60,7 @@ func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result
 	for _, b := range budgets {
 		s := b.at(b.start)
 		requested := a.Request.Amounts[b.Unit]
-		r.OverLimit = r.OverLimit || requested > b.Limit-s.reserved-s.committed
+		r.OverLimit = r.OverLimit || requested > b.raised(b.Limit, now)-s.reserved-s.committed
 		share := earmark.ReservationBudget{BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, WindowStart: b.start, Reserved: requested}
 		r.Budgets = append(r.Budgets, share)
 		l.post("reserve", r, share, requested, 0, a.Actor(), "")
@@ -187,7 +187,7 @@ func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Res
 	for _, b := range budgets {
 		s := *b.at(b.start)
 		s.reserved -= b.overdue
-		requested, ceiling := amounts[b.Unit], b.ceiling()
+		requested, ceiling := amounts[b.Unit], b.ceiling(l.now())
 		if ceiling == nil {
 			if requested > math.MaxInt64-s.reserved-s.committed {
 				return &earmark.Result{Outcome: earmark.OutcomeOverflow, Subject: b.Unit}

@@ -90,7 +90,11 @@ func (l *Ledger) charges(r *reservation, usage earmark.Amounts, late bool) (char
 		b := l.budgets[share.BudgetID]
 		window := b.at(share.WindowStart)
 		charged := usage[share.Unit]
-		if ceiling := b.ceiling(); !late && b.Overage == earmark.OverageAllowIfAvailable && ceiling != nil && charged > share.Reserved {
+		at := l.now()
+		if _, end := b.window(share.WindowStart); end != nil && !at.Before(*end) {
+			at = end.Add(-time.Microsecond) // a window keeps what was in force at its end
+		}
+		if ceiling := b.ceiling(at); !late && b.Overage == earmark.OverageAllowIfAvailable && ceiling != nil && charged > share.Reserved {
 			free := max(0, *ceiling-window.reserved-window.committed)
 			charged = share.Reserved + min(charged-share.Reserved, free)
 		}

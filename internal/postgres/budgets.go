@@ -108,7 +108,7 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 			return err
 		}
 		if b.ArchivedAt != nil {
-			return earmark.Errorf(earmark.CodeInvalidRequest, "the budget was archived at %s and cannot change any more", b.ArchivedAt.UTC().Format(time.RFC3339))
+			return archivedBudget(*b.ArchivedAt)
 		}
 		before := b
 		if err := patch.Apply(&b); err != nil {
@@ -130,6 +130,10 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		return nil, err
 	}
 	return l.Budget(ctx, tenant, id)
+}
+
+func archivedBudget(at time.Time) error {
+	return earmark.Errorf(earmark.CodeInvalidRequest, "the budget was archived at %s and cannot change any more", at.UTC().Format(time.RFC3339))
 }
 
 // ArchiveBudget archives a budget: it no longer limits new requests, and its open
@@ -166,9 +170,9 @@ func budgetList(tenant string, f earmark.BudgetFilter) list {
 func scanBudget(row pgx.CollectableRow) (earmark.Budget, error) {
 	var b earmark.Budget
 	err := row.Scan(&b.ID, &b.Scope, &b.Unit, &b.Limit, &b.Window.Period, &b.Window.Timezone, &b.Enforcement, &b.SoftCeiling, &b.Overage,
-		&b.CreatedAt, &b.ArchivedAt, &b.Balance.Reserved, &b.Balance.Committed, &b.Balance.WindowStart, &b.Balance.WindowEnd, &b.Thresholds)
+		&b.CreatedAt, &b.ArchivedAt, &b.Balance.EffectiveLimit, &b.Balance.Reserved, &b.Balance.Committed, &b.Balance.WindowStart, &b.Balance.WindowEnd, &b.Thresholds)
 	b.Balance.Limit = b.Limit
-	b.Balance.Available = b.Limit - b.Balance.Reserved - b.Balance.Committed // the sum of the two fits int64, see windows_sum_check
+	b.Balance.Available = b.Balance.EffectiveLimit - b.Balance.Reserved - b.Balance.Committed // the sum of the two fits int64, see windows_sum_check
 	b.CreatedAt, b.Balance.WindowStart = b.CreatedAt.UTC(), b.Balance.WindowStart.UTC()
 	b.ArchivedAt, b.Balance.WindowEnd = utc(b.ArchivedAt), utc(b.Balance.WindowEnd)
 	return b, err

@@ -66,9 +66,9 @@ func admission(key string, amounts earmark.Amounts, scopes ...string) earmark.Ad
 }
 
 // atOnce makes all calls at once and returns their results in the order of the calls.
-func atOnce(t *testing.T, calls ...func() (earmark.Result, error)) []earmark.Result {
+func atOnce[T any](t *testing.T, calls ...func() (T, error)) []T {
 	t.Helper()
-	results := make([]earmark.Result, len(calls))
+	results := make([]T, len(calls))
 	var group errgroup.Group
 	for i, call := range calls {
 		group.Go(func() (err error) { results[i], err = call(); return err })

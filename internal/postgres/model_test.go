@@ -37,6 +37,10 @@ type oracle interface {
 	CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error)
 	PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error)
 	ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error)
+	CreateOverride(ctx context.Context, tenant, budgetID, key string, r earmark.OverrideRequest, by earmark.Actor) (*earmark.Override, error)
+	ResetBudget(ctx context.Context, tenant, budgetID, key string, r earmark.ReasonRequest, by earmark.Actor) (*earmark.Override, error)
+	EndOverride(ctx context.Context, tenant, budgetID, id string, by earmark.Actor, reason string) (*earmark.Override, error)
+	Overrides(ctx context.Context, tenant, budgetID string, f earmark.PageFilter) (earmark.Page[earmark.Override], error)
 	Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
 	Budgets(ctx context.Context, tenant string, f earmark.BudgetFilter) (earmark.Page[earmark.Budget], error)
 	Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error)
@@ -74,7 +78,7 @@ GRANT SELECT ON test.clock TO PUBLIC;`
 // that as long as its trigger stands.
 const forget = `
 ALTER TABLE earmark.entries DISABLE TRIGGER entries_append_only;
-TRUNCATE earmark.entries, earmark.corrections, earmark.reservation_budgets, earmark.reservations, earmark.windows, earmark.budgets;
+TRUNCATE earmark.entries, earmark.corrections, earmark.reservation_budgets, earmark.reservations, earmark.windows, earmark.overrides, earmark.budgets;
 ALTER TABLE earmark.entries ENABLE ALWAYS TRIGGER entries_append_only`
 
 // timedPool is a pool on a database whose clock stands still until setClock.
@@ -113,6 +117,8 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			"create budget": m.createBudget,
 			"patch budget":  m.patchBudget,
 			"archive":       m.archiveBudget,
+			"override":      m.override,
+			"end override":  m.endOverride,
 			"reserve":       m.reserve,
 			"reserve again": m.reserve, // the more often it is named, the more often it is done
 			"reserve more":  m.reserve,
@@ -298,6 +304,46 @@ func (m *machine) archiveBudget(t *rapid.T) {
 	})
 }
 
+// override overrides the limit of a budget or resets it, sometimes under a key that is used already.
+func (m *machine) override(t *rapid.T) {
+	id, key := m.drawBudget(t), rapid.SampledFrom(modelKeys).Draw(t, "override key")
+	if oneIn(t, 3, "reset") {
+		both(t, m, func(l oracle) (*earmark.Override, error) {
+			return l.ResetBudget(ctx(), earmark.DefaultTenant, id, key, earmark.ReasonRequest{Reason: "again"}, earmark.ActorAPI)
+		})
+		return
+	}
+	r := earmark.OverrideRequest{Amount: rapid.SampledFrom([]int64{1, 5, 50, 100, -1, -5, -50, -100, math.MaxInt64, -math.MaxInt64}).Draw(t, "by"), Reason: "a raise or a cut"}
+	hour := func(label string) *time.Time {
+		return new(m.now.Add(time.Duration(rapid.IntRange(-2, 30).Draw(t, label)) * time.Hour))
+	}
+	if oneIn(t, 2, "effective at") {
+		r.EffectiveAt = hour("begins")
+	}
+	if oneIn(t, 2, "ends") {
+		if r.Windows = new(int64(rapid.IntRange(1, 3).Draw(t, "windows"))); oneIn(t, 2, "at a time") {
+			r.ExpiresAt, r.Windows = hour("expires"), nil
+		}
+	}
+	if r.Validate() != nil {
+		t.Skip("the API refuses it")
+	}
+	both(t, m, func(l oracle) (*earmark.Override, error) {
+		return l.CreateOverride(ctx(), earmark.DefaultTenant, id, key, r, earmark.ActorAPI)
+	})
+}
+
+func (m *machine) endOverride(t *rapid.T) {
+	budget := m.drawBudget(t)
+	id := earmark.OverrideID(budget, rapid.SampledFrom(modelKeys).Draw(t, "override key"))
+	both(t, m, func(l oracle) (*earmark.Override, error) {
+		return l.EndOverride(ctx(), earmark.DefaultTenant, budget, id, earmark.ActorAPI, "enough")
+	})
+	both(t, m, func(l oracle) (earmark.Page[earmark.Override], error) {
+		return l.Overrides(ctx(), earmark.DefaultTenant, budget, earmark.PageFilter{Limit: earmark.MaxPageSize})
+	})
+}
+
 // drawAmount draws small amounts, so that several fit, and from the edges: of
 // int64, and of what a budget has left.
 func (m *machine) drawAmount(t *rapid.T, least int64) int64 {
@@ -308,7 +354,7 @@ func (m *machine) drawAmount(t *rapid.T, least int64) int64 {
 	for _, id := range m.budgets {
 		b, err := m.model.Budget(ctx(), earmark.DefaultTenant, id)
 		require.NoError(t, err)
-		edges = append(edges, b.Balance.Available, b.Balance.Available, b.Limit-b.Balance.Committed)
+		edges = append(edges, b.Balance.Available, b.Balance.Available, b.Balance.EffectiveLimit-b.Balance.Committed)
 		if b.Balance.Available < math.MaxInt64 {
 			edges = append(edges, b.Balance.Available+1)
 		}

@@ -142,7 +142,7 @@ func TestLimitIsGrantedOnceAWindowWhereClocksChange(t *testing.T) {
 			start, end := ledgertest.Bounds(budget.Window, at)
 			page, err := b.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{Scope: scope})
 			require.NoError(t, err)
-			require.Equal(t, earmark.Balance{Limit: 100, Committed: 100, WindowStart: start, WindowEnd: end}, page.Data[0].Balance, "%s at %s", zone, moment)
+			require.Equal(t, earmark.Balance{Limit: 100, EffectiveLimit: 100, Committed: 100, WindowStart: start, WindowEnd: end}, page.Data[0].Balance, "%s at %s", zone, moment)
 		}
 		require.Equal(t, c.granted, granted, zone)
 		// A window without a reservation is shown as well, empty.
@@ -152,7 +152,7 @@ func TestLimitIsGrantedOnceAWindowWhereClocksChange(t *testing.T) {
 		start, end := ledgertest.Bounds(budget.Window, last.Add(48*time.Hour))
 		shown, err := b.Budget(ctx(), earmark.DefaultTenant, budget.ID)
 		require.NoError(t, err)
-		require.Equal(t, earmark.Balance{Limit: 100, Available: 100, WindowStart: start, WindowEnd: end}, shown.Balance)
+		require.Equal(t, earmark.Balance{Limit: 100, EffectiveLimit: 100, Available: 100, WindowStart: start, WindowEnd: end}, shown.Balance)
 	}
 }
 

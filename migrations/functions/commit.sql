@@ -91,7 +91,8 @@ BEGIN
         FOR s IN
             SELECT x.*, CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END AS ceiling, b.overage,
                    w.reserved AS window_reserved, w.committed AS window_committed
-            FROM earmark.reservation_budgets x JOIN earmark.budgets b ON b.id = x.budget_id JOIN earmark.windows w USING (budget_id, window_start)
+            FROM earmark.reservation_budgets x JOIN earmark.budgets y ON y.id = x.budget_id JOIN earmark.windows w USING (budget_id, window_start)
+                 CROSS JOIN LATERAL earmark.in_force(y, least(clock_timestamp(), w.window_end - interval '1 microsecond')) b -- a window keeps what was in force at its end
             WHERE x.reservation_id = r.id ORDER BY x.budget_id, x.window_start
         LOOP
             v_used := (p_usage ->> s.unit)::bigint;

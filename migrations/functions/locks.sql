@@ -69,6 +69,9 @@ BEGIN
                     jsonb_build_object('unit', b.unit, 'limit', b.limit_amount, 'window_end', v_end));
             END IF;
         END IF;
+        IF b.overridden_until > p_at THEN -- most budgets have none, and pay nothing
+            b := earmark.in_force(b, p_at);
+        END IF;
         v_affected := v_affected || ROW (b.id, b.scope, b.unit, b.period, b.limit_amount,
             CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, v_start, v_end, v_reserved, v_committed)::earmark.affected_budget;
     END LOOP;

@@ -17,9 +17,9 @@ BEGIN
                           CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END,
                           w.window_start, w.window_end, w.reserved, w.committed)::earmark.affected_budget ORDER BY b.id)
     INTO v_affected
-    FROM earmark.budgets b CROSS JOIN LATERAL earmark.window_at(b.id, b.period, b.timezone, v_now) w
-    WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (earmark.scope_paths(p_scopes))
-      AND b.unit = ANY (earmark.units(p_amounts));
+    FROM earmark.budgets x CROSS JOIN LATERAL earmark.in_force(x, v_now) b CROSS JOIN LATERAL earmark.window_at(b.id, b.period, b.timezone, v_now) w
+    WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (earmark.scope_paths(p_scopes))
+      AND x.unit = ANY (earmark.units(p_amounts));
 
     v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, p_any_scope);
     IF v_answer IS NOT NULL THEN
@@ -59,7 +59,8 @@ BEGIN
     END IF;
     v_paths := earmark.scope_paths(p_scopes);
     SELECT bool_and((p_amounts ->> b.unit)::numeric + coalesce(w.counted, 0)
-                    <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)),
+                    <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)
+                    AND (b.overridden_until > v_now) IS NOT TRUE),
            array_agg(b.unit)
     INTO v_fits, v_units
     FROM earmark.budgets b LEFT JOIN LATERAL ( -- as earmark.window_at finds it; the bounds are of no interest here

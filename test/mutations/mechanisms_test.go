@@ -73,7 +73,10 @@ var mechanisms = []mechanism{
 	{"denials make one event a budget and minute", "denials-sampled", []string{"WHERE y.tenant = p_tenant AND x.pending > 0"}, database + "TestDenialsAreSampled"},
 	{"a budget is exhausted once a window", "exhausted-once", []string{"IF c.requested <= c.\"limit\" OR c.available <= 0 THEN"}, database + "TestExhaustedIsOnceAWindow"},
 
+	{"an override counts from its beginning to its end", "override-in-force", []string{"WHERE budget_id = b.id;"}, database + "TestOverrideEnds"},
+
 	// Once, however often it is asked.
+	{"an override applies once", "override-once", []string{"IF false THEN"}, database + "TestOverrideAppliesOnce"},
 	{"an id answers what stands", "existing-id", []string{"ELSIF false THEN"}, database + "TestSameKeyHoldsOnce"},
 	{"the same id with another request is another's", "existing-id", []string{"ELSIF r.tenant = p_tenant THEN"}, database + "TestSameKeyWithAnotherBodyIsAMismatch"},
 	{"a committed reservation is not charged again", "committed-once", []string{"IF false THEN"}, database + "TestSettledOnceByMany"},

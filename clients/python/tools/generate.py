@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 API = ROOT.parents[1] / "api" / "openapi.yaml"
 PACKAGE = ROOT / "src" / "earmark"
 WIDTH = 140

@@ -6,7 +6,7 @@ import { Transport, type Call } from "./transport.js";
 import type {
   AddedPrices, CorrectionRequest, ExplainedPrice, ExplainRequest, PriceFilter, PricePage, PricesRequest,
   AuditFilter, AuditRecord, Budget, BudgetFilter, BudgetPatch, BudgetRequest, By, Caller, Checks, CommitRequest, Decision, Entry, EntryFilter, EventFilter, EventPage,
-  IssuedKey, Key, KeyRequest, Overview, Page, PageFilter, Reservation, ReservationFilter, ReservationPage, ReservationRequest, RotateKeyRequest,
+  IssuedKey, Key, KeyRequest, Override, OverrideRequest, Overview, Page, PageFilter, ReasonRequest, Reservation, ReservationFilter, ReservationPage, ReservationRequest, RotateKeyRequest,
   Settled, UsageRequest,
 } from "./types.js";
 
@@ -225,6 +225,26 @@ export class Earmark {
     return this.#call({ method: "DELETE", path: pathOf("budgets", id), repeat: true, ...options });
   }
 
+  /** Changes a budget's limit for a time. The key names the override of this budget. */
+  createOverride(id: string, request: OverrideRequest, options: CallOptions & { key: string }): Promise<Override> {
+    return this.#make(`${pathOf("budgets", id)}/overrides`, options.key, request, options);
+  }
+
+  /** Gives the whole limit of the current window again, by an override of what is committed. The key names the reset of this budget. */
+  resetBudget(id: string, request: ReasonRequest, options: CallOptions & { key: string }): Promise<Override> {
+    return this.#make(`${pathOf("budgets", id)}/reset`, options.key, request, options);
+  }
+
+  /** The overrides of a budget, also those that have ended, newest first. */
+  listOverrides(id: string, filter: PageFilter = {}, options: CallOptions = {}): Promise<Page<Override>> {
+    return this.#get(`${pathOf("budgets", id)}/overrides`, filter, options);
+  }
+
+  /** Ends an override now; one that has ended stays as it is. */
+  endOverride(id: string, overrideId: string, request: ReasonRequest, options: CallOptions = {}): Promise<Override> {
+    return this.#call({ method: "POST", path: `${pathOf("budgets", id)}/overrides/${encodeURIComponent(overrideId)}/end`, body: request, repeat: true, ...options });
+  }
+
   /** On whose behalf the client calls. */
   whoami(options: CallOptions = {}): Promise<Caller> {
     return this.#get("/v1/whoami", undefined, options);
@@ -273,10 +293,10 @@ export class Earmark {
     return this.#call<T>({ method: "GET", path, query, repeat: true, ...options });
   }
 
-  /** A call that was sent more than once may find the reservation of its own first attempt. */
-  async #make(path: string, key: string, body: unknown, { signal, deadline }: CallOptions & { deadline?: number }): Promise<Reservation> {
+  /** A call that was sent more than once may find what its own first attempt made. */
+  async #make<T = Reservation>(path: string, key: string, body: unknown, { signal, deadline }: CallOptions & { deadline?: number }): Promise<T & { replayed: boolean }> {
     checkKey(key);
-    const answer = await this.#transport.exchange<Reservation>({ method: "POST", path, key, body, repeat: true, signal, deadline });
+    const answer = await this.#transport.exchange<T>({ method: "POST", path, key, body, repeat: true, signal, deadline });
     return { ...answer.value, replayed: answer.hit && answer.attempts === 1 };
   }
 }

@@ -56,6 +56,83 @@ export interface paths {
         patch: operations["patchBudget"];
         trace?: never;
     };
+    "/v1/budgets/{id}/overrides": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List the overrides of a budget
+         * @description Newest first; also those that have ended.
+         */
+        get: operations["listOverrides"];
+        put?: never;
+        /**
+         * Raise or lower a limit for a time
+         * @description Adds a signed amount to the budget's limit, and to its soft ceiling, from `effective_at` to `expires_at` or for some windows.
+         *     The limit itself stays as it is; `balance.effective_limit` is the limit with all overrides in force. A cut may go below what is
+         *     reserved and committed: nothing is taken back, and nothing more is admitted until it fits.
+         */
+        post: operations["createOverride"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/budgets/{id}/overrides/{override_id}/end": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+                override_id: components["schemas"]["OverrideId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * End an override early
+         * @description An override that has ended stays as it is.
+         */
+        post: operations["endOverride"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/budgets/{id}/reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give the whole limit of the current window again
+         * @description Makes an override of what is committed in the current window and no earlier reset made up for, until the window ends. Balances and
+         *     the journal stay as they are; what is reserved stays reserved.
+         */
+        post: operations["resetBudget"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/reservations": {
         parameters: {
             query?: never;
@@ -719,9 +796,14 @@ export interface components {
             committed: number;
             /**
              * Format: int64
-             * @description limit − reserved − committed; negative when overdrawn.
+             * @description effective_limit − reserved − committed; negative when overdrawn.
              */
             available: number;
+            /**
+             * Format: int64
+             * @description The limit with the overrides that are in force.
+             */
+            effective_limit: number;
             /**
              * Format: date-time
              * @description The window's first instant; 1970-01-01 for lifetime.
@@ -825,6 +907,73 @@ export interface components {
         };
         BudgetPage: {
             data: components["schemas"]["Budget"][];
+            /** @description Empty on the last page. */
+            next_cursor: string;
+        };
+        /** @description Made from the budget and the key. */
+        OverrideId: string;
+        /** @description A change of a budget's limit for a time, on top of it. */
+        Override: {
+            id: components["schemas"]["OverrideId"];
+            budget_id: components["schemas"]["BudgetId"];
+            /**
+             * @description `reset` was made by a reset of the budget.
+             * @enum {string}
+             */
+            source: "manual" | "reset";
+            /**
+             * Format: int64
+             * @description Added to the limit, in the budget's unit; below 0 lowers it.
+             */
+            amount: number;
+            /** Format: date-time */
+            effective_at: string;
+            /**
+             * Format: date-time
+             * @description Null means never.
+             */
+            expires_at: string | null;
+            /**
+             * Format: date-time
+             * @description When it was ended by hand.
+             */
+            ended_at: string | null;
+            reason: string;
+            /** Format: date-time */
+            created_at: string;
+            /** @description An earlier call with the same key made it. */
+            replayed?: boolean;
+        };
+        OverrideRequest: {
+            /**
+             * Format: int64
+             * @description Added to the limit; below 0 lowers it.
+             */
+            amount: number;
+            /**
+             * Format: date-time
+             * @description Now when left out.
+             */
+            effective_at?: string;
+            /**
+             * Format: date-time
+             * @description After now and after `effective_at`; never when left out. Not with `windows`.
+             */
+            expires_at?: string;
+            /**
+             * Format: int64
+             * @description How many windows it lasts: the one of `effective_at` and those after it. Not for a lifetime.
+             */
+            windows?: number;
+            /** @description Why, for the journal; at most 512 bytes. */
+            reason: string;
+        };
+        ReasonRequest: {
+            /** @description Why, for the journal; at most 512 bytes. */
+            reason: string;
+        };
+        OverridePage: {
+            data: components["schemas"]["Override"][];
             /** @description Empty on the last page. */
             next_cursor: string;
         };
@@ -1216,7 +1365,7 @@ export interface components {
             reason?: components["schemas"]["Reason"];
         };
         /** @enum {string} */
-        AuditAction: "budget.create" | "budget.change" | "budget.archive" | "key.create" | "key.rotate" | "key.revoke" | "tenant.create" | "tenant.disable" | "tenant.enable";
+        AuditAction: "budget.create" | "budget.change" | "budget.archive" | "key.create" | "key.rotate" | "key.revoke" | "tenant.create" | "tenant.disable" | "tenant.enable" | "price.add" | "override.create" | "override.end";
         AuditRecord: {
             /** Format: int64 */
             id: number;
@@ -1978,6 +2127,176 @@ export interface operations {
             404: components["responses"]["NotFound"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    listOverrides: {
+        parameters: {
+            query?: {
+                /** @description The `next_cursor` of the page before, of the same list with the same filter; leave it out for the first page. */
+                cursor?: components["parameters"]["Cursor"];
+                /** @description The most items on a page. */
+                limit?: components["parameters"]["Limit"];
+            };
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of overrides. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OverridePage"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    createOverride: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description Names this change of the budget, so that a repeated call does not apply it twice. */
+                "Idempotency-Key": components["schemas"]["IdempotencyKey"];
+            };
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OverrideRequest"];
+            };
+        };
+        responses: {
+            /** @description The override, made now or by an earlier call with the same key. */
+            201: {
+                headers: {
+                    "Idempotency-Hit": components["headers"]["IdempotencyHit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Override"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /** @description `idempotency_mismatch`: the key was used for another change of this budget. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    endOverride: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+                override_id: components["schemas"]["OverrideId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReasonRequest"];
+            };
+        };
+        responses: {
+            /** @description The override, which has ended. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Override"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    resetBudget: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description Names this change of the budget, so that a repeated call does not apply it twice. */
+                "Idempotency-Key": components["schemas"]["IdempotencyKey"];
+            };
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReasonRequest"];
+            };
+        };
+        responses: {
+            /** @description The override, made now or by an earlier call with the same key. */
+            201: {
+                headers: {
+                    "Idempotency-Hit": components["headers"]["IdempotencyHit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Override"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /** @description `idempotency_mismatch`: the key was used for another change of this budget. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];

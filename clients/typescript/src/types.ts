@@ -52,6 +52,10 @@ export type BudgetRequest = Defaulted<Omit<Schemas["BudgetRequest"], "window">, 
 export type KeyRequest = Schemas["KeyRequest"];
 export type RotateKeyRequest = Partial<Schemas["RotateKeyRequest"]>;
 
+/** A change of a budget's limit for a time. `replayed`: an earlier call with the same key made it. */
+export type Override = Schemas["Override"];
+export type OverrideRequest = Schemas["OverrideRequest"];
+export type ReasonRequest = Schemas["ReasonRequest"];
 export type CorrectionRequest = Schemas["CorrectionRequest"];
 export type PricePage = Schemas["PricePage"];
 export type PricesRequest = Schemas["PricesRequest"];

@@ -40,9 +40,13 @@ from ._types import (
     Key,
     KeyPage,
     KeyRequest,
+    Override,
+    OverridePage,
+    OverrideRequest,
     Overview,
     PricePage,
     PricesRequest,
+    ReasonRequest,
     ReleaseRequest,
     Reservation,
     ReservationPage,
@@ -260,6 +264,23 @@ class AsyncEarmark:
     async def archive_budget(self, id: str) -> Budget:
         """An archived budget no longer limits new requests; its open reservations still settle."""
         return cast(Budget, await self._call(Call("DELETE", options.path_of("budgets", id), repeat=True)))
+
+    async def create_override(self, id: str, request: OverrideRequest, *, key: str) -> Override:
+        """Changes a budget's limit for a time. The key names the override of this budget."""
+        return cast(Override, await self._run(options.make(self._transport, options.path_of("budgets", id, "overrides"), key, request)))
+
+    async def reset_budget(self, id: str, request: ReasonRequest, *, key: str) -> Override:
+        """Gives the whole limit of the current window again, by an override of what is committed. The key names the reset."""
+        return cast(Override, await self._run(options.make(self._transport, options.path_of("budgets", id, "reset"), key, request)))
+
+    async def list_overrides(self, id: str, *, cursor: str | None = None, limit: int | None = None) -> OverridePage:
+        """The overrides of a budget, also those that have ended, newest first."""
+        return cast(OverridePage, await self._get(options.path_of("budgets", id, "overrides"), cursor=cursor, limit=limit))
+
+    async def end_override(self, id: str, override_id: str, request: ReasonRequest) -> Override:
+        """Ends an override now; one that has ended stays as it is."""
+        path = options.path_of("budgets", id, "overrides", override_id, "end")
+        return cast(Override, await self._call(Call("POST", path, body=request, repeat=True)))
 
     async def whoami(self) -> Caller:
         """On whose behalf the client calls."""

@@ -59,8 +59,8 @@ def api_key_of(key: str | None) -> str:
     return key
 
 
-def path_of(kind: str, id: str, verb: str = "") -> str:
-    return f"/v1/{kind}/{quote(id, safe='')}" + (f"/{verb}" if verb else "")
+def path_of(kind: str, id: str, *rest: str) -> str:
+    return "/".join([f"/v1/{kind}", *(quote(part, safe="") for part in (id, *rest))])
 
 
 def making(path: str, key: str, body: Mapping[str, Any], deadline: float | None = None) -> Call:

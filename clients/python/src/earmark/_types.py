@@ -94,7 +94,7 @@ AnsweringModel = str
 # The company that bills. Without it, that of the estimate.
 AnsweringProvider = str
 
-AuditAction = Literal["budget.create", "budget.change", "budget.archive", "key.create", "key.rotate", "key.revoke", "tenant.create", "tenant.disable", "tenant.enable"]
+AuditAction = Literal["budget.create", "budget.change", "budget.archive", "key.create", "key.rotate", "key.revoke", "tenant.create", "tenant.disable", "tenant.enable", "price.add", "override.create", "override.end"]
 
 class AuditRecord(TypedDict):
     id: int
@@ -122,8 +122,10 @@ class Balance(TypedDict):
     reserved: int
     # Spent.
     committed: int
-    # limit − reserved − committed; negative when overdrawn.
+    # effective_limit − reserved − committed; negative when overdrawn.
     available: int
+    # The limit with the overrides that are in force.
+    effective_limit: int
     # The window's first instant; 1970-01-01 for lifetime.
     window_start: str
     # The next window's first instant; null for lifetime.
@@ -517,6 +519,50 @@ NullableAmounts = dict[str, int] | None
 # aside until an operator decides.
 OnExpiry = Literal["release", "commit", "review"]
 
+# Made from the budget and the key.
+OverrideId = str
+
+class _Override(TypedDict):
+    id: OverrideId
+    budget_id: BudgetId
+    # `reset` was made by a reset of the budget.
+    source: Literal["manual", "reset"]
+    # Added to the limit, in the budget's unit; below 0 lowers it.
+    amount: int
+    effective_at: str
+    # Null means never.
+    expires_at: str | None
+    # When it was ended by hand.
+    ended_at: str | None
+    reason: str
+    created_at: str
+
+
+# A change of a budget's limit for a time, on top of it.
+class Override(_Override, total=False):
+    # An earlier call with the same key made it.
+    replayed: bool
+
+class OverridePage(TypedDict):
+    data: list[Override]
+    # Empty on the last page.
+    next_cursor: str
+
+class _OverrideRequest(TypedDict):
+    # Added to the limit; below 0 lowers it.
+    amount: int
+    # Why, for the journal; at most 512 bytes.
+    reason: str
+
+
+class OverrideRequest(_OverrideRequest, total=False):
+    # Now when left out.
+    effective_at: str
+    # After now and after `effective_at`; never when left out. Not with `windows`.
+    expires_at: str
+    # How many windows it lasts: the one of `effective_at` and those after it. Not for a lifetime.
+    windows: int
+
 # The open reservations of one group of ages.
 class OverviewAge(TypedDict):
     from_seconds: int
@@ -697,6 +743,10 @@ class Problem(_Problem, total=False):
     reservation_id: ReservationId
     checks: Checks
 
+class ReasonRequest(TypedDict):
+    # Why, for the journal; at most 512 bytes.
+    reason: str
+
 class ReleaseRequest(TypedDict, total=False):
     reason: Reason
     operator: Operator
@@ -812,6 +862,10 @@ __all__ = [
     "OnExpiry",
     "Operator",
     "Overage",
+    "Override",
+    "OverrideId",
+    "OverridePage",
+    "OverrideRequest",
     "Overview",
     "OverviewAge",
     "Payloads",
@@ -824,6 +878,7 @@ __all__ = [
     "ProviderUsage",
     "Rate",
     "Reason",
+    "ReasonRequest",
     "ReleaseRequest",
     "RequestedAmounts",
     "Reservation",
