@@ -69,7 +69,9 @@ var covered = map[string]struct {
 	"README.md/The first reservation/sh":                 {3, "TestReadmeWalk"},
 	"README.md/The first reservation/json":               {3, "TestReadmeWalk"},
 	"README.md/TLS and keys in three commands/sh":        {1, "TestReadmeTLSAndKeys"},
-	"README.md/The guard in three lines/go":              {1, "TestGoSnippets"},
+	"README.md/One line guards your calls/ts":            {1, "the tests of clients/typescript"},
+	"README.md/One line guards your calls/python":        {1, "the tests of clients/python"},
+	"README.md/One line guards your calls/go":            {1, "TestGoSnippets"},
 	"docs/concepts.md/States/":                           {1, "a picture"},
 	"docs/http.md/Budgets/sh":                            {2, "TestHTTPGuide"},
 	"docs/http.md/Budgets/json":                          {2, "TestHTTPGuide"},
@@ -405,12 +407,11 @@ func TestOwnServices(t *testing.T) {
 // frames put the Go blocks of a document into programs, by their order in it.
 var frames = map[string][]string{
 	"README.md": {`package main
-func main() { if err := run(); err != nil { panic(err) } }
-func callModel(context.Context) (int64, error) { return 7, nil }
-func run() error { ctx := context.Background()
+func main() {}
+func run(earmarks *client.Client) (*http.Client, error) {
 %s
-if err != nil { return err }
-return nil }`},
+return &http.Client{Transport: guard}, err }
+var _ = run`},
 	"docs/client.md": {`package main
 %s
 var _ earmark.Amounts

@@ -68,7 +68,7 @@ def test_the_examples_guard_a_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_pages_show_the_examples() -> None:
     examples = [path.read_text() for path in (PACKAGE / "examples").glob("*.py")]
-    for page in ["README.md", "../../docs/python.md"]:
+    for page in ["README.md", "../../README.md", "../../docs/python.md"]:
         blocks = re.findall(r"\n```python\n(.*?\n)```\n", (PACKAGE / page).read_text(), re.DOTALL)
         assert blocks
         for block in blocks:

@@ -132,7 +132,7 @@ test("the examples are short", () => {
 
 test("the pages show the examples", () => {
   const files = readdirSync(new URL("examples/", root)).map((name) => readFileSync(new URL(`examples/${name}`, root), "utf8"));
-  for (const page of ["README.md", "../../docs/typescript.md", "../../docs/integrations.md"]) {
+  for (const page of ["README.md", "../../README.md", "../../docs/typescript.md", "../../docs/integrations.md"]) {
     const blocks = [...readFileSync(new URL(page, root), "utf8").matchAll(/\n```ts\n(.*?\n)```\n/gs)].map(([, code]) => code!);
     assert.ok(blocks.length > 0);
     for (const block of blocks) assert.ok(files.some((file) => file.includes(block)), `${page} has code that is in no example:\n${block}`);
