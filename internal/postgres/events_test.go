@@ -20,7 +20,7 @@ func (b *env) events(after string, change ...func(*earmark.EventFilter)) (events
 	require.Eventually(b.t, func() (reached bool) {
 		require.NoError(b.t, b.pool.QueryRow(ctx(), "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::xid8", committed).Scan(&reached))
 		return reached
-	}, time.Minute, 10*time.Millisecond)
+	}, 3*time.Minute, 10*time.Millisecond)
 	return b.eventsNow(after, change...)
 }
 
