@@ -78,7 +78,7 @@ GRANT SELECT ON test.clock TO PUBLIC;`
 // that as long as its trigger stands.
 const forget = `
 ALTER TABLE earmark.entries DISABLE TRIGGER entries_append_only;
-TRUNCATE earmark.entries, earmark.corrections, earmark.reservation_budgets, earmark.reservations, earmark.windows, earmark.overrides, earmark.budgets;
+TRUNCATE earmark.events, earmark.denials, earmark.entries, earmark.corrections, earmark.reservation_budgets, earmark.reservations, earmark.windows, earmark.overrides, earmark.budgets;
 ALTER TABLE earmark.entries ENABLE ALWAYS TRIGGER entries_append_only`
 
 // timedPool is a pool on a database whose clock stands still until setClock.
