@@ -116,6 +116,7 @@ var covered = map[string]struct {
 	"docs/client.md/Streams/go":                          {2, "TestGoSnippets"},
 	"docs/client.md/A guarded transport/go":              {1, "TestGoSnippets"},
 	"docs/client.md/Middleware for net/http/go":          {2, "TestGoSnippets"},
+	"docs/integrations.md/Python/python":                 {2, "the tests of clients/python"},
 	"docs/integrations.md/TypeScript/ts":                 {5, "the tests of clients/typescript"},
 	"docs/python.md//sh":                                 {1, "gets the package"},
 	"docs/python.md/A guard/python":                      {1, "the tests of clients/python"},

@@ -66,9 +66,37 @@ def test_the_examples_guard_a_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
         assert openai_chat.answer("Count.") == "Your budget is used up."
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # clients of other tests
+def test_the_examples_guard_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi", reason="make test-clients installs it")
+    with FakeProvider().serve() as provider:
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{provider.url}/v1")
+        fake = FakeEarmark()
+        example: Any = importlib.import_module("fastapi_chat")
+        monkeypatch.setattr(example, "earmark", fake.client())
+
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(example.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://app.test") as caller:
+                return await caller.post("/users/a@b.com/chat", json={"prompt": "Count."})
+
+        async def twice() -> None:
+            answer = await ask()
+            assert (answer.status_code, answer.text) == (200, TEXT)
+            assert fake.bodies[0]["scopes"] == ["acme/x--a_40b.com"]
+            assert fake.bodies[1]["provider_usage"]["total_tokens"] == TOTAL
+            fake.instead["reservations"] = problem(402, "budget_exceeded", violations=[])
+            denied = await ask()
+            assert (denied.status_code, denied.json()["error"]) == (402, "Your budget is used up.")
+            await example.provider.close()
+
+        asyncio.run(twice())
+
+
 def test_the_pages_show_the_examples() -> None:
     examples = [path.read_text() for path in (PACKAGE / "examples").glob("*.py")]
-    for page in ["README.md", "../../README.md", "../../docs/python.md"]:
+    for page in ["README.md", "../../README.md", "../../docs/python.md", "../../docs/integrations.md"]:
         blocks = re.findall(r"\n```python\n(.*?\n)```\n", (PACKAGE / page).read_text(), re.DOTALL)
         assert blocks
         for block in blocks:
