@@ -13,7 +13,7 @@ requirements=requirements.txt
 if [[ -n ${EARMARK_INTEGRATIONS:-} ]]; then requirements=requirements-integrations.txt; fi
 if [[ ! .venv/installed-$requirements -nt requirements.txt || ! .venv/installed-$requirements -nt $requirements ]]; then
   python3 -m venv --clear .venv || { echo 'python3 has no venv; install it (Debian: apt install python3-venv)' >&2; exit 1; }
-  .venv/bin/pip install --quiet --disable-pip-version-check --requirement "$requirements"
+  .venv/bin/pip install --quiet --no-compile --disable-pip-version-check --requirement "$requirements"
   touch ".venv/installed-$requirements" .venv/installed-requirements.txt
 fi
 .venv/bin/python tools/generate.py --check
