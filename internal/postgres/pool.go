@@ -35,6 +35,7 @@ func Open(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Confi
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = connectTimeout
 	}
+	avoidFormerPrimaries(config)
 	config.HealthCheckPeriod = healthCheckPeriod
 	config.MaxConns = max(config.MaxConns, minMaxConns)
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
