@@ -54,6 +54,10 @@ func FunctionsChecksum() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// OldestBeside is the oldest schema whose programs go on admitting, settling and expiring on the schema and functions of this one.
+// Raise it when a step or a function breaks the calls of older programs.
+const OldestBeside = 5
+
 // Latest returns the number of the last numbered step.
 func Latest() int64 {
 	names := files(Schema())
@@ -63,6 +67,26 @@ func Latest() int64 {
 		panic(err) // it is embedded
 	}
 	return latest
+}
+
+// Purpose returns what a numbered step is for: the comment that it begins with.
+func Purpose(name string) string {
+	text, err := fs.ReadFile(Schema(), name)
+	if err != nil {
+		return ""
+	}
+	var purpose []string
+	for line := range strings.Lines(string(text)) {
+		comment, ok := strings.CutPrefix(line, "-- ")
+		switch {
+		case strings.HasPrefix(comment, "+goose"):
+		case !ok:
+			return strings.Join(purpose, " ")
+		default:
+			purpose = append(purpose, strings.TrimSpace(comment))
+		}
+	}
+	return strings.Join(purpose, " ")
 }
 
 func sub(all embed.FS, dir string) fs.FS {

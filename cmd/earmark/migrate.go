@@ -16,6 +16,7 @@ import (
 
 	"github.com/earmark-dev/earmark/internal/postgres"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
+	"github.com/earmark-dev/earmark/migrations"
 )
 
 // attributesTimeout bounds the registration of search attributes.
@@ -34,12 +35,16 @@ func newMigrate() *cobra.Command {
 
 func newMigrateUp() *cobra.Command {
 	s := &settings{LogFormat: "text"}
+	plan := false
 	cmd := &cobra.Command{
 		Use:     "up",
 		Short:   "Apply pending migrations and register the search attributes",
 		Example: "  earmark migrate up --database-url postgres://earmark@127.0.0.1:5432/earmark --temporal-address 127.0.0.1:7233",
 		Args:    noArguments,
 		RunE: withDatabase(s, func(ctx context.Context, cmd *cobra.Command, pool *pgxpool.Pool) error {
+			if plan {
+				return printPlan(ctx, cmd.OutOrStdout(), pool)
+			}
 			if err := migrateUp(ctx, cmd.OutOrStdout(), pool); err != nil {
 				return err
 			}
@@ -56,6 +61,7 @@ func newMigrateUp() *cobra.Command {
 	}
 	s.databaseFlags(cmd.Flags())
 	s.temporalFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&plan, "plan", false, "change nothing; say what would be applied, and which programs are connected")
 	return cmd
 }
 
@@ -154,6 +160,36 @@ func printMigrations(ctx context.Context, out io.Writer, pool *pgxpool.Pool) err
 		fmt.Fprintf(table, "%s\t%s\n", m.Name, when)
 	}
 	return table.Flush()
+}
+
+// printPlan says what migrate up would do to the database.
+func printPlan(ctx context.Context, out io.Writer, pool *pgxpool.Pool) error {
+	steps, err := postgres.MigrationStatus(ctx, pool)
+	if err != nil {
+		return err
+	}
+	pending := 0
+	for _, m := range steps {
+		if m.AppliedAt.IsZero() {
+			pending++
+			fmt.Fprintf(out, "would apply %s: %s\n", m.Name, m.Purpose)
+		}
+	}
+	if pending == 0 {
+		fmt.Fprintln(out, "the database is up to date")
+	}
+	programs, err := postgres.ConnectedPrograms(ctx, pool)
+	for _, p := range programs {
+		verdict := "works beside this one"
+		switch {
+		case p.Schema == 0:
+			verdict = "a build that does not say what it is for"
+		case p.Schema < migrations.OldestBeside:
+			verdict = fmt.Sprintf("too old: migrate up refuses to begin while it is connected; upgrade it to schema %d or newer, or stop it", migrations.OldestBeside)
+		}
+		fmt.Fprintf(out, "connected from %s with %d connections, for schema %d: %s\n", p.Client, p.Connections, p.Schema, verdict)
+	}
+	return err
 }
 
 func orNone(names []string) string {

@@ -20,6 +20,7 @@ const (
 	noSuchStatement        = "26000"
 	statementExists        = "42P05"
 	notAllowed             = "42501"
+	lockNotAvailable       = "55P03"
 )
 
 // retryAfterFault is the Retry-After while Postgres is away.

@@ -15,6 +15,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 	"github.com/earmark-dev/earmark/migrations"
 )
 
@@ -25,12 +26,18 @@ const (
 	// The pause between tries to get the lock while another process migrates.
 	migrationLockProbeSeconds = 1
 	migrationLockProbesAtMost = 60
+	// A step that waits for a table makes everybody who comes after it wait too. It gives up soon, lets them through and
+	// tries again: a long transaction, such as an audit's, then delays the migration and no admission.
+	stepLockTimeout = 500 * time.Millisecond
+	stepLockPause   = time.Second
+	stepLockTries   = 300
 )
 
 // Migration is one step of the schema, or the set of functions, and when it was applied.
 type Migration struct {
 	Version   int64 // 0 for the functions
 	Name      string
+	Purpose   string
 	AppliedAt time.Time // zero: pending
 	Took      time.Duration
 }
@@ -42,35 +49,71 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) (applied []Migration, err 
 	if err := requireDirect(ctx, pool); err != nil {
 		return nil, fmt.Errorf("migrate the database: %w", err)
 	}
+	pool, err = neverInTheWay(ctx, pool)
+	if err != nil {
+		return nil, fmt.Errorf("migrate the database: %w", err)
+	}
+	defer pool.Close()
 	err = withProvider(pool, func(db *sql.DB, provider *goose.Provider) error {
 		return locked(ctx, db, func() error {
 			if err := requireKnown(ctx, pool); err != nil {
 				return err
 			}
-			results, err := provider.Up(ctx)
-			for _, result := range results {
-				applied = append(applied, Migration{Version: result.Source.Version, Name: result.Source.Path, AppliedAt: time.Now(), Took: result.Duration})
-			}
-			if err != nil {
+			if err := requireNoneOlder(ctx, pool, migrations.OldestBeside); err != nil { // mutation: none-older
 				return err
 			}
-			functions, err := applyFunctions(ctx, pool)
-			if functions != nil {
-				applied = append(applied, *functions)
-			}
-			if err != nil {
-				return err
-			}
-			if _, err := pool.Exec(ctx, migrations.AccessSQL(), pgx.QueryExecModeSimpleProtocol); err != nil {
-				return fmt.Errorf("the access of the role %s: %w", AppRole, err)
-			}
-			return nil
+			return retryLocks(ctx, func() error {
+				results, err := provider.Up(ctx)
+				for _, result := range appliedBy(results, err) {
+					applied = append(applied, Migration{Version: result.Source.Version, Name: result.Source.Path, AppliedAt: time.Now(), Took: result.Duration})
+				}
+				if err != nil {
+					return err
+				}
+				functions, err := applyFunctions(ctx, pool)
+				if functions != nil {
+					applied = append(applied, *functions)
+				}
+				if err != nil {
+					return err
+				}
+				if _, err := pool.Exec(ctx, migrations.AccessSQL(), pgx.QueryExecModeSimpleProtocol); err != nil {
+					return fmt.Errorf("the access of the role %s: %w", AppRole, err)
+				}
+				return nil
+			})
 		})
 	})
 	if err != nil {
 		return applied, fmt.Errorf("migrate the database: %w", err)
 	}
 	return applied, nil
+}
+
+// neverInTheWay returns a pool like this one whose statements wait for a lock no longer than stepLockTimeout.
+func neverInTheWay(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Pool, error) {
+	config := pool.Config()
+	config.ConnConfig.RuntimeParams["lock_timeout"] = fmt.Sprint(stepLockTimeout.Milliseconds()) // mutation: step-lock-timeout
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// retryLocks repeats f while it fails since somebody holds what it needs.
+func retryLocks(ctx context.Context, f func() error) error {
+	for try := 1; ; try++ {
+		err := f()
+		if sqlState(err) != lockNotAvailable || try == stepLockTries || !ctxtime.Sleep(ctx, stepLockPause) {
+			return err
+		}
+	}
+}
+
+// appliedBy are the steps that took effect although a later one failed.
+func appliedBy(results []*goose.MigrationResult, err error) []*goose.MigrationResult {
+	var partial *goose.PartialError
+	if errors.As(err, &partial) {
+		return partial.Applied
+	}
+	return results
 }
 
 // applyFunctions replaces the functions in one transaction, unless this set was applied
@@ -128,12 +171,12 @@ func MigrationStatus(ctx context.Context, pool *pgxpool.Pool) ([]Migration, erro
 	err := withProvider(pool, func(_ *sql.DB, provider *goose.Provider) error {
 		statuses, err := provider.Status(ctx)
 		for _, status := range statuses {
-			steps = append(steps, Migration{Version: status.Source.Version, Name: status.Source.Path, AppliedAt: status.AppliedAt})
+			steps = append(steps, Migration{Version: status.Source.Version, Name: status.Source.Path, Purpose: migrations.Purpose(status.Source.Path), AppliedAt: status.AppliedAt})
 		}
 		return err
 	})
 	if err == nil {
-		functions := Migration{Name: functionsName()}
+		functions := Migration{Name: functionsName(), Purpose: "All functions of the ledger are replaced, in one transaction."}
 		_, functions.AppliedAt, err = functionsApplied(ctx, pool)
 		steps = append(steps, functions)
 	}
@@ -165,6 +208,41 @@ func requireKnown(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 	return earmark.Errorf(earmark.CodeInvalidRequest, "the database's schema is at version %d, and this program knows versions up to %d: a newer program made it, "+
 		"or a build from before the first release, whose schema cannot be upgraded; run the newer program, or use an empty database", current, latest)
+}
+
+// Program is a program of Earmark that is connected to the database.
+type Program struct {
+	Schema      int64 // that it needs; 0 if it does not say
+	Client      string
+	Connections int
+}
+
+// ConnectedPrograms returns the programs for other schemas that are connected, oldest first. Those that connect by an
+// account whose sessions this one may not see, or through a pooler that names itself, are missing.
+func ConnectedPrograms(ctx context.Context, pool *pgxpool.Pool) ([]Program, error) {
+	const sql = `SELECT coalesce(substring(application_name FROM '^earmark/([0-9]{1,9})$')::bigint, 0), coalesce(host(client_addr), 'this machine'), count(*)
+		FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^earmark(/[0-9]{1,9})?$' AND application_name <> $1
+		GROUP BY 1, 2 ORDER BY 1, 2`
+	rows, err := pool.Query(ctx, sql, ApplicationName())
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Program])
+}
+
+// requireNoneOlder returns an error if a program is connected that does not work beside this one.
+func requireNoneOlder(ctx context.Context, pool *pgxpool.Pool, oldest int64) error {
+	programs, err := ConnectedPrograms(ctx, pool)
+	if err != nil {
+		return err
+	}
+	for _, p := range programs {
+		if p.Schema > 0 && p.Schema < oldest {
+			return earmark.Errorf(earmark.CodeInvalidRequest, "a program for schema %d is connected from %s (%d connections), and this one works beside programs for schema %d or newer; "+
+				"upgrade it or stop it first", p.Schema, p.Client, p.Connections, oldest)
+		}
+	}
+	return nil
 }
 
 // requireDirect returns an error if the connection goes through a pooler: the lock that

@@ -1,6 +1,8 @@
 package postgres_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -10,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -152,6 +155,111 @@ func TestMigrateRefusesANewerSchema(t *testing.T) {
 var functionHead = regexp.MustCompile(`(?m)^CREATE OR REPLACE FUNCTION earmark\.(\w+)\(`)
 
 // Each function that the database has is defined in one file, once.
+// A program that would break on the schema of this one keeps it from being applied, until that program has gone.
+func TestMigrateRefusesWhileAnOlderProgramIsConnected(t *testing.T) {
+	t.Parallel()
+	pool := emptyPool(t)
+	config := pool.Config().ConnConfig
+	config.RuntimeParams["application_name"] = fmt.Sprintf("earmark/%d", migrations.OldestBeside-1)
+	older, err := pgx.ConnectConfig(ctx(), config)
+	require.NoError(t, err)
+	programs, err := postgres.ConnectedPrograms(ctx(), pool)
+	require.NoError(t, err)
+	require.Equal(t, []postgres.Program{{Schema: migrations.OldestBeside - 1, Client: "127.0.0.1", Connections: 1}}, programs)
+	_, err = postgres.Migrate(ctx(), pool)
+	require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err))
+	require.ErrorContains(t, err, fmt.Sprintf("a program for schema %d is connected from 127.0.0.1 (1 connections)", migrations.OldestBeside-1))
+	version, _, err := postgres.SchemaVersion(ctx(), pool)
+	require.NoError(t, err)
+	require.Zero(t, version, "nothing was applied")
+
+	require.NoError(t, older.Close(ctx()))
+	config.RuntimeParams["application_name"] = fmt.Sprintf("earmark/%d", migrations.OldestBeside)
+	beside, err := pgx.ConnectConfig(ctx(), config)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, beside.Close(ctx())) }()
+	require.Eventually(t, func() bool { // a closed session shows for a moment
+		_, err := postgres.Migrate(ctx(), pool)
+		return err == nil
+	}, 30*time.Second, 10*time.Millisecond)
+}
+
+// A migration that waits for a table lets others through who come after it.
+func TestMigrationDoesNotQueueAdmissionsBehindIt(t *testing.T) {
+	t.Parallel()
+	pool := emptyPool(t)
+	_, err := stepProvider(t, pool).UpTo(ctx(), 4)
+	require.NoError(t, err)
+	reader, err := pool.Begin(ctx()) // such as an audit
+	require.NoError(t, err)
+	_, err = reader.Exec(ctx(), "SELECT count(*) FROM earmark.keys") // which step 5 changes
+	require.NoError(t, err)
+
+	migrated := make(chan error, 1)
+	go func() {
+		_, err := postgres.Migrate(ctx(), pool)
+		migrated <- err
+	}()
+	waiting := func() (waits bool) {
+		err := pool.QueryRow(ctx(), "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'earmark.keys'::regclass AND NOT granted)").Scan(&waits)
+		return err == nil && waits
+	}
+	require.Eventually(t, waiting, 30*time.Second, 5*time.Millisecond)
+	soon, cancel := context.WithTimeout(ctx(), 30*time.Second)
+	defer cancel()
+	_, err = pool.Exec(soon, "SELECT count(*) FROM earmark.keys") // while the first one is still at it
+	require.NoError(t, err)
+	require.Empty(t, migrated)
+	require.NoError(t, reader.Rollback(ctx()))
+	require.NoError(t, <-migrated)
+}
+
+// A step locks the tables that grow for moments only, however many rows they have: it writes none of them anew, reads
+// them to check no constraint, and builds no index on them in its transaction.
+func TestStepsDoNotWorkThroughLargeTables(t *testing.T) {
+	t.Parallel()
+	pool := emptyPool(t)
+	provider := stepProvider(t, pool)
+	_, err := provider.UpTo(ctx(), migrations.OldestBeside)
+	require.NoError(t, err)
+	const sql = `SELECT 'table ' || c.relname || ' in file ' || pg_relation_filenode(c.oid) FROM pg_class c WHERE c.oid = ANY ($1::text[]::regclass[])
+		UNION ALL SELECT 'index ' || i.indexrelid::regclass || ' in file ' || pg_relation_filenode(i.indexrelid) FROM pg_index i WHERE i.indrelid = ANY ($1::text[]::regclass[])
+		UNION ALL SELECT 'constraint ' || conname || ' of ' || conrelid::regclass FROM pg_constraint WHERE conrelid = ANY ($1::text[]::regclass[]) AND convalidated AND contype IN ('c', 'f')`
+	large := []string{"earmark.reservations", "earmark.reservation_budgets", "earmark.entries", "earmark.windows", "earmark.corrections"}
+	state := func() (rows []string) {
+		found, err := pool.Query(ctx(), sql, large)
+		require.NoError(t, err)
+		rows, err = pgx.CollectRows(found, pgx.RowTo[string])
+		require.NoError(t, err)
+		return rows
+	}
+	before := state()
+	require.Len(t, slices.DeleteFunc(slices.Clone(before), func(row string) bool { return !strings.HasPrefix(row, "table ") }), len(large))
+	for {
+		step, err := provider.UpByOne(ctx())
+		if errors.Is(err, goose.ErrNoNextVersion) {
+			return
+		}
+		require.NoError(t, err)
+		after := state()
+		for _, row := range after {
+			require.Contains(t, before, row, "%s works through a large table: add the constraint NOT VALID, make the index CONCURRENTLY, or leave the rows alone", step.Source.Path)
+		}
+		before = after
+	}
+}
+
+// Each step says what it is for, which `earmark migrate up --plan` shows.
+func TestStepsSayWhatTheyAreFor(t *testing.T) {
+	t.Parallel()
+	names, err := fs.Glob(migrations.Schema(), "*.sql")
+	require.NoError(t, err)
+	for _, name := range names {
+		require.NotEmpty(t, migrations.Purpose(name), name)
+	}
+	require.Equal(t, "Browsers that are signed in with a key.", migrations.Purpose("00007_sign_ins.sql"))
+}
+
 func TestFunctionsHaveOneDefinition(t *testing.T) {
 	b := setup(t)
 	definedIn := map[string]string{}

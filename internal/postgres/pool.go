@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/migrations"
 )
 
 // Defaults of the pool; a connection string can override them (pool_max_conns=…).
@@ -18,6 +19,9 @@ const (
 	minMaxConns       = 16
 	maxListConns      = 4 // the 3 lists that the API makes at once, and the overview
 )
+
+// ApplicationName is how connections of this program show in pg_stat_activity: earmark/N, where N is the schema that it needs.
+func ApplicationName() string { return fmt.Sprintf("earmark/%d", migrations.Latest()) }
 
 // Open returns a pool for a connection string, such as
 // postgres://user:password@host:5432/earmark. It does not connect yet, so that a process
@@ -39,7 +43,7 @@ func Open(ctx context.Context, databaseURL string, adjust ...func(*pgxpool.Confi
 	config.HealthCheckPeriod = healthCheckPeriod
 	config.MaxConns = max(config.MaxConns, minMaxConns)
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
-		config.ConnConfig.RuntimeParams["application_name"] = "earmark"
+		config.ConnConfig.RuntimeParams["application_name"] = ApplicationName()
 	}
 	config.ConnConfig.RuntimeParams["timezone"] = "UTC" // so that times in JSON are UTC, whatever the server's time zone
 	for _, change := range adjust {

@@ -100,6 +100,10 @@ func TestMigrate(t *testing.T) {
 	require.Contains(t, status, "pending")
 	require.Contains(t, status, "EarmarkScope")
 
+	plan := s.MustRun("migrate", "up", "--plan")
+	require.Contains(t, plan, "would apply 00007_sign_ins.sql: Browsers that are signed in with a key.\n")
+	require.Equal(t, status, s.MustRun("migrate", "status"), "a plan changes nothing")
+
 	// A server may be up before the schema is, and says what it lacks.
 	server := s.Serve()
 	b := api{t, server.URL}
@@ -117,6 +121,7 @@ func TestMigrate(t *testing.T) {
 	require.NotContains(t, status, "pending")
 	require.Contains(t, status, ": none")
 	server.Ready()
+	require.Equal(t, "the database is up to date\n", s.MustRun("migrate", "up", "--plan"))
 	budget := b.budget("acme", "tokens", 10)
 	b.hold("one", tokens("acme", 10, 60))
 	b.requireBalance(budget, 10, 0)

@@ -182,6 +182,8 @@ var mechanisms = []mechanism{
 	{"a retry of the admission does not wait for the settle window", "retry-by-ledger", []string{"if result, err = s.speculation.Result(); err != nil || !s.fresh {"}, "internal/lifecycle TestCoordinatorRetryInTheWindow"},
 	{"settle windows are bounded", "bounded-windows", []string{"if _, found := x.windows[id]; found || x.closed {"}, "internal/handoff TestWindowsAreBounded"},
 	{"nothing is written to a former primary of Postgres", "newest-timeline", []string{"if false {"}, database + "TestFormerPrimaryIsNotUsed"},
+	{"a migration that waits for a table lets admissions through", "step-lock-timeout", []string{""}, database + "TestMigrationDoesNotQueueAdmissionsBehindIt"},
+	{"a schema waits until the programs that it breaks have gone", "none-older", []string{"if false {"}, database + "TestMigrateRefusesWhileAnOlderProgramIsConnected"},
 	{"a change of the order of events is noticed", "order-of-events", []string{"r.arm(ctx)\nr.index(ctx, \"held\")"}, workflow + "TestReplay"},
 }
 
