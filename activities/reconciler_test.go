@@ -39,6 +39,20 @@ type env struct {
 	endings   map[string]Snapshot // by workflow id
 	commits   []string
 	committed earmark.Outcome // of every commit; none is not to be committed
+
+	unsummed []int64 // entries that the calls of RollUpUsage add, one call each
+	rollUps  int
+}
+
+func (w *env) RollUpUsage(context.Context) (moved int64, err error) {
+	w.rollUps++
+	if err := w.faults["roll up"]; err != nil {
+		return 0, err
+	}
+	if len(w.unsummed) > 0 {
+		moved, w.unsummed = w.unsummed[0], w.unsummed[1:]
+	}
+	return moved, nil
 }
 
 func (w *env) ClaimChecks(_ context.Context, leastAge time.Duration, limit int) ([]earmark.Check, error) {
@@ -433,4 +447,19 @@ func TestReconcileStopsWithItsContext(t *testing.T) {
 	_, err := r.Reconcile(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Empty(t, w.marks)
+}
+
+// A first call only notes how far the journal is, and the second one adds up to there.
+func TestReconcileRollsUsageUp(t *testing.T) {
+	w := &env{unsummed: []int64{0, 20_000, 7, 0}}
+	report, err := w.reconcile(t)
+	require.NoError(t, err)
+	require.Equal(t, ReconcileReport{RolledUp: 20_007}, report)
+	require.Equal(t, 4, w.rollUps)
+
+	failing := &env{faults: map[string]error{"roll up": errors.New("no room")}}
+	_, err = failing.reconcile(t)
+	require.NoError(t, err, "reports are right without the sums")
+	require.Equal(t, 1, failing.rollUps)
+	require.Equal(t, 1, failing.claims, "the run goes on")
 }

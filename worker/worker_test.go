@@ -89,6 +89,7 @@ func (l *ledger) Adopt(context.Context, earmark.Transition) (earmark.Result, err
 
 func (l *ledger) MarkGuarded(context.Context, []string) error { return nil }
 func (l *ledger) MarkPaused(context.Context, []string) error  { return nil }
+func (l *ledger) RollUpUsage(context.Context) (int64, error)  { return 0, nil }
 
 func (l *ledger) MarkChecked(_ context.Context, _, id string, _, _ bool) error {
 	l.mu.Lock()

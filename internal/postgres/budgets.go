@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/earmark-dev/earmark"
 )
@@ -146,7 +145,12 @@ func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string, by earmar
 	return l.Budget(ctx, tenant, id)
 }
 
-func queryBudgets(ctx context.Context, pool *pgxpool.Pool, tenant, id string, f earmark.BudgetFilter) ([]earmark.Budget, error) {
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func queryBudgets(ctx context.Context, from querier, tenant, id string, f earmark.BudgetFilter) ([]earmark.Budget, error) {
 	createdAt, lastID, err := budgetList(tenant, f).parse(f.Cursor)
 	if err != nil {
 		return nil, err
@@ -155,7 +159,7 @@ func queryBudgets(ctx context.Context, pool *pgxpool.Pool, tenant, id string, f 
 	if f.Covering != "" {
 		covering = earmark.ScopePaths(f.Covering)
 	}
-	rows, err := pool.Query(ctx, budgetsSQL, tenant, id, f.Scope, covering, createdAt, lastID, f.Limit, orNone(f.Within))
+	rows, err := from.Query(ctx, budgetsSQL, tenant, id, f.Scope, covering, createdAt, lastID, f.Limit, orNone(f.Within))
 	if err != nil {
 		return nil, fault(err)
 	}

@@ -158,6 +158,9 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 			ALTER TABLE earmark.price_versions DISABLE TRIGGER price_versions_append_only; DELETE FROM earmark.price_versions WHERE id = 1;
 			ALTER TABLE earmark.price_versions ENABLE ALWAYS TRIGGER price_versions_append_only`},
 		{"prices without their guard", "prices", "ALTER TABLE earmark.price_versions DISABLE TRIGGER price_versions_append_only"},
+		{"usage that is in no report", "usage", "UPDATE earmark.usage_watermark SET entry_id = 9999, final_entry_id = 9999, next_entry_id = 9999"},
+		{"usage reported without a charge", "usage", `INSERT INTO earmark.usage_rollups (budget_id, dimension, bucket, value, committed, charges)
+			SELECT budget_id, '', window_start, '', 1, 1 FROM earmark.windows`},
 		{"usage below zero", "R8", `UPDATE earmark.reservations SET usage = '{"tokens": -1}' WHERE state = 'committed'`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

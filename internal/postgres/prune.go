@@ -67,7 +67,8 @@ const pruneSQL = "SELECT earmark.prune(p_tenant => @tenant, p_keep_ms => @keep_m
 
 // Prune removes reservations that were settled long ago, with their entries, in batches of
 // one transaction each. It may be interrupted and started again at any time, and takes no
-// lock that an admission waits for. It removes nothing from a window that has not ended.
+// lock that an admission waits for. It removes nothing from a window that has not ended, and
+// no entry that usage reports do not have as a sum; it makes these sums first.
 // Balances stay unchanged.
 func (l *Ledger) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) {
 	var report PruneReport
@@ -82,6 +83,9 @@ func (l *Ledger) Prune(ctx context.Context, o PruneOptions) (PruneReport, error)
 	if o.KeepEvents < LeastEventsKept {
 		err := earmark.Errorf(earmark.CodeInvalidRequest, "is %s; at least %s are allowed", o.KeepEvents, LeastEventsKept)
 		err.Field = "keep_events"
+		return report, err
+	}
+	if err := l.rollUpAll(ctx); err != nil {
 		return report, err
 	}
 	tenants, err := l.pruneExtent(ctx, o.Keep, &report)

@@ -47,6 +47,9 @@ BEGIN
                WHERE g.kind <> 'checkpoint' AND (r.settled_at < clock_timestamp() - earmark.min_retention()) IS NOT TRUE) THEN
         RAISE EXCEPTION 'entries are append-only: DELETE of what was not settled long ago is refused (R4)' USING ERRCODE = 'restrict_violation';
     END IF;
+    IF EXISTS (SELECT 1 FROM gone WHERE id > (SELECT entry_id FROM earmark.usage_watermark)) THEN
+        RAISE EXCEPTION 'entries are append-only: DELETE of what is not in usage_rollups yet is refused' USING ERRCODE = 'restrict_violation';
+    END IF;
     IF EXISTS (SELECT 1
                FROM (SELECT budget_id, window_start, sum(reserved_delta) AS reserved, sum(committed_delta) AS committed, max(id) AS id,
                             sum(coalesce(pruned_entries, 1)) AS entries FROM gone WHERE window_start IS NOT NULL GROUP BY 1, 2) AS g

@@ -5,8 +5,8 @@ CREATE OR REPLACE FUNCTION earmark.min_retention() RETURNS interval LANGUAGE sql
 
 -- Up to p_max reservations that were created before p_before and after the one at
 -- (p_after_at, p_after_id), oldest first, and whether each can be pruned: it was settled
--- before p_before, its workflow was notified, and each of its windows has ended or never
--- ends.
+-- before p_before, its workflow was notified, usage_rollups has its entries, and each of its
+-- windows has ended or never ends.
 CREATE OR REPLACE FUNCTION earmark.prunable(p_tenant text, p_before timestamptz, p_after_at timestamptz, p_after_id text, p_max integer)
     RETURNS TABLE (id text, created_at timestamptz, prunable boolean) LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -16,6 +16,7 @@ BEGIN
         SELECT r.id, r.created_at, r.state NOT IN ('held', 'review') AND r.settled_at < p_before AND NOT r.refresh_due
             AND NOT EXISTS (SELECT 1 FROM earmark.reservation_budgets s JOIN earmark.windows w ON w.budget_id = s.budget_id AND w.window_start = s.window_start
                             WHERE s.reservation_id = r.id AND w.window_end > v_now)
+            AND NOT EXISTS (SELECT 1 FROM earmark.entries e WHERE e.reservation_id = r.id AND e.id > (SELECT entry_id FROM earmark.usage_watermark)) -- mutation: prune-after-roll-up
         FROM earmark.reservations r
         WHERE r.tenant = p_tenant AND r.created_at < p_before AND (r.created_at, r.id) > (p_after_at, p_after_id)
         ORDER BY r.created_at, r.id LIMIT p_max;

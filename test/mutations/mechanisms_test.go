@@ -63,6 +63,15 @@ var mechanisms = []mechanism{
 	{"a batch locks what its calls need, and no more", "own-pairs", []string{"AND (p_pairs IS NULL OR true)"}, database + "TestBatchMakesNoWindowThatNobodyAskedFor"},
 	{"the audit looks at the sums", "audit-sums", []string{"SELECT w.committed <> coalesce(e.committed, 0)"}, database + "TestAuditFindsWhatIsBroken"},
 	{"the audit finds windows that overlap", "audit-overlap", []string{"SELECT false,"}, database + "TestAuditFindsWhatIsBroken"},
+	{"a usage report counts a charge in its own window", "usage-in-its-window", []string{"SELECT date_bin(interval '15 minutes', p_at, timestamptz 'epoch')"}, database + "TestUsageReports"},
+	{"sums of usage take in an entry once no earlier one can appear", "usage-of-final-entries", []string{"ELSIF true THEN"}, database + "TestUsageRollUpWaitsForOpenTransactions"},
+	{"sums of usage take in an entry once", "usage-rolled-up-once", []string{"UPDATE earmark.usage_watermark SET final_entry_id = w.final_entry_id, next_entry_id = w.next_entry_id, next_xid = w.next_xid;"}, database + "TestUsageIsRolledUpOnce"},
+	{"a usage report adds the entries that the sums do not have yet", "usage-tail", []string{"WHERE false"}, database + "TestUsageReports"},
+	{"a usage report and its balance are of one moment", "usage-of-one-moment", []string{"tx, err := l.lists.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})"}, database + "TestUsageIsRolledUpOnce"},
+	{"sums of usage have a bounded number of values", "usage-values-bounded", []string{"FROM (SELECT *, true AS own FROM placed JOIN taken USING (budget_id, dimension, bucket)) AS p"}, database + "TestUsageValuesAreBounded"},
+	{"nothing is pruned before it is in the sums of usage", "prune-after-roll-up", []string{""}, database + "TestPruneKeepsWhatIsNotRolledUp"},
+	{"the audit compares usage reports with the balances", "audit-usage", []string{"SELECT false AS bad,"}, database + "TestAuditFindsWhatIsBroken"},
+	{"the reconciler makes the sums of usage", "usage-rolled-up", []string{"moved, err := int64(0), error(nil)"}, "activities TestReconcileRollsUsageUp"},
 
 	// Events.
 	{"an expiry writes its event", "expiry-event", []string{"PERFORM x.id"}, database + "TestEveryEventOfAReservation"},

@@ -1,0 +1,217 @@
+-- Usage over time. The sums are made after the fact, from the journal, so that no admission and no settlement waits for them.
+
+-- How many values of a dimension have a sum of their own in one bucket of a budget. The others share one sum.
+CREATE OR REPLACE FUNCTION earmark.max_usage_values() RETURNS integer LANGUAGE sql IMMUTABLE AS $$ SELECT 200 $$;
+
+-- The quarter of an hour in which an entry of p_at counts: in its own window (R7), also if it came after the window's
+-- end or names an earlier moment. Every time zone's hours and days begin at a quarter of an hour of UTC; a window may
+-- begin in between, and cuts the quarter.
+CREATE OR REPLACE FUNCTION earmark.usage_quarter(p_window_start timestamptz, p_window_end timestamptz, p_at timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE AS $$
+    SELECT greatest(p_window_start, date_bin(interval '15 minutes', least(p_at, p_window_end - interval '1 microsecond'), timestamptz 'epoch')) -- mutation: usage-in-its-window
+$$;
+
+-- The day in p_timezone that contains p_at: it starts at the first instant of its date, and ends where the next one starts.
+CREATE OR REPLACE FUNCTION earmark.usage_day(p_timezone text, p_at timestamptz, OUT day_start timestamptz, OUT day_end timestamptz)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    c_day   CONSTANT interval := '1 day';
+    v_local timestamp := p_at AT TIME ZONE p_timezone;
+    v_first timestamp := date_trunc('day', v_local);
+BEGIN
+    IF p_timezone = 'UTC' THEN
+        day_start := v_first AT TIME ZONE p_timezone;
+        day_end := (v_first + c_day) AT TIME ZONE p_timezone;
+        RETURN;
+    END IF;
+    day_start := earmark.first_instant(p_timezone, v_first, p_at - (v_local - v_first));
+    day_end := earmark.first_instant(p_timezone, v_first + c_day, p_at + (v_first + c_day - v_local));
+    IF day_end <= p_at THEN -- the next day began before p_at, and then clocks went back into this one
+        day_start := day_end;
+        day_end := earmark.first_instant(p_timezone, v_first + c_day + c_day, day_end + c_day);
+    END IF;
+END $$;
+
+-- The scope of a reservation by which a budget on p_budget_scope counts it: the first that the budget covers.
+CREATE OR REPLACE FUNCTION earmark.usage_scope(p_budget_scope text, p_scopes text[]) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT scope FROM unnest(p_scopes) WITH ORDINALITY AS s (scope, place)
+    WHERE scope = p_budget_scope OR starts_with(scope, p_budget_scope || '/') ORDER BY place LIMIT 1
+$$;
+
+-- Adds the next entries of the journal, up to p_max ids of them, to usage_rollups, and returns by how many ids the
+-- watermark moved; 0 if there is nothing to add, or if another session adds it.
+--
+-- An entry gets its id before its transaction commits, so a later id can be visible before an earlier one. Whoever
+-- changes a balance has a transaction id before its entry has an id, because it changes the window first. So once every
+-- transaction that had an id when the sequence of entries was at S has ended, every entry up to S is visible, or never
+-- will be. One call notes S and its own transaction id, in this order; a later call sees that all before have ended.
+CREATE OR REPLACE FUNCTION earmark.roll_up_usage(p_max integer) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET jit = off AS $$
+DECLARE
+    w      earmark.usage_watermark;
+    v_last bigint;
+    v_to   bigint;
+BEGIN
+    PERFORM earmark.require_read_committed();
+    IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+        RAISE EXCEPTION 'earmark.roll_up_usage has to be the first change of its transaction' USING ERRCODE = 'active_sql_transaction';
+    END IF;
+    SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO v_last FROM earmark.entries_id_seq;
+    SELECT * INTO w FROM earmark.usage_watermark;
+    IF v_last = w.entry_id THEN
+        RETURN 0;
+    END IF;
+    SELECT * INTO w FROM earmark.usage_watermark FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    IF w.next_xid > pg_current_xact_id() THEN -- noted in another cluster, from which this database was copied
+        w.next_entry_id := greatest(v_last, w.final_entry_id);
+        w.next_xid := pg_current_xact_id();
+    ELSIF pg_snapshot_xmin(pg_current_snapshot()) >= w.next_xid THEN -- mutation: usage-of-final-entries
+        w.final_entry_id := w.next_entry_id;
+        w.next_entry_id := greatest(v_last, w.final_entry_id);
+        w.next_xid := pg_current_xact_id();
+    END IF;
+    v_to := least(w.final_entry_id, w.entry_id + p_max);
+
+    -- Each lookup has OFFSET 0, which keeps it a lookup by key; the planner might scan the table for a join.
+    WITH moved AS MATERIALIZED (
+        SELECT e.id, e.budget_id, e.window_start, e.committed_delta AS committed, coalesce(e.pruned_reservations, 1) AS charges,
+               earmark.usage_quarter(e.window_start, n.window_end, e.created_at) AS quarter,
+               b.timezone, earmark.usage_scope(b.scope, r.scopes) AS scope, r.metadata
+        FROM earmark.entries e
+             CROSS JOIN LATERAL (SELECT window_end FROM earmark.windows WHERE budget_id = e.budget_id AND window_start = e.window_start OFFSET 0) AS n
+             CROSS JOIN LATERAL (SELECT scope, timezone FROM earmark.budgets WHERE id = e.budget_id OFFSET 0) AS b
+             LEFT JOIN LATERAL (SELECT scopes, metadata FROM earmark.reservations WHERE id = e.reservation_id OFFSET 0) AS r ON true
+        WHERE e.id > w.entry_id AND e.id <= v_to AND e.committed_delta <> 0
+    ), in_all AS (
+        INSERT INTO earmark.usage_rollups AS u (budget_id, dimension, bucket, value, committed, charges)
+        SELECT budget_id, '', quarter, '', sum(committed), sum(charges) FROM moved GROUP BY budget_id, quarter
+        ON CONFLICT (budget_id, dimension, bucket, value, other) DO UPDATE
+        SET committed = u.committed + excluded.committed, charges = u.charges + excluded.charges
+    ), days AS (
+        SELECT q.*, d.day_start FROM (SELECT DISTINCT timezone, quarter FROM moved) AS q CROSS JOIN LATERAL earmark.usage_day(q.timezone, q.quarter) AS d
+    ), valued AS (
+        SELECT m.budget_id, d.dimension, greatest(m.window_start, days.day_start) AS bucket, d.value, sum(m.committed) AS committed, sum(m.charges) AS charges, min(m.id) AS first_id
+        FROM moved m JOIN days USING (timezone, quarter)
+             CROSS JOIN LATERAL (SELECT 'scope', m.scope WHERE m.scope IS NOT NULL
+                                 UNION ALL SELECT 'metadata.' || key, value FROM jsonb_each_text(m.metadata)) AS d (dimension, value)
+        GROUP BY 1, 2, 3, 4
+    ), placed AS (
+        SELECT *, row_number() OVER (PARTITION BY budget_id, dimension, bucket, known ORDER BY first_id, value) AS place
+        FROM (SELECT v.*, coalesce((SELECT true FROM earmark.usage_rollups u WHERE u.budget_id = v.budget_id AND u.dimension = v.dimension
+                                    AND u.bucket = v.bucket AND u.value = v.value AND NOT u.other), false) AS known
+              FROM valued v) AS k
+    ), taken AS (
+        SELECT budget_id, dimension, bucket, (SELECT count(*) FROM earmark.usage_rollups u
+            WHERE u.budget_id = g.budget_id AND u.dimension = g.dimension AND u.bucket = g.bucket AND NOT u.other) AS taken
+        FROM (SELECT DISTINCT budget_id, dimension, bucket FROM valued) AS g
+    )
+    INSERT INTO earmark.usage_rollups AS u (budget_id, dimension, bucket, value, other, committed, charges)
+    SELECT budget_id, dimension, bucket, CASE WHEN own THEN value ELSE '' END, NOT own, sum(committed), sum(charges)
+    FROM (SELECT *, known OR taken + place <= earmark.max_usage_values() AS own FROM placed JOIN taken USING (budget_id, dimension, bucket)) AS p -- mutation: usage-values-bounded
+    GROUP BY 1, 2, 3, 4, 5
+    ON CONFLICT (budget_id, dimension, bucket, value, other) DO UPDATE
+    SET committed = u.committed + excluded.committed, charges = u.charges + excluded.charges;
+
+    UPDATE earmark.usage_watermark SET entry_id = v_to, final_entry_id = w.final_entry_id, next_entry_id = w.next_entry_id, next_xid = w.next_xid; -- mutation: usage-rolled-up-once
+    RETURN v_to - w.entry_id;
+END $$;
+
+-- The entries of a budget that usage_rollups does not have yet.
+CREATE OR REPLACE FUNCTION earmark.usage_tail(p_budget_id text)
+    RETURNS TABLE (window_start timestamptz, quarter timestamptz, committed bigint, charges bigint, reservation_id text) LANGUAGE sql STABLE AS $$
+    SELECT e.window_start, earmark.usage_quarter(e.window_start, n.window_end, e.created_at), e.committed_delta, coalesce(e.pruned_reservations, 1), e.reservation_id
+    FROM earmark.entries e
+         CROSS JOIN LATERAL (SELECT w.window_end FROM earmark.windows w WHERE w.budget_id = e.budget_id AND w.window_start = e.window_start OFFSET 0) AS n
+    WHERE e.budget_id = p_budget_id AND e.id > (SELECT entry_id FROM earmark.usage_watermark) AND e.committed_delta <> 0 -- mutation: usage-tail
+$$;
+
+-- What a budget was charged from p_from to p_to: by 'hour' or 'day' in its time zone, or by 'scope' or 'metadata.KEY'.
+-- The sums of usage_rollups and the entries that came since give it as it is at this moment. p_from and p_to are moved
+-- outwards, to where an hour's quarter or a day (by values) begins and ends in its window; the answer has these.
+CREATE OR REPLACE FUNCTION earmark.usage(p_budget_id text, p_from timestamptz, p_to timestamptz, p_by text) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+DECLARE
+    c_moment CONSTANT interval := '1 microsecond';
+    v_zone   text;
+    v_scope  text;
+    v_values boolean := p_by NOT IN ('hour', 'day');
+    v_first  earmark.windows; -- that contains p_from, if it is stored
+    v_last   earmark.windows; -- that contains the last moment before p_to, if it is stored
+    v_from   timestamptz;
+    v_to     timestamptz;
+    v_day    record;
+    v_days   timestamptz[] := '{}'; -- the start of each day, and the end of the last
+    v_data   jsonb;
+    v_total  jsonb;
+BEGIN
+    SELECT timezone, scope INTO STRICT v_zone, v_scope FROM earmark.budgets WHERE id = p_budget_id;
+    SELECT * INTO v_first FROM earmark.windows WHERE budget_id = p_budget_id AND window_start <= p_from AND (window_end > p_from OR window_end IS NULL)
+    ORDER BY window_start DESC LIMIT 1;
+    SELECT * INTO v_last FROM earmark.windows WHERE budget_id = p_budget_id AND window_start < p_to AND (window_end >= p_to OR window_end IS NULL)
+    ORDER BY window_start DESC LIMIT 1;
+    IF v_values THEN
+        SELECT day_start INTO v_from FROM earmark.usage_day(v_zone, p_from);
+        SELECT day_end INTO v_to FROM earmark.usage_day(v_zone, p_to - c_moment);
+    ELSE
+        v_from := date_bin(interval '15 minutes', p_from, timestamptz 'epoch');
+        v_to := date_bin(interval '15 minutes', p_to - c_moment, timestamptz 'epoch') + interval '15 minutes';
+    END IF;
+    v_from := greatest(v_from, v_first.window_start);
+    v_to := least(v_to, v_last.window_end);
+
+    IF p_by = 'day' THEN
+        SELECT * INTO v_day FROM earmark.usage_day(v_zone, v_from);
+        v_days := ARRAY [v_day.day_start];
+        LOOP
+            v_days := v_days || v_day.day_end;
+            EXIT WHEN v_day.day_end >= v_to;
+            SELECT * INTO v_day FROM earmark.usage_day(v_zone, v_day.day_end);
+        END LOOP;
+    END IF;
+
+    WITH parts AS MATERIALIZED (
+        SELECT u.bucket, u.committed, u.charges FROM earmark.usage_rollups u
+        WHERE u.budget_id = p_budget_id AND u.dimension = '' AND u.bucket >= v_from AND u.bucket < v_to
+        UNION ALL
+        SELECT quarter, t.committed, t.charges FROM earmark.usage_tail(p_budget_id) t WHERE quarter >= v_from AND quarter < v_to
+    ), periods AS (
+        SELECT CASE p_by WHEN 'day' THEN v_days[width_bucket(bucket, v_days)]
+                         ELSE bucket - ((bucket AT TIME ZONE v_zone) - date_trunc('hour', bucket AT TIME ZONE v_zone)) END AS starts,
+               sum(committed) AS committed, sum(charges) AS charges
+        FROM parts WHERE NOT v_values GROUP BY 1
+    )
+    SELECT (SELECT jsonb_build_object('committed', coalesce(sum(committed), 0)::bigint, 'charges', coalesce(sum(charges), 0)::bigint) FROM parts),
+           (SELECT jsonb_agg(jsonb_build_object('start', greatest(starts, v_from), 'committed', committed::bigint, 'charges', charges::bigint,
+                       'end', least(v_to, CASE p_by WHEN 'day' THEN v_days[width_bucket(starts, v_days) + 1] ELSE starts + interval '1 hour' END)) ORDER BY starts)
+            FROM periods)
+    INTO v_total, v_data;
+
+    IF v_values THEN
+        WITH sums AS (
+            SELECT value, other, sum(committed) AS committed, sum(charges) AS charges
+            FROM (SELECT u.value, u.other, u.committed, u.charges FROM earmark.usage_rollups u
+                  WHERE u.budget_id = p_budget_id AND u.dimension = p_by AND u.bucket >= v_from AND u.bucket < v_to
+                  UNION ALL
+                  SELECT CASE p_by WHEN 'scope' THEN earmark.usage_scope(v_scope, r.scopes) ELSE r.metadata ->> substr(p_by, 10) END, false, t.committed, t.charges
+                  FROM earmark.usage_tail(p_budget_id) t
+                       CROSS JOIN LATERAL (SELECT scopes, metadata FROM earmark.reservations WHERE id = t.reservation_id OFFSET 0) AS r
+                  WHERE t.quarter >= v_from AND t.quarter < v_to) AS p
+            WHERE value IS NOT NULL GROUP BY value, other
+        ), placed AS (
+            SELECT *, row_number() OVER (ORDER BY other, committed DESC, value) AS place FROM sums
+        ), shown AS (
+            SELECT CASE WHEN own THEN value END AS value, NOT own AS other, sum(committed) AS committed, sum(charges) AS charges
+            FROM (SELECT *, NOT other AND place <= earmark.max_usage_values() AS own FROM placed) AS o GROUP BY 1, 2
+            UNION ALL -- what has no value: the rest of the total
+            SELECT NULL, false, (v_total ->> 'committed')::numeric - coalesce(sum(committed), 0), (v_total ->> 'charges')::numeric - coalesce(sum(charges), 0) FROM sums
+            HAVING (v_total ->> 'charges')::numeric <> coalesce(sum(charges), 0)
+        )
+        SELECT jsonb_agg(jsonb_build_object('value', value, 'other', other, 'committed', committed::bigint, 'charges', charges::bigint)
+                         ORDER BY other, value IS NULL, committed DESC, value)
+        INTO v_data FROM shown;
+    END IF;
+    RETURN jsonb_build_object('from', v_from, 'to', v_to, 'data', coalesce(v_data, '[]'), 'total', v_total);
+END $$;
