@@ -85,6 +85,8 @@ type Ledger interface {
 	// Budget returns nil if there is none, as do PatchBudget and ArchiveBudget.
 	Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
 	Budgets(ctx context.Context, tenant string, filter earmark.BudgetFilter) (earmark.Page[earmark.Budget], error)
+	// UsageReport returns what a budget was charged over time; nil if there is no such budget.
+	UsageReport(ctx context.Context, tenant, budgetID string, query earmark.UsageQuery) (*earmark.UsageReport, error)
 	PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error)
 	// ArchiveBudget returns the same result if it is repeated.
 	ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error)

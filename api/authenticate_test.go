@@ -64,6 +64,7 @@ var operations = map[string]operation{
 	"POST /v1/budgets":                                {"POST", "/v1/budgets", `{"scope":"acme/ml","unit":"tokens","limit":1}`, 201},
 	"GET /v1/budgets":                                 {"GET", "/v1/budgets", "", 200},
 	"GET /v1/budgets/:id":                             {"GET", "/v1/budgets/" + testBudgetID, "", 200},
+	"GET /v1/budgets/:id/usage":                       {"GET", "/v1/budgets/" + testBudgetID + "/usage", "", 200},
 	"PATCH /v1/budgets/:id":                           {"PATCH", "/v1/budgets/" + testBudgetID, `{"limit":1}`, 200},
 	"DELETE /v1/budgets/:id":                          {"DELETE", "/v1/budgets/" + testBudgetID, "", 200},
 	"GET /v1/budgets/:id/overrides":                   {"GET", "/v1/budgets/" + testBudgetID + "/overrides", "", 200},
@@ -108,7 +109,7 @@ func playingAlong() *fake {
 	budget := testBudget()
 	return &fake{
 		preflight: fits(), result: earmark.Result{Outcome: earmark.OutcomeApplied, Reservation: reservationIn(earmark.StateHeld)},
-		reservation: reservationIn(earmark.StateHeld), budget: budget, overview: earmark.Overview{Ages: []earmark.OverviewAge{}},
+		reservation: reservationIn(earmark.StateHeld), budget: budget, overview: earmark.Overview{Ages: []earmark.OverviewAge{}}, report: testReport(),
 		issued: &earmark.IssuedKey{Key: earmark.Key{ID: testKeyID, Tenant: otherTenant, Role: earmark.RoleRead, CreatedAt: testTime}, Secret: "emk_…"},
 	}
 }

@@ -25,6 +25,7 @@ type fake struct {
 	accepted       bool
 	reservation    *earmark.Reservation
 	overview       earmark.Overview
+	report         *earmark.UsageReport
 	reservations   earmark.Page[earmark.Reservation]
 	budget         *earmark.Budget
 	budgets        earmark.Page[earmark.Budget]
@@ -399,6 +400,14 @@ func (f *fake) Overrides(_ context.Context, tenant, _ string, filter earmark.Pag
 	f.record("Overrides", filter)
 	f.of(tenant)
 	return earmark.Page[earmark.Override]{Data: []earmark.Override{}}, f.err
+}
+
+func (f *fake) UsageReport(_ context.Context, tenant, budgetID string, query earmark.UsageQuery) (*earmark.UsageReport, error) {
+	f.record("UsageReport", query)
+	if !f.of(tenant) || f.report == nil || f.report.BudgetID != budgetID {
+		return nil, f.err
+	}
+	return f.report, f.err
 }
 
 func (f *fake) Entries(_ context.Context, tenant string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -83,6 +84,18 @@ func (q query) flag(name string) (bool, error) {
 		return true, nil
 	}
 	return false, earmark.Invalidf(name, "%q is not allowed; use true or false", earmark.Clip(q.values.Get(name)))
+}
+
+// moment reads a time; nil without the parameter.
+func (q query) moment(name string) (*time.Time, error) {
+	if !q.values.Has(name) {
+		return nil, nil
+	}
+	at, err := time.Parse(time.RFC3339, q.values.Get(name))
+	if err != nil {
+		return nil, earmark.Invalidf(name, "%q is not a time such as 2027-01-31T00:00:00Z", earmark.Clip(q.values.Get(name)))
+	}
+	return &at, nil
 }
 
 // id reads an id that isID accepts; "" without the parameter.

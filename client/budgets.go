@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/earmark-dev/earmark"
 )
@@ -69,6 +70,19 @@ func (c *Client) EndOverride(ctx context.Context, budgetID, id, reason string) (
 	return one[earmark.Override](ctx, c, call{
 		method: http.MethodPost, path: budgetPath(budgetID) + "/overrides/" + url.PathEscape(id) + "/end", body: earmark.ReasonRequest{Reason: reason}, repeat: true,
 	})
+}
+
+// UsageReport returns what a budget was charged over time; see earmark.UsageQuery. The call is
+// repeated.
+func (c *Client) UsageReport(ctx context.Context, budgetID string, query earmark.UsageQuery) (*earmark.UsageReport, error) {
+	parameters := url.Values{}
+	set(parameters, "by", query.By)
+	for name, at := range map[string]*time.Time{"from": query.From, "to": query.To} {
+		if at != nil {
+			parameters.Set(name, at.Format(time.RFC3339Nano))
+		}
+	}
+	return one[earmark.UsageReport](ctx, c, call{method: http.MethodGet, path: budgetPath(budgetID) + "/usage", query: parameters, repeat: true})
 }
 
 func budgetPath(id string) string { return "/v1/budgets/" + url.PathEscape(id) }

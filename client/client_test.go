@@ -160,6 +160,10 @@ func TestEveryCall(t *testing.T) {
 		{"Budgets on a scope", func(ctx context.Context, c *Client) (any, error) {
 			return c.Budgets(ctx, earmark.BudgetFilter{Scope: "acme"})
 		}, `{"data":[],"next_cursor":""}`, sent{method: "GET", path: "/v1/budgets", query: "scope=acme"}},
+		{"UsageReport", func(ctx context.Context, c *Client) (any, error) {
+			return c.UsageReport(ctx, budgetID, earmark.UsageQuery{From: &expires, By: earmark.UsageByMetadata + "feature"})
+		}, `{"budget_id":"` + budgetID + `","by":"metadata.feature","data":[{"start":null,"end":null,"value":"chat","other":false,"committed":7,"charges":2}]}`,
+			sent{method: "GET", path: "/v1/budgets/" + budgetID + "/usage", query: "by=metadata.feature&from=2027-01-31T00%3A00%3A00Z"}},
 		{"PatchBudget", func(ctx context.Context, c *Client) (any, error) {
 			return c.PatchBudget(ctx, budgetID, earmark.BudgetPatch{Limit: &limit})
 		}, `{"id":"bud_1"}`, sent{method: "PATCH", path: "/v1/budgets/" + budgetID, body: `{"limit":7}`}},
@@ -441,6 +445,10 @@ func TestWhatIsRepeated(t *testing.T) {
 		"Budget": func(ctx context.Context, c *Client) error { _, err := c.Budget(ctx, "b"); return err },
 		"Budgets": func(ctx context.Context, c *Client) error {
 			_, err := c.Budgets(ctx, earmark.BudgetFilter{})
+			return err
+		},
+		"UsageReport": func(ctx context.Context, c *Client) error {
+			_, err := c.UsageReport(ctx, "b", earmark.UsageQuery{})
 			return err
 		},
 		"ArchiveBudget": func(ctx context.Context, c *Client) error { _, err := c.ArchiveBudget(ctx, "b"); return err },

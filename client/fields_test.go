@@ -61,7 +61,10 @@ func TestEveryField(t *testing.T) {
 		"Search":             earmark.Search{},
 		"Stuck":              earmark.Stuck{},
 		"Threshold":          earmark.Threshold{},
+		"UsagePart":          earmark.UsagePart{},
+		"UsageReport":        earmark.UsageReport{},
 		"UsageRequest":       earmark.UsageRequest{},
+		"UsageSum":           earmark.UsageSum{},
 		"Violation":          earmark.Violation{},
 		"Window":             earmark.Window{},
 	}

@@ -23,12 +23,12 @@ var (
 func newBudget() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "budget",
-		Short:   "Create, list, show, change and archive budgets",
+		Short:   "Create, list, show, report on, change and archive budgets",
 		Example: "  earmark budget create acme/ml tokens 10_000_000 --period month",
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBudgetCreate(), newBudgetList(), newBudgetShow(), newBudgetSet(), newBudgetReset(), newBudgetArchive())
+	cmd.AddCommand(newBudgetCreate(), newBudgetList(), newBudgetShow(), newBudgetUsage(), newBudgetSet(), newBudgetReset(), newBudgetArchive())
 	return cmd
 }
 

@@ -168,6 +168,23 @@ func (l *cannedLedger) CreateBudget(_ context.Context, _ string, request earmark
 	return &l.budgets[0], nil
 }
 
+func (l *cannedLedger) UsageReport(_ context.Context, _, id string, q earmark.UsageQuery) (*earmark.UsageReport, error) {
+	r := &earmark.UsageReport{BudgetID: id, Unit: "tokens", From: at("2026-02-28T23:00:00Z"), To: at("2026-03-31T22:00:00Z"), By: q.By, Timezone: "Europe/Berlin",
+		Total: earmark.UsageSum{Committed: 8_999_000, Charges: 1_042}, Balance: cannedBudgets()[1].Balance}
+	if q.By == earmark.UsageByDay {
+		r.Data = []earmark.UsagePart{
+			{Start: ref(at("2026-02-28T23:00:00Z")), End: ref(at("2026-03-01T23:00:00Z")), UsageSum: earmark.UsageSum{Committed: 8_000_000, Charges: 1_000}},
+			{Start: ref(at("2026-03-28T23:00:00Z")), End: ref(at("2026-03-29T22:00:00Z")), UsageSum: earmark.UsageSum{Committed: 999_000, Charges: 42}},
+		}
+		return r, l.err
+	}
+	for _, value := range []*string{ref("chat"), ref("=cmd|\x1b[2J"), ref(""), nil} {
+		r.Data = append(r.Data, earmark.UsagePart{Value: value, UsageSum: earmark.UsageSum{Committed: 2_000_000, Charges: 250}})
+	}
+	r.Data = append(r.Data, earmark.UsagePart{Other: true, UsageSum: earmark.UsageSum{Committed: 999_000, Charges: 42}})
+	return r, l.err
+}
+
 func (l *cannedLedger) Budget(_ context.Context, _, id string) (*earmark.Budget, error) {
 	for _, b := range l.budgets {
 		if b.ID == id {
@@ -328,6 +345,9 @@ func TestLooks(t *testing.T) {
 		{"budget-list-160", 160, "budget list"},
 		{"budget-show", 80, "budget show bud_bbbbbbbb…"},
 		{"budget-show-soft", 80, "budget show " + soft},
+		{"budget-usage", 80, "budget usage bud_bbbbbbbb"},
+		{"budget-usage-values", 80, "budget usage bud_bbbbbbbb --by metadata.feature"},
+		{"budget-usage-csv", 0, "budget usage bud_bbbbbbbb --by metadata.feature --csv"},
 		{"list-80", 80, "list"},
 		{"list-120", 120, "list"},
 		{"list-pipe", 0, "list"},

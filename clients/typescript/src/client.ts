@@ -7,7 +7,7 @@ import type {
   AddedPrices, CorrectionRequest, ExplainedPrice, ExplainRequest, PriceFilter, PricePage, PricesRequest,
   AuditFilter, AuditRecord, Budget, BudgetFilter, BudgetPatch, BudgetRequest, By, Caller, Checks, CommitRequest, Decision, Entry, EntryFilter, EventFilter, EventPage,
   IssuedKey, Key, KeyRequest, Override, OverrideRequest, Overview, Page, PageFilter, ReasonRequest, Reservation, ReservationFilter, ReservationPage, ReservationRequest, RotateKeyRequest,
-  Settled, UsageRequest,
+  Settled, UsageFilter, UsageReport, UsageRequest,
 } from "./types.js";
 
 const defaultBaseUrl = "http://127.0.0.1:8080";
@@ -213,6 +213,11 @@ export class Earmark {
 
   listBudgets(filter: BudgetFilter = {}, options: CallOptions = {}): Promise<Page<Budget>> {
     return this.#get("/v1/budgets", filter, options);
+  }
+
+  /** What a budget was charged over time, exact at the moment of the answer. */
+  usageReport(id: string, filter: UsageFilter = {}, options: CallOptions = {}): Promise<UsageReport> {
+    return this.#get(`${pathOf("budgets", id)}/usage`, filter, options);
   }
 
   /** It is not repeated, because another change may have come in between. */

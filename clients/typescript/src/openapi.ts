@@ -133,6 +133,31 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/budgets/{id}/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show what a budget was charged over time
+         * @description By hours or days in the budget's time zone, or by scope or by the values of a metadata key. The answer is exact at its moment: over a
+         *     whole window, `total.committed` is what the window has committed. A charge counts at its time, and within the window of its
+         *     reservation: late usage and corrections of a window that has ended count at its end. Without `from` and `to` the report covers the
+         *     present window, or the last 30 days of a lifetime budget. Both are moved outwards, to where a quarter of an hour (`hour`, `day`) or a day
+         *     (`scope`, `metadata.KEY`) of a window begins and ends; the answer has what it covers. Reports keep what `earmark prune` removed.
+         *     With `Accept: text/csv` the answer is `data` as CSV.
+         */
+        get: operations["usageReport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/reservations": {
         parameters: {
             query?: never;
@@ -835,6 +860,63 @@ export interface components {
             archived_at: string | null;
             balance: components["schemas"]["Balance"];
             thresholds?: components["schemas"]["Thresholds"];
+        };
+        /** @description What a budget was charged over time, in the budget's unit. */
+        UsageReport: {
+            budget_id: components["schemas"]["BudgetId"];
+            unit: components["schemas"]["Unit"];
+            /**
+             * Format: date-time
+             * @description The first moment that the report covers.
+             */
+            from: string;
+            /**
+             * Format: date-time
+             * @description The first moment afterwards.
+             */
+            to: string;
+            /** @description As asked for. */
+            by: string;
+            /** @description Of hours and days. */
+            timezone: string;
+            /** @description Hours and days in their order, without those that have no charge; or values by `committed`, the largest first. */
+            data: components["schemas"]["UsagePart"][];
+            total: components["schemas"]["UsageSum"];
+            balance: components["schemas"]["Balance"];
+        };
+        /** @description One hour, day, scope or metadata value. */
+        UsagePart: {
+            /**
+             * Format: date-time
+             * @description Null for scopes and values.
+             */
+            start: string | null;
+            /**
+             * Format: date-time
+             * @description The first moment afterwards; null for scopes and values.
+             */
+            end: string | null;
+            /** @description The scope or the value; null for hours and days, for `other`, and for what was charged without this metadata key. */
+            value: string | null;
+            /** @description The sum of all values that are not shown: a day has a sum of its own for the first 200 values, and an answer for the 200 largest. */
+            other: boolean;
+            /**
+             * Format: int64
+             * @description Charged, with late usage and corrections; negative where corrections gave back more.
+             */
+            committed: number;
+            /**
+             * Format: int64
+             * @description Journal entries that changed what is committed.
+             */
+            charges: number;
+        };
+        /** @description The sum of all parts. */
+        UsageSum: {
+            /** Format: int64 */
+            committed: number;
+            /** Format: int64 */
+            charges: number;
         };
         BudgetRequest: {
             scope: components["schemas"]["Scope"];
@@ -2297,6 +2379,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    usageReport: {
+        parameters: {
+            query?: {
+                /** @description The first moment, from 1970 on; needs `to`. */
+                from?: string;
+                /** @description The first moment afterwards, at most 400 days after `from`. */
+                to?: string;
+                /** @description `hour`, `day`, `scope`, or `metadata.` and a key. */
+                by?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was charged. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageReport"];
+                    "text/csv": string;
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];

@@ -10,6 +10,8 @@ export type Role = Schemas["Role"];
 export type Violation = Schemas["Violation"];
 export type Decision = Schemas["Decision"];
 export type Budget = Schemas["Budget"];
+/** What a budget was charged over time. */
+export type UsageReport = Schemas["UsageReport"];
 export type BudgetPatch = Schemas["BudgetPatch"];
 export type Key = Schemas["Key"];
 export type IssuedKey = Schemas["IssuedKey"];
@@ -67,6 +69,15 @@ export type ExplainedPrice = Schemas["ExplainedPrice"];
 export interface By {
   operator?: string;
   reason?: string;
+}
+
+/** What a usage report covers; by default the present window, or the last 30 days of a lifetime budget. */
+export interface UsageFilter {
+  /** RFC 3339; needs `to`. */
+  from?: string;
+  to?: string;
+  /** `day` by default. */
+  by?: "hour" | "day" | "scope" | `metadata.${string}`;
 }
 
 /** What every list takes: `limit` is 1 to 500. */

@@ -55,6 +55,7 @@ from ._types import (
     RotateKeyRequest,
     State,
     StuckReason,
+    UsageReport,
     UsageRequest,
 )
 
@@ -256,6 +257,11 @@ class AsyncEarmark:
     ) -> BudgetPage:
         """scope: only budgets on exactly this scope. covering: every budget that covers this scope."""
         return cast(BudgetPage, await self._get("/v1/budgets", scope=scope, covering=covering, cursor=cursor, limit=limit))
+
+    async def usage_report(self, id: str, *, from_: str | None = None, to: str | None = None, by: str | None = None) -> UsageReport:
+        """What a budget was charged over time, by hour, day, scope or metadata.KEY. from_ and to are RFC 3339."""
+        query: dict[str, object] = {"from": from_, "to": to, "by": by}
+        return cast(UsageReport, await self._get(f"{options.path_of('budgets', id)}/usage", **query))
 
     async def patch_budget(self, id: str, patch: BudgetPatch) -> Budget:
         """It is not repeated, because another change may have come in between."""

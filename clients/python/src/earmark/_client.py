@@ -56,6 +56,7 @@ from ._types import (
     RotateKeyRequest,
     State,
     StuckReason,
+    UsageReport,
     UsageRequest,
 )
 
@@ -257,6 +258,11 @@ class Earmark:
     ) -> BudgetPage:
         """scope: only budgets on exactly this scope. covering: every budget that covers this scope."""
         return cast(BudgetPage, self._get("/v1/budgets", scope=scope, covering=covering, cursor=cursor, limit=limit))
+
+    def usage_report(self, id: str, *, from_: str | None = None, to: str | None = None, by: str | None = None) -> UsageReport:
+        """What a budget was charged over time, by hour, day, scope or metadata.KEY. from_ and to are RFC 3339."""
+        query: dict[str, object] = {"from": from_, "to": to, "by": by}
+        return cast(UsageReport, self._get(f"{options.path_of('budgets', id)}/usage", **query))
 
     def patch_budget(self, id: str, patch: BudgetPatch) -> Budget:
         """It is not repeated, because another change may have come in between."""

@@ -802,6 +802,48 @@ class RotateKeyRequest(TypedDict, total=False):
     operator: Operator
     reason: Reason
 
+# One hour, day, scope or metadata value.
+class UsagePart(TypedDict):
+    # Null for scopes and values.
+    start: str | None
+    # The first moment afterwards; null for scopes and values.
+    end: str | None
+    # The scope or the value; null for hours and days, for `other`, and for what was charged without this metadata key.
+    value: str | None
+    # The sum of all values that are not shown: a day has a sum of its own for the first 200 values, and an answer for the 200 largest.
+    other: bool
+    # Charged, with late usage and corrections; negative where corrections gave back more.
+    committed: int
+    # Journal entries that changed what is committed.
+    charges: int
+
+# The sum of all parts.
+class UsageSum(TypedDict):
+    committed: int
+    charges: int
+
+_UsageReportWords = TypedDict("_UsageReportWords", {"from": str}, total=False)
+
+
+class _UsageReport(_UsageReportWords):
+    budget_id: BudgetId
+    unit: Unit
+    # The first moment afterwards.
+    to: str
+    # As asked for.
+    by: str
+    # Of hours and days.
+    timezone: str
+    # Hours and days in their order, without those that have no charge; or values by `committed`, the largest first.
+    data: list[UsagePart]
+    total: UsageSum
+    balance: Balance
+
+
+# What a budget was charged over time, in the budget's unit.
+class UsageReport(_UsageReport, total=False):
+    pass
+
 class _UsageRequest(TypedDict):
     scopes: Scopes
 
@@ -902,7 +944,10 @@ __all__ = [
     "Unit",
     "Usage",
     "UsageFormat",
+    "UsagePart",
+    "UsageReport",
     "UsageRequest",
+    "UsageSum",
     "UsdRate",
     "Violation",
     "Window",
