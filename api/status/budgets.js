@@ -1,6 +1,7 @@
 // The budgets, with bars of what is committed, reserved and available.
 import { command, find, make, pager, setText, sync } from "./dom.js";
 import { here, list, quote, urlFlag } from "./server.js";
+import * as usage from "./usage.js";
 import { amount, count, day, scopeWords, span } from "./words.js";
 
 const mostPages = 2; // of 500: the newest 1,000 budgets
@@ -23,6 +24,7 @@ export function show(budgets) {
   find(".first", section).hidden = !empty;
   if (empty) showFirst();
   else render();
+  return usage.refresh(latest.data);
 }
 
 // judge adds how full a budget is. A limit may have been lowered, and late usage is always charged, so that more than
@@ -79,7 +81,8 @@ function makeRow() {
   const bar = make("div", { class: "bar", "aria-hidden": "true" },
     make("i", { class: "committed" }), make("i", { class: "reserved" }), make("i", { class: "over" }), make("i", { class: "limit" }));
   const row = make("tr", { role: "row" },
-    make("th", { role: "rowheader", scope: "row" }, make("span", { class: "scope" }), make("span", { class: "about unit" }), make("span", { class: "about end" })),
+    make("th", { role: "rowheader", scope: "row" }, make("span", { class: "scope" }), make("span", { class: "about unit" }), make("span", { class: "about end" }),
+      make("button", { type: "button", class: "usage-of", text: "Usage" })),
     make("td", { role: "cell", class: "use", "data-label": "Used" }, bar, make("span", { class: "share" }), make("span", { class: "badge" })));
   for (const name of ["Committed", "Reserved", "Available", "Limit"]) row.append(cell("number", name));
   return row;
@@ -98,6 +101,14 @@ function updateRow(row, budget) {
   setText(find(".scope", row), scopeWords(budget.scope));
   setText(find(".unit", row), unitWords(budget));
   setText(find(".end", row), endWords(budget));
+  const button = find(".usage-of", row);
+  button.setAttribute("aria-label", `Usage of ${scopeWords(budget.scope)}, ${unitWords(budget)}`);
+  button.setAttribute("aria-pressed", usage.isChosen(budget));
+  button.onclick = () => {
+    const chosen = usage.choose(budget);
+    render();
+    return chosen;
+  };
   setText(find(".share", row), limit > 0 ? `${amount(Math.floor(budget.share * 100))} %` : "nothing to use");
   setText(find(".badge", row), badges[budget.level](available));
   [committed, reserved, available < 0 ? 0 : available, limit].forEach((n, i) => setText(row.cells[i + 2], amount(n)));

@@ -151,7 +151,28 @@ func TestBrowserBusy(t *testing.T) {
 	require.Equal(t, 10, ask[int](v, `document.querySelectorAll(".oldest tbody tr").length`))
 
 	checkBudgets(t, v)
+	checkUsage(t, v)
 	v.content()
+}
+
+// checkUsage opens the chart of the budget "over", whose charge is past its limit.
+func checkUsage(t *testing.T, v *visit) {
+	t.Helper()
+	v.run(chromedp.Focus("#budgets .usage-of"))
+	v.press(kb.Enter)
+	v.await(`!document.querySelector("#usage").hidden`)
+	require.Contains(t, v.text("#usage figcaption"), "over, tokens: 1,300 committed, 0 reserved, 300 over the limit, limit 1,000.")
+	box := func(selector string) float64 {
+		return ask[float64](v, fmt.Sprintf(`document.querySelector("#usage %s").getBoundingClientRect().height`, selector))
+	}
+	limit := ask[float64](v, `document.querySelector("#usage svg").getBoundingClientRect().bottom - document.querySelector("#usage .most").getBoundingClientRect().bottom`)
+	require.InEpsilon(t, 1.3, box(".settled")/limit, 0.05, "what is committed against the limit")
+	require.Zero(t, box(".held"), "nothing is reserved")
+	v.run(chromedp.Evaluate(`document.querySelector("#usage summary").click()`, nil))
+	require.Equal(t, []string{"1,300", "1,300"}, ask[[]string](v, `[...document.querySelectorAll("#usage tbody td")].map((c) => c.innerText)`))
+	v.press(kb.Enter)
+	v.await(`document.querySelector("#usage").hidden`)
+	require.Equal(t, "false", ask[string](v, `document.activeElement.getAttribute("aria-pressed")`), "the focus stays")
 }
 
 // checkBudgets filters and turns the pages of the budgets.
