@@ -155,7 +155,7 @@ def test_a_call_fails_closed_while_earmark_is_away(provider: FakeProvider, fake:
     assert (fake.verbs, provider.bodies) == (["reservations"], [])
 
 
-@pytest.mark.parametrize(("status", "code", "wanted"), [(404, "no_budget", 400), (429, "rate_limited", 429), (401, "unauthenticated", 400)])
+@pytest.mark.parametrize(("status", "code", "wanted"), [(404, "no_budget", 400), (429, "rate_limited", 429), (401, "unauthenticated", 401)])
 def test_what_earmark_refuses_is_heard_once(provider: FakeProvider, fake: FakeEarmark, status: int, code: str, wanted: int) -> None:
     fake.instead["reservations"] = problem(status, code)
     with pytest.raises(openai.APIStatusError) as raised:
