@@ -107,24 +107,27 @@ func TestDenialsAreCounted(t *testing.T) {
 		violations := []earmark.Violation{{BudgetID: "b", Requested: 10, Limit: 100, Available: 9}, {BudgetID: "a", Requested: 10, Limit: 100, Available: 1}}
 		d.add(t.Context(), "default", violations)
 		synctest.Wait()
-		require.Equal(t, [][]earmark.Denials{{{BudgetID: "a", Count: 1, Requested: 10, Limit: 100, Available: 1}, {BudgetID: "b", Count: 1, Requested: 10, Limit: 100, Available: 9}}}, f.denials)
+		require.Equal(t, [][]earmark.Denials{{{BudgetID: "a", Count: 1, Requested: 10, Limit: 100, Available: 1}, {BudgetID: "b", Count: 1, Requested: 10, Limit: 100, Available: 9}}}, f.counts())
 		for range 3 {
 			d.add(t.Context(), "default", violations[:1])
 		}
 		synctest.Wait()
-		require.Len(t, f.denials, 1)
+		require.Len(t, f.counts(), 1)
 		time.Sleep(denialPause) //nolint:forbidigo // fake time
 		synctest.Wait()
-		require.Equal(t, []earmark.Denials{{BudgetID: "b", Count: 3, Requested: 10, Limit: 100, Available: 9}}, f.denials[1])
+		require.Equal(t, []earmark.Denials{{BudgetID: "b", Count: 3, Requested: 10, Limit: 100, Available: 9}}, f.counts()[1])
 		f.mu.Lock()
 		f.denialsDue = 0
 		f.mu.Unlock()
 		time.Sleep(2 * time.Minute) //nolint:forbidigo // fake time
-		require.Len(t, f.denials, 3)
-		require.Empty(t, f.denials[2], "what was due")
+		synctest.Wait()
+		require.Len(t, f.counts(), 3)
+		require.Empty(t, f.counts()[2], "what was due")
 		require.False(t, d.running)
 
+		f.mu.Lock()
 		f.denialsErr = errors.New("away")
+		f.mu.Unlock()
 		d.add(t.Context(), "default", violations[:1])
 		synctest.Wait()
 		d.add(t.Context(), "default", violations[:1])
@@ -133,8 +136,8 @@ func TestDenialsAreCounted(t *testing.T) {
 		f.mu.Unlock()
 		time.Sleep(2 * denialPause) //nolint:forbidigo // fake time
 		synctest.Wait()
-		require.Len(t, f.denials, 5)
-		require.Equal(t, int64(2), f.denials[4][0].Count, "a write that failed is made again")
+		require.Len(t, f.counts(), 5)
+		require.Equal(t, int64(2), f.counts()[4][0].Count, "a write that failed is made again")
 	})
 }
 
@@ -150,7 +153,7 @@ func TestDenialsAreWrittenBeforeTheEnd(t *testing.T) {
 		d.add(context.Background(), "default", violations)
 		close(stopping)
 		synctest.Wait()
-		require.Len(t, f.denials, 2)
+		require.Len(t, f.counts(), 2)
 	})
 }
 
@@ -162,8 +165,7 @@ func TestDenialReachesTheCount(t *testing.T) {
 	x := b.do("POST", "/v1/reservations", `{"scopes":["acme"],"amounts":{"tokens":10}}`)
 	require.Equal(t, http.StatusPaymentRequired, x.resp.StatusCode)
 	require.Eventually(t, func() bool {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return len(f.denials) == 1 && f.denials[0][0].BudgetID == testBudgetID
+		counts := f.counts()
+		return len(counts) == 1 && counts[0][0].BudgetID == testBudgetID
 	}, 10*time.Second, time.Millisecond)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -240,6 +241,13 @@ func (f *fake) CountDenials(_ context.Context, _ string, denials []earmark.Denia
 	defer f.mu.Unlock()
 	f.denials = append(f.denials, denials)
 	return f.denialsDue, f.denialsErr
+}
+
+// counts returns what CountDenials was given.
+func (f *fake) counts() [][]earmark.Denials {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.denials)
 }
 
 func (f *fake) Audit(_ context.Context, tenant string, filter earmark.AuditFilter) (earmark.Page[earmark.AuditRecord], error) {
