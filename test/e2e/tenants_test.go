@@ -23,8 +23,8 @@ import (
 
 // neighbour is what another tenant has. Its names are found in no answer by chance.
 type neighbour struct {
-	reservation, budget, key string
-	words                    []string
+	reservation, budget, override, key string
+	words                              []string
 }
 
 func newNeighbour(tb testing.TB, s *stack.Stack, server *stack.Server) neighbour {
@@ -35,7 +35,9 @@ func newNeighbour(tb testing.TB, s *stack.Stack, server *stack.Server) neighbour
 	require.NoError(tb, err)
 	r, err := other.reserve.Reserve(ctx, "chat-1", earmark.ReservationRequest{Scopes: []string{"neighbour-scope"}, Amounts: earmark.Amounts{"tokens": 60}, TTLSeconds: 3600})
 	require.NoError(tb, err)
-	return neighbour{r.ID, budget.ID, other.key, []string{other.name, "neighbour-scope", r.ID, budget.ID, other.key}}
+	override, err := other.admin.CreateOverride(ctx, budget.ID, "raise-1", earmark.OverrideRequest{Amount: 7, Reason: "neighbour-reason"})
+	require.NoError(tb, err)
+	return neighbour{r.ID, budget.ID, override.ID, other.key, []string{"neighbour-reason", other.name, "neighbour-scope", r.ID, budget.ID, other.key}}
 }
 
 // never returns an id of the same kind that nobody has.
@@ -78,7 +80,7 @@ func request(tb testing.TB, method, url, key, body string) reply {
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	if strings.HasSuffix(url, "/v1/usage") || strings.HasSuffix(url, "/corrections") {
+	if slices.ContainsFunc([]string{"/v1/usage", "/corrections", "/overrides", "/reset"}, func(end string) bool { return method == http.MethodPost && strings.HasSuffix(url, end) }) {
 		request.Header.Set("Idempotency-Key", "key-1")
 	}
 	response, err := http.DefaultClient.Do(request)
@@ -92,17 +94,20 @@ func request(tb testing.TB, method, url, key, body string) reply {
 
 // bodies are those of the operations that need one.
 var bodies = map[string]string{
-	"POST /v1/budgets":                       `{"scope":"ml/u1","unit":"tokens","limit":1000}`,
-	"PATCH /v1/budgets/{id}":                 `{"limit":1}`,
-	"POST /v1/reservations":                  `{"scopes":["ml"],"amounts":{"tokens":1}}`,
-	"POST /v1/decisions":                     `{"scopes":["ml"],"amounts":{"tokens":1}}`,
-	"POST /v1/usage":                         `{"scopes":["ml"],"amounts":{"tokens":1}}`,
-	"POST /v1/reservations/{id}/corrections": `{"amounts":{"tokens":-1},"reason":"why","operator":"alice"}`,
-	"POST /v1/reservations/{id}/commit":      `{"usage":{"tokens":1}}`,
-	"POST /v1/reservations/{id}/extend":      `{"ttl_seconds":60}`,
-	"POST /v1/keys":                          `{"role":"read"}`,
-	"POST /v1/prices":                        `{"entries":[{"provider":"openai","model":"gpt-5","rates":{"input":"0.000001"}}]}`,
-	"POST /v1/prices/explain":                `{"provider_usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"cost":0.01},"usage_format":"openrouter"}`,
+	"POST /v1/budgets":                                  `{"scope":"ml/u1","unit":"tokens","limit":1000}`,
+	"PATCH /v1/budgets/{id}":                            `{"limit":1}`,
+	"POST /v1/budgets/{id}/overrides":                   `{"amount":5,"reason":"why"}`,
+	"POST /v1/budgets/{id}/overrides/{override_id}/end": `{"reason":"why"}`,
+	"POST /v1/budgets/{id}/reset":                       `{"reason":"why"}`,
+	"POST /v1/reservations":                             `{"scopes":["ml"],"amounts":{"tokens":1}}`,
+	"POST /v1/decisions":                                `{"scopes":["ml"],"amounts":{"tokens":1}}`,
+	"POST /v1/usage":                                    `{"scopes":["ml"],"amounts":{"tokens":1}}`,
+	"POST /v1/reservations/{id}/corrections":            `{"amounts":{"tokens":-1},"reason":"why","operator":"alice"}`,
+	"POST /v1/reservations/{id}/commit":                 `{"usage":{"tokens":1}}`,
+	"POST /v1/reservations/{id}/extend":                 `{"ttl_seconds":60}`,
+	"POST /v1/keys":                                     `{"role":"read"}`,
+	"POST /v1/prices":                                   `{"entries":[{"provider":"openai","model":"gpt-5","rates":{"input":"0.000001"}}]}`,
+	"POST /v1/prices/explain":                           `{"provider_usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"cost":0.01},"usage_format":"openrouter"}`,
 }
 
 // Every operation of openapi.yaml is called with a key of every role. With an id of another tenant it answers as with
@@ -137,7 +142,7 @@ func TestOperationsByRoleAndTenant(t *testing.T) {
 			for role, key := range roleKeys {
 				calls++
 				ask := func(id string) reply {
-					got := request(t, method, server.URL+strings.Replace(path, "{id}", id, 1), key, bodies[name])
+					got := request(t, method, server.URL+strings.NewReplacer("{id}", id, "{override_id}", other.override).Replace(path), key, bodies[name])
 					if id != "" {
 						got.body = strings.ReplaceAll(got.body, id, "ID")
 					}
@@ -172,7 +177,7 @@ func TestOperationsByRoleAndTenant(t *testing.T) {
 // ledgerOf is all that a tenant has in Postgres.
 func ledgerOf(t *testing.T, s *stack.Stack, tenant string) (rows []string) {
 	t.Helper()
-	for _, table := range []string{"budgets", "reservations", "entries", "keys", "audit_log"} {
+	for _, table := range []string{"budgets", "reservations", "entries", "keys", "audit_log", "overrides"} {
 		var text string
 		require.NoError(t, s.Pool().QueryRow(t.Context(), "SELECT coalesce(jsonb_agg(to_jsonb(x) - 'checked_at' - 'last_used_at' ORDER BY id), '[]')::text FROM earmark."+table+" x WHERE tenant = $1", tenant).Scan(&text))
 		require.NotEqual(t, "[]", text, table)
