@@ -22,19 +22,21 @@ const (
 	EventCommittedLate EventType = "reservation.committed_late" // usage came after the expiry and was charged
 	EventOverage       EventType = "reservation.overage"        // usage was over the reserved amount; data.rejected says whether it was refused
 	EventCorrected     EventType = "reservation.corrected"      // a final charge was corrected
+
+	EventWebhookDisabled EventType = "webhook.disabled" // deliveries to an endpoint failed for so long that none is tried any more
 )
 
 // EventTypes are all types of events.
-var EventTypes = []EventType{EventWindowOpened, EventThreshold, EventExhausted, EventDenied, EventExpired, EventReview, EventCommittedLate, EventOverage, EventCorrected}
+var EventTypes = []EventType{EventWindowOpened, EventThreshold, EventExhausted, EventDenied, EventExpired, EventReview, EventCommittedLate, EventOverage, EventCorrected, EventWebhookDisabled}
 
-// Event is something that happened to a budget or a reservation. It was written in the same transaction as
+// Event is something that happened to a budget, a reservation or a webhook. It was written in the same transaction as
 // its cause, except for EventDenied and EventExhausted: a denial writes nothing, and its event follows within
 // about a second.
 type Event struct {
 	ID            string          `json:"id"` // also the position after which the feed continues
 	Type          EventType       `json:"type"`
 	CreatedAt     time.Time       `json:"created_at"`
-	Scopes        []string        `json:"scopes"`         // of the budget or the reservation
+	Scopes        []string        `json:"scopes"`         // of the budget or the reservation; empty for an event of a webhook
 	BudgetID      string          `json:"budget_id"`      // empty for an event of a reservation
 	ReservationID string          `json:"reservation_id"` // empty for an event of a budget
 	WindowStart   *time.Time      `json:"window_start"`   // null for an event of a reservation

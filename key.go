@@ -187,6 +187,12 @@ const (
 
 	ActionOverrideCreate = "override.create"
 	ActionOverrideEnd    = "override.end"
+
+	ActionWebhookCreate = "webhook.create"
+	ActionWebhookChange = "webhook.change"
+	ActionWebhookRotate = "webhook.rotate"
+	ActionWebhookReplay = "webhook.replay"
+	ActionWebhookDelete = "webhook.delete"
 )
 
 // Actions lists every action of the audit log.
@@ -194,6 +200,7 @@ var Actions = []string{
 	ActionBudgetCreate, ActionBudgetChange, ActionBudgetArchive, ActionKeyCreate, ActionKeyRotate, ActionKeyRevoke,
 	ActionTenantCreate, ActionTenantDisable, ActionTenantEnable, ActionPriceAdd,
 	ActionOverrideCreate, ActionOverrideEnd,
+	ActionWebhookCreate, ActionWebhookChange, ActionWebhookRotate, ActionWebhookReplay, ActionWebhookDelete,
 }
 
 // AuditRecord is one change of a budget, a key, a tenant or prices. Records are never changed or deleted.

@@ -93,11 +93,11 @@ func (l *Ledger) CountDenials(ctx context.Context, tenant string, denials []earm
 	return max(time.Millisecond, time.Duration(*dueMS)*time.Millisecond), nil
 }
 
-// pruneEvents removes events that are older than keep, in batches, and returns how many.
-func (l *Ledger) pruneEvents(ctx context.Context, keep time.Duration) (total int64, err error) {
+// pruneOld removes what is older than keep, in batches, and returns how many rows.
+func (l *Ledger) pruneOld(ctx context.Context, sql string, keep time.Duration) (total int64, err error) {
 	for {
 		var gone int64
-		if err := l.pool.QueryRow(ctx, pruneEventsSQL, namedArgs{"keep_ms": keep.Milliseconds(), "max": pruneBatch}).Scan(&gone); err != nil {
+		if err := l.pool.QueryRow(ctx, sql, namedArgs{"keep_ms": keep.Milliseconds(), "max": pruneBatch}).Scan(&gone); err != nil {
 			return total, fault(err)
 		}
 		total += gone

@@ -35,7 +35,7 @@ var (
 // PruneOptions are the options of Prune.
 type PruneOptions struct {
 	Keep time.Duration // how long a settled reservation is kept, at least LeastKept
-	// KeepEvents is how long an event is kept, at least LeastEventsKept; 0 means DefaultEventsKept.
+	// KeepEvents is how long an event, and an attempt to deliver one, is kept, at least LeastEventsKept; 0 means DefaultEventsKept.
 	KeepEvents time.Duration
 	Dry        bool // only count
 	Actor      earmark.Actor
@@ -49,7 +49,8 @@ type PruneReport struct {
 	LookedAt     int64 `json:"looked_at"` // of those
 	Reservations int64 `json:"reservations"`
 	Entries      int64 `json:"entries"`
-	Events       int64 `json:"events"` // always 0 in a dry run
+	Events       int64 `json:"events"`     // always 0 in a dry run
+	Deliveries   int64 `json:"deliveries"` // attempts to deliver events; always 0 in a dry run
 }
 
 // pruned is the result of earmark.prune.
@@ -98,7 +99,10 @@ func (l *Ledger) Prune(ctx context.Context, o PruneOptions) (PruneReport, error)
 		}
 	}
 	if !o.Dry {
-		report.Events, err = l.pruneEvents(ctx, o.KeepEvents)
+		report.Events, err = l.pruneOld(ctx, pruneEventsSQL, o.KeepEvents)
+		if err == nil {
+			report.Deliveries, err = l.pruneOld(ctx, pruneDeliveriesSQL, o.KeepEvents)
+		}
 	}
 	return report, err
 }

@@ -48,6 +48,12 @@ func ParseSecret(text string) (Secret, error) {
 	return Secret{key}, nil
 }
 
+// UnmarshalText reads the text of a secret, as ParseSecret does.
+func (s *Secret) UnmarshalText(text []byte) (err error) {
+	*s, err = ParseSecret(string(text))
+	return err
+}
+
 // Reveal returns the text of the secret.
 func (s Secret) Reveal() string { return secretPrefix + base64.StdEncoding.EncodeToString(s.key) }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 )
@@ -47,8 +48,8 @@ func NewSender(allowed Allowed) *Sender {
 
 // Send makes one attempt. It returns the status of the answer, 0 without one; the error says why the attempt was no
 // success: every status but 2xx, and no answer.
-func (s *Sender) Send(ctx context.Context, url string, m Message, at time.Time, secrets ...Secret) (status int, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(m.Body))
+func (s *Sender) Send(ctx context.Context, endpoint string, m Message, at time.Time, secrets ...Secret) (status int, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, bytes.NewReader(m.Body))
 	if err != nil {
 		return 0, fmt.Errorf("the endpoint's URL does not parse: %w", err)
 	}
@@ -59,12 +60,27 @@ func (s *Sender) Send(ctx context.Context, url string, m Message, at time.Time, 
 	request.Header.Set(HeaderSignature, Signature(m.ID, at, m.Body, secrets...))
 	response, err := s.http.Do(request)
 	if err != nil {
-		return 0, err
+		return 0, plain(err)
 	}
 	defer response.Body.Close()
 	_, _ = io.CopyN(io.Discard, response.Body, maxReadBytes)
-	if response.StatusCode/100 != 2 {
+	switch {
+	case response.StatusCode/100 == 3:
+		return response.StatusCode, fmt.Errorf("the endpoint answered %d, a redirect, which is not followed", response.StatusCode)
+	case response.StatusCode/100 != 2:
 		return response.StatusCode, fmt.Errorf("the endpoint answered %d", response.StatusCode)
 	}
 	return response.StatusCode, nil
+}
+
+// plain returns an error without the URL, which the endpoint's owner knows, and without an address that is not public.
+func plain(err error) error {
+	var outer *url.Error
+	switch {
+	case errors.Is(err, errNotPublic):
+		return errNotPublic
+	case errors.As(err, &outer):
+		return outer.Err
+	}
+	return err
 }

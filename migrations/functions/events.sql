@@ -13,6 +13,12 @@ BEGIN
     VALUES (p_type, p_tenant, p_scopes, p_budget_id, p_reservation_id, p_window_start, p_data);
 END $$;
 
+-- An event as everybody reads it.
+CREATE OR REPLACE FUNCTION earmark.event_json(e earmark.events) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('id', 'evt_' || e.tx || '_' || e.id, 'type', e.type, 'created_at', e.created_at, 'scopes', e.scopes,
+        'budget_id', coalesce(e.budget_id, ''), 'reservation_id', coalesce(e.reservation_id, ''), 'window_start', e.window_start, 'data', e.data)
+$$;
+
 -- Writes an event of a reservation as r has it. p_data says what this kind of event adds.
 CREATE OR REPLACE FUNCTION earmark.emit_reservation(p_type text, r earmark.reservations, p_data jsonb DEFAULT '{}') RETURNS void
 LANGUAGE plpgsql AS $$

@@ -1447,7 +1447,7 @@ export interface components {
             reason?: components["schemas"]["Reason"];
         };
         /** @enum {string} */
-        AuditAction: "budget.create" | "budget.change" | "budget.archive" | "key.create" | "key.rotate" | "key.revoke" | "tenant.create" | "tenant.disable" | "tenant.enable" | "price.add" | "override.create" | "override.end";
+        AuditAction: "budget.create" | "budget.change" | "budget.archive" | "key.create" | "key.rotate" | "key.revoke" | "tenant.create" | "tenant.disable" | "tenant.enable" | "price.add" | "override.create" | "override.end" | "webhook.create" | "webhook.change" | "webhook.rotate" | "webhook.replay" | "webhook.delete";
         AuditRecord: {
             /** Format: int64 */
             id: number;
@@ -1455,7 +1455,7 @@ export interface components {
             /** @description Who made the change: `key:ID`, `operator:NAME`, or both as `operator:NAME key:ID`. */
             actor: string;
             action: components["schemas"]["AuditAction"];
-            /** @description The id of the budget, the key or the tenant. */
+            /** @description The id of the budget, the key, the webhook or the tenant. */
             subject: string;
             reason: string;
             /** @description The subject before the change; null where it did not exist. */
@@ -1668,14 +1668,14 @@ export interface components {
             next_cursor: string;
         };
         /** @enum {string} */
-        EventType: "budget.window_opened" | "budget.threshold_crossed" | "budget.exhausted" | "reservation.denied" | "reservation.expired" | "reservation.review" | "reservation.committed_late" | "reservation.overage" | "reservation.corrected";
+        EventType: "budget.window_opened" | "budget.threshold_crossed" | "budget.exhausted" | "reservation.denied" | "reservation.expired" | "reservation.review" | "reservation.committed_late" | "reservation.overage" | "reservation.corrected" | "webhook.disabled";
         Event: {
             /** @description Such as `evt_81234_17`; also the position after which the feed continues. */
             id: string;
             type: components["schemas"]["EventType"];
             /** Format: date-time */
             created_at: string;
-            /** @description Of the budget or the reservation. */
+            /** @description Of the budget or the reservation; empty for an event of a webhook. */
             scopes: string[];
             /** @description Empty for an event of a reservation. */
             budget_id: string;

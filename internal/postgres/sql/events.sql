@@ -5,16 +5,14 @@ SELECT jsonb_build_object(
     'end', pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
     'ahead', $2::text::xid8 > pg_snapshot_xmax(pg_current_snapshot()),
     'events', (
-        SELECT coalesce(jsonb_agg(jsonb_build_object('id', 'evt_' || e.tx || '_' || e.id, 'type', e.type, 'created_at', e.created_at,
-                   'scopes', e.scopes, 'budget_id', coalesce(e.budget_id, ''), 'reservation_id', coalesce(e.reservation_id, ''),
-                   'window_start', e.window_start, 'data', e.data) ORDER BY e.tx, e.id), '[]')
+        SELECT coalesce(jsonb_agg(e.event ORDER BY e.tx, e.id), '[]')
         FROM (
-            SELECT * FROM earmark.events
+            SELECT tx, id, earmark.event_json(x) AS event FROM earmark.events x
             WHERE tenant = $1
               AND (tx, id) > ($2::text::xid8, $3::bigint)
               AND tx < pg_snapshot_xmin(pg_current_snapshot()) -- mutation: feed-below-xmin
               AND (cardinality($4::text[]) = 0 OR type = ANY ($4))
               AND ($5 = '' OR budget_id = $5)
-              AND (cardinality($6::text[]) = 0 OR earmark.scopes_within(scopes, $6))
+              AND (cardinality($6::text[]) = 0 OR scopes <> '{}' AND earmark.scopes_within(scopes, $6))
             ORDER BY tx, id LIMIT $7
         ) AS e))

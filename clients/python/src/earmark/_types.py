@@ -94,7 +94,7 @@ AnsweringModel = str
 # The company that bills. Without it, that of the estimate.
 AnsweringProvider = str
 
-AuditAction = Literal["budget.create", "budget.change", "budget.archive", "key.create", "key.rotate", "key.revoke", "tenant.create", "tenant.disable", "tenant.enable", "price.add", "override.create", "override.end"]
+AuditAction = Literal["budget.create", "budget.change", "budget.archive", "key.create", "key.rotate", "key.revoke", "tenant.create", "tenant.disable", "tenant.enable", "price.add", "override.create", "override.end", "webhook.create", "webhook.change", "webhook.rotate", "webhook.replay", "webhook.delete"]
 
 class AuditRecord(TypedDict):
     id: int
@@ -102,7 +102,7 @@ class AuditRecord(TypedDict):
     # Who made the change: `key:ID`, `operator:NAME`, or both as `operator:NAME key:ID`.
     actor: str
     action: AuditAction
-    # The id of the budget, the key or the tenant.
+    # The id of the budget, the key, the webhook or the tenant.
     subject: str
     reason: str
     # The subject before the change; null where it did not exist.
@@ -371,14 +371,14 @@ class Estimate(_Estimate, total=False):
     # As `service_tier`.
     region: str
 
-EventType = Literal["budget.window_opened", "budget.threshold_crossed", "budget.exhausted", "reservation.denied", "reservation.expired", "reservation.review", "reservation.committed_late", "reservation.overage", "reservation.corrected"]
+EventType = Literal["budget.window_opened", "budget.threshold_crossed", "budget.exhausted", "reservation.denied", "reservation.expired", "reservation.review", "reservation.committed_late", "reservation.overage", "reservation.corrected", "webhook.disabled"]
 
 class Event(TypedDict):
     # Such as `evt_81234_17`; also the position after which the feed continues.
     id: str
     type: EventType
     created_at: str
-    # Of the budget or the reservation.
+    # Of the budget or the reservation; empty for an event of a webhook.
     scopes: list[str]
     # Empty for an event of a reservation.
     budget_id: str
