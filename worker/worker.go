@@ -18,6 +18,7 @@ import (
 	"github.com/earmark-dev/earmark/activities"
 	"github.com/earmark-dev/earmark/internal/ctxtime"
 	"github.com/earmark-dev/earmark/internal/handoff"
+	"github.com/earmark-dev/earmark/internal/webhook"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
@@ -27,6 +28,8 @@ const (
 	stopTimeout      = 10 * time.Second // for running activities when the worker stops
 	workflowPollers  = 16               // half of them poll for new workflows, at each of a queue's four partitions
 	activityPollers  = 4
+	webhookPollers   = 2   // for workflows, and as many for activities
+	webhookTasks     = 200 // endpoints that are sent to at once; one that does not answer takes its place for 15 s
 	maxLocalAtOnce   = 500
 	retryPause       = time.Second // while Temporal does not answer
 	schedulePause    = time.Minute // between checks that the schedule exists
@@ -44,6 +47,8 @@ type Ledger interface {
 	activities.CheckLedger
 	SweepLedger
 	ReadyLedger
+	activities.DeliveryLedger
+	DispatchLedger
 }
 
 // Options are the settings of a worker.
@@ -58,26 +63,29 @@ type Options struct {
 	// Unindexed says that the namespace has no search attributes of Earmark, so workflows
 	// set none.
 	Unindexed bool
+	// Webhooks says which addresses events are delivered to.
+	Webhooks webhook.Allowed
 
 	cached int // number of workflows; cachedWorkflows if zero
 }
 
 // Worker runs workflows, activities and the sweeper in one process.
 type Worker struct {
-	client  client.Client
-	prefix  workflows.Prefix
-	ledger  ReadyLedger
-	build   func() (worker.Worker, error)
-	sweeper *Sweeper
-	logger  *slog.Logger
+	client     client.Client
+	prefix     workflows.Prefix
+	ledger     ReadyLedger
+	builds     []func() (worker.Worker, error) // one for each task queue
+	sweeper    *Sweeper
+	dispatcher *Dispatcher
+	logger     *slog.Logger
 }
 
-// New returns a worker for the task queue of the contract.
+// New returns a worker for the task queues of the contract.
 func New(c client.Client, options Options) *Worker {
+	store := &workflowstore.Store{Client: c, Prefix: options.Prefix, Unindexed: options.Unindexed}
 	reservations := &activities.Reservations{Ledger: options.Ledger, Handoff: options.Handoff}
-	reconciler := &activities.Reconciler{
-		Ledger: options.Ledger, Workflows: &workflowstore.Store{Client: c, Prefix: options.Prefix, Unindexed: options.Unindexed}, Logger: options.Logger,
-	}
+	reconciler := &activities.Reconciler{Ledger: options.Ledger, Workflows: store, Logger: options.Logger}
+	webhooks := &activities.Webhooks{Ledger: options.Ledger, Sender: webhook.NewSender(options.Webhooks), Logger: options.Logger}
 	build := func() (worker.Worker, error) {
 		tuner, err := newTuner()
 		if err != nil {
@@ -94,15 +102,36 @@ func New(c client.Client, options Options) *Worker {
 		Register(w, reservations, reconciler)
 		return w, nil
 	}
-	return &Worker{client: c, prefix: options.Prefix, ledger: options.Ledger, build: build, logger: options.Logger, sweeper: &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger}}
+	buildWebhooks := func() (worker.Worker, error) {
+		w := worker.New(c, options.Prefix.WebhookQueue(), worker.Options{
+			WorkerStopTimeout:                  stopTimeout,
+			MaxConcurrentWorkflowTaskPollers:   webhookPollers,
+			MaxConcurrentActivityTaskPollers:   webhookPollers,
+			MaxConcurrentActivityExecutionSize: webhookTasks, // mutation: webhooks-apart
+			StickyScheduleToStartTimeout:       stickyTimeout,
+		})
+		RegisterWebhooks(w, webhooks)
+		return w, nil
+	}
+	return &Worker{
+		client: c, prefix: options.Prefix, ledger: options.Ledger, builds: []func() (worker.Worker, error){build, buildWebhooks}, logger: options.Logger,
+		sweeper:    &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger},
+		dispatcher: &Dispatcher{Ledger: options.Ledger, Deliver: store.Deliver, Logger: options.Logger},
+	}
 }
 
-// Register registers every workflow and activity under the names of the contract.
+// Register registers the workflows and activities of reservations under the names of the contract.
 func Register(registry worker.Registry, reservations *activities.Reservations, reconciler *activities.Reconciler) {
 	registry.RegisterWorkflowWithOptions(workflows.Reservation, workflow.RegisterOptions{Name: workflows.ReservationType})
 	registry.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileType})
 	registry.RegisterActivity(reservations)
 	registry.RegisterActivity(reconciler)
+}
+
+// RegisterWebhooks registers the workflow and the activity of webhooks.
+func RegisterWebhooks(registry worker.Registry, webhooks *activities.Webhooks) {
+	registry.RegisterWorkflowWithOptions(workflows.Webhook, workflow.RegisterOptions{Name: workflows.WebhookType})
+	registry.RegisterActivity(webhooks)
 }
 
 // Run works until ctx is done, and then lets running work finish. It takes no tasks until
@@ -113,19 +142,22 @@ func (w *Worker) Run(ctx context.Context) error {
 		return nil
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return w.sweeper.Run(ctx) }) // mutation: sweeper
-	group.Go(func() error { w.keepWorking(ctx); return nil })
+	group.Go(func() error { return w.sweeper.Run(ctx) })    // mutation: sweeper
+	group.Go(func() error { return w.dispatcher.Run(ctx) }) // mutation: dispatcher
+	for _, build := range w.builds {
+		group.Go(func() error { w.keepWorking(ctx, build); return nil })
+	}
 	group.Go(func() error { w.keepSchedule(ctx); return nil }) // mutation: schedule
 	return group.Wait()
 }
 
-// keepWorking serves the task queue. The SDK cannot restart a worker, so keepWorking
+// keepWorking serves a task queue. The SDK cannot restart a worker, so keepWorking
 // replaces one that did not reach Temporal or gave up.
-func (w *Worker) keepWorking(ctx context.Context) {
+func (w *Worker) keepWorking(ctx context.Context, build func() (worker.Worker, error)) {
 	interrupt := make(chan any)
 	defer context.AfterFunc(ctx, func() { close(interrupt) })()
 	for ctx.Err() == nil {
-		built, err := w.build()
+		built, err := build()
 		if err == nil {
 			err = built.Run(interrupt)
 		}

@@ -44,6 +44,8 @@ type ledger struct {
 	checks []earmark.Check
 	marks  []string
 	ready  func() error // nil for always
+
+	endpoints []*endpoint // of webhooks
 }
 
 func (l *ledger) Ready(context.Context) error {
@@ -294,8 +296,8 @@ func TestRunTakesNoTasksUntilTheLedgerIsReady(t *testing.T) {
 	logged := make(chan string, 100)
 	w := New(c, Options{Ledger: l, Logger: slog.New(logChannel{slog.DiscardHandler, logged}), Grace: DefaultGrace})
 	var builds atomic.Int64
-	build := w.build
-	w.build = func() (worker.Worker, error) {
+	build := w.builds[0]
+	w.builds[0] = func() (worker.Worker, error) {
 		builds.Add(1)
 		return build()
 	}

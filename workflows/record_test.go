@@ -19,11 +19,16 @@ import (
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/temporalproto"
 	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/activities"
 	"github.com/earmark-dev/earmark/internal/ledgertest"
+	"github.com/earmark-dev/earmark/internal/webhook"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 	"github.com/earmark-dev/earmark/workflows"
 )
@@ -173,6 +178,25 @@ func TestRecord(t *testing.T) {
 			r.start()
 			r.signal(workflows.MessageCommit, used(70))
 			r.work()
+		},
+		"webhook": func(r *temporalEnv) { // delivers, fails, is woken, and ends with its endpoint
+			w := worker.New(r.client, r.queue, worker.Options{})
+			w.RegisterWorkflowWithOptions(workflows.Webhook, workflow.RegisterOptions{Name: workflows.WebhookType})
+			answers := []activities.DeliverReport{
+				{State: webhook.StateDue, Delivered: 2}, {State: webhook.StateWaiting, WaitMS: 1000, Failed: true}, {State: webhook.StateIdle}, {State: webhook.StateOver}}
+			calls := 0
+			w.RegisterActivityWithOptions(func(context.Context, string) (activities.DeliverReport, error) {
+				calls++
+				return answers[calls-1], nil
+			}, activity.RegisterOptions{Name: "Deliver"})
+			require.NoError(r, w.Start())
+			r.Cleanup(w.Stop)
+			options := client.StartWorkflowOptions{ID: r.admission.WorkflowID, TaskQueue: r.queue}
+			_, err := r.client.SignalWithStartWorkflow(r.ctx, options.ID, workflows.SignalDeliver, nil, options, workflows.WebhookType, workflows.WebhookInput{ID: "whk_a"})
+			require.NoError(r, err)
+			require.Eventually(r, func() bool { return len(r.events(enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED)) == 3 }, patience, 50*time.Millisecond)
+			r.taskEnds()
+			r.signal(workflows.SignalDeliver, nil)
 		},
 		"patient": func(r *temporalEnv) {
 			r.ledger.away("reserve")

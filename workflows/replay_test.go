@@ -20,7 +20,7 @@ import (
 var recordings = []string{
 	"adopted", "adopted_expired", "cancelled", "charged", "committed_by_signal", "committed_by_update", "continued_as_new", "denied",
 	"expired", "extended", "lost", "malformed", "overage_rejected", "patient", "released", "released_first", "reset", "review_committed",
-	"review_released", "settled_past", "settled_patiently", "too_late", "too_late_charged",
+	"review_released", "settled_past", "settled_patiently", "too_late", "too_late_charged", "webhook",
 }
 
 const recordingsDir = "testdata/replay"
@@ -35,6 +35,7 @@ func TestReplay(t *testing.T) {
 			t.Parallel()
 			replayer := worker.NewWorkflowReplayer()
 			replayer.RegisterWorkflowWithOptions(workflows.Reservation, workflow.RegisterOptions{Name: workflows.ReservationType})
+			replayer.RegisterWorkflowWithOptions(workflows.Webhook, workflow.RegisterOptions{Name: workflows.WebhookType})
 			err := replayer.ReplayWorkflowHistoryFromJSONFile(log.NewStructuredLogger(slog.New(slog.DiscardHandler)), recordingFile(name))
 			require.NoError(t, err, "the workflow would not go on from a history of before: guard the change with workflow.GetVersion")
 		})

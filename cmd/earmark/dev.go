@@ -68,7 +68,8 @@ then uses the space again. Its database never shrinks; --reset-temporal removes 
 	d.apiFlags(flags)
 	d.workerFlags(flags)
 	d.logFlags(flags)
-	d.WithoutKeys = true // it listens on loopback, for one person
+	d.WithoutKeys = true                                                                   // it listens on loopback, for one person
+	flags.Lookup("allow-private-webhooks").DefValue, d.AllowPrivateWebhooks = "true", true // their receiver is on this machine
 	flags.Lookup("log-format").DefValue, d.LogFormat = "text", "text"
 	flags.StringVar(&d.dataDir, "data-dir", "", "where Postgres and Temporal keep their data (default: a directory of this user)")
 	flags.IntVar(&d.postgresPort, "postgres-port", devPostgresPort, "port of Postgres")

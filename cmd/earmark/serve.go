@@ -107,7 +107,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	defer stopWorker()
 	group, groupCtx := errgroup.WithContext(ctx)
 	if !s.WithoutWorker {
-		w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Handoff: coordinator.Handoff, Logger: logger, Grace: s.Grace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes})
+		w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Handoff: coordinator.Handoff, Logger: logger, Grace: s.Grace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes, Webhooks: s.webhooks()})
 		group.Go(func() error { return w.Run(workerCtx) })
 	} else {
 		group.Go(func() error { worker.AwaitLedger(groupCtx, p.metrics.Ledger, logger); return nil })

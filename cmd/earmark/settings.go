@@ -15,6 +15,7 @@ import (
 
 	"github.com/earmark-dev/earmark/internal/lifecycle"
 	"github.com/earmark-dev/earmark/internal/tracing"
+	"github.com/earmark-dev/earmark/internal/webhook"
 	"github.com/earmark-dev/earmark/worker"
 	"github.com/earmark-dev/earmark/workflows"
 )
@@ -39,6 +40,7 @@ type settings struct {
 	WithoutWorker           bool          `env:"EARMARK_WITHOUT_WORKER"`
 	WithoutSearchAttributes bool          `env:"EARMARK_WITHOUT_SEARCH_ATTRIBUTES"`
 	TemporalPrefix          string        `env:"EARMARK_TEMPORAL_PREFIX"`
+	AllowPrivateWebhooks    bool          `env:"EARMARK_ALLOW_PRIVATE_WEBHOOKS"`
 	PayloadKeys             string        `env:"EARMARK_PAYLOAD_KEYS_FILE"`
 	LogLevel                slog.Level    `env:"EARMARK_LOG_LEVEL, default=info"`
 	LogFormat               string        `env:"EARMARK_LOG_FORMAT"`
@@ -73,6 +75,7 @@ func (s *settings) temporalFlags(flags *pflag.FlagSet) {
 func (s *settings) workerFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.PayloadKeys, "payload-keys", "", "file of keys that encrypt what Earmark leaves in Temporal, one a line: the first encrypts, all decrypt; `earmark payload-key` makes one (env EARMARK_PAYLOAD_KEYS_FILE)")
 	flags.StringVar(&s.TemporalPrefix, "temporal-prefix", "", "prefix of the names in Temporal, such as staging, where several installations share a namespace: of the task queue, the schedule and the workflows (env EARMARK_TEMPORAL_PREFIX)")
+	flags.BoolVar(&s.AllowPrivateWebhooks, "allow-private-webhooks", false, "deliver events also over http and to addresses that are not public: whoever may make a webhook can then have this process call every service that it reaches (env EARMARK_ALLOW_PRIVATE_WEBHOOKS)")
 	flags.DurationVar(&s.Grace, "grace", worker.DefaultGrace, "how long past its expiry a reservation is left to its workflow before the sweeper expires it (env EARMARK_GRACE)")
 }
 
@@ -139,6 +142,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 	take("without-worker", true, func() { s.WithoutWorker = env.WithoutWorker })
 	take("without-search-attributes", true, func() { s.WithoutSearchAttributes = env.WithoutSearchAttributes })
 	take("payload-keys", true, func() { s.PayloadKeys = env.PayloadKeys })
+	take("allow-private-webhooks", env.AllowPrivateWebhooks, func() { s.AllowPrivateWebhooks = true })
 	take("temporal-prefix", true, func() { s.TemporalPrefix = env.TemporalPrefix })
 	take("log-level", true, func() { s.LogLevel = env.LogLevel })
 	take("log-format", env.LogFormat != "", func() { s.LogFormat = env.LogFormat })
@@ -173,6 +177,10 @@ func (s *settings) check(cmd *cobra.Command) error {
 		return checkAddr("--ops-addr", s.OpsAddr, s.AllowNetwork)
 	}
 	return nil
+}
+
+func (s *settings) webhooks() webhook.Allowed {
+	return webhook.Allowed{Private: s.AllowPrivateWebhooks}
 }
 
 func (s *settings) prefix() workflows.Prefix { return workflows.Prefix(s.TemporalPrefix) }

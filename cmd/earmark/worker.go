@@ -45,7 +45,7 @@ func runWorker(cmd *cobra.Command, s *settings) error {
 	if err != nil {
 		return err
 	}
-	w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Logger: logger, Grace: s.Grace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes})
+	w := worker.New(p.temporal, worker.Options{Ledger: p.metrics.Ledger, Logger: logger, Grace: s.Grace, Prefix: s.prefix(), Unindexed: s.WithoutSearchAttributes, Webhooks: s.webhooks()})
 	logger.InfoContext(ctx, "The worker starts.", "namespace", p.namespace, "version", version, "commit", commit)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.Run(ctx) })

@@ -14,6 +14,9 @@ import (
 // reconcileActivity is the registered name of the reconciler's activity.
 const reconcileActivity = "Reconcile"
 
+// deliverActivity is the registered name of the activity that delivers events to webhooks.
+const deliverActivity = "Deliver"
+
 // settlementActivities are the activities that a workflow repeats until the ledger answers.
 var settlementActivities = []string{"Reserve", "Commit", "Release", "GiveBack", "Expire", "Extend", "Charge", "Inspect"}
 
@@ -25,6 +28,8 @@ type work struct {
 	orphans    prometheus.Counter
 	adopted    prometheus.Counter
 	failures   *prometheus.CounterVec
+	deliveries *prometheus.CounterVec
+	disabled   prometheus.Counter
 }
 
 // runs counts a repeated job.
@@ -50,11 +55,21 @@ func newWork(registry prometheus.Registerer) *work {
 			Name: "earmark_reconciler_adopted_total",
 			Help: "Orphans that were given a workflow again.",
 		}),
+		deliveries: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "earmark_webhook_deliveries_total",
+			Help: "Attempts of this process to deliver an event to a webhook, by outcome: ok or failed.",
+		}, []string{"outcome"}),
+		disabled: factory.NewCounter(prometheus.CounterOpts{
+			Name: "earmark_webhook_disabled_total",
+			Help: "Webhooks that this process disabled because every attempt failed for 3 days.",
+		}),
 		failures: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "earmark_settlement_failures_total",
 			Help: "Calls of a workflow to the ledger that failed although the quick tries were over; each is tried again until it succeeds.",
 		}, []string{"activity"}),
 	}
+	w.deliveries.WithLabelValues("ok")
+	w.deliveries.WithLabelValues("failed")
 	for _, name := range settlementActivities { // so that each shows 0 instead of being absent
 		w.failures.WithLabelValues(name)
 	}
@@ -103,7 +118,7 @@ type activityInterceptor struct {
 	work *work
 }
 
-// ExecuteActivity counts a reconcile run, and a settlement that fails for longer than its
+// ExecuteActivity counts a reconcile run, deliveries to webhooks, and a settlement that fails for longer than its
 // local activity may take.
 func (i *activityInterceptor) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
 	info := activity.GetInfo(ctx)
@@ -115,8 +130,22 @@ func (i *activityInterceptor) ExecuteActivity(ctx context.Context, in *intercept
 			i.work.orphans.Add(float64(report.Orphans))
 			i.work.adopted.Add(float64(report.Adopted))
 		}
+	case info.ActivityType.Name == deliverActivity:
+		if report, ok := answer.(activities.DeliverReport); ok {
+			i.work.delivered(report)
+		}
 	case err != nil && !info.IsLocalActivity:
 		i.work.failures.WithLabelValues(info.ActivityType.Name).Inc()
 	}
 	return answer, err
+}
+
+func (w *work) delivered(report activities.DeliverReport) {
+	w.deliveries.WithLabelValues("ok").Add(float64(report.Delivered))
+	if report.Failed {
+		w.deliveries.WithLabelValues("failed").Inc()
+	}
+	if report.Disabled {
+		w.disabled.Inc()
+	}
 }

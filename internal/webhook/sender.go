@@ -13,11 +13,12 @@ import (
 	"time"
 )
 
-// Bounds of one attempt.
+// AttemptTimeout bounds one attempt.
+const AttemptTimeout = 15 * time.Second
+
 const (
-	attemptTimeout = 15 * time.Second
-	dialTimeout    = 5 * time.Second
-	maxReadBytes   = 64 << 10 // of an answer, so that the connection can serve the next attempt
+	dialTimeout  = 5 * time.Second
+	maxReadBytes = 64 << 10 // of an answer, so that the connection can serve the next attempt
 )
 
 var errNotPublic = errors.New("the endpoint's name resolves to an address that is not public")
@@ -36,7 +37,7 @@ type Sender struct{ http *http.Client }
 func NewSender(allowed Allowed) *Sender {
 	dialer := &net.Dialer{Timeout: dialTimeout, Control: allowed.control}
 	return &Sender{http: &http.Client{
-		Timeout: attemptTimeout,
+		Timeout: AttemptTimeout,
 		Transport: &http.Transport{
 			DialContext: dialer.DialContext, ForceAttemptHTTP2: true, TLSHandshakeTimeout: dialTimeout,
 			MaxIdleConns: 100, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
