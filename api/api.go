@@ -19,6 +19,7 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/access"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
 	"github.com/earmark-dev/earmark/internal/prices"
 	"github.com/earmark-dev/earmark/pricing"
@@ -230,7 +231,7 @@ type server struct {
 	uiBase           string                 // address of a workflow without its id; empty if not configured
 	log              *slog.Logger
 	metrics          *metrics
-	access           access
+	access           access.Access
 	roles            map[string]earmark.Role // the role that a call needs, by method and route
 	credentials      *credentials            // nil without keys
 	rates            *rates
@@ -275,7 +276,7 @@ func New(options Options) http.Handler {
 		uiBase:           workflowBase(options.UIURL, options.Namespace),
 		log:              options.Logger,
 		metrics:          newMetrics(options.Registry),
-		access:           newAccess(options.Hosts, originOf(options.UIURL)),
+		access:           access.New(options.Hosts).But(originOf(options.UIURL), codecPath), // Temporal UI's pages may decrypt payloads
 		stopping:         options.Stopping,
 		lookout:          lookout{finder: options.StuckFinder, prefix: options.Prefix, ledger: options.Ledger, log: options.Logger, findings: sharedBy[finding]{kept: findingsKept, timeout: findTimeout}},
 		rates:            newRates(),

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"time"
+
+	"github.com/earmark-dev/earmark/internal/access"
 )
 
 // profileTimeout bounds an answer of the operators' address: a profile or a trace takes as
@@ -26,9 +28,9 @@ func OpsServer(addr string, health, metrics http.Handler, hosts []string, logger
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 
-	access := newAccess(hosts, "")
+	admitted := access.New(hosts)
 	server := Server(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := access.check(r); err != nil {
+		if err := admitted.Check(r); err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}

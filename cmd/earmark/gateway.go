@@ -177,7 +177,8 @@ func (g *gatewayCommand) serve(ctx context.Context, upstream *url.URL, providerK
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	handler, err := gateway.New(gateway.Options{
-		Upstream: upstream, ProviderKey: providerKey, Earmark: earmarks, WithoutKeys: g.settings.WithoutKeys, Registry: registry, Logger: logger,
+		Upstream: upstream, ProviderKey: providerKey, Earmark: earmarks, WithoutKeys: g.settings.WithoutKeys, Hosts: g.settings.AllowedHosts,
+		Registry: registry, Logger: logger,
 		Transport: client.TransportOptions{
 			OnExpiry: g.onExpiry.value, Provider: g.provider, TTL: g.ttl, MaxOutputTokens: g.maxOutputTokens,
 			FailOpen: g.failOpen, PassUnknown: g.passUnknown, Base: upstreamTransport(),

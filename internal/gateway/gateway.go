@@ -22,6 +22,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/client"
+	"github.com/earmark-dev/earmark/internal/access"
 )
 
 // ScopeHeader names the scopes whose budgets pay, with commas between them. Without it they
@@ -48,6 +49,9 @@ type Options struct {
 	// WithoutKeys admits callers without a key of Earmark; whether one is needed is then
 	// Earmark's choice.
 	WithoutKeys bool
+	// Hosts are the names that the gateway answers to, besides IP addresses and names without
+	// a dot. A browser sends the name of the page's own site, which a stranger may point here.
+	Hosts []string
 	// Transport says how calls are guarded. The gateway sets its ScopesOf.
 	Transport client.TransportOptions
 	Registry  *prometheus.Registry
@@ -57,6 +61,7 @@ type Options struct {
 // Gateway is an http.Handler.
 type Gateway struct {
 	options   Options
+	access    access.Access
 	callers   callers
 	transport *client.Transport
 	proxy     *httputil.ReverseProxy
@@ -68,7 +73,7 @@ type Gateway struct {
 
 // New returns a Gateway. Its error names the option.
 func New(options Options) (*Gateway, error) {
-	g := &Gateway{options: options, callers: callers{earmark: options.Earmark, failOpen: options.Transport.FailOpen}}
+	g := &Gateway{options: options, access: access.New(options.Hosts), callers: callers{earmark: options.Earmark, failOpen: options.Transport.FailOpen}}
 	metrics := promauto.With(options.Registry)
 	g.open = metrics.NewGauge(prometheus.GaugeOpts{Name: "earmark_gateway_open_calls", Help: "Calls that are not answered to their end."})
 	g.calls = metrics.NewCounterVec(prometheus.CounterOpts{
@@ -116,6 +121,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer g.underWay.Done()
 	g.open.Inc()
 	defer g.open.Dec()
+	if err := g.access.Check(r); err != nil {
+		g.refuseFor(w, r, err)
+		return
+	}
 	if !isPlain(r.URL) {
 		g.refuse(w, http.StatusBadRequest, "unknown_call", "the path has parts that a provider could read in another way")
 		return

@@ -317,3 +317,40 @@ func TestFailOpenNeedsAKnownKey(t *testing.T) {
 	said := e.earmark.said()
 	require.Equal(t, `usage emk_bound {"completion_tokens":7,"prompt_tokens":11,"total_tokens":18}`, said[len(said)-1])
 }
+
+// On a loopback address a caller may need no key; a web page must not be such a caller.
+func TestWebPagesAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		host, header, value, refused string
+	}{
+		{host: "rebound.example", refused: "Host"}, // a name of the page's own site, pointed here
+		{header: "Sec-Fetch-Site", value: "cross-site", refused: "Origin"},
+		{header: "Origin", value: "https://other.example", refused: "Origin"},
+		{host: "llm.example.org"}, // configured
+		{host: "gateway:8081"},
+		{header: "Sec-Fetch-Site", value: "same-origin"},
+	} {
+		e := setup(t, func(o *gateway.Options) { o.Hosts = []string{"llm.example.org"} })
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+chatPath, strings.NewReader(chatBody))
+		require.NoError(t, err)
+		r.Host = test.host
+		r.Header.Set("Authorization", "Bearer "+boundKey)
+		if test.header != "" {
+			r.Header.Set(test.header, test.value)
+		}
+		response, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		body, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		if test.refused == "" {
+			require.Equal(t, http.StatusOK, response.StatusCode, "%+v: %s", test, body)
+			continue
+		}
+		require.Equal(t, http.StatusForbidden, response.StatusCode, "%+v: %s", test, body)
+		require.Contains(t, string(body), `"message":"Earmark: `+test.refused)
+		require.Empty(t, e.earmark.said())
+		require.Empty(t, e.provider.Calls())
+	}
+}
