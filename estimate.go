@@ -206,10 +206,11 @@ func ValidateSpent(field string, amounts Amounts, r Response) error {
 			return err
 		}
 	}
-	if _, err := time.Parse(time.RFC3339, r.RespondedAt); r.RespondedAt != "" && err != nil {
-		return Invalidf("responded_at", "%q is not a time; give one in RFC 3339, such as 2026-03-01T12:00:00Z", Clip(r.RespondedAt))
+	if r.RespondedAt == "" {
+		return nil
 	}
-	return nil
+	_, err := ParseTime("responded_at", r.RespondedAt)
+	return err
 }
 
 // Priced says which prices apply to a reservation that was made from an estimate: those of

@@ -2,6 +2,7 @@ package earmark
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"strconv"
 	"strings"
@@ -60,14 +61,12 @@ func (q UsageQuery) Validate() error {
 		return Invalidf("from", "is missing; give it with to")
 	case q.To == nil:
 		return Invalidf("to", "is missing; give it with from")
-	case q.From.Year() < 1970:
-		return Invalidf("from", "%s is before 1970", q.From.Format(time.RFC3339))
 	case !q.From.Before(*q.To):
 		return Invalidf("to", "%s is not after from, which is %s", q.To.Format(time.RFC3339), q.From.Format(time.RFC3339))
 	case q.To.Sub(*q.From) > MaxUsageRange:
 		return Invalidf("to", "is more than %d days after from", MaxUsageRange/(24*time.Hour))
 	}
-	return nil
+	return cmp.Or(ValidateTime("from", *q.From), ValidateTime("to", *q.To))
 }
 
 // UsageReport is what a budget was charged over time, in the budget's unit. It is exact at

@@ -37,9 +37,9 @@ func moment(field, text string) (*time.Time, error) {
 	if text == "" {
 		return nil, nil
 	}
-	at, err := time.Parse(time.RFC3339, text)
+	at, err := earmark.ParseTime(field, text)
 	if err != nil {
-		return nil, earmark.Invalidf(field, "%q is not a time such as 2027-01-31T00:00:00Z", earmark.Clip(text))
+		return nil, err
 	}
 	return &at, nil
 }

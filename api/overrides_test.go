@@ -49,6 +49,9 @@ func TestOverridesRefuseBadInput(t *testing.T) {
 		{`{"amount":1}`, "reason"},
 		{`{"amount":1,"reason":"` + strings.Repeat("x", 513) + `"}`, "reason"},
 		{`{"amount":1,"reason":"r","expires_at":"tomorrow"}`, "expires_at"},
+		{`{"amount":1,"reason":"r","expires_at":"2200-01-01T00:00:00Z"}`, "expires_at"},
+		{`{"amount":1,"reason":"r","effective_at":"9999-12-31T23:59:59-12:00"}`, "effective_at"}, // the year 10000 in UTC
+		{`{"amount":1,"reason":"r","effective_at":"0000-01-01T00:00:00Z"}`, "effective_at"},
 		{`{"amount":1,"reason":"r","effective_at":"2027-01-02T00:00:00Z","expires_at":"2027-01-02T00:00:00Z"}`, "expires_at"},
 		{`{"amount":1,"reason":"r","windows":0}`, "windows"},
 		{`{"amount":1,"reason":"r","windows":401}`, "windows"},

@@ -143,11 +143,7 @@ func momentOf(field, text string) (time.Time, error) {
 	if text == "" {
 		return time.Now(), nil
 	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return at, earmark.Invalidf(field, "%q is not a time such as 2027-01-31T00:00:00Z", earmark.Clip(text))
-	}
-	return at, nil
+	return earmark.ParseTime(field, text)
 }
 
 // text writes the cursor; it names the filter, so that no other list takes it.
@@ -232,6 +228,11 @@ func decodeEntries(raw json.RawMessage) ([]pricing.Entry, error) {
 		decoder.DisallowUnknownFields()
 		if err := decoder.Decode(&entries[i]); err != nil {
 			return nil, earmark.Invalidf(fmt.Sprintf("entries[%d]", i), "is not a price: %v", err)
+		}
+		if from := entries[i].From; !from.IsZero() {
+			if err := earmark.ValidateTime(fmt.Sprintf("entries[%d].from", i), from); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return entries, nil

@@ -91,9 +91,9 @@ func (q query) moment(name string) (*time.Time, error) {
 	if !q.values.Has(name) {
 		return nil, nil
 	}
-	at, err := time.Parse(time.RFC3339, q.values.Get(name))
+	at, err := earmark.ParseTime(name, q.values.Get(name))
 	if err != nil {
-		return nil, earmark.Invalidf(name, "%q is not a time such as 2027-01-31T00:00:00Z", earmark.Clip(q.values.Get(name)))
+		return nil, err
 	}
 	return &at, nil
 }

@@ -298,7 +298,7 @@ func (f *momentFlag) Set(text string) (err error) {
 	if err != nil || f.IsZero() {
 		return fmt.Errorf("%q is not a time; write 2027-01-31 or 2027-01-31T12:00:00Z", clipped(text))
 	}
-	return nil
+	return earmark.ValidateTime("", f.Time)
 }
 func (f *momentFlag) Type() string { return "TIME" }
 func (f *momentFlag) String() string {

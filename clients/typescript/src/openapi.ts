@@ -2387,7 +2387,7 @@ export interface operations {
     usageReport: {
         parameters: {
             query?: {
-                /** @description The first moment, from 1970 on; needs `to`. */
+                /** @description The first moment; needs `to`. */
                 from?: string;
                 /** @description The first moment afterwards, at most 400 days after `from`. */
                 to?: string;
