@@ -2,6 +2,7 @@ package earmark
 
 import (
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -115,6 +116,20 @@ func (p WebhookPatch) Validate() error {
 		r.Scopes = *p.Scopes
 	}
 	return r.Validate()
+}
+
+// MarshalJSON writes an empty list as [], also if it is nil.
+func (p WebhookPatch) MarshalJSON() ([]byte, error) {
+	type plain WebhookPatch
+	if p.Types != nil && *p.Types == nil {
+		p.Types = &[]EventType{}
+	}
+	for _, list := range []**[]string{&p.Budgets, &p.Scopes} {
+		if *list != nil && **list == nil {
+			*list = &[]string{}
+		}
+	}
+	return json.Marshal(plain(p))
 }
 
 // WebhookReplay asks to deliver events again, in their order. The id of a delivery is that of the event, as before.

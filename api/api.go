@@ -22,6 +22,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/access"
 	"github.com/earmark-dev/earmark/internal/lifecycle"
 	"github.com/earmark-dev/earmark/internal/prices"
+	"github.com/earmark-dev/earmark/internal/webhook"
 	"github.com/earmark-dev/earmark/pricing"
 	"github.com/earmark-dev/earmark/workflows"
 )
@@ -103,6 +104,17 @@ type Ledger interface {
 	// CountDenials writes the events of denials, and returns after how long it is to be called again to write
 	// counts that wait; 0 if none wait.
 	CountDenials(ctx context.Context, tenant string, denials []earmark.Denials) (due time.Duration, err error)
+	// CreateWebhook makes an endpoint. Webhook and the changes of one return nil if there is no such endpoint.
+	CreateWebhook(ctx context.Context, tenant string, request earmark.WebhookRequest, by earmark.Actor) (*earmark.IssuedWebhook, error)
+	Webhook(ctx context.Context, tenant, id string) (*earmark.Webhook, error)
+	Webhooks(ctx context.Context, tenant string, filter earmark.PageFilter) (earmark.Page[earmark.Webhook], error)
+	PatchWebhook(ctx context.Context, tenant, id string, patch earmark.WebhookPatch, by earmark.Actor) (*earmark.Webhook, error)
+	DeleteWebhook(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Webhook, error)
+	RotateWebhookSecret(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.IssuedWebhook, error)
+	ReplayWebhook(ctx context.Context, tenant, id string, request earmark.WebhookReplay, by earmark.Actor) (*earmark.Webhook, error)
+	WebhookTarget(ctx context.Context, tenant, id string) (*webhook.Target, error)
+	// Deliveries lists attempts of an endpoint, of whatever tenant it is.
+	Deliveries(ctx context.Context, webhookID string, filter earmark.PageFilter) (earmark.Page[earmark.Delivery], error)
 	// Overview counts what is held, by age.
 	Overview(ctx context.Context, tenant string, within []string) (earmark.Overview, error)
 	// Ready is nil when Postgres answers and has the schema this program needs.
@@ -150,6 +162,8 @@ type Options struct {
 	Prefix workflows.Prefix
 	// Codec decrypts payloads for Temporal UI; nil if they are not encrypted.
 	Codec converter.PayloadCodec
+	// Webhooks says which addresses events are delivered to.
+	Webhooks webhook.Allowed
 	// AdmissionDeadline bounds the read before an admission, and then the coordinator's
 	// work; zero means lifecycle.DefaultDeadline.
 	AdmissionDeadline time.Duration
@@ -240,6 +254,9 @@ type server struct {
 	overviews        sharedBy[earmark.Overview]
 	denials          *denials
 	streams          chan struct{} // a place for each open stream of events
+	allowedWebhooks  webhook.Allowed
+	sender           *webhook.Sender
+	webhookTests     chan struct{} // a place for each test of a webhook
 	queues           queues
 	readiness        shared[map[string]check]
 	// Shown by /healthz.
@@ -285,6 +302,9 @@ func New(options Options) http.Handler {
 		overviews:        sharedBy[earmark.Overview]{kept: overviewKept, timeout: handlerTimeout},
 		denials:          newDenials(options.Ledger, options.Stopping, options.Logger),
 		streams:          make(chan struct{}, maxStreams),
+		allowedWebhooks:  options.Webhooks,
+		sender:           webhook.NewSender(options.Webhooks),
+		webhookTests:     make(chan struct{}, maxWebhookTests),
 		queues:           newQueues(),
 		readiness:        shared[map[string]check]{kept: readinessKept, timeout: 2 * readyTimeout},
 		temporalDetail:   options.TemporalDetail,

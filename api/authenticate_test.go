@@ -19,6 +19,7 @@ import (
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/keys"
 	"github.com/earmark-dev/earmark/internal/prices"
+	"github.com/earmark-dev/earmark/internal/webhook"
 	"github.com/earmark-dev/earmark/internal/workflowstore"
 )
 
@@ -83,6 +84,15 @@ var operations = map[string]operation{
 	"POST /v1/decisions":                              {"POST", "/v1/decisions", reserveBody, 200},
 	"GET /v1/entries":                                 {"GET", "/v1/entries", "", 200},
 	"GET /v1/events":                                  {"GET", "/v1/events", "", 200},
+	"GET /v1/webhooks":                                {"GET", webhooksPath, "", 200},
+	"POST /v1/webhooks":                               {"POST", webhooksPath, `{"url":"https://example.com"}`, 201},
+	"GET /v1/webhooks/:id":                            {"GET", webhookPath, "", 200},
+	"PATCH /v1/webhooks/:id":                          {"PATCH", webhookPath, `{"enabled":true}`, 200},
+	"DELETE /v1/webhooks/:id":                         {"DELETE", webhookPath, "", 200},
+	"POST /v1/webhooks/:id/rotate-secret":             {"POST", webhookPath + "/rotate-secret", "", 200},
+	"POST /v1/webhooks/:id/test":                      {"POST", webhookPath + "/test", "", 200},
+	"GET /v1/webhooks/:id/deliveries":                 {"GET", webhookPath + "/deliveries", "", 200},
+	"POST /v1/webhooks/:id/replay":                    {"POST", webhookPath + "/replay", `{"from":"2026-01-01T00:00:00Z"}`, 200},
 	"GET /v1/overview":                                {"GET", "/v1/overview", "", 200},
 	"GET /v1/whoami":                                  {"GET", "/v1/whoami", "", 200},
 	"GET /v1/keys":                                    {"GET", "/v1/keys", "", 200},
@@ -110,6 +120,7 @@ func playingAlong() *fake {
 	return &fake{
 		preflight: fits(), result: earmark.Result{Outcome: earmark.OutcomeApplied, Reservation: reservationIn(earmark.StateHeld)},
 		reservation: reservationIn(earmark.StateHeld), budget: budget, overview: earmark.Overview{Ages: []earmark.OverviewAge{}}, report: testReport(),
+		target: &webhook.Target{URL: "https://127.0.0.1:1"}, // a test of it fails at once
 		issued: &earmark.IssuedKey{Key: earmark.Key{ID: testKeyID, Tenant: otherTenant, Role: earmark.RoleRead, CreatedAt: testTime}, Secret: "emk_…"},
 	}
 }
@@ -216,7 +227,7 @@ func TestEveryOperationIsOfTheKeysTenant(t *testing.T) {
 // What another tenant has is answered as what nobody has, byte for byte.
 func TestAnotherTenantsIsAsIfItNeverWas(t *testing.T) {
 	t.Parallel()
-	never := map[string]string{testReservationID: earmark.ReservationID(otherTenant, "never"), testBudgetID: earmark.NewBudgetID(), testKeyID: keys.New().ID}
+	never := map[string]string{testReservationID: earmark.ReservationID(otherTenant, "never"), testBudgetID: earmark.NewBudgetID(), testKeyID: keys.New().ID, testWebhookID: earmark.NewWebhookID()}
 	for name, try := range operations {
 		if !strings.Contains(name, ":id") {
 			continue
@@ -447,7 +458,7 @@ func (f *fake) asked(last int) (args []any) {
 // wholeTenant reports whether an operation is about everything that a tenant has, as far as the key may see it.
 func wholeTenant(name string) bool {
 	return slices.Contains([]string{"GET /v1/budgets", "GET /v1/reservations", "GET /v1/entries", "GET /v1/events", "GET /v1/overview", "GET /v1/whoami"}, name) ||
-		strings.Contains(name, "/v1/keys") || strings.Contains(name, "/v1/audit") || strings.Contains(name, "/v1/prices")
+		strings.Contains(name, "/v1/keys") || strings.Contains(name, "/v1/audit") || strings.Contains(name, "/v1/webhooks") || strings.Contains(name, "/v1/prices")
 }
 
 // A reservation with one scope beyond those of the key is not the key's to settle; Temporal says which scopes

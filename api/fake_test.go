@@ -11,6 +11,7 @@ import (
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/prices"
+	"github.com/earmark-dev/earmark/internal/webhook"
 	"github.com/earmark-dev/earmark/pricing"
 )
 
@@ -53,6 +54,7 @@ type fake struct {
 	keys           earmark.Page[earmark.Key]
 	audit          earmark.Page[earmark.AuditRecord]
 	events         []earmark.EventPage // one after the other
+	target         *webhook.Target     // of the webhook
 	denials        [][]earmark.Denials // what CountDenials was given
 	denialsDue     time.Duration
 	denialsErr     error
@@ -487,4 +489,79 @@ func (g fakeCoordinator) Ready(ctx context.Context) error {
 		return nil
 	}
 	return g.temporalReady(ctx)
+}
+
+const testWebhookID = "whk_7sk2nq4d5aaaaaaaaaaaaaaaaa"
+
+// endpoint is the webhook that the fake has; nil for every other id and tenant.
+func (f *fake) endpoint(tenant, id string) (*earmark.Webhook, error) {
+	if !f.of(tenant) || id != testWebhookID {
+		return nil, f.err
+	}
+	return &earmark.Webhook{ID: id, URL: "https://example.com", Types: []earmark.EventType{}, Budgets: []string{}, Scopes: []string{}, Enabled: true, After: "evt_1_0"}, f.err
+}
+
+func (f *fake) issuedWebhook(tenant, id string) (*earmark.IssuedWebhook, error) {
+	w, err := f.endpoint(tenant, id)
+	if err != nil || w == nil {
+		return nil, err
+	}
+	return &earmark.IssuedWebhook{Webhook: *w, Secret: "whsec_x"}, nil
+}
+
+func (f *fake) CreateWebhook(_ context.Context, tenant string, request earmark.WebhookRequest, by earmark.Actor) (*earmark.IssuedWebhook, error) {
+	f.set(func() { f.by = by })
+	f.record("CreateWebhook", request)
+	return f.issuedWebhook(tenant, testWebhookID)
+}
+
+func (f *fake) Webhook(_ context.Context, tenant, id string) (*earmark.Webhook, error) {
+	f.record("Webhook", id)
+	return f.endpoint(tenant, id)
+}
+
+func (f *fake) Webhooks(_ context.Context, tenant string, filter earmark.PageFilter) (page earmark.Page[earmark.Webhook], err error) {
+	f.record("Webhooks", filter)
+	w, err := f.endpoint(tenant, testWebhookID)
+	if w != nil {
+		page.Data = append(page.Data, *w)
+	}
+	return page, err
+}
+
+func (f *fake) PatchWebhook(_ context.Context, tenant, id string, patch earmark.WebhookPatch, by earmark.Actor) (*earmark.Webhook, error) {
+	f.set(func() { f.by = by })
+	f.record("PatchWebhook", patch)
+	return f.endpoint(tenant, id)
+}
+
+func (f *fake) DeleteWebhook(_ context.Context, tenant, id string, by earmark.Actor) (*earmark.Webhook, error) {
+	f.set(func() { f.by = by })
+	f.record("DeleteWebhook", id)
+	return f.endpoint(tenant, id)
+}
+
+func (f *fake) RotateWebhookSecret(_ context.Context, tenant, id string, by earmark.Actor) (*earmark.IssuedWebhook, error) {
+	f.set(func() { f.by = by })
+	f.record("RotateWebhookSecret", id)
+	return f.issuedWebhook(tenant, id)
+}
+
+func (f *fake) ReplayWebhook(_ context.Context, tenant, id string, request earmark.WebhookReplay, by earmark.Actor) (*earmark.Webhook, error) {
+	f.set(func() { f.by = by })
+	f.record("ReplayWebhook", request)
+	return f.endpoint(tenant, id)
+}
+
+func (f *fake) WebhookTarget(_ context.Context, tenant, id string) (*webhook.Target, error) {
+	f.record("WebhookTarget", id)
+	if w, err := f.endpoint(tenant, id); err != nil || w == nil {
+		return nil, err
+	}
+	return f.target, nil
+}
+
+func (f *fake) Deliveries(_ context.Context, id string, filter earmark.PageFilter) (earmark.Page[earmark.Delivery], error) {
+	f.record("Deliveries", filter)
+	return earmark.Page[earmark.Delivery]{Data: []earmark.Delivery{{ID: 7, EventID: "evt_1_2", Type: earmark.EventExpired, Attempt: 1, Status: 200}}}, f.err
 }

@@ -46,6 +46,17 @@ func (s *server) routes(metrics func(*gin.Context) error) []route {
 		{http.MethodPost, "/v1/decisions", earmark.RoleReserve, s.decide},
 		{http.MethodGet, "/v1/entries", earmark.RoleRead, s.listEntries},
 		{http.MethodGet, eventsPath, earmark.RoleRead, s.listEvents},
+
+		{http.MethodGet, webhooksPath, earmark.RoleAdmin, s.listWebhooks},
+		{http.MethodPost, webhooksPath, earmark.RoleAdmin, s.createWebhook},
+		{http.MethodGet, webhooksPath + "/:id", earmark.RoleAdmin, s.getWebhook},
+		{http.MethodPatch, webhooksPath + "/:id", earmark.RoleAdmin, s.patchWebhook},
+		{http.MethodDelete, webhooksPath + "/:id", earmark.RoleAdmin, s.deleteWebhook},
+		{http.MethodPost, webhooksPath + "/:id/rotate-secret", earmark.RoleAdmin, s.rotateWebhookSecret},
+		{http.MethodPost, webhooksPath + "/:id/test", earmark.RoleAdmin, s.testWebhook},
+		{http.MethodGet, webhooksPath + "/:id/deliveries", earmark.RoleAdmin, s.listDeliveries},
+		{http.MethodPost, webhooksPath + "/:id/replay", earmark.RoleAdmin, s.replayWebhook},
+
 		{http.MethodGet, "/v1/overview", earmark.RoleRead, s.overview},
 
 		{http.MethodGet, "/v1/whoami", earmark.RoleRead, s.whoami},

@@ -136,6 +136,7 @@ func TestEveryCall(t *testing.T) {
 	doc, router := contract(t)
 	budgetID, reservationID := earmark.NewBudgetID(), earmark.NewReservationID()
 	overrideID := earmark.OverrideID(budgetID, "k")
+	webhookID := earmark.NewWebhookID()
 	limit := int64(7)
 	expires := time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC)
 	var none *int64
@@ -233,6 +234,29 @@ func TestEveryCall(t *testing.T) {
 			return c.Events(ctx, earmark.EventFilter{After: "evt_1_2", Types: []earmark.EventType{earmark.EventExpired, earmark.EventReview}, BudgetID: budgetID, Limit: 5})
 		}, `{"data":[{"id":"evt_1_3"}],"next_after":"evt_1_3"}`, sent{method: "GET", path: "/v1/events",
 			query: "after=evt_1_2&budget_id=" + budgetID + "&limit=5&type=reservation.expired%2Creservation.review"}},
+		{"CreateWebhook", func(ctx context.Context, c *Client) (any, error) {
+			return c.CreateWebhook(ctx, earmark.WebhookRequest{URL: "https://example.com", Types: []earmark.EventType{earmark.EventExpired}})
+		}, `{"id":"whk_a","secret":"whsec_x"}`, sent{method: "POST", path: "/v1/webhooks", body: `{"url":"https://example.com","types":["reservation.expired"]}`}},
+		{"Webhooks", func(ctx context.Context, c *Client) (any, error) {
+			return c.Webhooks(ctx, earmark.PageFilter{Cursor: "c", Limit: 3})
+		}, `{"data":[{"id":"whk_a"}],"next_cursor":""}`, sent{method: "GET", path: "/v1/webhooks", query: "cursor=c&limit=3"}},
+		{"Webhook", func(ctx context.Context, c *Client) (any, error) { return c.Webhook(ctx, webhookID) },
+			`{"id":"whk_a"}`, sent{method: "GET", path: "/v1/webhooks/" + webhookID}},
+		{"PatchWebhook", func(ctx context.Context, c *Client) (any, error) {
+			return c.PatchWebhook(ctx, webhookID, earmark.WebhookPatch{Enabled: new(bool), Types: new([]earmark.EventType)})
+		}, `{"id":"whk_a"}`, sent{method: "PATCH", path: "/v1/webhooks/" + webhookID, body: `{"types":[],"enabled":false}`}},
+		{"DeleteWebhook", func(ctx context.Context, c *Client) (any, error) { return c.DeleteWebhook(ctx, webhookID) },
+			`{"id":"whk_a"}`, sent{method: "DELETE", path: "/v1/webhooks/" + webhookID}},
+		{"RotateWebhookSecret", func(ctx context.Context, c *Client) (any, error) { return c.RotateWebhookSecret(ctx, webhookID) },
+			`{"id":"whk_a","secret":"whsec_y"}`, sent{method: "POST", path: "/v1/webhooks/" + webhookID + "/rotate-secret"}},
+		{"TestWebhook", func(ctx context.Context, c *Client) (any, error) { return c.TestWebhook(ctx, webhookID) },
+			`{"event_id":"evt_test_a","status":204}`, sent{method: "POST", path: "/v1/webhooks/" + webhookID + "/test"}},
+		{"Deliveries", func(ctx context.Context, c *Client) (any, error) {
+			return c.Deliveries(ctx, webhookID, earmark.PageFilter{Cursor: "c", Limit: 3})
+		}, `{"data":[{"id":7}],"next_cursor":""}`, sent{method: "GET", path: "/v1/webhooks/" + webhookID + "/deliveries", query: "cursor=c&limit=3"}},
+		{"ReplayWebhook", func(ctx context.Context, c *Client) (any, error) {
+			return c.ReplayWebhook(ctx, webhookID, earmark.WebhookReplay{From: expires})
+		}, `{"id":"whk_a"}`, sent{method: "POST", path: "/v1/webhooks/" + webhookID + "/replay", body: `{"from":"2027-01-31T00:00:00Z"}`}},
 		{"Overview", func(ctx context.Context, c *Client) (any, error) { return c.Overview(ctx) },
 			`{"at":"2026-03-04T05:06:07Z","held":1}`, sent{method: "GET", path: "/v1/overview"}},
 		{"Whoami", func(ctx context.Context, c *Client) (any, error) { return c.Whoami(ctx) },
@@ -489,6 +513,19 @@ func TestWhatIsRepeated(t *testing.T) {
 			return err
 		},
 		"EndOverride": func(ctx context.Context, c *Client) error { _, err := c.EndOverride(ctx, "b", "o", "why"); return err },
+		"Webhooks": func(ctx context.Context, c *Client) error {
+			_, err := c.Webhooks(ctx, earmark.PageFilter{})
+			return err
+		},
+		"Webhook": func(ctx context.Context, c *Client) error { _, err := c.Webhook(ctx, "w"); return err },
+		"Deliveries": func(ctx context.Context, c *Client) error {
+			_, err := c.Deliveries(ctx, "w", earmark.PageFilter{})
+			return err
+		},
+		"ReplayWebhook": func(ctx context.Context, c *Client) error {
+			_, err := c.ReplayWebhook(ctx, "w", earmark.WebhookReplay{})
+			return err
+		},
 		"ExplainPrice": func(ctx context.Context, c *Client) error {
 			_, err := c.ExplainPrice(ctx, ExplainRequest{ProviderUsage: json.RawMessage(`{}`)})
 			return err
@@ -507,6 +544,17 @@ func TestWhatIsRepeated(t *testing.T) {
 			_, err := c.PatchBudget(ctx, "b", earmark.BudgetPatch{})
 			return err
 		},
+		"CreateWebhook": func(ctx context.Context, c *Client) error {
+			_, err := c.CreateWebhook(ctx, earmark.WebhookRequest{})
+			return err
+		},
+		"PatchWebhook": func(ctx context.Context, c *Client) error {
+			_, err := c.PatchWebhook(ctx, "w", earmark.WebhookPatch{})
+			return err
+		},
+		"DeleteWebhook":       func(ctx context.Context, c *Client) error { _, err := c.DeleteWebhook(ctx, "w"); return err },
+		"RotateWebhookSecret": func(ctx context.Context, c *Client) error { _, err := c.RotateWebhookSecret(ctx, "w"); return err },
+		"TestWebhook":         func(ctx context.Context, c *Client) error { _, err := c.TestWebhook(ctx, "w"); return err },
 		"AddPrices": func(ctx context.Context, c *Client) error {
 			_, err := c.AddPrices(ctx, PricesRequest{})
 			return err

@@ -66,6 +66,15 @@ func TestEveryField(t *testing.T) {
 		"UsageRequest":       earmark.UsageRequest{},
 		"UsageSum":           earmark.UsageSum{},
 		"Violation":          earmark.Violation{},
+		"Delivery":           earmark.Delivery{},
+		"DeliveryPage":       earmark.Page[earmark.Delivery]{},
+		"IssuedWebhook":      earmark.IssuedWebhook{},
+		"Webhook":            earmark.Webhook{},
+		"WebhookPage":        earmark.Page[earmark.Webhook]{},
+		"WebhookPatch":       earmark.WebhookPatch{},
+		"WebhookReplay":      earmark.WebhookReplay{},
+		"WebhookRequest":     earmark.WebhookRequest{},
+		"WebhookTest":        earmark.WebhookTest{},
 		"Window":             earmark.Window{},
 	}
 	withoutType := map[string]string{

@@ -97,7 +97,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger, ready func(add
 	handler := api.New(api.Options{ //nolint:contextcheck // a handler has the context of its request
 		WithoutKeys: s.WithoutKeys, Ledger: p.metrics.Ledger, Coordinator: coordinator, StuckFinder: finder, Prices: prices.NewBook(p.metrics.Ledger),
 		UIURL: s.UIURL, Namespace: p.namespace, Prefix: s.prefix(), Codec: p.codec(), Hosts: s.AllowedHosts,
-		AdmissionDeadline: s.AdmissionDeadline, Stopping: ctx.Done(),
+		Webhooks: s.webhooks(), AdmissionDeadline: s.AdmissionDeadline, Stopping: ctx.Done(),
 		Version: version, Commit: commit, TemporalDetail: s.temporalDetail,
 		Logger: logger, Registry: p.metrics.Registry, MetricsElsewhere: s.OpsAddr != "", Traces: p.traces.Provider(),
 	})

@@ -346,6 +346,16 @@ func TestWebhooksOfATenant(t *testing.T) {
 	require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err))
 }
 
+// An empty list in a patch selects everything again.
+func TestPatchEmptiesFilters(t *testing.T) {
+	b := setup(t)
+	w := b.webhook(earmark.WebhookRequest{Types: []earmark.EventType{earmark.EventReview}, Scopes: []string{"acme"}})
+	patched, err := b.PatchWebhook(ctx(), earmark.DefaultTenant, w.ID, earmark.WebhookPatch{Types: new([]earmark.EventType), Scopes: new([]string), Budgets: new([]string)}, alice)
+	require.NoError(t, err)
+	require.Empty(t, patched.Types)
+	require.Empty(t, patched.Scopes)
+}
+
 // Attempts are kept as long as events.
 func TestPruneRemovesOldDeliveries(t *testing.T) {
 	b := setup(t)

@@ -23,8 +23,8 @@ import (
 
 // neighbour is what another tenant has. Its names are found in no answer by chance.
 type neighbour struct {
-	reservation, budget, override, key string
-	words                              []string
+	reservation, budget, override, key, webhook string
+	words                                       []string
 }
 
 func newNeighbour(tb testing.TB, s *stack.Stack, server *stack.Server) neighbour {
@@ -37,7 +37,9 @@ func newNeighbour(tb testing.TB, s *stack.Stack, server *stack.Server) neighbour
 	require.NoError(tb, err)
 	override, err := other.admin.CreateOverride(ctx, budget.ID, "raise-1", earmark.OverrideRequest{Amount: 7, Reason: "neighbour-reason"})
 	require.NoError(tb, err)
-	return neighbour{r.ID, budget.ID, override.ID, other.key, []string{"neighbour-reason", other.name, "neighbour-scope", r.ID, budget.ID, other.key}}
+	hook, err := other.admin.CreateWebhook(ctx, earmark.WebhookRequest{URL: "https://example.com/neighbour-hook"})
+	require.NoError(tb, err)
+	return neighbour{r.ID, budget.ID, override.ID, other.key, hook.ID, []string{"neighbour-reason", other.name, "neighbour-scope", "neighbour-hook", r.ID, budget.ID, other.key, hook.ID}}
 }
 
 // never returns an id of the same kind that nobody has.
@@ -47,6 +49,8 @@ func (n neighbour) never(id string) string {
 		return earmark.ReservationID("nobody", "never")
 	case n.budget:
 		return earmark.NewBudgetID()
+	case n.webhook:
+		return earmark.NewWebhookID()
 	}
 	return keys.New().ID
 }
@@ -54,7 +58,7 @@ func (n neighbour) never(id string) string {
 // idOf is the neighbour's id for a path of openapi.yaml; "" if the path takes none.
 func (n neighbour) idOf(t *testing.T, path string) string {
 	t.Helper()
-	for prefix, id := range map[string]string{"/v1/reservations/{": n.reservation, "/v1/budgets/{": n.budget, "/v1/keys/{": n.key} {
+	for prefix, id := range map[string]string{"/v1/reservations/{": n.reservation, "/v1/budgets/{": n.budget, "/v1/keys/{": n.key, "/v1/webhooks/{": n.webhook} {
 		if strings.HasPrefix(path, prefix) {
 			return id
 		}
@@ -106,6 +110,9 @@ var bodies = map[string]string{
 	"POST /v1/reservations/{id}/commit":                 `{"usage":{"tokens":1}}`,
 	"POST /v1/reservations/{id}/extend":                 `{"ttl_seconds":60}`,
 	"POST /v1/keys":                                     `{"role":"read"}`,
+	"POST /v1/webhooks":                                 `{"url":"https://example.com/hooks"}`,
+	"PATCH /v1/webhooks/{id}":                           `{"enabled":true}`,
+	"POST /v1/webhooks/{id}/replay":                     `{"from":"2026-01-01T00:00:00Z"}`,
 	"POST /v1/prices":                                   `{"entries":[{"provider":"openai","model":"gpt-5","rates":{"input":"0.000001"}}]}`,
 	"POST /v1/prices/explain":                           `{"provider_usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"cost":0.01},"usage_format":"openrouter"}`,
 }
@@ -177,7 +184,7 @@ func TestOperationsByRoleAndTenant(t *testing.T) {
 // ledgerOf is all that a tenant has in Postgres.
 func ledgerOf(t *testing.T, s *stack.Stack, tenant string) (rows []string) {
 	t.Helper()
-	for _, table := range []string{"budgets", "reservations", "entries", "keys", "audit_log", "overrides"} {
+	for _, table := range []string{"budgets", "reservations", "entries", "keys", "audit_log", "overrides", "webhooks"} {
 		var text string
 		require.NoError(t, s.Pool().QueryRow(t.Context(), "SELECT coalesce(jsonb_agg(to_jsonb(x) - 'checked_at' - 'last_used_at' ORDER BY id), '[]')::text FROM earmark."+table+" x WHERE tenant = $1", tenant).Scan(&text))
 		require.NotEqual(t, "[]", text, table)

@@ -8,6 +8,7 @@ import type {
   AuditFilter, AuditRecord, Budget, BudgetFilter, BudgetPatch, BudgetRequest, By, Caller, Checks, CommitRequest, Decision, Entry, EntryFilter, EventFilter, EventPage,
   IssuedKey, Key, KeyRequest, Override, OverrideRequest, Overview, Page, PageFilter, ReasonRequest, Reservation, ReservationFilter, ReservationPage, ReservationRequest, RotateKeyRequest,
   Settled, UsageFilter, UsageReport, UsageRequest,
+  Delivery, IssuedWebhook, Webhook, WebhookPatch, WebhookReplay, WebhookRequest, WebhookTest,
 } from "./types.js";
 
 const defaultBaseUrl = "http://127.0.0.1:8080";
@@ -272,6 +273,49 @@ export class Earmark {
   /** Ends a key for good, within 5 seconds on every server. */
   revokeKey(id: string, request: By = {}, options: CallOptions = {}): Promise<Key> {
     return this.#call({ method: "POST", path: `${pathOf("keys", id)}/revoke`, body: request, repeat: true, ...options });
+  }
+
+  /** Has events delivered to an address from now on. Only this answer has the secret. It is not repeated. */
+  createWebhook(request: WebhookRequest, options: CallOptions = {}): Promise<IssuedWebhook> {
+    return this.#call({ method: "POST", path: "/v1/webhooks", body: request, repeat: false, ...options });
+  }
+
+  listWebhooks(filter: PageFilter = {}, options: CallOptions = {}): Promise<Page<Webhook>> {
+    return this.#get("/v1/webhooks", filter, options);
+  }
+
+  getWebhook(id: string, options: CallOptions = {}): Promise<Webhook> {
+    return this.#get(pathOf("webhooks", id), undefined, options);
+  }
+
+  /** It is not repeated, because another change may have come in between. */
+  patchWebhook(id: string, patch: WebhookPatch, options: CallOptions = {}): Promise<Webhook> {
+    return this.#call({ method: "PATCH", path: pathOf("webhooks", id), body: patch, repeat: false, ...options });
+  }
+
+  /** It is not repeated: a second call finds none. */
+  deleteWebhook(id: string, options: CallOptions = {}): Promise<Webhook> {
+    return this.#call({ method: "DELETE", path: pathOf("webhooks", id), repeat: false, ...options });
+  }
+
+  /** Gives a webhook a new secret; the one before signs too for 24 hours. Only this answer has it. It is not repeated. */
+  rotateWebhookSecret(id: string, options: CallOptions = {}): Promise<IssuedWebhook> {
+    return this.#call({ method: "POST", path: `${pathOf("webhooks", id)}/rotate-secret`, repeat: false, ...options });
+  }
+
+  /** Has a test sent, and says what the endpoint answered. It is not repeated. */
+  testWebhook(id: string, options: CallOptions = {}): Promise<WebhookTest> {
+    return this.#call({ method: "POST", path: `${pathOf("webhooks", id)}/test`, repeat: false, ...options });
+  }
+
+  /** The attempts to deliver to a webhook, newest first. */
+  listDeliveries(id: string, filter: PageFilter = {}, options: CallOptions = {}): Promise<Page<Delivery>> {
+    return this.#get(`${pathOf("webhooks", id)}/deliveries`, filter, options);
+  }
+
+  /** Has the events of a time delivered again. */
+  replayWebhook(id: string, request: WebhookReplay, options: CallOptions = {}): Promise<Webhook> {
+    return this.#call({ method: "POST", path: `${pathOf("webhooks", id)}/replay`, body: request, repeat: true, ...options });
   }
 
   /** Changes of the tenant's budgets and keys, newest first. */

@@ -395,6 +395,163 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the tenant's webhooks, newest first
+         * @description It needs a key that is bound to no scopes, as every call of `/v1/webhooks` does.
+         */
+        get: operations["listWebhooks"];
+        put?: never;
+        /**
+         * Have events delivered to an address
+         * @description The endpoint receives the events from now on, one after the other in the order of the feed, at least once, each as a POST in the
+         *     format of [Standard Webhooks](https://www.standardwebhooks.com): `{"type", "timestamp", "data"}`, where `data` is the event as
+         *     `GET /v1/events` shows it. The header `webhook-id` is the event's id, the same at each attempt and in a replay. 2xx within 15 seconds is a
+         *     success; a redirect is not followed. A failure is tried again after 5 seconds, then after longer and longer pauses up to 12 hours; nothing
+         *     overtakes it. After 3 days of failures the endpoint is disabled, and the event `webhook.disabled` is written.
+         *
+         *     The answer shows the secret, which nothing shows again. Sent twice, the call makes two webhooks; a tenant has at most 50.
+         */
+        post: operations["createWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Show a webhook
+         * @description Without its secret.
+         */
+        get: operations["getWebhook"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a webhook
+         * @description An attempt that is under way may still arrive. A repeated call answers 404.
+         */
+        delete: operations["deleteWebhook"];
+        options?: never;
+        head?: never;
+        /**
+         * Change, disable or enable a webhook
+         * @description Lists replace the ones before; an empty one selects everything. `enabled: true` resumes deliveries with the event at which they stopped,
+         *     as far as it is still kept; it, and a new `url`, make an attempt at once.
+         */
+        patch: operations["patchWebhook"];
+        trace?: never;
+    };
+    "/v1/webhooks/{id}/rotate-secret": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a webhook a new secret
+         * @description For 24 hours deliveries have two signatures, with the new secret and with the one before. The answer shows the new secret, which
+         *     nothing shows again. Sent twice, the call makes two secrets, and the second one follows the first.
+         */
+        post: operations["rotateWebhookSecret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a test
+         * @description Sends a delivery of the type `webhook.test` at once, and answers with what the endpoint answered. It is no event: neither the feed nor
+         *     the list of deliveries has it. A disabled webhook is called too.
+         */
+        post: operations["testWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List the attempts to deliver, newest first
+         * @description Attempts are kept as long as events.
+         */
+        get: operations["listDeliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{id}/replay": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Deliver events again
+         * @description Delivers the events of a time again that the webhook selects and that are still kept, in their order and with the same `webhook-id`, and
+         *     then goes on where it was. A replay replaces one that is under way.
+         */
+        post: operations["replayWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/entries": {
         parameters: {
             query?: never;
@@ -1696,6 +1853,149 @@ export interface components {
             /** @description Where the feed continues. Never empty. */
             next_after: string;
         };
+        /** @example whk_7sk2nq4d5aaaaaaaaaaaaaaaaa */
+        WebhookId: string;
+        Webhook: {
+            id: components["schemas"]["WebhookId"];
+            url: string;
+            /** @description The types that it receives; empty: all. */
+            types: components["schemas"]["EventType"][];
+            /** @description Only events of these budgets; empty: all events. */
+            budgets: components["schemas"]["BudgetId"][];
+            /** @description Only events on these scopes or below them; empty: all events. */
+            scopes: string[];
+            enabled: boolean;
+            /** @description Why nothing is delivered; empty if it is enabled. */
+            disabled_reason: string;
+            /** @description The position in the feed: every event up to it is delivered, or not selected. */
+            after: string;
+            /**
+             * Format: date-time
+             * @description The first failure since the last success; null: the last attempt succeeded, or there was none.
+             */
+            failing_since: string | null;
+            /** @description Of the last attempt if it failed; else empty. */
+            last_error: string;
+            /**
+             * Format: date-time
+             * @description After a failure; null: at once.
+             */
+            next_attempt_at: string | null;
+            /**
+             * Format: date-time
+             * @description When the secret before the last rotation stops signing; null: one secret signs.
+             */
+            former_secret_until: string | null;
+            /** Format: date-time */
+            created_at: string;
+        };
+        IssuedWebhook: {
+            id: components["schemas"]["WebhookId"];
+            url: string;
+            /** @description The types that it receives; empty: all. */
+            types: components["schemas"]["EventType"][];
+            /** @description Only events of these budgets; empty: all events. */
+            budgets: components["schemas"]["BudgetId"][];
+            /** @description Only events on these scopes or below them; empty: all events. */
+            scopes: string[];
+            enabled: boolean;
+            /** @description Why nothing is delivered; empty if it is enabled. */
+            disabled_reason: string;
+            /** @description The position in the feed: every event up to it is delivered, or not selected. */
+            after: string;
+            /**
+             * Format: date-time
+             * @description The first failure since the last success; null: the last attempt succeeded, or there was none.
+             */
+            failing_since: string | null;
+            /** @description Of the last attempt if it failed; else empty. */
+            last_error: string;
+            /**
+             * Format: date-time
+             * @description After a failure; null: at once.
+             */
+            next_attempt_at: string | null;
+            /**
+             * Format: date-time
+             * @description When the secret before the last rotation stops signing; null: one secret signs.
+             */
+            former_secret_until: string | null;
+            /** Format: date-time */
+            created_at: string;
+            /** @description `whsec_` and the key in base64, as the libraries of Standard Webhooks take it. */
+            secret: string;
+        };
+        WebhookPage: {
+            data: components["schemas"]["Webhook"][];
+            next_cursor: string;
+        };
+        WebhookRequest: {
+            /** @description An address over https, without a user and a fragment. What its name resolves to must be public, unless the operator allows other addresses. */
+            url: string;
+            /** @description The types that it receives; empty: all. */
+            types?: components["schemas"]["EventType"][];
+            /** @description Only events of these budgets; empty: all events. */
+            budgets?: components["schemas"]["BudgetId"][];
+            /** @description Only events on these scopes or below them; empty: all events. With several filters an event passes all. */
+            scopes?: components["schemas"]["Scope"][];
+        };
+        WebhookPatch: {
+            /** @description An address over https, without a user and a fragment. What its name resolves to must be public, unless the operator allows other addresses. */
+            url?: string;
+            /** @description The types that it receives; empty: all. */
+            types?: components["schemas"]["EventType"][];
+            /** @description Only events of these budgets; empty: all events. */
+            budgets?: components["schemas"]["BudgetId"][];
+            /** @description Only events on these scopes or below them; empty: all events. With several filters an event passes all. */
+            scopes?: components["schemas"]["Scope"][];
+            enabled?: boolean;
+        };
+        WebhookReplay: {
+            /**
+             * Format: date-time
+             * @description Events from this time on.
+             */
+            from: string;
+            /**
+             * Format: date-time
+             * @description Events before this time; left out: now.
+             */
+            to?: string;
+        };
+        WebhookTest: {
+            /** @description The `webhook-id` of the delivery. */
+            event_id: string;
+            /** @description Of the answer; 0 without one. */
+            status: number;
+            /** @description Why the test failed; empty if it succeeded. */
+            error: string;
+            /** Format: int64 */
+            duration_ms: number;
+        };
+        Delivery: {
+            /** Format: int64 */
+            id: number;
+            event_id: string;
+            type: components["schemas"]["EventType"];
+            attempt: number;
+            /** Format: date-time */
+            at: string;
+            /** Format: int64 */
+            duration_ms: number;
+            /** @description Of the answer; 0 without one. */
+            status: number;
+            /** @description Why the attempt was no success; empty for a success. */
+            error: string;
+            /**
+             * Format: date-time
+             * @description When the event is tried again; null after a success, and if the webhook was disabled.
+             */
+            next_attempt_at: string | null;
+        };
+        DeliveryPage: {
+            data: components["schemas"]["Delivery"][];
+            next_cursor: string;
+        };
         /** @description What is held at one moment, by Postgres' clock. */
         Overview: {
             /**
@@ -2034,6 +2334,8 @@ export interface components {
         Cursor: string;
         /** @description The most items on a page. */
         Limit: number;
+        /** @description The webhook's id. */
+        WebhookId: components["schemas"]["WebhookId"];
         /** @description The key's id, the 12 characters after `emk_`. */
         KeyId: string;
     };
@@ -2906,6 +3208,300 @@ export interface operations {
             400: components["responses"]["InvalidRequest"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    listWebhooks: {
+        parameters: {
+            query?: {
+                /** @description The `next_cursor` of the page before, of the same list with the same filter; leave it out for the first page. */
+                cursor?: components["parameters"]["Cursor"];
+                /** @description The most items on a page. */
+                limit?: components["parameters"]["Limit"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of webhooks, without their secrets. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookPage"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    createWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookRequest"];
+            };
+        };
+        responses: {
+            /** @description The webhook, with its secret. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IssuedWebhook"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The webhook. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    deleteWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The webhook as it was. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    patchWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookPatch"];
+            };
+        };
+        responses: {
+            /** @description The webhook after the change. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    rotateWebhookSecret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The webhook, with its new secret. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IssuedWebhook"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    testWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the endpoint answered. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookTest"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    listDeliveries: {
+        parameters: {
+            query?: {
+                /** @description The `next_cursor` of the page before, of the same list with the same filter; leave it out for the first page. */
+                cursor?: components["parameters"]["Cursor"];
+                /** @description The most items on a page. */
+                limit?: components["parameters"]["Limit"];
+            };
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of attempts. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeliveryPage"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    replayWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The webhook's id. */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookReplay"];
+            };
+        };
+        responses: {
+            /** @description The webhook, at its new position. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];

@@ -58,6 +58,15 @@ export type RotateKeyRequest = Partial<Schemas["RotateKeyRequest"]>;
 export type Override = Schemas["Override"];
 export type OverrideRequest = Schemas["OverrideRequest"];
 export type ReasonRequest = Schemas["ReasonRequest"];
+/** An endpoint that events are delivered to. */
+export type Webhook = Schemas["Webhook"];
+export type IssuedWebhook = Schemas["IssuedWebhook"];
+export type WebhookRequest = Schemas["WebhookRequest"];
+export type WebhookPatch = Schemas["WebhookPatch"];
+export type WebhookReplay = Schemas["WebhookReplay"];
+export type WebhookTest = Schemas["WebhookTest"];
+/** One attempt to deliver an event. */
+export type Delivery = Schemas["Delivery"];
 export type CorrectionRequest = Schemas["CorrectionRequest"];
 export type PricePage = Schemas["PricePage"];
 export type PricesRequest = Schemas["PricesRequest"];

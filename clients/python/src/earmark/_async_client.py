@@ -31,12 +31,14 @@ from ._types import (
     CommitRequest,
     CorrectionRequest,
     Decision,
+    DeliveryPage,
     EntryPage,
     EventPage,
     ExplainedPrice,
     ExplainRequest,
     ExtendRequest,
     IssuedKey,
+    IssuedWebhook,
     Key,
     KeyPage,
     KeyRequest,
@@ -57,6 +59,12 @@ from ._types import (
     StuckReason,
     UsageReport,
     UsageRequest,
+    Webhook,
+    WebhookPage,
+    WebhookPatch,
+    WebhookReplay,
+    WebhookRequest,
+    WebhookTest,
 )
 
 T = TypeVar("T")
@@ -306,6 +314,40 @@ class AsyncEarmark:
     async def revoke_key(self, id: str, request: RevokeKeyRequest | None = None) -> Key:
         """Ends a key for good, within 5 seconds on every server."""
         return cast(Key, await self._call(Call("POST", options.path_of("keys", id, "revoke"), body=request or {}, repeat=True)))
+
+    async def create_webhook(self, request: WebhookRequest) -> IssuedWebhook:
+        """Has events delivered to an address from now on. Only this answer has the secret. It is not repeated."""
+        return cast(IssuedWebhook, await self._call(Call("POST", "/v1/webhooks", body=request, repeat=False)))
+
+    async def list_webhooks(self, *, cursor: str | None = None, limit: int | None = None) -> WebhookPage:
+        return cast(WebhookPage, await self._get("/v1/webhooks", cursor=cursor, limit=limit))
+
+    async def get_webhook(self, id: str) -> Webhook:
+        return cast(Webhook, await self._get(options.path_of("webhooks", id)))
+
+    async def patch_webhook(self, id: str, patch: WebhookPatch) -> Webhook:
+        """It is not repeated, because another change may have come in between."""
+        return cast(Webhook, await self._call(Call("PATCH", options.path_of("webhooks", id), body=patch, repeat=False)))
+
+    async def delete_webhook(self, id: str) -> Webhook:
+        """It is not repeated: a second call finds none."""
+        return cast(Webhook, await self._call(Call("DELETE", options.path_of("webhooks", id), repeat=False)))
+
+    async def rotate_webhook_secret(self, id: str) -> IssuedWebhook:
+        """The secret before signs too for 24 hours. Only this answer has the new one. It is not repeated."""
+        return cast(IssuedWebhook, await self._call(Call("POST", options.path_of("webhooks", id, "rotate-secret"), repeat=False)))
+
+    async def test_webhook(self, id: str) -> WebhookTest:
+        """Has a test sent, and says what the endpoint answered. It is not repeated."""
+        return cast(WebhookTest, await self._call(Call("POST", options.path_of("webhooks", id, "test"), repeat=False)))
+
+    async def list_deliveries(self, id: str, *, cursor: str | None = None, limit: int | None = None) -> DeliveryPage:
+        """The attempts to deliver to a webhook, newest first."""
+        return cast(DeliveryPage, await self._get(options.path_of("webhooks", id, "deliveries"), cursor=cursor, limit=limit))
+
+    async def replay_webhook(self, id: str, request: WebhookReplay) -> Webhook:
+        """Has the events of a time delivered again."""
+        return cast(Webhook, await self._call(Call("POST", options.path_of("webhooks", id, "replay"), body=request, repeat=True)))
 
     async def list_audit(
         self,

@@ -317,6 +317,26 @@ class Decision(_Decision, total=False):
     # room sooner; another request may take the room first.
     retry_at: str
 
+EventType = Literal["budget.window_opened", "budget.threshold_crossed", "budget.exhausted", "reservation.denied", "reservation.expired", "reservation.review", "reservation.committed_late", "reservation.overage", "reservation.corrected", "webhook.disabled"]
+
+class Delivery(TypedDict):
+    id: int
+    event_id: str
+    type: EventType
+    attempt: int
+    at: str
+    duration_ms: int
+    # Of the answer; 0 without one.
+    status: int
+    # Why the attempt was no success; empty for a success.
+    error: str
+    # When the event is tried again; null after a success, and if the webhook was disabled.
+    next_attempt_at: str | None
+
+class DeliveryPage(TypedDict):
+    data: list[Delivery]
+    next_cursor: str
+
 # One line of the journal. Entries are never changed.
 class Entry(TypedDict):
     id: int
@@ -370,8 +390,6 @@ class Estimate(_Estimate, total=False):
     speed: str
     # As `service_tier`.
     region: str
-
-EventType = Literal["budget.window_opened", "budget.threshold_crossed", "budget.exhausted", "reservation.denied", "reservation.expired", "reservation.review", "reservation.committed_late", "reservation.overage", "reservation.corrected", "webhook.disabled"]
 
 class Event(TypedDict):
     # Such as `evt_81234_17`; also the position after which the feed continues.
@@ -472,6 +490,34 @@ class IssuedKey(TypedDict):
     replaced_by: str
     rate: Rate
     # The whole key, `emk_…`. Earmark keeps a hash alone.
+    secret: str
+
+WebhookId = str
+
+class IssuedWebhook(TypedDict):
+    id: WebhookId
+    url: str
+    # The types that it receives; empty: all.
+    types: list[EventType]
+    # Only events of these budgets; empty: all events.
+    budgets: list[BudgetId]
+    # Only events on these scopes or below them; empty: all events.
+    scopes: list[str]
+    enabled: bool
+    # Why nothing is delivered; empty if it is enabled.
+    disabled_reason: str
+    # The position in the feed: every event up to it is delivered, or not selected.
+    after: str
+    # The first failure since the last success; null: the last attempt succeeded, or there was none.
+    failing_since: str | None
+    # Of the last attempt if it failed; else empty.
+    last_error: str
+    # After a failure; null: at once.
+    next_attempt_at: str | None
+    # When the secret before the last rotation stops signing; null: one secret signs.
+    former_secret_until: str | None
+    created_at: str
+    # `whsec_` and the key in base64, as the libraries of Standard Webhooks take it.
     secret: str
 
 class Key(TypedDict):
@@ -858,6 +904,76 @@ class UsageRequest(_UsageRequest, total=False):
     responded_at: RespondedAt
     metadata: Metadata
 
+class Webhook(TypedDict):
+    id: WebhookId
+    url: str
+    # The types that it receives; empty: all.
+    types: list[EventType]
+    # Only events of these budgets; empty: all events.
+    budgets: list[BudgetId]
+    # Only events on these scopes or below them; empty: all events.
+    scopes: list[str]
+    enabled: bool
+    # Why nothing is delivered; empty if it is enabled.
+    disabled_reason: str
+    # The position in the feed: every event up to it is delivered, or not selected.
+    after: str
+    # The first failure since the last success; null: the last attempt succeeded, or there was none.
+    failing_since: str | None
+    # Of the last attempt if it failed; else empty.
+    last_error: str
+    # After a failure; null: at once.
+    next_attempt_at: str | None
+    # When the secret before the last rotation stops signing; null: one secret signs.
+    former_secret_until: str | None
+    created_at: str
+
+class WebhookPage(TypedDict):
+    data: list[Webhook]
+    next_cursor: str
+
+class WebhookPatch(TypedDict, total=False):
+    # An address over https, without a user and a fragment. What its name resolves to must be public, unless the operator allows other
+    # addresses.
+    url: str
+    # The types that it receives; empty: all.
+    types: list[EventType]
+    # Only events of these budgets; empty: all events.
+    budgets: list[BudgetId]
+    # Only events on these scopes or below them; empty: all events. With several filters an event passes all.
+    scopes: list[Scope]
+    enabled: bool
+
+_WebhookReplayWords = TypedDict("_WebhookReplayWords", {"from": str}, total=False)
+
+
+class WebhookReplay(_WebhookReplayWords, total=False):
+    # Events before this time; left out: now.
+    to: str
+
+class _WebhookRequest(TypedDict):
+    # An address over https, without a user and a fragment. What its name resolves to must be public, unless the operator allows other
+    # addresses.
+    url: str
+
+
+class WebhookRequest(_WebhookRequest, total=False):
+    # The types that it receives; empty: all.
+    types: list[EventType]
+    # Only events of these budgets; empty: all events.
+    budgets: list[BudgetId]
+    # Only events on these scopes or below them; empty: all events. With several filters an event passes all.
+    scopes: list[Scope]
+
+class WebhookTest(TypedDict):
+    # The `webhook-id` of the delivery.
+    event_id: str
+    # Of the answer; 0 without one.
+    status: int
+    # Why the test failed; empty if it succeeded.
+    error: str
+    duration_ms: int
+
 # The stable name of the error, for programs.
 ErrorCode = Literal["invalid_request", "unauthenticated", "budget_exceeded", "not_found", "no_budget", "method_not_allowed", "forbidden", "budget_exists", "already_settled", "not_charged", "below_zero", "overage_rejected", "reservation_expired", "payload_too_large", "unsupported_media_type", "unit_not_budgeted", "unknown_model", "unpriced_usage", "idempotency_mismatch", "rate_limited", "admission_unknown", "unavailable", "internal"]
 
@@ -883,6 +999,8 @@ __all__ = [
     "CommitRequest",
     "CorrectionRequest",
     "Decision",
+    "Delivery",
+    "DeliveryPage",
     "Enforcement",
     "Entry",
     "EntryPage",
@@ -896,6 +1014,7 @@ __all__ = [
     "ExtendRequest",
     "IdempotencyKey",
     "IssuedKey",
+    "IssuedWebhook",
     "Key",
     "KeyPage",
     "KeyRequest",
@@ -950,5 +1069,12 @@ __all__ = [
     "UsageSum",
     "UsdRate",
     "Violation",
+    "Webhook",
+    "WebhookId",
+    "WebhookPage",
+    "WebhookPatch",
+    "WebhookReplay",
+    "WebhookRequest",
+    "WebhookTest",
     "Window",
 ]
