@@ -145,7 +145,7 @@ test-pgbouncer: ## run the ledger through a real PgBouncer in transaction mode, 
 
 .PHONY: test-clients
 test-clients: $(TEMPORAL) ## run the clients of all languages through the same cases, on a real Earmark too; needs Node.js 20 with npm, and Python 3.11 with venv
-	@EARMARK_INTEGRATIONS=1 $(GO) test -C test -count 1 -timeout 10m -v ./conformance
+	@EARMARK_INTEGRATIONS=1 $(GO) test -C test -count 1 -timeout 30m -v ./conformance
 
 CALLS ?= 10000
 

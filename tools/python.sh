@@ -17,5 +17,5 @@ if [[ ! .venv/installed-$requirements -nt requirements.txt || ! .venv/installed-
   touch ".venv/installed-$requirements" .venv/installed-requirements.txt
 fi
 .venv/bin/python tools/generate.py --check
-.venv/bin/mypy src tools tests examples
+.venv/bin/mypy src tools tests examples ../../examples/litellm-proxy
 .venv/bin/python -m pytest --quiet

@@ -100,6 +100,7 @@ var covered = map[string]struct {
 	"docs/security.md/Keys/sh":                           {1, "TestTwoTenants and TestKeysOfTheCommandLine, with other names"},
 	"docs/production.md/Deploy/sh":                       {3, "the first by TestOwnServices, the second by TestTLS; the third needs an account of Temporal Cloud"},
 	"docs/production.md/Deploy/sql":                      {1, "TestAppRoleChangesNothingByItself, in the place of an account that can log in"},
+	"docs/integrations.md/Python/yaml":                   {1, "test_litellm_proxy.py, with the file that has it"},
 	"docs/production.md/Fair turns inside Temporal/yaml": {1, "settings of Temporal's server, tried by hand on 1.29.1 with the figures below them"},
 	"docs/production.md/Encrypt what Temporal keeps/sh":  {1, "TestPayloadsAreEncrypted"},
 	"docs/kubernetes.md/Install/sh":                      {2, "needs a cluster; the names of the Secrets are checked in tools/helm"},

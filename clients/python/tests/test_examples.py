@@ -95,7 +95,7 @@ def test_the_examples_guard_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_pages_show_the_examples() -> None:
-    examples = [path.read_text() for path in (PACKAGE / "examples").glob("*.py")]
+    examples = [path.read_text() for path in [*(PACKAGE / "examples").glob("*.py"), PACKAGE / "../../examples/litellm-proxy/earmark_callbacks.py"]]
     for page in ["README.md", "../../README.md", "../../docs/python.md", "../../docs/integrations.md"]:
         blocks = re.findall(r"\n```python\n(.*?\n)```\n", (PACKAGE / page).read_text(), re.DOTALL)
         assert blocks

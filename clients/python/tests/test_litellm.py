@@ -23,7 +23,7 @@ EXACT = {"usage": {"tokens": TOTAL}}
 
 def test_the_example_names_the_user_and_the_team_of_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARMARK_URL", "http://earmark.test")
-    example: Any = importlib.import_module("litellm_callbacks")
+    example: Any = importlib.import_module("earmark_callbacks")
     assert isinstance(example.logger, EarmarkLogger)
     assert example.scopes({"metadata": {"user_api_key_user_id": "a@b.com", "user_api_key_team_id": "ml"}}) == ["acme/ml/x--a_40b.com"]
     assert example.scopes({}) == ["acme/none/none"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 from litellm.integrations.custom_logger import CustomLogger
 
@@ -23,8 +24,11 @@ from ._providers import Counts, ProviderCall
 from ._types import OnExpiry
 
 _EMBEDDINGS = "aembedding"
-_CALL_TYPES = {"acompletion", "atext_completion", "aresponses", _EMBEDDINGS}
+_CALL_TYPES = {"acompletion", "atext_completion", "aresponses", "anthropic_messages", _EMBEDDINGS}
+_PASSED_THROUGH = "pass_through_endpoint"
 _MOST_CAUSES = 8
+# In what LiteLLM keeps of a request, which its attempts share. The id of a call is the caller's to choose.
+_ATTEMPT = "earmark_attempt"
 # What LiteLLM answers for Earmark's codes. It takes a deployment out of use after 401, 402, 404, 408, 429 and 5xx, and a budget that is
 # used up says nothing about a deployment.
 _REFUSED_STATUS = 403
@@ -39,9 +43,15 @@ class RefusedError(EarmarkError):
     message = ""  # LiteLLM writes it
 
 
+class _Attempt(NamedTuple):
+    kind: str
+    admitted: AdmittedCall
+
+
 class EarmarkLogger(CustomLogger):  # type: ignore[misc] # without types here
     """Guards each call of a deployment that LiteLLM makes for asynchronous code, so each attempt of its proxy and its router: a retry or
-    a fallback has a reservation of its own. Put it into litellm.callbacks, or name it in the callbacks of the proxy.
+    a fallback has a reservation of its own. Put it into litellm.callbacks, or name it in the callbacks of the proxy. RuntimeError with
+    a LiteLLM that does not report the failure of each attempt.
 
     scopes: whose budgets pay: a list, or a function of LiteLLM's arguments; `metadata` has the proxy's key, user and team.
     pass_unknown: lets calls pass that are no completion, response or embedding. Without it they are refused, because they may cost
@@ -63,6 +73,8 @@ class EarmarkLogger(CustomLogger):  # type: ignore[misc] # without types here
         fail_open: bool | FailOpen = False,
         pass_unknown: bool = False,
     ) -> None:
+        if not hasattr(CustomLogger, "async_post_call_failure_deployment_hook"):
+            raise RuntimeError("EarmarkLogger needs LiteLLM 1.106.12 or newer: older ones do not report the failure of each attempt")
         super().__init__()
         self._settings = (earmark or Earmark())._guards
         self._options: dict[str, Any] = {
@@ -78,16 +90,29 @@ class EarmarkLogger(CustomLogger):  # type: ignore[misc] # without types here
         self._fail_open = fail_open_of(fail_open)
         self._pass_unknown = pass_unknown
         self._lock = threading.RLock()
-        self._calls: dict[str, AdmittedCall] = {}
+        self._calls: dict[str, _Attempt] = {}
+
+    async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str) -> None:
+        """The proxy passes calls of some paths on without a deployment, so no other hook hears of them."""
+        if call_type == _PASSED_THROUGH and not self._pass_unknown:
+            raise _unknown(_PASSED_THROUGH)
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> dict[str, Any] | None:
         kind = str(getattr(call_type, "value", call_type))
+        log = kwargs["litellm_logging_obj"]
+        with self._lock:
+            before = self._calls.get(log.model_call_details.get(_ATTEMPT))
+        if before is not None and before.kind != kind:
+            return None  # LiteLLM makes the call by another API, inside the call that is admitted
         if kind not in _CALL_TYPES:
             if self._pass_unknown:
                 return None
-            raise RefusedError("invalid_request", f"{kind} is no call that the guard knows; set pass_unknown to let it pass")
-        call = self._call_of(kwargs, kind)
-        guard = ModelGuard(scopes=list(self._scopes(kwargs) if callable(self._scopes) else self._scopes), **self._options)
+            raise _unknown(kind)
+        if before is not None:
+            self._drop(log.model_call_details[_ATTEMPT])  # a stream broke, and LiteLLM goes on with another attempt
+        known = {**kwargs, "metadata": {**(kwargs.get("metadata") or {}), **(kwargs.get("litellm_metadata") or {})}}
+        call = self._call_of(known, kind)
+        guard = ModelGuard(scopes=list(self._scopes(known) if callable(self._scopes) else self._scopes), **self._options)
         admission = engine.submit(admit_or_open(self._settings, guard.request_for(call), self._fail_open))
         try:
             run = await wait_async(admission)
@@ -97,30 +122,37 @@ class EarmarkLogger(CustomLogger):  # type: ignore[misc] # without types here
             admission.add_done_callback(_leave)
             engine.owe(admission)
             raise
-        id = str(kwargs["litellm_call_id"])
-        admitted = AdmittedCall(run, guard, call)
+        id = log.model_call_details[_ATTEMPT] = str(uuid.uuid4())
         with self._lock:
-            self._calls[id] = admitted
+            self._calls[id] = _Attempt(kind, AdmittedCall(run, guard, call))
         # A stream that its reader leaves ends without an event.
-        weakref.finalize(kwargs["litellm_logging_obj"], self._drop, id).atexit = False
+        weakref.finalize(log, self._drop, id).atexit = False
         if not call.stream or kind != "acompletion":
             return None
         # Without it LiteLLM counts the tokens of a stream by itself.
         return {**kwargs, "stream_options": {**(kwargs.get("stream_options") or {}), "include_usage": True}}
 
     async def async_log_success_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
-        admitted = self._take(kwargs)
+        admitted = self._take(kwargs.get(_ATTEMPT))
         if admitted is None:
             return
         if kwargs.get("cache_hit"):
             admitted.nothing_sent()
-        await _wait(admitted, None if kwargs.get("cache_hit") else _counts_of(response_obj))
+        await _wait(admitted, None if kwargs.get("cache_hit") else _counts_of(response_obj, exact=not _is_left(kwargs)))
+
+    async def async_post_call_failure_deployment_hook(self, request_data: Mapping[str, Any], exception: Exception, call_type: Any) -> None:
+        """Comes for each attempt, and the failure event for the first one alone."""
+        await self._failed(request_data["litellm_logging_obj"].model_call_details, exception)
 
     async def async_log_failure_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
-        admitted = self._take(kwargs)
+        """Comes for a stream that breaks."""
+        await self._failed(kwargs, kwargs.get("exception"))
+
+    async def _failed(self, details: Mapping[str, Any], error: object) -> None:
+        admitted = self._take(details.get(_ATTEMPT))
         if admitted is None:
             return
-        if _billed_nothing(kwargs.get("exception")):
+        if _billed_nothing(error):
             admitted.nothing_sent()
         await _wait(admitted, None)
 
@@ -140,12 +172,13 @@ class EarmarkLogger(CustomLogger):  # type: ignore[misc] # without types here
             service_tier=kwargs["service_tier"] if kwargs.get("service_tier") in ("flex", "priority") else None,
         )
 
-    def _take(self, kwargs: Mapping[str, Any]) -> AdmittedCall | None:
+    def _take(self, id: str | None) -> AdmittedCall | None:
         with self._lock:
-            return self._calls.pop(str(kwargs.get("litellm_call_id")), None)
+            attempt = None if id is None else self._calls.pop(id, None)
+        return None if attempt is None else attempt.admitted
 
     def _drop(self, id: str) -> None:
-        admitted = self._take({"litellm_call_id": id})
+        admitted = self._take(id)
         if admitted is not None and admitted.run._is_ours() and not sys.is_finalizing():
             admitted.end(None, Dropped())
 
@@ -165,6 +198,12 @@ async def _wait(admitted: AdmittedCall, counts: Counts | None) -> None:
         pass  # what is not settled was logged and reported
 
 
+def _unknown(kind: str) -> RefusedError:
+    refused = RefusedError("invalid_request", f"{kind} is no call that the guard knows; set pass_unknown to let it pass")
+    refused.message = str(refused)
+    return refused
+
+
 def _refused(error: EarmarkError) -> RefusedError:
     refused = RefusedError(error.code, str(error))
     refused.__dict__.update(error.__dict__)
@@ -172,7 +211,13 @@ def _refused(error: EarmarkError) -> RefusedError:
     return refused
 
 
-def _counts_of(response: Any) -> Counts | None:
+def _is_left(kwargs: Mapping[str, Any]) -> bool:
+    """Whether the caller left a stream of the proxy. LiteLLM then counts the tokens of what came by itself."""
+    parameters = kwargs.get("litellm_params") or {}
+    return any((of.get("metadata") or {}).get("client_disconnected") is True for of in (kwargs, parameters))
+
+
+def _counts_of(response: Any, *, exact: bool) -> Counts | None:
     usage: Any = response.get("usage") if isinstance(response, Mapping) else getattr(response, "usage", None)
     said = usage.model_dump() if hasattr(usage, "model_dump") else usage
     if not isinstance(said, Mapping):
@@ -187,7 +232,7 @@ def _counts_of(response: Any) -> Counts | None:
         chat["prompt_tokens_details"] = {"cached_tokens": cached, **({"cache_write_tokens": wrote} if wrote else {})}
     if reasoned:
         chat["completion_tokens_details"] = {"reasoning_tokens": reasoned}
-    return Counts(read, written, exact=True, usage=chat)
+    return Counts(read, written, exact=exact, usage=chat)
 
 
 def _detail(said: Mapping[str, Any], group: str, name: str) -> int:
