@@ -113,6 +113,33 @@ func TestADenialSaysWhenToAskAgain(t *testing.T) {
 			b.budget("acme", "tokens", 1000, period(earmark.PeriodLifetime))
 			b.commit(b.held(admission("a", tokens(900), "acme/ml")), tokens(900))
 		}, 0, nil},
+		{"a cut that ends before the window", earmark.PeriodDay, func(b *env) { b.overridden(-900, 0, 10*time.Minute) }, 0,
+			func(now time.Time) time.Time { return now.Add(10 * time.Minute) }},
+		{"a cut that ends, and no window's end", earmark.PeriodLifetime, func(b *env) { b.overridden(-900, 0, 10*time.Minute) }, 0,
+			func(now time.Time) time.Time { return now.Add(10 * time.Minute) }},
+		{"a cut for good", earmark.PeriodHour, func(b *env) { b.overridden(-900, 0, 0) }, 0, nil},
+		{"a cut of two windows", earmark.PeriodHour, func(b *env) { b.overridden(-900, 0, 105*time.Minute) }, 0,
+			func(time.Time) time.Time { return hour.Add(time.Hour) }},
+		{"a cut that begins with the next window", earmark.PeriodHour, func(b *env) {
+			b.commit(b.held(admission("a", tokens(600), "acme/ml")), tokens(600))
+			b.overridden(-900, 45*time.Minute, 105*time.Minute)
+		}, 0, func(time.Time) time.Time { return hour.Add(time.Hour) }},
+		{"a cut that begins before the first lease ends", earmark.PeriodHour, func(b *env) {
+			b.held(leased("a", tokens(900), 20*time.Minute, earmark.OnExpiryRelease, "acme/ml"))
+			b.overridden(-900, 10*time.Minute, 30*time.Minute)
+		}, 0, func(now time.Time) time.Time { return now.Add(30 * time.Minute) }},
+		{"a raise that begins", earmark.PeriodLifetime, func(b *env) {
+			b.commit(b.held(admission("a", tokens(600), "acme/ml")), tokens(600))
+			b.overridden(100, 10*time.Minute, 0)
+		}, 0, func(now time.Time) time.Time { return now.Add(10 * time.Minute) }},
+		{"a raise that ends before the window", earmark.PeriodHour, func(b *env) {
+			_, err := b.patch(b.onML(), earmark.BudgetPatch{Limit: new(int64(100))})
+			require.NoError(b.t, err)
+			b.overridden(900, 0, 10*time.Minute)
+			b.commit(b.held(admission("a", tokens(600), "acme/ml")), tokens(600))
+		}, 0, nil},
+		{"a cut below 0 that ends", earmark.PeriodLifetime, func(b *env) { b.overridden(-9000, 0, 10*time.Minute) }, 0,
+			func(now time.Time) time.Time { return now.Add(10 * time.Minute) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b, now := atNoon(t)
@@ -138,6 +165,25 @@ func TestADenialSaysWhenToAskAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// onML is the id of the budget on acme/ml.
+func (b *env) onML() (id string) {
+	b.t.Helper()
+	require.NoError(b.t, b.pool.QueryRow(ctx(), "SELECT id FROM earmark.budgets WHERE scope = 'acme/ml'").Scan(&id))
+	return id
+}
+
+// overridden overrides the budget on acme/ml from and until some time after now; 0 is now and never.
+func (b *env) overridden(amount int64, from, until time.Duration) {
+	b.t.Helper()
+	var now time.Time
+	require.NoError(b.t, b.pool.QueryRow(ctx(), "SELECT clock_timestamp()").Scan(&now))
+	r := earmark.OverrideRequest{Amount: amount, EffectiveAt: new(now.Add(from))}
+	if until > 0 {
+		r.ExpiresAt = new(now.Add(until))
+	}
+	b.override(b.onML(), "override", r)
 }
 
 // reviewed leaves a reservation in review.

@@ -42,14 +42,56 @@ BEGIN
          ORDER BY overdue_at LIMIT 1));
 END $$;
 
+-- The first moment at which p_requested, which does not fit into t now, may fit: the end of the first lease, if it fits
+-- without the holds; the begin or end of an override that makes room; or the end of the window, if it fits into an empty
+-- one. Null if it fits at none of them, without another call. p_past is as for first_lease_end.
+CREATE OR REPLACE FUNCTION earmark.may_fit_at(t earmark.affected_budget, p_requested numeric, p_past timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    c_moments CONSTANT integer := 100; -- of the overrides of one budget, so that a denial stays cheap
+    b         earmark.budgets;
+    v_now     timestamptz := clock_timestamp();
+    v_lease   timestamptz;
+    v_before  earmark.budgets;
+    v_then    earmark.budgets;
+    v_at      timestamptz;
+    v_used    numeric;
+    v_more    numeric; -- by how much overrides then raise the ceiling
+BEGIN
+    SELECT * INTO b FROM earmark.budgets WHERE id = t.budget_id;
+    IF b.overridden_until > v_now THEN
+        v_lease := earmark.first_lease_end(t.budget_id, t.window_start, p_past);
+        v_before := earmark.in_force(b, v_now);
+        FOR v_at IN
+            SELECT moment FROM (
+                SELECT t.window_end AS moment UNION SELECT v_lease
+                UNION SELECT unnest(ARRAY [effective_at, least(expires_at, ended_at)]) FROM earmark.overrides
+                WHERE budget_id = b.id AND least(expires_at, ended_at, 'infinity') > v_now) AS m
+            WHERE moment > v_now OR moment = v_lease ORDER BY moment LIMIT c_moments
+        LOOP
+            v_then := earmark.in_force(b, v_at);
+            v_used := CASE WHEN v_at >= t.window_end THEN 0 WHEN v_at >= v_lease THEN t.committed ELSE t.committed::numeric + t.reserved END;
+            v_more := CASE b.enforcement WHEN 'hard' THEN v_then.limit_amount - v_before.limit_amount ELSE v_then.soft_ceiling - v_before.soft_ceiling END;
+            IF p_requested + v_used <= t.ceiling + v_more THEN
+                RETURN v_at;
+            END IF;
+        END LOOP;
+        RETURN NULL;
+    ELSIF p_requested + t.committed <= t.ceiling THEN
+        RETURN least(t.window_end, earmark.first_lease_end(t.budget_id, t.window_start, p_past));
+    ELSIF p_requested <= t.ceiling THEN
+        RETURN t.window_end;
+    END IF;
+    RETURN NULL;
+END $$;
+
 -- Whether p_amounts fit into p_affected: a 'denied' or 'overflow' answer, or null if they
 -- fit. This is the rule that denies. Sums are numeric here, so that none can overflow (R8).
 --
 -- retry_at of a denial is the moment to ask again at the latest. For each budget that the
--- amounts do not fit into, it is the end of the window or, if the amounts would fit without
--- the holds, the end of the first lease, whichever comes first; retry_at is the latest of
--- them. It is null, and retryable false, if one of the budgets has neither end or its whole
--- limit is too small. p_past says for each budget which overdue holds do not count.
+-- amounts do not fit into, it is the first moment at which they may; retry_at is the latest of
+-- them. It is null, and retryable false, if one of the budgets has none. p_past says for each
+-- budget which overdue holds do not count.
 CREATE OR REPLACE FUNCTION earmark.check_fit(p_affected earmark.affected_budget[], p_amounts jsonb, p_past timestamptz[] DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -71,11 +113,8 @@ BEGIN
             v_violations := v_violations || jsonb_build_object('budget_id', t.budget_id, 'scope', t.scope, 'unit', t.unit,
                 'limit', t.ceiling, 'reserved', t.reserved, 'committed', t.committed,
                 'available', t.ceiling::numeric - t.reserved - t.committed, 'requested', v_requested);
-            v_change_at := t.window_end;
-            IF v_requested + t.committed <= t.ceiling THEN
-                v_change_at := least(v_change_at, earmark.first_lease_end(t.budget_id, t.window_start, coalesce(p_past[i], '-infinity')));
-            END IF;
-            v_retryable := v_retryable AND v_requested <= t.ceiling AND v_change_at IS NOT NULL;
+            v_change_at := earmark.may_fit_at(t, v_requested, coalesce(p_past[i], '-infinity'));
+            v_retryable := v_retryable AND v_change_at IS NOT NULL;
             v_retry_at := greatest(v_retry_at, v_change_at);
         END IF;
     END LOOP;

@@ -1793,7 +1793,7 @@ export interface components {
              * Format: date-time
              * @description When to ask again at the latest; present where `retryable` is true, and only there. By then, in each budget
              *     that the request does not fit into, the window has ended or, if the amount would fit without the holds, the lease of
-             *     the first. A hold that is settled makes room sooner; another request may take the room first.
+             *     the first, or an override has begun or ended that makes room. A hold that is settled makes room sooner; another request may take the room first.
              */
             retry_at?: string;
         };

@@ -313,8 +313,8 @@ class Decision(_Decision, total=False):
     # Of the prices of an estimate; left out if it needs none.
     price_version: int
     # When to ask again at the latest; present where `retryable` is true, and only there. By then, in each budget that the request does not
-    # fit into, the window has ended or, if the amount would fit without the holds, the lease of the first. A hold that is settled makes
-    # room sooner; another request may take the room first.
+    # fit into, the window has ended or, if the amount would fit without the holds, the lease of the first, or an override has begun or
+    # ended that makes room. A hold that is settled makes room sooner; another request may take the room first.
     retry_at: str
 
 EventType = Literal["budget.window_opened", "budget.threshold_crossed", "budget.exhausted", "reservation.denied", "reservation.expired", "reservation.review", "reservation.committed_late", "reservation.overage", "reservation.corrected", "webhook.disabled"]
