@@ -116,6 +116,29 @@ bin/temporal-next/temporal: tools/temporal-next/go.mod tools/temporal-next/go.su
 test-paused: bin/temporal-next/temporal ## test workflows that somebody paused, on a Temporal that can; builds one
 	@PATH="$(CURDIR)/bin/temporal-next:$$PATH" $(GO) test -C test -count 1 -timeout 10m -tags paused -run '^TestPausedWorkflow$$' -v ./e2e
 
+bin/temporal-server: tools/temporal-server/go.mod tools/temporal-server/go.sum
+	@tools/progress.sh "building Temporal's server once, about 5 minutes" \
+	  $(GO) build -C tools/temporal-server $(BUILD_FLAGS) -ldflags '-s -w' -o ../../$@ go.temporal.io/server/cmd/server
+
+bin/temporal-sql-tool: tools/temporal-server/go.mod tools/temporal-server/go.sum
+	@tools/progress.sh "building Temporal's schema tool once" \
+	  $(GO) build -C tools/temporal-server $(BUILD_FLAGS) -ldflags '-s -w' -o ../../$@ go.temporal.io/server/cmd/tools/sql
+
+DRILL_RATE ?= 20
+DRILL_ARGS = -seed $(or $(SEED),0) -drill-rate $(DRILL_RATE)
+
+.PHONY: test-cluster
+test-cluster: $(TEMPORAL) bin/temporal-server bin/temporal-sql-tool ## kill, freeze and add nodes of a Temporal cluster, servers and workers under load; Linux (SEED=…)
+	@PATH="$(CURDIR)/bin:$$PATH" $(GO) test -C test -count 1 -timeout 30m -tags drills -run '^TestTemporalCluster$$' -v ./chaos -args $(DRILL_ARGS)
+
+.PHONY: test-failover
+test-failover: $(TEMPORAL) ## kill the primary of a replicated Postgres under load, promote its standby, and let the former primary come back; Linux
+	@PATH="$(CURDIR)/bin:$$PATH" $(GO) test -C test -count 1 -timeout 20m -tags drills -run '^TestFailover' -v ./chaos -args $(DRILL_ARGS)
+
+.PHONY: test-upgrade
+test-upgrade: $(TEMPORAL) ## upgrade under load from an earlier commit (FROM=…), process by process, and back, with open reservations of both; Linux
+	@PATH="$(CURDIR)/bin:$$PATH" $(GO) test -C test -count 1 -timeout 20m -tags drills -run '^TestUpgradeUnderLoad$$' -v ./chaos -args $(DRILL_ARGS) $(if $(FROM),-from $(FROM))
+
 CASES ?= 1000000
 
 .PHONY: day
@@ -185,7 +208,7 @@ check-format:
 check-vet:
 	$(GO) vet ./...
 	$(GO) vet -tags 'browser mutations pgbouncer record slow' ./... # what make test does not build
-	@for module in $(MODULES); do $(GO) vet -C $$module -tags 'browser compareprices mutations paused pgbouncer record slow' ./... || exit 1; done
+	@for module in $(MODULES); do $(GO) vet -C $$module -tags 'browser compareprices drills mutations paused pgbouncer record slow' ./... || exit 1; done
 
 .PHONY: check-lint
 check-lint: bin/golangci-lint

@@ -94,6 +94,9 @@ func (p *Process) Start() {
 	p.cmd, p.done, p.mark = cmd, done, info.Size()
 }
 
+// UseProgram makes the process run another program, with the same arguments, from its next start on.
+func (p *Process) UseProgram(program string) { p.program = program }
+
 // Restart kills the process if it runs, and starts it again as it was.
 func (p *Process) Restart() {
 	p.t.Helper()

@@ -33,6 +33,7 @@ type Postgres struct {
 	options devstack.PostgresOptions
 	server  *devstack.Postgres // nil while stopped
 	url     string
+	standby *Postgres
 }
 
 func startPostgres(dir string, fast bool) (*Postgres, error) {
@@ -53,7 +54,12 @@ func newPostgres(tb testing.TB, dir string, fast bool) *Postgres {
 	p, err := startPostgres(dir, fast)
 	require.NoError(tb, err)
 	p.t = tb
-	tb.Cleanup(p.Stop)
+	tb.Cleanup(func() {
+		if p.standby != nil {
+			p.standby.Stop()
+		}
+		p.Stop()
+	})
 	tb.Cleanup(func() { showLog(tb, "postgres", filepath.Join(dir, "postgres.log")) })
 	return p
 }
@@ -121,7 +127,7 @@ func (p *Postgres) createDatabase(tb testing.TB, name string) string {
 
 // Temporal is a server that can be stopped and started again on the same port.
 type Temporal struct {
-	t       testing.TB // nil: shared
+	t       testing.TB // nil: shared, or run by the test itself
 	options devstack.TemporalOptions
 	server  *devstack.Temporal // nil while stopped
 	address string
@@ -166,7 +172,7 @@ func (s *Temporal) Stop() {
 
 // Start starts a stopped server; one that runs already is left alone.
 func (s *Temporal) Start() {
-	if s.server == nil {
+	if s.server == nil && s.t != nil {
 		var err error
 		s.server, err = devstack.StartTemporal(context.Background(), s.options)
 		require.NoError(s.t, err)

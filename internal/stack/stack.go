@@ -44,7 +44,7 @@ const (
 	// readyLimit bounds how long a process or a service may take to be ready.
 	readyLimit = 30 * time.Second
 	// commandLimit bounds a command that is run to its end.
-	commandLimit = 30 * time.Second
+	commandLimit = time.Minute
 	pollInterval = 20 * time.Millisecond
 	// logTailBytes of each log are shown when a test fails.
 	logTailBytes = 24 << 10
@@ -68,6 +68,8 @@ type Options struct {
 	// a stop. Without them the services are shared, and cannot be stopped.
 	OwnPostgres bool
 	OwnTemporal bool
+	// TemporalAddress is that of a Temporal server that the test runs itself, instead of either.
+	TemporalAddress string
 	// Durable makes an own Postgres as durable, and as slow, as it is in production.
 	Durable bool
 	// Grace is --grace of every process; DefaultGrace when zero.
@@ -119,15 +121,18 @@ func New(tb testing.TB, options Options) *Stack {
 	} else {
 		s.Postgres = sharedPostgres(tb)
 	}
-	if options.OwnTemporal {
+	switch {
+	case options.TemporalAddress != "":
+		s.Temporal = &Temporal{address: options.TemporalAddress}
+	case options.OwnTemporal:
 		s.Temporal = newTemporal(tb, filepath.Join(s.dir, "temporal"))
-	} else {
+	default:
 		s.Temporal = sharedTemporal(tb)
 	}
 	name := fmt.Sprintf("earmark_%d", stacks.Add(1))
 	s.DatabaseURL = s.Postgres.createDatabase(tb, name)
 	s.Namespace = client.DefaultNamespace
-	if !options.OwnTemporal {
+	if !options.OwnTemporal && options.TemporalAddress == "" {
 		s.Namespace = strings.ReplaceAll(name, "_", "-")
 		s.Temporal.createNamespace(tb, s.Namespace)
 	}

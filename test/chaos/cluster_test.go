@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,18 +51,38 @@ type cluster struct {
 	nodes   []*node
 	proxies *toxiproxy.ApiServer
 	broken  *timeline
+	second  string // host and port of a second Postgres server, if there is one
 }
 
 // newCluster starts everything; with keys, its servers ask for them.
 func newCluster(t *testing.T, keys bool) *cluster {
 	t.Helper()
-	c := &cluster{t: t, proxies: newProxies(), broken: newTimeline(), Stack: stack.New(t, stack.Options{
+	return newClusterOn(t, stack.Options{
 		OwnPostgres: true, OwnTemporal: true, Durable: true, Grace: grace, AdmissionDeadline: admissionDeadline, Keys: keys,
-	})}
-	for i := range 2 {
-		c.addServer(fmt.Sprintf("serve-%d", i+1))
+	}, 2, 2)
+}
+
+// newClusterOn starts servers, with flags, and workers on a stack.
+func newClusterOn(t *testing.T, options stack.Options, servers, workers int, flags ...string) *cluster {
+	t.Helper()
+	c := newBareCluster(t, options)
+	c.populate(servers, workers, flags...)
+	return c
+}
+
+// newBareCluster makes a cluster without a process of Earmark.
+func newBareCluster(t *testing.T, options stack.Options) *cluster {
+	t.Helper()
+	return &cluster{t: t, proxies: newProxies(), broken: newTimeline(), Stack: stack.New(t, options)}
+}
+
+// populate starts servers, with flags, and workers, and waits until the servers are ready.
+func (c *cluster) populate(servers, workers int, flags ...string) {
+	c.t.Helper()
+	for i := range servers {
+		c.addServer(fmt.Sprintf("serve-%d", i+1), flags...)
 	}
-	for i := range 2 {
+	for i := range workers {
 		c.addWorker(fmt.Sprintf("worker-%d", i+1))
 	}
 	for _, n := range c.nodes {
@@ -69,21 +90,29 @@ func newCluster(t *testing.T, keys bool) *cluster {
 			n.server.Ready()
 		}
 	}
-	return c
 }
 
 // wire makes a node's ways to the services, and the flags that make it take them.
 func (c *cluster) wire(name string) (n *node, flags []string) {
 	database, err := url.Parse(c.DatabaseURL)
 	require.NoError(c.t, err)
-	n = &node{name: name, postgres: newLink(c.t, c.proxies, name+"→postgres", database.Host), temporal: newLink(c.t, c.proxies, name+"→temporal", c.Temporal.Address())}
+	n = &node{name: name, postgres: newLink(c.t, c.proxies, name+"→postgres", database.Host)}
 	database.Host = n.postgres.address()
-	return n, []string{"--database-url", database.String(), "--temporal-address", n.temporal.address()}
+	if c.second != "" {
+		database.Host += "," + c.second
+		database.RawQuery += "&target_session_attrs=read-write"
+	}
+	flags = []string{"--database-url", database.String()}
+	if address := c.Temporal.Address(); !strings.Contains(address, "://") { // a name of several nodes is for the process itself to resolve
+		n.temporal = newLink(c.t, c.proxies, name+"→temporal", address)
+		flags = append(flags, "--temporal-address", n.temporal.address())
+	}
+	return n, flags
 }
 
-func (c *cluster) addServer(name string) {
+func (c *cluster) addServer(name string, more ...string) {
 	n, flags := c.wire(name)
-	n.server = c.Serve(append(flags, "--ui-url", uiURL)...)
+	n.server = c.Serve(slices.Concat(flags, more, []string{"--ui-url", uiURL})...)
 	n.Process = n.server.Process
 	n.front = newLink(c.t, c.proxies, "driver→"+name, strings.TrimPrefix(n.server.URL, "http://"))
 	c.nodes = append(c.nodes, n)
