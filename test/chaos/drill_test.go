@@ -3,9 +3,11 @@
 package chaos_test
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,43 +57,94 @@ func newDrill(t *testing.T, c *cluster) *drill {
 	return x
 }
 
-// step breaks something and measures how long the requests that it met had to wait for their admission.
+// step breaks something and measures how soon every server admits again.
 func (x *drill) step(name string, begin func()) {
 	x.t.Helper()
 	since := time.Now()
 	begin()
-	took := x.driver.probe(time.Now())()
+	x.measure(name, since, since, againLimit, againLimit)
+}
+
+// during does something that takes a while, and measures admissions meanwhile and after it.
+func (x *drill) during(name string, begin func()) {
+	x.t.Helper()
+	since := time.Now()
+	begin()
+	x.measure(name, since, time.Now(), againLimit, againLimit)
+}
+
+// measure waits until every server has admitted a request that was made after the time from which that is possible, and
+// notes what a fault did. Later than limit after that time is a finding, as are more than mostGap without any
+// admission.
+func (x *drill) measure(name string, fault, possible time.Time, limit, mostGap time.Duration) {
+	x.t.Helper()
+	took := x.driver.probe(possible)()
 	time.Sleep(drillFault)
-	slowest, unknowns := x.driver.admissionsSince(since)
-	line := fmt.Sprintf("%-32s every server admits after %5.1f s; the slowest admission, with its retries: %5.1f s; %d calls without an answer", name, took.Seconds(), slowest.Seconds(), unknowns)
+	e := x.driver.effect(fault, time.Now())
+	line := fmt.Sprintf("%-34s every server admits after %4.1f s; no admission for %4.1f s at most; the slowest took %4.1f s with its retries; %d of %d calls without an outcome: %v",
+		name, took.Seconds(), e.gap.Seconds(), e.slowest.Seconds(), e.unknown, e.calls, e.why)
 	x.t.Log(line)
 	x.lines = append(x.lines, line)
-	if took == 0 || took > againLimit {
-		x.slow = append(x.slow, fmt.Sprintf("%s: a server did not admit within %s", name, againLimit))
+	if took == 0 || took > limit {
+		x.slow = append(x.slow, fmt.Sprintf("%s: a server did not admit within %s", name, limit))
+	}
+	if e.gap > mostGap {
+		x.slow = append(x.slow, fmt.Sprintf("%s: nothing was admitted for %s", name, e.gap))
 	}
 }
 
-// admissionsSince returns the longest time that a request which began since then waited for its admission or denial, and
-// how many calls had no known outcome.
-func (d *driver) admissionsSince(since time.Time) (slowest time.Duration, unknowns int) {
+// effect is what callers saw of a fault.
+type effect struct {
+	gap     time.Duration // the longest without an admission by any server
+	slowest time.Duration // from the first call of a request that began after the fault to its admission or denial
+	unknown int           // calls without a known outcome; their callers repeat them
+	why     map[string]int
+	calls   int
+}
+
+func (d *driver) effect(since, until time.Time) (e effect) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	e.why = map[string]int{}
+	admitted := []time.Time{since, until}
 	for _, l := range d.lives {
 		l.mu.Lock()
 		for _, a := range l.Attempts {
-			if a.Sent.Before(since) {
+			if a.Answered.Before(since) || a.Answered.After(until) {
 				continue
 			}
+			e.calls++
 			if a.Outcome == unknown {
-				unknowns++
+				e.unknown++
+				e.why[cmp.Or(string(a.Code), "no answer")]++
 			}
-			if a.Verb == verbReserve && a.Outcome != unknown && l.Script != "probe" && l.Attempts[0].Sent.After(since) {
-				slowest = max(slowest, a.Answered.Sub(l.Attempts[0].Sent))
+			if a.Verb != verbReserve || a.Outcome == unknown {
+				continue
+			}
+			if a.Outcome == done {
+				admitted = append(admitted, a.Answered)
+			}
+			if first := l.Attempts[0].Sent; l.Script != scriptProbe && first.After(since) {
+				e.slowest = max(e.slowest, a.Answered.Sub(first))
 			}
 		}
 		l.mu.Unlock()
 	}
-	return slowest, unknowns
+	slices.SortFunc(admitted, time.Time.Compare)
+	for i := range admitted[1:] {
+		e.gap = max(e.gap, admitted[i+1].Sub(admitted[i]))
+	}
+	return e
+}
+
+// failed lists the requests whose callers went on to the end of the drill and have no known outcome.
+func (d *driver) failed() (problems []string) {
+	for _, l := range d.lives {
+		if last := l.Attempts[len(l.Attempts)-1]; last.Outcome == unknown && !l.Mortal && l.Script != scriptProbe {
+			problems = append(problems, fmt.Sprintf("%s: its outcome is not known, in spite of its retries\n  journal: %s", l.ID, l))
+		}
+	}
+	return problems
 }
 
 // finish ends the load, waits until all is known and cleaned up, and checks every promise.
@@ -103,7 +156,7 @@ func (x *drill) finish() {
 	x.awaitCleanup()
 	x.t.Log(x.driver.report(x.cluster, nil, mended))
 	x.t.Log("\n" + strings.Join(x.lines, "\n"))
-	problems := append(append(x.driver.check(x.cluster), x.driver.crossings(x.cluster)...), x.slow...)
+	problems := slices.Concat(x.driver.check(x.cluster), x.driver.crossings(x.cluster), x.driver.failed(), x.slow)
 	for _, problem := range problems[:min(len(problems), mostShown)] {
 		x.t.Log(problem)
 	}
@@ -115,5 +168,5 @@ func (x *drill) finish() {
 	for _, r := range readRows(x.t, x.Pool()) {
 		count[r.State]++
 	}
-	x.t.Logf("0 overspent, 0 leaked, 0 lost, 0 doubled, the audit is clean; reservations by state: %v", count)
+	x.t.Logf("no request failed beyond its retries; 0 overspent, 0 leaked, 0 lost, 0 doubled, the audit is clean; reservations by state: %v", count)
 }

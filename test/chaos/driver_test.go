@@ -30,6 +30,8 @@ const (
 	knownLimit = 60 * time.Second
 	probeLimit = 60 * time.Second
 	probePause = 100 * time.Millisecond
+	// scriptProbe marks the requests of probe, which are not repeated.
+	scriptProbe = "probe"
 )
 
 // driver makes requests and remembers what came of them.
@@ -251,7 +253,7 @@ func (d *driver) probe(since time.Time) func() time.Duration {
 	for i := range times {
 		group.Go(func() {
 			for n := 0; time.Since(since) < probeLimit; n++ {
-				l := d.add(&life{Tenant: tenantNames[0], Script: "probe", Key: fmt.Sprintf("probe-%d-%d-%d", since.UnixNano(), i, n), Request: earmark.ReservationRequest{
+				l := d.add(&life{Tenant: tenantNames[0], Script: scriptProbe, Key: fmt.Sprintf("probe-%d-%d-%d", since.UnixNano(), i, n), Request: earmark.ReservationRequest{
 					Scopes: []string{scopeProbe}, Amounts: earmark.Amounts{unitTokens: 1}, TTLSeconds: 1}.WithDefaults()})
 				if d.once(l, verbReserve, nil, i, reserving(l)).Outcome == done {
 					times[i] = time.Since(since)

@@ -353,7 +353,7 @@ func TestTemporalCluster(t *testing.T) {
 		t.Logf("%d of %d shards have a new owner", moved(before, temporal.shards()), historyShards)
 
 		before = temporal.shards()
-		x.step("add "+role, func() { temporal.awaitMember(temporal.add(role)) })
+		x.during("add "+role, func() { temporal.awaitMember(temporal.add(role)) })
 		t.Logf("%d of %d shards have a new owner", moved(before, temporal.shards()), historyShards)
 		if role == roleHistory {
 			require.NotZero(t, moved(before, temporal.shards()), "no shard moved to the new node")
@@ -371,7 +371,7 @@ func TestTemporalCluster(t *testing.T) {
 		c.broken.works(n.name)
 	}
 	c.broken.breaks(c.nodes[5].name)
-	x.step("SIGTERM "+c.nodes[5].name, func() { c.nodes[5].Signal(syscall.SIGTERM); c.nodes[5].Wait(endLimit) })
+	x.during("SIGTERM "+c.nodes[5].name, func() { c.nodes[5].Signal(syscall.SIGTERM); c.nodes[5].Wait(endLimit) })
 	c.startNode(c.nodes[5])
 	x.finish()
 }

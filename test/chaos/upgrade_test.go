@@ -13,13 +13,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/stack"
+	"github.com/earmark-dev/earmark/migrations"
 )
 
-var fromFlag = flag.String("from", "830867d", "the commit that TestUpgradeUnderLoad upgrades from; its schema is older")
+// oldestBeside is a commit with the schema migrations.OldestBeside, the oldest whose programs run beside this one.
+const oldestBeside = "830867d"
+
+var fromFlag = flag.String("from", oldestBeside, "the commit that TestUpgradeUnderLoad upgrades from")
 
 // longHolds are open across an upgrade.
 const (
@@ -43,7 +48,8 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	current := stack.Binary(t)
 	c.Use(current)
 	t.Log(c.MustRun("migrate", "status"))
-	x.step("earmark migrate up", func() { t.Log(c.MustRun("migrate", "up")) })
+	requireRefused(t, c)
+	x.during("earmark migrate up", func() { t.Log(c.MustRun("migrate", "up")) })
 	roll := func(binary string) {
 		for _, n := range c.nodes {
 			c.broken.breaks(n.name)
@@ -56,14 +62,30 @@ func TestUpgradeUnderLoad(t *testing.T) {
 			}
 		}
 	}
-	x.step("every process to this version", func() { roll(current) })
+	x.during("every process to this version", func() { roll(current) })
 	holds.settle(0, longHolds/3)
 	holds.reserve("current")
-	x.step("every process back", func() { roll(former) })
+	x.during("every process back", func() { roll(former) })
 	holds.settle(longHolds/3, longHolds/3+longHolds)
-	x.step("every process to this version", func() { roll(current) })
+	x.during("every process to this version", func() { roll(current) })
 	holds.settle(longHolds/3+longHolds, 2*longHolds)
 	x.finish()
+}
+
+// requireRefused checks that nothing is migrated while a program is connected that could not go on beside this one.
+func requireRefused(t *testing.T, c *cluster) {
+	t.Helper()
+	config, err := pgx.ParseConfig(c.DatabaseURL)
+	require.NoError(t, err)
+	older := migrations.OldestBeside - 1
+	config.RuntimeParams["application_name"] = fmt.Sprintf("earmark/%d", older)
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(context.Background())) }()
+	result := c.Run("migrate", "up")
+	require.NotZero(t, result.Code)
+	require.Contains(t, result.Stderr, fmt.Sprintf("a program for schema %d is connected", older))
+	t.Log(result.Stderr)
 }
 
 // longLived are reservations that one version makes and another settles.
