@@ -30,7 +30,6 @@ var fromFlag = flag.String("from", oldestBeside, "the commit that TestUpgradeUnd
 const (
 	longHolds   = 30
 	longHoldTTL = 30 * time.Minute
-	scopeLong   = "long"
 )
 
 // TestUpgradeUnderLoad upgrades schema, servers and workers from an earlier commit under load, one process after the other,
@@ -99,7 +98,7 @@ func (h *longLived) reserve(by string) {
 	h.t.Helper()
 	for n := range longHolds {
 		l := h.driver.add(&life{Tenant: tenantNames[n%len(tenantNames)], Script: "long", Key: fmt.Sprintf("long-%s-%d", by, n), Request: earmark.ReservationRequest{
-			Scopes: []string{scopeLong}, Amounts: earmark.Amounts{unitTokens: 5}, TTLSeconds: int64(longHoldTTL / time.Second)}.WithDefaults()})
+			Scopes: []string{scopeProbe}, Amounts: earmark.Amounts{unitTokens: 5}, TTLSeconds: int64(longHoldTTL / time.Second)}.WithDefaults()})
 		require.Equal(h.t, done, h.driver.reserve(l).Outcome)
 		h.lives = append(h.lives, l)
 	}
