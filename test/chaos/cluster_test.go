@@ -166,13 +166,19 @@ func (c *cluster) awaitGuards(limit, pause time.Duration, short bool) {
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(pause) {
 		if short && time.Since(hurried) > cleanupSlack {
 			hurried = time.Now()
-			c.Exec("UPDATE earmark.reservations SET checked_at = clock_timestamp() - interval '1 hour'")
-			_ = c.Client().ScheduleClient().GetHandle(context.Background(), "earmark-reconcile").Trigger(context.Background(), client.ScheduleTriggerOptions{})
+			c.reconcile()
 		}
 		if unheld, unguarded := c.guardians(); len(unheld)+len(unguarded) == 0 {
 			return
 		}
 	}
+}
+
+// reconcile lets the reconciler look at every reservation now.
+func (c *cluster) reconcile() {
+	c.t.Helper()
+	c.Exec("UPDATE earmark.reservations SET checked_at = clock_timestamp() - interval '1 hour'")
+	_ = c.Client().ScheduleClient().GetHandle(context.Background(), "earmark-reconcile").Trigger(context.Background(), client.ScheduleTriggerOptions{})
 }
 
 // await polls until the condition holds or the limit is over.
