@@ -19,6 +19,7 @@ const (
 	uniqueViolation        = "23505"
 	noSuchStatement        = "26000"
 	statementExists        = "42P05"
+	deadlockDetected       = "40P01"
 	notAllowed             = "42501"
 	lockNotAvailable       = "55P03"
 )

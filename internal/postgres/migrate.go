@@ -101,7 +101,8 @@ func neverInTheWay(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Pool, erro
 func retryLocks(ctx context.Context, f func() error) error {
 	for try := 1; ; try++ {
 		err := f()
-		if sqlState(err) != lockNotAvailable || try == stepLockTries || !ctxtime.Sleep(ctx, stepLockPause) {
+		state := sqlState(err)
+		if state != lockNotAvailable && state != deadlockDetected || try == stepLockTries || !ctxtime.Sleep(ctx, stepLockPause) { // mutation: step-deadlock
 			return err
 		}
 	}

@@ -214,6 +214,87 @@ func TestMigrationDoesNotQueueAdmissionsBehindIt(t *testing.T) {
 	require.NoError(t, <-migrated)
 }
 
+// A deadlock with a call undoes a step, and the step is tried again.
+func TestMigrationIsTriedAgainAfterADeadlock(t *testing.T) {
+	t.Parallel()
+	pool := emptyPool(t)
+	_, err := stepProvider(t, pool).UpTo(ctx(), migrations.OldestBeside)
+	require.NoError(t, err)
+	_, err = pool.Exec(ctx(), `CREATE SEQUENCE public.steps; -- which no rollback sets back
+		CREATE FUNCTION public.fail_once() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF nextval('public.steps') = 1 THEN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = 'deadlock_detected'; END IF;
+		END $$;
+		CREATE EVENT TRIGGER fail_once ON ddl_command_start EXECUTE FUNCTION public.fail_once()`)
+	require.NoError(t, err)
+	_, err = postgres.Migrate(ctx(), pool)
+	require.NoError(t, err)
+}
+
+// A step that has a lock of a table and then takes a stronger one of it is in a deadlock with each call that reads the table
+// and then writes to it.
+func TestStepsTakeTheStrongestLockOfATableFirst(t *testing.T) {
+	t.Parallel()
+	pool := emptyPool(t)
+	provider := stepProvider(t, pool)
+	_, err := provider.UpTo(ctx(), migrations.OldestBeside)
+	require.NoError(t, err)
+	for {
+		begun := map[string]bool{} // tables that nobody reads any more, so that the step gets through to the next
+		for {
+			reader, err := pool.Begin(ctx())
+			require.NoError(t, err)
+			tables, err := reader.Query(ctx(), "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'earmark'::regnamespace AND relkind = 'r'")
+			require.NoError(t, err)
+			names, err := pgx.CollectRows(tables, pgx.RowTo[string])
+			require.NoError(t, err)
+			for _, name := range names {
+				if !begun[name] {
+					_, err := reader.Exec(ctx(), "LOCK TABLE "+name+" IN ACCESS SHARE MODE")
+					require.NoError(t, err)
+				}
+			}
+			type outcome struct {
+				step *goose.MigrationResult
+				err  error
+			}
+			ended := make(chan outcome, 1)
+			stepping, stop := context.WithCancel(ctx())
+			go func() {
+				step, err := provider.UpByOne(stepping)
+				ended <- outcome{step, err}
+			}()
+			var waitsFor string
+			var has []string
+			var result *outcome
+			require.Eventually(t, func() bool {
+				select {
+				case o := <-ended:
+					result = &o
+					return true
+				default:
+				}
+				err := pool.QueryRow(ctx(), `SELECT w.relation::regclass::text, array(SELECT mode FROM pg_locks h WHERE h.pid = w.pid AND h.relation = w.relation AND h.granted)
+					FROM pg_locks w JOIN pg_stat_activity USING (pid) WHERE NOT w.granted AND w.mode = 'AccessExclusiveLock' AND datname = current_database()`).Scan(&waitsFor, &has)
+				return err == nil
+			}, 30*time.Second, 5*time.Millisecond)
+			stop()
+			if result == nil {
+				<-ended
+			}
+			require.NoError(t, reader.Rollback(ctx()))
+			if result != nil {
+				if errors.Is(result.err, goose.ErrNoNextVersion) {
+					return
+				}
+				require.NoError(t, result.err)
+				break
+			}
+			require.Empty(t, has, "a step has these locks of %s and wants all of it", waitsFor)
+			begun[waitsFor] = true
+		}
+	}
+}
+
 // A step locks the tables that grow for moments only, however many rows they have: it writes none of them anew, reads
 // them to check no constraint, and builds no index on them in its transaction.
 func TestStepsDoNotWorkThroughLargeTables(t *testing.T) {

@@ -1,5 +1,9 @@
 -- +goose Up
 -- Overrides: changes of a budget's limit for a time, on top of it.
+-- When the last override ends; null if there is none. An admission to a budget without overrides does not look for them.
+-- This lock comes before the weaker one of the reference below: with that one alone, a call that waits for it would be in a deadlock.
+ALTER TABLE earmark.budgets ADD COLUMN overridden_until timestamptz;
+
 CREATE TABLE earmark.overrides (
     id           text COLLATE "C" PRIMARY KEY, -- derived from the budget and the idempotency key, so that a repeated call applies once (R5)
     tenant       text COLLATE "C" NOT NULL,
@@ -16,9 +20,6 @@ CREATE TABLE earmark.overrides (
 );
 
 CREATE INDEX overrides_budget_idx ON earmark.overrides (budget_id, created_at DESC, id DESC);
-
--- When the last override ends; null if there is none. An admission to a budget without overrides does not look for them.
-ALTER TABLE earmark.budgets ADD COLUMN overridden_until timestamptz;
 
 ALTER TABLE earmark.audit_log DROP CONSTRAINT audit_log_action_check, DROP CONSTRAINT audit_log_before_check;
 ALTER TABLE earmark.audit_log

@@ -192,6 +192,7 @@ var mechanisms = []mechanism{
 	{"settle windows are bounded", "bounded-windows", []string{"if _, found := x.windows[id]; found || x.closed {"}, "internal/handoff TestWindowsAreBounded"},
 	{"nothing is written to a former primary of Postgres", "newest-timeline", []string{"if false {"}, database + "TestFormerPrimaryIsNotUsed"},
 	{"a migration that waits for a table lets admissions through", "step-lock-timeout", []string{""}, database + "TestMigrationDoesNotQueueAdmissionsBehindIt"},
+	{"a migration in a deadlock with a call is tried again", "step-deadlock", []string{"if state != lockNotAvailable || try == stepLockTries || !ctxtime.Sleep(ctx, stepLockPause) {"}, database + "TestMigrationIsTriedAgainAfterADeadlock"},
 	{"a schema waits until the programs that it breaks have gone", "none-older", []string{"if false {"}, database + "TestMigrateRefusesWhileAnOlderProgramIsConnected"},
 	{"a change of the order of events is noticed", "order-of-events", []string{"r.arm(ctx)\nr.index(ctx, \"held\")"}, workflow + "TestReplay"},
 }
