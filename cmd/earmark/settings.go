@@ -221,6 +221,14 @@ func (s *settings) logger() *slog.Logger {
 	return slog.New(tracing.Logs(slog.NewJSONHandler(os.Stderr, options)))
 }
 
+// A connection to a Temporal server that hangs is given up after the sum of these. Then calls take the other servers, where there
+// are some; until then each call on it waits in vain. The SDK's defaults are 30 s and 15 s. Temporal refuses pings more often
+// than every 10 s (frontend.keepAliveMinTime).
+const (
+	temporalKeepAlive        = 11 * time.Second
+	temporalKeepAliveTimeout = 3 * time.Second
+)
+
 // temporal returns a client that connects on its first use, so that a process can start
 // before Temporal does. adjust is applied after all other options.
 func (s *settings) temporal(logger *slog.Logger, adjust ...func(*client.Options) error) (c client.Client, namespace string, err error) {
@@ -240,6 +248,7 @@ func (s *settings) temporal(logger *slog.Logger, adjust ...func(*client.Options)
 	// Messages have one to three kB: compression would save little and cost 3% of the CPU
 	// of a lifecycle.
 	options.ConnectionOptions.GrpcCompression = &client.GrpcCompressionNone{}
+	options.ConnectionOptions.KeepAliveTime, options.ConnectionOptions.KeepAliveTimeout = temporalKeepAlive, temporalKeepAliveTimeout // mutation: temporal-keep-alive
 	options.Logger = temporallog.NewStructuredLogger(logger)
 	for _, change := range adjust {
 		if err := change(&options); err != nil {

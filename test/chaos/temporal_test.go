@@ -359,19 +359,30 @@ func TestTemporalCluster(t *testing.T) {
 			require.NotZero(t, moved(before, temporal.shards()), "no shard moved to the new node")
 		}
 	}
-	for _, n := range []*node{c.nodes[0], c.nodes[3]} {
-		c.broken.breaks(n.name)
-		x.step("kill -9 "+n.name, n.Kill)
-		c.startNode(n)
+	for _, n := range []*node{c.nodes[0], c.nodes[3]} { // a server and a worker
+		x.during("kill -9 "+n.name, func() {
+			c.broken.breaks(n.name)
+			n.Kill()
+			time.Sleep(drillFault)
+			c.startNode(n)
+		})
 	}
 	for _, n := range []*node{c.nodes[1], c.nodes[4]} {
-		c.broken.breaks(n.name)
-		x.step("freeze "+n.name, n.Pause)
-		n.Resume()
-		c.broken.works(n.name)
+		x.during("freeze "+n.name, func() {
+			c.broken.breaks(n.name)
+			n.Pause()
+			time.Sleep(drillFault)
+			n.Resume()
+			c.broken.works(n.name)
+		})
 	}
-	c.broken.breaks(c.nodes[5].name)
-	x.during("SIGTERM "+c.nodes[5].name, func() { c.nodes[5].Signal(syscall.SIGTERM); c.nodes[5].Wait(endLimit) })
-	c.startNode(c.nodes[5])
+	for _, n := range []*node{c.nodes[2], c.nodes[5]} {
+		x.during("SIGTERM "+n.name, func() {
+			c.broken.breaks(n.name)
+			n.Signal(syscall.SIGTERM)
+			n.Wait(endLimit)
+			c.startNode(n)
+		})
+	}
 	x.finish()
 }

@@ -193,6 +193,7 @@ var mechanisms = []mechanism{
 	{"nothing is written to a former primary of Postgres", "newest-timeline", []string{"if false {"}, database + "TestFormerPrimaryIsNotUsed"},
 	{"a migration that waits for a table lets admissions through", "step-lock-timeout", []string{""}, database + "TestMigrationDoesNotQueueAdmissionsBehindIt"},
 	{"a migration in a deadlock with a call is tried again", "step-deadlock", []string{"if state != lockNotAvailable || try == stepLockTries || !ctxtime.Sleep(ctx, stepLockPause) {"}, database + "TestMigrationIsTriedAgainAfterADeadlock"},
+	{"a connection to a Temporal that hangs is given up", "temporal-keep-alive", []string{""}, "cmd/earmark TestConnectionToAFrozenTemporalIsGivenUp"},
 	{"a schema waits until the programs that it breaks have gone", "none-older", []string{"if false {"}, database + "TestMigrateRefusesWhileAnOlderProgramIsConnected"},
 	{"a change of the order of events is noticed", "order-of-events", []string{"r.arm(ctx)\nr.index(ctx, \"held\")"}, workflow + "TestReplay"},
 }
