@@ -107,7 +107,7 @@ func New(c client.Client, options Options) *Worker {
 			WorkerStopTimeout:                  stopTimeout,
 			MaxConcurrentWorkflowTaskPollers:   webhookPollers,
 			MaxConcurrentActivityTaskPollers:   webhookPollers,
-			MaxConcurrentActivityExecutionSize: webhookTasks, // mutation: webhooks-apart
+			MaxConcurrentActivityExecutionSize: webhookTasks,
 			StickyScheduleToStartTimeout:       stickyTimeout,
 		})
 		RegisterWebhooks(w, webhooks)

@@ -118,6 +118,7 @@ type cannedLedger struct {
 	correction   earmark.Correction
 	accepted     bool
 	guarded      bool
+	asked        any // of the webhook
 }
 
 func (l *cannedLedger) Preflight(_ context.Context, admission earmark.Admission) (earmark.Preflight, error) {

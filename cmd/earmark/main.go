@@ -81,7 +81,7 @@ func newRoot() *cobra.Command {
 	wrapHelp(root)
 	addGroup(root, "Run it:", newDev(), newServe(), newWorker(), newGateway(), newMigrate(), newPayloadKey())
 	addGroup(root, "Budgets and reservations:", newBudget(), newOverride(), newReserve(), newCommit(), newRelease(), newExtend(),
-		newShow(), newList(), newUsage(), newCorrect(), newDecide(), newEntries(), newEvents())
+		newShow(), newList(), newUsage(), newCorrect(), newDecide(), newEntries(), newEvents(), newWebhook())
 	addGroup(root, "Look after it:", newStuck(), newAdopt(), newDrain(), newPrune())
 	addGroup(root, "Tenants and keys:", newTenant(), newKey(), newAuditLog())
 	addGroup(root, "Prices of models:", newPrice())

@@ -35,7 +35,7 @@ type Sender struct{ http *http.Client }
 // NewSender returns a sender that calls only what is allowed. It uses no proxy, which would connect to addresses that
 // the sender cannot check.
 func NewSender(allowed Allowed) *Sender {
-	dialer := &net.Dialer{Timeout: dialTimeout, Control: allowed.control}
+	dialer := &net.Dialer{Timeout: dialTimeout, Control: allowed.control} // mutation: webhook-address
 	return &Sender{http: &http.Client{
 		Timeout: AttemptTimeout,
 		Transport: &http.Transport{
@@ -43,7 +43,7 @@ func NewSender(allowed Allowed) *Sender {
 			MaxIdleConns: 100, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
 		},
 		// The standard counts a redirect as a failure: the endpoint's URL is to be changed instead.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // mutation: webhook-redirect
 	}}
 }
 

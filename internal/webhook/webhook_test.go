@@ -2,11 +2,15 @@ package webhook
 
 import (
 	"context"
+	"encoding/json"
+	"flag"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +46,29 @@ func TestDeliveryIsAStandardWebhook(t *testing.T) {
 		require.Equal(t, i < 2, verifier.Verify(d.body, d.header) == nil)
 		require.Error(t, verifier.Verify(append(d.body, ' '), d.header))
 	}
+}
+
+var update = flag.Bool("update", false, "write the delivery in testdata anew")
+
+// The delivery in testdata is one as it is sent. The tests of the other clients check it with the libraries of their languages.
+func TestDeliveryOfOtherLanguages(t *testing.T) {
+	t.Parallel()
+	const path = "testdata/delivery.json"
+	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	secret, err := ParseSecret("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+	require.NoError(t, err)
+	message, err := MessageOf(earmark.Event{ID: "evt_5_1", Type: earmark.EventExhausted, CreatedAt: at, Scopes: []string{"acme"}, BudgetID: "bud_7sk2nq4d5aaaaaaaaaaaaaaaaa",
+		WindowStart: &at, Data: json.RawMessage(`{"unit":"tokens","limit":100,"available":0,"requested":10}`)})
+	require.NoError(t, err)
+	text, err := json.MarshalIndent(map[string]any{"secret": secret.Reveal(), "body": string(message.Body), "headers": map[string]string{
+		HeaderID: message.ID, HeaderTimestamp: strconv.FormatInt(at.Unix(), 10), HeaderSignature: Signature(message.ID, at, message.Body, secret)}}, "", "  ")
+	require.NoError(t, err)
+	if *update {
+		require.NoError(t, os.WriteFile(path, append(text, '\n'), 0o600))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, string(want), string(text)+"\n", "if the change is meant, run: go test ./internal/webhook -run %s -update", t.Name())
 }
 
 func TestSecrets(t *testing.T) {

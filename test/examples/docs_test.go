@@ -131,6 +131,10 @@ var covered = map[string]struct {
 	"docs/typescript.md/A guarded fetch/ts":              {1, "the tests of clients/typescript"},
 	"docs/typescript.md/The AI SDK/ts":                   {1, "the tests of clients/typescript"},
 	"docs/typescript.md/Streams/ts":                      {1, "the tests of clients/typescript"},
+	"docs/events.md/Webhooks/sh":                         {1, "TestWebhookCommands, beside the command line"},
+	"docs/events.md/Webhooks/go":                         {1, "TestGoSnippets"},
+	"docs/events.md/Webhooks/ts":                         {1, "the tests of clients/typescript"},
+	"docs/events.md/Webhooks/python":                     {1, "the tests of clients/python"},
 	"docs/cli.md/Budgets/console":                        {1, "TestShellSessions"},
 	"docs/cli.md/Reservations/console":                   {1, "TestShellSessions"},
 	"docs/cli.md/Tenants and keys/console":               {1, "TestKeyCommands and TestTenantCommands, beside the command line"},
@@ -153,6 +157,7 @@ var covered = map[string]struct {
 	"docs/runbook.md/EarmarkAdmissionUnknown/sh":         {1, "TestRunbookLooks"},
 	"docs/runbook.md/EarmarkAdmissionSlow/sh":            {1, "TestRunbookLooks"},
 	"docs/runbook.md/EarmarkPoolExhausted/sql":           {1, "TestRunbookLooks"},
+	"docs/runbook.md/EarmarkWebhookDisabled/sh":          {1, "TestRunbookLooks"},
 	"docs/runbook.md/EarmarkLateCommits/sh":              {1, "TestRunbookLooks"},
 	"docs/guarantees.md/Chaos/sh":                        {1, "takes half an hour; the short form is in test/chaos"},
 	"docs/performance.md/Through the gateway/sh":         {1, "TestQuick of the bench module runs the scenario"},
@@ -417,6 +422,12 @@ func run(earmarks *client.Client) (*http.Client, error) {
 %s
 return &http.Client{Transport: guard}, err }
 var _ = run`},
+	"docs/events.md": {`package main
+func main() {}
+func received(request *http.Request, body []byte, secret string) error {
+%s
+return nil }
+var _ = received`},
 	"docs/client.md": {`package main
 %s
 var _ earmark.Amounts
@@ -473,7 +484,7 @@ var packages = map[string]string{
 	"context.": "context", "errors.": "errors", "http.": "net/http", "io.": "io", "json.": "encoding/json", "iter.": "iter",
 	"earmark.": "github.com/earmark-dev/earmark", "client.": "github.com/earmark-dev/earmark/client",
 	"middleware.": "github.com/earmark-dev/earmark/client/middleware", "ginmiddleware.": "github.com/earmark-dev/earmark/client/ginmiddleware",
-	"gin.": "github.com/gin-gonic/gin",
+	"gin.": "github.com/gin-gonic/gin", "standardwebhooks.": "github.com/standard-webhooks/standard-webhooks/libraries/go",
 }
 
 var (

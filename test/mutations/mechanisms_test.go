@@ -82,6 +82,19 @@ var mechanisms = []mechanism{
 	{"denials make one event a budget and minute", "denials-sampled", []string{"WHERE y.tenant = p_tenant AND x.pending > 0"}, database + "TestDenialsAreSampled"},
 	{"a budget is exhausted once a window", "exhausted-once", []string{"IF c.requested <= c.\"limit\" OR c.available <= 0 THEN"}, database + "TestExhaustedIsOnceAWindow"},
 
+	// Webhooks.
+	{"an endpoint gets only what comes before every open transaction", "webhook-below-xmin", []string{"WHERE x.tenant = w.tenant AND (x.tx, x.id) > (w.tx, w.event_id)"}, database + "TestWebhookMissesNoOpenTransaction"},
+	{"a success moves the position behind its event", "delivery-moves-position", []string{"w.tx := w.tx;"}, database + "TestWebhookReceivesEventsInOrder"},
+	{"attempts at events that were delivered meanwhile move nothing", "delivered-position", []string{"v_current := FOUND AND w.disabled_at IS NULL;"}, database + "TestDeliveryTwiceMovesOnce"},
+	{"no event overtakes one that failed", "delivery-in-order", []string{"if attempts = append(attempts, a); false {"}, "activities TestDeliverStopsAtAFailure"},
+	{"after a failure a webhook waits as long as the ledger says", "webhook-backoff", []string{""}, workflow + "TestWebhookWaitsAfterAFailure"},
+	{"endpoints with events are looked for", "dispatcher", []string{""}, "worker TestEventsAreDelivered"},
+	{"an endpoint that fails for three days is disabled", "webhook-patience", []string{"v_over := false;"}, database + "TestWebhookIsDisabledAfterThreeDays"},
+	{"an endpoint gets the events that it selects", "webhook-filter", []string{"AND true"}, database + "TestWebhookFilters"},
+	{"after a rotation the former secret signs too", "former-secret-signs", []string{"RETURN ARRAY [w.secret];"}, database + "TestRotatedSecretSignsForADay"},
+	{"a webhook reaches public addresses alone", "webhook-address", []string{"dialer := &net.Dialer{Timeout: dialTimeout}"}, "internal/webhook TestSenderCallsNoPrivateAddress"},
+	{"a redirect of an endpoint is not followed", "webhook-redirect", []string{""}, "internal/webhook TestSenderFollowsNoRedirect"},
+
 	{"an override counts from its beginning to its end", "override-in-force", []string{"WHERE budget_id = b.id;"}, database + "TestOverrideEnds"},
 
 	// Once, however often it is asked.

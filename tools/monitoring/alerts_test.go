@@ -70,6 +70,10 @@ func TestAlertsFire(t *testing.T) {
 			fires: map[string]string{"in a day": `earmark_tls_certificate_expiry_timestamp_seconds ` + always("86400")},
 			quiet: map[string]string{"in 20 days": `earmark_tls_certificate_expiry_timestamp_seconds ` + always("1728000"), "no TLS": `earmark_tls_certificate_expiry_timestamp_seconds ` + always("0")},
 		},
+		"EarmarkWebhookDisabled": {
+			fires: map[string]string{"one": `earmark_webhook_disabled_total 0x200 1x1000`},
+			quiet: map[string]string{"long ago": `earmark_webhook_disabled_total 1x1000`},
+		},
 		"EarmarkLateCommits": {
 			fires: map[string]string{"one in twenty": `earmark_late_commits_total 0+5x1000` + "\n earmark_ledger_transitions_total{transition=\"commit\",outcome=\"applied\"} 0+100x1000"},
 			quiet: map[string]string{"one in a thousand": `earmark_late_commits_total 0+1x1000` + "\n earmark_ledger_transitions_total{transition=\"commit\",outcome=\"applied\"} 0+1000x1000"},
@@ -90,7 +94,7 @@ func TestAlertsFire(t *testing.T) {
 	}
 	alerts, _, err := readRules(root)
 	require.NoError(t, err)
-	require.Len(t, alerts, 12, "a new alert needs a line above")
+	require.Len(t, alerts, 13, "a new alert needs a line above")
 }
 
 // minutely is a time that moves on once a minute.

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime, timezone, tzinfo
 from pathlib import Path
 from typing import Any
 
 import guard
 import httpx
 import pytest
+import standardwebhooks
+import standardwebhooks.webhooks
 import stream
+import webhook
 from fake import FakeEarmark, problem
 from provider import TEXT, TOTAL, FakeProvider
 
@@ -94,9 +99,25 @@ def test_the_examples_guard_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
         asyncio.run(twice())
 
 
+def test_a_delivery_passes_the_check_of_standard_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    delivery = json.loads((PACKAGE / "../../internal/webhook/testdata/delivery.json").read_text())
+    at = datetime.fromtimestamp(int(delivery["headers"]["webhook-timestamp"]), tz=timezone.utc)
+
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return at
+
+    monkeypatch.setattr(standardwebhooks.webhooks, "datetime", Then)
+    event = webhook.received(delivery["body"].encode(), delivery["headers"], delivery["secret"])
+    assert (event["id"], event["type"]) == (delivery["headers"]["webhook-id"], "budget.exhausted")
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        webhook.received(delivery["body"].encode() + b" ", delivery["headers"], delivery["secret"])
+
+
 def test_the_pages_show_the_examples() -> None:
     examples = [path.read_text() for path in [*(PACKAGE / "examples").glob("*.py"), PACKAGE / "../../examples/litellm-proxy/earmark_callbacks.py"]]
-    for page in ["README.md", "../../README.md", "../../docs/python.md", "../../docs/integrations.md"]:
+    for page in ["README.md", "../../README.md", "../../docs/python.md", "../../docs/integrations.md", "../../docs/events.md"]:
         blocks = re.findall(r"\n```python\n(.*?\n)```\n", (PACKAGE / page).read_text(), re.DOTALL)
         assert blocks
         for block in blocks:

@@ -6,6 +6,7 @@ import { test } from "node:test";
 
 import { chat } from "../examples/guard.js";
 import { stream } from "../examples/stream.js";
+import { received } from "../examples/webhook.js";
 import { FakeEarmark, problem } from "./fake.js";
 import { FakeProvider } from "./provider.js";
 
@@ -123,6 +124,14 @@ test("the examples guard the SDKs", async () => {
   }
 });
 
+test("a delivery passes the check of Standard Webhooks", (t) => {
+  const { secret, headers, body } = JSON.parse(readFileSync(new URL("../../internal/webhook/testdata/delivery.json", root), "utf8"));
+  t.mock.method(Date, "now", () => Number(headers["webhook-timestamp"]) * 1000);
+  const event = received(body, headers, secret);
+  assert.deepEqual([event.id, event.type], [headers["webhook-id"], "budget.exhausted"]);
+  assert.throws(() => received(`${body} `, headers, secret), /signature/i);
+});
+
 test("the examples are short", () => {
   for (const name of readdirSync(new URL("examples/", root))) {
     const lines = readFileSync(new URL(`examples/${name}`, root), "utf8").split("\n").length - 1;
@@ -132,7 +141,7 @@ test("the examples are short", () => {
 
 test("the pages show the examples", () => {
   const files = readdirSync(new URL("examples/", root)).map((name) => readFileSync(new URL(`examples/${name}`, root), "utf8"));
-  for (const page of ["README.md", "../../README.md", "../../docs/typescript.md", "../../docs/integrations.md"]) {
+  for (const page of ["README.md", "../../README.md", "../../docs/typescript.md", "../../docs/integrations.md", "../../docs/events.md"]) {
     const blocks = [...readFileSync(new URL(page, root), "utf8").matchAll(/\n```ts\n(.*?\n)```\n/gs)].map(([, code]) => code!);
     assert.ok(blocks.length > 0);
     for (const block of blocks) assert.ok(files.some((file) => file.includes(block)), `${page} has code that is in no example:\n${block}`);
