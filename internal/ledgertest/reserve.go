@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"math"
+	"math/big"
 	"slices"
 	"strings"
 	"time"
@@ -202,11 +203,8 @@ func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Res
 			BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, Limit: *ceiling, Reserved: s.reserved, Committed: s.committed,
 			Available: available, Requested: requested,
 		})
-		changeAt := b.end
-		if requested <= *ceiling-s.committed {
-			changeAt = earliest(changeAt, l.firstLeaseEnd(b))
-		}
-		if requested > *ceiling || changeAt == nil {
+		changeAt := l.mayFitAt(b, s.reserved, s.committed, requested)
+		if changeAt == nil {
 			decision.Retryable = false
 		} else if changeAt.After(retryAt) {
 			retryAt = *changeAt
@@ -219,6 +217,35 @@ func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Res
 		decision.RetryAt = &retryAt
 	}
 	return &earmark.Result{Outcome: earmark.OutcomeDenied, Decision: &decision}
+}
+
+// mayFitAt returns the first moment at which a request that does not fit now may fit without another call; nil if there is none.
+func (l *Ledger) mayFitAt(b touched, reserved, committed, requested int64) (first *time.Time) {
+	lease := l.firstLeaseEnd(b)
+	moments := []*time.Time{b.end, lease}
+	for _, o := range b.overrides {
+		moments = append(moments, &o.EffectiveAt, earliest(o.ExpiresAt, o.EndedAt))
+	}
+	for _, at := range moments {
+		if at == nil || at != lease && !at.After(l.now()) {
+			continue
+		}
+		used := big.NewInt(committed)
+		switch {
+		case b.end != nil && !at.Before(*b.end):
+			used.SetInt64(0)
+		case lease == nil || at.Before(*lease):
+			used.Add(used, big.NewInt(reserved))
+		}
+		then := *at
+		if then.Before(l.now()) {
+			then = l.now()
+		}
+		if used.Add(used, big.NewInt(requested)).Cmp(big.NewInt(*b.ceiling(then))) <= 0 {
+			first = earliest(first, at)
+		}
+	}
+	return first
 }
 
 // firstLeaseEnd returns the end of the first lease of a hold on the budget; nil without a

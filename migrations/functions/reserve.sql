@@ -69,7 +69,7 @@ BEGIN
                 WHERE budget_id = b.id AND least(expires_at, ended_at, 'infinity') > v_now) AS m
             WHERE moment > v_now OR moment = v_lease ORDER BY moment LIMIT c_moments
         LOOP
-            v_then := earmark.in_force(b, v_at);
+            v_then := earmark.in_force(b, greatest(v_at, v_now)); -- the first lease may have ended
             v_used := CASE WHEN v_at >= t.window_end THEN 0 WHEN v_at >= v_lease THEN t.committed ELSE t.committed::numeric + t.reserved END;
             v_more := CASE b.enforcement WHEN 'hard' THEN v_then.limit_amount - v_before.limit_amount ELSE v_then.soft_ceiling - v_before.soft_ceiling END;
             IF p_requested + v_used <= t.ceiling + v_more THEN
