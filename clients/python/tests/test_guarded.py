@@ -56,6 +56,23 @@ def test_a_call_is_charged_what_the_provider_says(provider: FakeProvider, fake: 
     assert "estimated" not in fake.bodies[1]
 
 
+@pytest.mark.parametrize("denied", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_can_be_read_as_it_comes(provider: FakeProvider, fake: FakeEarmark, stream: bool, denied: bool) -> None:
+    if denied:
+        fake.instead["reservations"] = problem(402, "budget_exceeded", violations=[])
+    call: dict[str, Any] = {"method": "POST", "url": f"{provider.url}/v1/chat/completions", "json": {**CHAT, "stream": stream}}
+    with httpx.Client(transport=GuardedTransport(**options(fake))) as http, http.stream(**call) as response:
+        raw = b"".join(response.iter_raw())
+
+    async def read() -> bytes:
+        async with httpx.AsyncClient(transport=AsyncGuardedTransport(**options(fake))) as http, http.stream(**call) as response:
+            return b"".join([chunk async for chunk in response.aiter_raw()])
+
+    assert asyncio.run(read()) == raw
+    assert (b"budget_exceeded" if denied else "✓".encode() if stream else b"choices") in raw
+
+
 def test_a_call_reserves_the_most_that_it_may_use(provider: FakeProvider, fake: FakeEarmark) -> None:
     run_openai(provider.url, options(fake), False, max_completion_tokens=100, n=2)
     assert fake.bodies[0]["amounts"] == {"tokens": len(provider.bodies[0]) + 200}

@@ -219,7 +219,7 @@ class GuardedTransport(httpx.BaseTransport):
         try:
             response = send(call.request)
             if response.is_success and _is_stream(response):
-                return _copy_of(response, stream=_streams_of(response)[0](response, call.reader()))
+                return _copy_of(response, _streams_of(response)[0](response, call.reader()))
             if response.is_success:
                 content = _content_of(response)
         except BaseException as error:
@@ -231,7 +231,7 @@ class GuardedTransport(httpx.BaseTransport):
             call.leave()
             return cast(httpx.Response, response)
         _settled(call.answer(response, content))
-        return _copy_of(response, content=content)
+        return _copy_of(response, content)
 
     def close(self) -> None:
         for transport in self._transports.values():
@@ -263,7 +263,7 @@ class AsyncGuardedTransport(httpx.AsyncBaseTransport):
         try:
             response = await send(call.request)
             if response.is_success and _is_stream(response):
-                return _copy_of(response, stream=_streams_of(response)[1](response, call.reader()))
+                return _copy_of(response, _streams_of(response)[1](response, call.reader()))
             if response.is_success:
                 content = await _content_of_async(response)
         except BaseException as error:
@@ -275,7 +275,7 @@ class AsyncGuardedTransport(httpx.AsyncBaseTransport):
             call.leave()
             return cast(httpx.Response, response)
         await _settled_async(call.answer(response, content))
-        return _copy_of(response, content=content)
+        return _copy_of(response, content)
 
     async def aclose(self) -> None:
         for transport in self._transports.values():
@@ -411,12 +411,15 @@ async def _content_of_async(response: httpx.Response) -> bytes:
         await response.aclose()
 
 
-def _copy_of(response: httpx.Response, **body: Any) -> httpx.Response:
-    """The same answer with a body that is not compressed any more."""
+def _copy_of(response: httpx.Response, body: Any) -> httpx.Response:
+    """The same answer with a body that is not compressed any more: bytes, or a stream of them."""
     headers = [
         (name, value) for name, value in response.headers.raw if name.lower() not in (b"content-encoding", b"content-length")
     ]
-    copy: httpx.Response = library_of(response).Response(response.status_code, headers=headers, extensions=response.extensions, **body)
+    if isinstance(body, bytes):
+        headers.append((b"Content-Length", str(len(body)).encode()))
+        body = library_of(response).ByteStream(body)  # not read yet, as an answer of any transport: content= would read it
+    copy: httpx.Response = library_of(response).Response(response.status_code, headers=headers, extensions=response.extensions, stream=body)
     return copy
 
 
@@ -460,7 +463,10 @@ class _Refusal:
         if self.retry_after_seconds > 0:
             headers["Retry-After"] = str(math.ceil(self.retry_after_seconds))
         content = {**self.members, "code": self.code, "error": error}
-        response: httpx.Response = library_of(request).Response(self.status, headers=headers, json=content)
+        body = json.dumps(content, ensure_ascii=False).encode()
+        library = library_of(request)
+        headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        response: httpx.Response = library.Response(self.status, headers=headers, stream=library.ByteStream(body))
         return response
 
 
