@@ -180,7 +180,7 @@ test-helm: ## lint the Helm chart, render it and check every object and setting;
 	@$(GO) test -C tools/helm -timeout 20m ./...
 
 .PHONY: test-guarded
-test-guarded: $(TEMPORAL) ## make CALLS=10000 guarded calls of models that end in every way while Earmark is killed, and compare each charge with its bill (SEED=…)
+test-guarded: $(TEMPORAL) ## make CALLS=10000 guarded calls of models in three languages, which end in every way, while Earmark is killed, and compare each charge with its bill (SEED=…)
 	@$(GO) test -C test -count 1 -timeout 0 -v -run '^TestGuardedCalls$$' ./guarded -args -calls $(CALLS) -seed $(or $(SEED),0)
 
 .PHONY: bench

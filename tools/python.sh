@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks and tests the Python client in a virtual environment. With EARMARK_CONFORMANCE_URL it runs the
-# cases of that server, with EARMARK_TEST_URL also what needs an Earmark, and with EARMARK_INTEGRATIONS=1
-# the packages of requirements-integrations.txt.
+# Usage: tools/python.sh [FILE]
+# Checks and tests the Python client in a virtual environment, or runs a file in it. With EARMARK_CONFORMANCE_URL
+# it runs the cases of that server, with EARMARK_TEST_URL also what needs an Earmark, and with
+# EARMARK_INTEGRATIONS=1 the packages of requirements-integrations.txt.
 set -euo pipefail
 cd "$(dirname "$0")/../clients/python"
 
@@ -16,6 +17,7 @@ if [[ ! .venv/installed-$requirements -nt requirements.txt || ! .venv/installed-
   .venv/bin/pip install --quiet --no-compile --disable-pip-version-check --requirement "$requirements"
   touch ".venv/installed-$requirements" .venv/installed-requirements.txt
 fi
+if (($#)); then PYTHONPATH=src exec .venv/bin/python "$1"; fi
 .venv/bin/python tools/generate.py --check
 .venv/bin/mypy src tools tests examples ../../examples/litellm-proxy
 .venv/bin/python -m pytest --quiet

@@ -3,15 +3,11 @@
 package guarded_test
 
 import (
-	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -92,15 +88,10 @@ func TestGuardedCalls(t *testing.T) {
 	var stop func()
 	c.url, stop = provider.Serve()
 	t.Cleanup(stop)
-	for i := range c.transports {
-		c.transports[i], err = client.NewTransport(earmarks, client.TransportOptions{
-			Scopes: []string{"guarded/calls"}, OnExpiry: earmark.OnExpiryCommit, TTL: 5 * time.Second, FailOpen: i == 1,
-		})
-		require.NoError(t, err)
-	}
+	c.clients = clients(t, earmarks, server.URL)
 	c.make(*guardedCalls, func() { server.Kill(); server.Restart(); server.Ready() })
-	for _, transport := range c.transports {
-		transport.Close(t.Context())
+	for _, guarded := range c.clients {
+		guarded.close()
 	}
 
 	var charges map[string][]earmark.Reservation
@@ -125,9 +116,9 @@ func TestGuardedCalls(t *testing.T) {
 
 // callers make the calls. Each call has a model of its own, by which it is found again.
 type callers struct {
-	url        string
-	seed       uint64
-	transports [2]*client.Transport // the second one fails open
+	url     string
+	seed    uint64
+	clients []guardedClient
 
 	mu    sync.Mutex
 	plans map[string][]fakeprovider.Behaviour // by model: what the provider does to each attempt
@@ -180,35 +171,13 @@ func (c *callers) call(i int) {
 	c.mu.Lock()
 	c.plans[model] = plan
 	c.mu.Unlock()
-	through := &http.Client{Transport: c.transports[random.IntN(2)]}
-	for attempt := range plan {
-		c.attempt(through, how, model, attempt)
-	}
+	c.clientOf(i).make(guardedCall{
+		Number: i, URL: c.url + "/v1/chat/completions", Body: fmt.Sprintf(`{"model":%q,"max_tokens":20%s}`, model, how.body),
+		Attempts: len(plan), FailOpen: random.IntN(2) == 1, Leave: how.leave, Cancel: how.cancel,
+	})
 }
 
-func (c *callers) attempt(through *http.Client, how ending, model string, attempt int) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	body := fmt.Sprintf(`{"model":%q,"max_tokens":20%s}`, model, how.body)
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+"/v1/chat/completions", strings.NewReader(body))
-	if err != nil {
-		return
-	}
-	r.Header.Set("X-Stainless-Retry-Count", fmt.Sprint(attempt))
-	response, err := through.Do(r)
-	if err != nil {
-		return
-	}
-	defer func() { _ = response.Body.Close() }()
-	if how.leave < 0 {
-		_, _ = io.Copy(io.Discard, response.Body)
-		return
-	}
-	_, _ = io.CopyN(io.Discard, response.Body, int64(how.leave))
-	if how.cancel {
-		cancel()
-	}
-}
+func (c *callers) clientOf(i int) guardedClient { return c.clients[i%len(c.clients)] }
 
 func chargesByModel(t *testing.T, earmarks *client.Client) map[string][]earmark.Reservation {
 	t.Helper()
@@ -242,7 +211,7 @@ func (c *callers) compare(t *testing.T, provider *fakeprovider.Provider, charges
 	for _, call := range provider.Calls() {
 		bills[modelOf(call.Body)] += call.Billed
 	}
-	exact, estimated := 0, map[string]int{}
+	exact, estimated := map[string]int{}, map[string]int{}
 	for i := range *guardedCalls {
 		model, how := fmt.Sprintf("m-%d", i), endingOf(i)
 		charged, isEstimate := int64(0), false
@@ -254,10 +223,13 @@ func (c *callers) compare(t *testing.T, provider *fakeprovider.Provider, charges
 			estimated[how.name]++
 			continue
 		}
-		exact++
-		require.Equal(t, bills[model], charged, "call %d: %s", i, how.name)
+		exact[c.clientOf(i).name()]++
+		require.Equal(t, bills[model], charged, "call %d by %s: %s", i, c.clientOf(i).name(), how.name)
 	}
-	t.Logf("%d calls are charged to the token, estimated are %v", exact, estimated)
+	t.Logf("charged to the token are %v, estimated are %v", exact, estimated)
+	for _, guarded := range c.clients {
+		require.Positive(t, exact[guarded.name()], guarded.name())
+	}
 	for _, how := range endings {
 		if of := *guardedCalls / len(endings); how.exact {
 			require.Less(t, estimated[how.name], max(of/2, 1), "%s: an outage explains a few", how.name)
