@@ -124,8 +124,8 @@ bin/temporal-sql-tool: tools/temporal-server/go.mod tools/temporal-server/go.sum
 	@tools/progress.sh "building Temporal's schema tool once" \
 	  $(GO) build -C tools/temporal-server $(BUILD_FLAGS) -ldflags '-s -w' -o ../../$@ go.temporal.io/server/cmd/tools/sql
 
-# Requests a second. The Temporal of the drills without a cluster is a single one on SQLite.
-DRILL_RATE ?= $(if $(findstring cluster,$(MAKECMDGOALS)),20,10)
+# Requests a second that two cores bear beside the databases and Temporal.
+DRILL_RATE ?= $(if $(findstring cluster,$(MAKECMDGOALS)),8,10)
 DRILL_ARGS = -seed $(or $(SEED),0) -drill-rate $(DRILL_RATE)
 
 .PHONY: test-cluster

@@ -140,6 +140,11 @@ func (c *temporalCluster) of(role string) []*temporalNode {
 	return found
 }
 
+// keepAlive lets the nodes notice within 12 s that another one hangs. It takes the dynamic settings
+// system.enableInternode…KeepAlive.
+const keepAlive = "clientConnectionConfig: {keepAliveClientParameters: {keepAliveTime: 10s, keepAliveTimeout: 2s, keepAlivePermitWithoutStream: true}}, " +
+	"keepAliveServerConfig: {keepAliveEnforcementPolicy: {minTime: 5s, permitWithoutStream: true}}"
+
 // configuration of a node: the one of Temporal's image, for a single service.
 const configuration = `
 log: {stdout: true, level: warn}
@@ -153,10 +158,10 @@ persistence:
 global:
   membership: {maxJoinDuration: 30s, broadcastAddress: "%[5]s"}
 services:
-  frontend: {rpc: {grpcPort: %[6]d, membershipPort: %[7]d, bindOnIP: "%[5]s"}}
-  history: {rpc: {grpcPort: %[8]d, membershipPort: %[9]d, bindOnIP: "%[5]s"}}
-  matching: {rpc: {grpcPort: %[10]d, membershipPort: %[11]d, bindOnIP: "%[5]s"}}
-  worker: {rpc: {grpcPort: %[12]d, membershipPort: %[13]d, bindOnIP: "%[5]s"}}
+  frontend: {rpc: {grpcPort: %[6]d, membershipPort: %[7]d, bindOnIP: "%[5]s", %[16]s}}
+  history: {rpc: {grpcPort: %[8]d, membershipPort: %[9]d, bindOnIP: "%[5]s", %[16]s}}
+  matching: {rpc: {grpcPort: %[10]d, membershipPort: %[11]d, bindOnIP: "%[5]s", %[16]s}}
+  worker: {rpc: {grpcPort: %[12]d, membershipPort: %[13]d, bindOnIP: "%[5]s", %[16]s}}
 clusterMetadata:
   enableGlobalNamespace: false
   failoverVersionIncrement: 10
@@ -181,7 +186,7 @@ func (c *temporalCluster) add(role string) *temporalNode {
 	for _, port := range c.ports {
 		values = append(values, port)
 	}
-	values = append(values, fmt.Sprintf("%s.1.%d:%d", c.network, 1+number%2, c.port(roleFrontend)), filepath.Join(root, "deploy", "compose", "temporal-dynamicconfig.yaml"))
+	values = append(values, fmt.Sprintf("%s.1.%d:%d", c.network, 1+number%2, c.port(roleFrontend)), filepath.Join(root, "deploy", "compose", "temporal-dynamicconfig.yaml"), keepAlive)
 	require.NoError(c.t, os.WriteFile(file, fmt.Appendf(nil, configuration, values...), 0o600))
 	n.Process = stack.NewProcess(c.t, name, os.Environ(), filepath.Join(root, "bin", "temporal-server"), "--config-file", file, "--allow-no-auth", "start", "--service", role)
 	n.Start()

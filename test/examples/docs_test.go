@@ -104,6 +104,7 @@ var covered = map[string]struct {
 	"docs/production.md/Fair turns inside Temporal/yaml": {1, "settings of Temporal's server, tried by hand on 1.29.1 with the figures below them"},
 	"docs/production.md/Encrypt what Temporal keeps/sh":  {1, "TestPayloadsAreEncrypted"},
 	"docs/operations.md/A Temporal cluster/sh":           {2, "the first takes half an hour, and connects as the second says"},
+	"docs/operations.md/A Temporal cluster/yaml":         {1, "the configuration of the nodes in TestTemporalCluster"},
 	"docs/operations.md/A Postgres that fails over/sh":   {2, "the first takes minutes, and connects as the second says"},
 	"docs/operations.md/A rolling upgrade/sh":            {1, "takes minutes"},
 	"docs/kubernetes.md/Install/sh":                      {2, "needs a cluster; the names of the Secrets are checked in tools/helm"},
