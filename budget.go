@@ -10,14 +10,21 @@ import (
 // Period is the length of a budget's window.
 type Period string
 
-// The periods. A week starts on Monday.
+// The periods. A week starts on Monday, unless the window has an anchor.
 const (
 	PeriodLifetime Period = "lifetime"
+	PeriodMinute   Period = "minute"
 	PeriodHour     Period = "hour"
 	PeriodDay      Period = "day"
 	PeriodWeek     Period = "week"
 	PeriodMonth    Period = "month"
+	PeriodYear     Period = "year"
+	// PeriodRolling is the last Window.RollingSeconds at any time.
+	PeriodRolling Period = "rolling"
 )
+
+// Periods are the periods that a window may have.
+var Periods = []Period{PeriodLifetime, PeriodMinute, PeriodHour, PeriodDay, PeriodWeek, PeriodMonth, PeriodYear, PeriodRolling}
 
 // Enforcement is what a budget does with a request that does not fit.
 type Enforcement string
@@ -40,13 +47,6 @@ const (
 	// OverageReject refuses the commit; the reservation then waits for review.
 	OverageReject OveragePolicy = "reject"
 )
-
-// Window is the period of a limit, in an IANA time zone.
-type Window struct {
-	Period Period `json:"period"`
-	// Timezone is UTC or a name of the form Area/City, such as Europe/Berlin.
-	Timezone string `json:"timezone,omitempty"`
-}
 
 // Budget is a limit on one scope in one unit over one window.
 type Budget struct {
@@ -72,8 +72,8 @@ type Balance struct {
 	Committed      int64      `json:"committed"`       // spent
 	Available      int64      `json:"available"`       // effective_limit - reserved - committed; negative if overdrawn
 	EffectiveLimit int64      `json:"effective_limit"` // the limit with the overrides that are in force
-	WindowStart    time.Time  `json:"window_start"`    // 1970-01-01 for lifetime
-	WindowEnd      *time.Time `json:"window_end"`      // null for lifetime
+	WindowStart    time.Time  `json:"window_start"`    // 1970-01-01 for lifetime; for rolling, the start of the oldest slice that counts
+	WindowEnd      *time.Time `json:"window_end"`      // null for lifetime; for rolling, the end of the current slice
 }
 
 // BudgetRequest asks for a new budget. Scope, Unit and Limit are required; WithDefaults
@@ -97,6 +97,9 @@ func (r BudgetRequest) WithDefaults() BudgetRequest {
 	}
 	if r.Window.Timezone == "" {
 		r.Window.Timezone = "UTC"
+	}
+	if r.Window.Every == 0 {
+		r.Window.Every = 1
 	}
 	if r.Enforcement == "" {
 		r.Enforcement = EnforcementHard
@@ -123,10 +126,7 @@ func (r BudgetRequest) Validate() error {
 	if err := validateLimit("limit", *r.Limit); err != nil {
 		return err
 	}
-	if err := oneOf("window.period", r.Window.Period, PeriodLifetime, PeriodHour, PeriodDay, PeriodWeek, PeriodMonth); err != nil {
-		return err
-	}
-	if err := ValidateTimezone("window.timezone", r.Window.Timezone); err != nil {
+	if err := r.Window.validate(); err != nil {
 		return err
 	}
 	if err := validateEnforcement(r.Enforcement); err != nil {
@@ -134,6 +134,9 @@ func (r BudgetRequest) Validate() error {
 	}
 	if err := validateOverage(r.Overage); err != nil {
 		return err
+	}
+	if len(r.Thresholds) > 0 && r.Window.Period == PeriodRolling {
+		return NoRollingThresholds()
 	}
 	if err := ValidateThresholds("thresholds", r.Thresholds); err != nil {
 		return err

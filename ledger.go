@@ -150,6 +150,12 @@ type BudgetFilter struct {
 	Limit  int    // budgets in one page
 }
 
+// WindowFilter selects a page of the windows of a budget.
+type WindowFilter struct {
+	Cursor string // NextCursor of the page before
+	Limit  int    // windows in one page
+}
+
 // ReservationFilter selects reservations. Empty fields select everything.
 type ReservationFilter struct {
 	State   State

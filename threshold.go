@@ -22,6 +22,12 @@ type Threshold struct {
 	Of      string `json:"of"`                // ThresholdOfCommitted or ThresholdOfUsed
 }
 
+// NoRollingThresholds refuses thresholds of a rolling budget: a part of its limit is reached
+// again and again while amounts leave the window.
+func NoRollingThresholds() error {
+	return Invalidf("thresholds", "are not for a rolling window")
+}
+
 // ValidateThresholds checks thresholds. The error is CodeInvalidRequest and names the field.
 func ValidateThresholds(field string, thresholds []Threshold) error {
 	if len(thresholds) > MaxThresholds {

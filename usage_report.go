@@ -23,12 +23,13 @@ const (
 const (
 	// MaxUsageRange is the longest time from From to To.
 	MaxUsageRange = 400 * 24 * time.Hour
-	// DefaultUsageRange is the time up to now that a report on a lifetime budget covers.
+	// DefaultUsageRange is the time up to now that a report covers where the present window is
+	// longer than MaxUsageRange, or never ends.
 	DefaultUsageRange = 30 * 24 * time.Hour
 )
 
 // UsageQuery selects what a usage report covers. Without From and To it is the present
-// window, or the last 30 days of a lifetime budget.
+// window, or the last 30 days of a budget without an end or with one of more than 400 days.
 type UsageQuery struct {
 	From *time.Time // with To
 	To   *time.Time // the first moment after it

@@ -115,17 +115,80 @@ func TestTimezone(t *testing.T) {
 	}
 }
 
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	limit := int64(10)
+	validate := func(w earmark.Window) error {
+		return earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit, Window: w}.WithDefaults().Validate()
+	}
+	for _, w := range []earmark.Window{
+		{Period: "minute"}, {Period: "year", Every: 1000}, {Period: "month", Anchor: "2024-02-29T23:59"}, {Period: "hour", Every: 5, Anchor: "1970-01-01T00:00"},
+		{Period: "week", Anchor: "2199-12-31T00:00"}, {Period: "rolling", RollingSeconds: 60}, {Period: "rolling", RollingSeconds: 18000},
+		{Period: "rolling", RollingSeconds: 31622400, Timezone: "Europe/Berlin"},
+	} {
+		require.NoError(t, validate(w), w)
+	}
+	for field, words := range map[string][]string{
+		"window.anchor": {
+			"2026-02-30T00:00", "2025-02-29T09:00", "2026-13-01T00:00", "2026-01-00T00:00", "2026-01-31T24:00", "2026-01-31T09:60",
+			"2026-01-31", "2026-01-31T09", "2026-01-31 09:00", "2026-01-31T09:00:00", "2026-01-31T09:00Z", "2026-01-31T09:00+01:00", "1969-12-31T23:59",
+			"2200-01-01T00:00", "3000-01-01T00:00", "26-01-31T09:00", "2026-1-31T9:00", "tomorrow",
+		},
+		"window.period": {"Day", "days", "quarter", "rolling "},
+	} {
+		for _, word := range words {
+			w := earmark.Window{Period: "month", Anchor: word}
+			if field == "window.period" {
+				w = earmark.Window{Period: earmark.Period(word)}
+			}
+			var e *earmark.Error
+			require.ErrorAs(t, validate(w), &e, word)
+			require.Equal(t, field, e.Field, word)
+		}
+	}
+	for _, c := range []struct {
+		window earmark.Window
+		field  string
+	}{
+		{earmark.Window{Period: "rolling"}, "window.rolling_seconds"},
+		{earmark.Window{Period: "rolling", RollingSeconds: -60}, "window.rolling_seconds"},
+		{earmark.Window{Period: "rolling", RollingSeconds: 59}, "window.rolling_seconds"},
+		{earmark.Window{Period: "rolling", RollingSeconds: 61}, "window.rolling_seconds"},
+		{earmark.Window{Period: "rolling", RollingSeconds: 31622460}, "window.rolling_seconds"},
+		{earmark.Window{Period: "day", RollingSeconds: 60}, "window.rolling_seconds"},
+		{earmark.Window{RollingSeconds: 60}, "window.rolling_seconds"},
+		{earmark.Window{Period: "rolling", RollingSeconds: 60, Every: 2}, "window.every"},
+		{earmark.Window{Period: "rolling", RollingSeconds: 60, Anchor: "2026-01-31T09:00"}, "window.anchor"},
+	} {
+		var e *earmark.Error
+		require.ErrorAs(t, validate(c.window), &e, c.window)
+		require.Equal(t, c.field, e.Field, c.window)
+	}
+	require.Equal(t, []string{"rolling 5h", "rolling 1m", "rolling 1h30m", "rolling 10m", "2 weeks", "month"}, []string{
+		earmark.Window{Period: "rolling", RollingSeconds: 18000}.Length(), earmark.Window{Period: "rolling", RollingSeconds: 60}.Length(),
+		earmark.Window{Period: "rolling", RollingSeconds: 5400}.Length(), earmark.Window{Period: "rolling", RollingSeconds: 600}.Length(),
+		earmark.Window{Period: "week", Every: 2}.Length(), earmark.Window{Period: "month"}.Length(),
+	})
+	for _, every := range []int64{-1, 1001} {
+		require.ErrorContains(t, validate(earmark.Window{Period: "day", Every: every}), "1 to 1000 are allowed")
+	}
+	require.Error(t, earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit, Window: earmark.Window{Period: "day", Timezone: "UTC"},
+		Enforcement: earmark.EnforcementHard, Overage: earmark.OverageReject}.Validate(), "0 is not allowed in a request whose defaults are filled")
+}
+
 func TestBudgetRequest(t *testing.T) {
 	t.Parallel()
 	limit, below, above := int64(10), int64(9), int64(11)
 	base := earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit}.WithDefaults()
 	require.NoError(t, base.Validate())
-	require.Equal(t, earmark.Window{Period: earmark.PeriodLifetime, Timezone: "UTC"}, base.Window)
+	require.Equal(t, earmark.Window{Period: earmark.PeriodLifetime, Timezone: "UTC", Every: 1}, base.Window)
 	for field, change := range map[string]func(*earmark.BudgetRequest){
 		"scope":           func(r *earmark.BudgetRequest) { r.Scope = "a b" },
 		"unit":            func(r *earmark.BudgetRequest) { r.Unit = "9" },
 		"limit":           func(r *earmark.BudgetRequest) { r.Limit = nil },
-		"window.period":   func(r *earmark.BudgetRequest) { r.Window.Period = "year" },
+		"window.period":   func(r *earmark.BudgetRequest) { r.Window.Period = "decade" },
+		"window.every":    func(r *earmark.BudgetRequest) { r.Window.Every = 2 }, // of a lifetime
+		"window.anchor":   func(r *earmark.BudgetRequest) { r.Window.Anchor = "2026-01-31T09:00" },
 		"window.timezone": func(r *earmark.BudgetRequest) { r.Window.Timezone = "Local" },
 		"enforcement":     func(r *earmark.BudgetRequest) { r.Enforcement = "firm" },
 		"overage":         func(r *earmark.BudgetRequest) { r.Overage = "ask" },

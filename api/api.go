@@ -89,6 +89,7 @@ type Ledger interface {
 	Budgets(ctx context.Context, tenant string, filter earmark.BudgetFilter) (earmark.Page[earmark.Budget], error)
 	// UsageReport returns what a budget was charged over time; nil if there is no such budget.
 	UsageReport(ctx context.Context, tenant, budgetID string, query earmark.UsageQuery) (*earmark.UsageReport, error)
+	BudgetWindows(ctx context.Context, tenant, id string, filter earmark.WindowFilter) (earmark.Page[earmark.Balance], error)
 	PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error)
 	// ArchiveBudget returns the same result if it is repeated.
 	ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error)

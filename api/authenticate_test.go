@@ -72,6 +72,7 @@ var operations = map[string]operation{
 	"POST /v1/budgets/:id/overrides":                  {"POST", "/v1/budgets/" + testBudgetID + "/overrides", overrideBodyText, 201},
 	"POST /v1/budgets/:id/overrides/:override_id/end": {"POST", "/v1/budgets/" + testBudgetID + "/overrides/" + earmark.OverrideID(testBudgetID, "k") + "/end", `{"reason":"r"}`, 200},
 	"POST /v1/budgets/:id/reset":                      {"POST", "/v1/budgets/" + testBudgetID + "/reset", `{"reason":"r"}`, 201},
+	"GET /v1/budgets/:id/windows":                     {"GET", "/v1/budgets/" + testBudgetID + "/windows", "", 200},
 	"POST /v1/reservations":                           {"POST", "/v1/reservations", reserveBody, 201},
 	"GET /v1/reservations":                            {"GET", "/v1/reservations", "", 200},
 	"GET /v1/reservations/:id":                        {"GET", "/v1/reservations/" + testReservationID, "", 200},

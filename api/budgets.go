@@ -75,6 +75,37 @@ func (s *server) getBudget(c *gin.Context) error {
 	return answerBudget(c, id, budget, err)
 }
 
+// listWindows lists the balances of a budget's windows, newest first.
+func (s *server) listWindows(c *gin.Context) error {
+	id := c.Param("id")
+	q, err := readQuery(c, "cursor", "limit")
+	if err != nil {
+		return err
+	}
+	var filter earmark.WindowFilter
+	if filter.Cursor, filter.Limit, err = q.page(); err != nil {
+		return err
+	}
+	if !earmark.IsBudgetID(id) {
+		return noBudgetWithID(id)
+	}
+	budget, err := s.visibleBudget(c, id)
+	if err != nil {
+		return err
+	}
+	if budget == nil {
+		return noBudgetWithID(id)
+	}
+	page, err := inQueue(c.Request.Context(), s.queues.lists, callerOf(c).turn(), func() (earmark.Page[earmark.Balance], error) {
+		return s.ledger.BudgetWindows(c.Request.Context(), callerOf(c).tenant, id, filter)
+	})
+	if err != nil {
+		return err
+	}
+	page.Data = orEmpty(page.Data)
+	return answer(c, http.StatusOK, page)
+}
+
 // visibleBudget returns nil if there is no such budget on the scopes of the caller.
 func (s *server) visibleBudget(c *gin.Context, id string) (*earmark.Budget, error) {
 	budget, err := inQueue(c.Request.Context(), s.queues.reads, callerOf(c).turn(), func() (*earmark.Budget, error) {

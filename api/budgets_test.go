@@ -20,7 +20,7 @@ func TestCreateBudget(t *testing.T) {
 	require.Equal(t, *testBudget(), decoded[earmark.Budget](x))
 	require.Equal(t, earmark.BudgetRequest{
 		Scope: "acme/ml", Unit: "tokens", Limit: pointer[int64](0),
-		Window:      earmark.Window{Period: earmark.PeriodLifetime, Timezone: "UTC"},
+		Window:      earmark.Window{Period: earmark.PeriodLifetime, Timezone: "UTC", Every: 1},
 		Enforcement: earmark.EnforcementHard, Overage: earmark.OverageAllowWithOverdraft,
 	}, f.last())
 
@@ -28,7 +28,7 @@ func TestCreateBudget(t *testing.T) {
 		"enforcement":"soft","soft_ceiling":5,"overage":"reject"}`).status(http.StatusCreated)
 	require.Equal(t, earmark.BudgetRequest{
 		Scope: "acme", Unit: "usd_micros", Limit: pointer[int64](5), SoftCeiling: pointer[int64](5),
-		Window:      earmark.Window{Period: earmark.PeriodMonth, Timezone: "UTC"},
+		Window:      earmark.Window{Period: earmark.PeriodMonth, Timezone: "UTC", Every: 1},
 		Enforcement: earmark.EnforcementSoft, Overage: earmark.OverageReject,
 	}, f.last())
 
@@ -50,7 +50,18 @@ func TestCreateBudgetRefusesBadInput(t *testing.T) {
 		{`{"scope":"/acme","unit":"tokens","limit":5}`, "scope"},
 		{with(`"window":null`), "window"},
 		{with(`"window":"month"`), "window"},
-		{with(`"window":{"period":"year"}`), "window.period"},
+		{with(`"window":{"period":"decade"}`), "window.period"},
+		{with(`"window":{"every":2}`), "window.every"},
+		{with(`"window":{"period":"day","every":0}`), "window.every"},
+		{with(`"window":{"period":"day","every":1001}`), "window.every"},
+		{with(`"window":{"period":"day","every":"2"}`), "window.every"},
+		{with(`"window":{"anchor":"2026-01-31T09:00"}`), "window.anchor"},
+		{with(`"window":{"period":"rolling"}`), "window.rolling_seconds"},
+		{with(`"window":{"period":"rolling","rolling_seconds":90}`), "window.rolling_seconds"},
+		{with(`"window":{"rolling_seconds":18000}`), "window.rolling_seconds"},
+		{with(`"window":{"period":"month","anchor":"2026-02-30T09:00"}`), "window.anchor"},
+		{with(`"window":{"period":"month","anchor":"2026-01-31T09:00:00"}`), "window.anchor"},
+		{with(`"window":{"period":"month","anchor":"2026-01-31T09:00+01:00"}`), "window.anchor"},
 		{with(`"window":{"period":""}`), "window.period"},
 		{with(`"window":{"period":null}`), "window.period"},
 		{with(`"window":{"timezone":"Mars/Base"}`), "window.timezone"},
@@ -103,6 +114,22 @@ func TestListBudgets(t *testing.T) {
 	bad.Field = "cursor"
 	f.err = bad
 	require.Equal(t, "cursor", b.do("GET", "/v1/budgets?cursor=x", "").problem(http.StatusBadRequest, earmark.CodeInvalidRequest).Field)
+}
+
+func TestListWindows(t *testing.T) {
+	t.Parallel()
+	f := &fake{budget: testBudget(), windows: earmark.Page[earmark.Balance]{Data: []earmark.Balance{testBudget().Balance}, NextCursor: "n"}}
+	b := setup(t, f)
+	path := "/v1/budgets/" + testBudgetID + "/windows"
+	x := b.do("GET", path+"?cursor=c&limit=2", "").status(http.StatusOK)
+	require.Equal(t, f.windows, decoded[earmark.Page[earmark.Balance]](x))
+	require.Equal(t, earmark.WindowFilter{Cursor: "c", Limit: 2}, f.last())
+	f.windows = earmark.Page[earmark.Balance]{}
+	require.JSONEq(t, `{"data":[],"next_cursor":""}`, string(b.do("GET", path, "").status(http.StatusOK).body))
+	require.Equal(t, "limit", b.do("GET", path+"?limit=501", "").problem(http.StatusBadRequest, earmark.CodeInvalidRequest).Field)
+	b.do("GET", "/v1/budgets/bud_x/windows", "").problem(http.StatusNotFound, earmark.CodeNotFound)
+	f.budget = nil
+	b.do("GET", path, "").problem(http.StatusNotFound, earmark.CodeNotFound)
 }
 
 func TestOneBudget(t *testing.T) {

@@ -31,6 +31,7 @@ type fake struct {
 	reservations   earmark.Page[earmark.Reservation]
 	budget         *earmark.Budget
 	budgets        earmark.Page[earmark.Budget]
+	windows        earmark.Page[earmark.Balance]
 	entries        earmark.Page[earmark.Entry]
 	suspects       []string
 	known          []string
@@ -361,6 +362,12 @@ func (f *fake) Budgets(_ context.Context, tenant string, filter earmark.BudgetFi
 	f.record("Budgets", filter)
 	f.of(tenant)
 	return f.budgets, f.err
+}
+
+func (f *fake) BudgetWindows(_ context.Context, tenant, id string, filter earmark.WindowFilter) (earmark.Page[earmark.Balance], error) {
+	f.record("BudgetWindows", filter)
+	f.of(tenant)
+	return f.windows, f.err
 }
 
 func (f *fake) PatchBudget(_ context.Context, tenant, _ string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {

@@ -26,6 +26,7 @@ func (s *server) routes(metrics func(*gin.Context) error) []route {
 		{http.MethodGet, "/v1/budgets", earmark.RoleRead, s.listBudgets},
 		{http.MethodGet, "/v1/budgets/:id", earmark.RoleRead, s.getBudget},
 		{http.MethodGet, "/v1/budgets/:id/usage", earmark.RoleRead, s.usageReport},
+		{http.MethodGet, "/v1/budgets/:id/windows", earmark.RoleRead, s.listWindows},
 		{http.MethodPatch, "/v1/budgets/:id", earmark.RoleAdmin, s.patchBudget},
 		{http.MethodDelete, "/v1/budgets/:id", earmark.RoleAdmin, s.archiveBudget},
 		{http.MethodGet, "/v1/budgets/:id/overrides", earmark.RoleRead, s.listOverrides},

@@ -10,7 +10,7 @@ import (
 )
 
 // CreateBudget creates a budget. The error is CodeBudgetExists if there is one for the same
-// scope, unit and period. The call is not repeated.
+// scope, unit, period and Every. The call is not repeated.
 func (c *Client) CreateBudget(ctx context.Context, request earmark.BudgetRequest) (*earmark.Budget, error) {
 	return one[earmark.Budget](ctx, c, call{method: http.MethodPost, path: "/v1/budgets", body: request})
 }
@@ -26,6 +26,12 @@ func (c *Client) Budgets(ctx context.Context, filter earmark.BudgetFilter) (earm
 	set(query, "scope", filter.Scope)
 	set(query, "covering", filter.Covering)
 	return page[earmark.Budget](ctx, c, "/v1/budgets", query)
+}
+
+// BudgetWindows lists the balances of a budget's windows in which something was reserved or
+// charged, newest first; of a rolling budget, those of its slices. The call is repeated.
+func (c *Client) BudgetWindows(ctx context.Context, id string, filter earmark.WindowFilter) (earmark.Page[earmark.Balance], error) {
+	return page[earmark.Balance](ctx, c, budgetPath(id)+"/windows", pageQuery(filter.Cursor, filter.Limit))
 }
 
 // PatchBudget changes a budget. The call is not repeated, because another change may have

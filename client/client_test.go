@@ -158,6 +158,9 @@ func TestEveryCall(t *testing.T) {
 		{"Budgets", func(ctx context.Context, c *Client) (any, error) {
 			return c.Budgets(ctx, earmark.BudgetFilter{Covering: "acme/ml", Cursor: "c", Limit: 2})
 		}, `{"data":[{"id":"bud_1"}],"next_cursor":"n"}`, sent{method: "GET", path: "/v1/budgets", query: "covering=acme%2Fml&cursor=c&limit=2"}},
+		{"BudgetWindows", func(ctx context.Context, c *Client) (any, error) {
+			return c.BudgetWindows(ctx, budgetID, earmark.WindowFilter{Cursor: "c", Limit: 2})
+		}, `{"data":[{"limit":7}],"next_cursor":"n"}`, sent{method: "GET", path: "/v1/budgets/" + budgetID + "/windows", query: "cursor=c&limit=2"}},
 		{"Budgets on a scope", func(ctx context.Context, c *Client) (any, error) {
 			return c.Budgets(ctx, earmark.BudgetFilter{Scope: "acme"})
 		}, `{"data":[],"next_cursor":""}`, sent{method: "GET", path: "/v1/budgets", query: "scope=acme"}},
@@ -475,6 +478,10 @@ func TestWhatIsRepeated(t *testing.T) {
 			_, err := c.UsageReport(ctx, "b", earmark.UsageQuery{})
 			return err
 		},
+		"BudgetWindows": func(ctx context.Context, c *Client) error {
+			_, err := c.BudgetWindows(ctx, "b", earmark.WindowFilter{})
+			return err
+		},
 		"ArchiveBudget": func(ctx context.Context, c *Client) error { _, err := c.ArchiveBudget(ctx, "b"); return err },
 		"Reserve": func(ctx context.Context, c *Client) error {
 			_, err := c.Reserve(ctx, "", earmark.ReservationRequest{})
@@ -566,7 +573,7 @@ func TestWhatIsRepeated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, says(http.StatusServiceUnavailable, unavailable, "Retry-After", "1"), breaks, breaksOff, says(http.StatusOK, `{"id":"rsv_1"}`))
-			if name == "Entries" || name == "Reservations" || name == "Budgets" {
+			if name == "Entries" || name == "Reservations" || name == "Budgets" || name == "BudgetWindows" {
 				b = setup(t, breaks, says(http.StatusBadGateway, ""), says(http.StatusGatewayTimeout, ""), says(http.StatusOK, `{"data":[]}`))
 			}
 			require.NoError(t, call(t.Context(), b.client))

@@ -26,6 +26,7 @@ func TestEveryField(t *testing.T) {
 		"Balance":            earmark.Balance{},
 		"Budget":             earmark.Budget{},
 		"BudgetPage":         earmark.Page[earmark.Budget]{},
+		"WindowPage":         earmark.Page[earmark.Balance]{},
 		"BudgetPatch":        earmark.BudgetPatch{},
 		"BudgetRequest":      earmark.BudgetRequest{},
 		"Caller":             earmark.Caller{},

@@ -116,14 +116,22 @@ function updateRow(row, budget) {
 }
 
 function unitWords({ unit, window, enforcement, soft_ceiling: ceiling, limit, balance }) {
-  let each = window.period === "lifetime" ? `${unit} in all` : `${unit} each ${window.period}`;
+  let each = window.period === "rolling" ? `${unit} in any ${rollingWords(window)}` : window.period === "lifetime" ? `${unit} in all` : `${unit} each ${length(window)}`;
   if (balance.effective_limit !== limit) each += `, ${amount(limit)} without overrides`;
   if (enforcement !== "soft") return each;
   return ceiling === null ? `${each}, soft` : `${each}, soft up to ${amount(ceiling)}`;
 }
 
+// length is that of a window in words: month, 2 weeks.
+const length = ({ period, every = 1 }) => every > 1 ? `${every} ${period}s` : period;
+
+function rollingWords({ rolling_seconds: seconds }) {
+  const [hours, minutes] = [Math.floor(seconds / 3600), seconds % 3600 / 60];
+  return [hours && `${hours} h`, minutes && `${minutes} min`].filter(Boolean).join(" ");
+}
+
 function endWords({ window, balance: { window_end: end } }) {
-  if (window.period === "lifetime") return "";
+  if (window.period === "lifetime" || window.period === "rolling") return "";
   return `ends in ${span((new Date(end) - Date.now()) / 1000)}, ${day(end, window.timezone)}`;
 }
 

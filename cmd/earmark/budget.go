@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -15,7 +16,6 @@ import (
 )
 
 var (
-	periods      = []earmark.Period{earmark.PeriodLifetime, earmark.PeriodHour, earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth}
 	enforcements = []earmark.Enforcement{earmark.EnforcementHard, earmark.EnforcementSoft}
 	overages     = []earmark.OveragePolicy{earmark.OverageAllowWithOverdraft, earmark.OverageAllowIfAvailable, earmark.OverageReject}
 )
@@ -28,26 +28,31 @@ func newBudget() *cobra.Command {
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBudgetCreate(), newBudgetList(), newBudgetShow(), newBudgetUsage(), newBudgetSet(), newBudgetReset(), newBudgetArchive())
+	cmd.AddCommand(newBudgetCreate(), newBudgetList(), newBudgetShow(), newBudgetWindows(), newBudgetUsage(), newBudgetSet(), newBudgetReset(), newBudgetArchive())
 	return cmd
 }
 
 func newBudgetCreate() *cobra.Command {
 	var o options
 	var soft, quiet bool
-	var timezone string
+	var window earmark.Window
+	var length time.Duration
 	var ceiling amountFlag
 	var thresholds []string
-	period := choiceFlag[earmark.Period]{earmark.PeriodLifetime, "PERIOD", periods}
+	period := choiceFlag[earmark.Period]{earmark.PeriodLifetime, "PERIOD", earmark.Periods}
 	overage := choiceFlag[earmark.OveragePolicy]{earmark.OverageAllowWithOverdraft, "POLICY", overages}
 	cmd := &cobra.Command{
 		Use:   "create SCOPE UNIT LIMIT",
 		Short: "Create a budget",
 		Long: `Create a budget: a limit on a scope and everything under it, in one unit, over
-one window. There is at most one budget for each scope, unit and period.`,
+one window. There is at most one budget for each scope, unit, period and
+--every.`,
 		Example: `  earmark budget create acme/ml tokens 10_000_000 --period month \
     --timezone Europe/Berlin
   earmark budget create acme usd_micros 50,000,000 --soft-ceiling 60,000,000
+  earmark budget create acme/pro tokens 10_000_000 --period month \
+    --anchor 2026-01-31T09:00
+  earmark budget create acme/pro tokens 500_000 --rolling 5h
   earmark budget create acme/trial requests 100 --overage reject`,
 		Args:              arguments("SCOPE", "UNIT", "LIMIT"),
 		ValidArgsFunction: completeArgs(1, budgetScopes),
@@ -64,9 +69,16 @@ one window. There is at most one budget for each scope, unit and period.`,
 			if err != nil {
 				return err
 			}
+			if length%time.Second != 0 {
+				return usageError{fmt.Errorf("--rolling: %s is not a number of whole minutes", length)}
+			}
+			window.Period, window.RollingSeconds = period.value, int64(length/time.Second)
+			if length != 0 {
+				window.Period = earmark.PeriodRolling
+			}
 			request := earmark.BudgetRequest{
 				Scope: scope, Unit: args[1], Limit: &limit, SoftCeiling: ceiling.value, Overage: overage.value,
-				Window: earmark.Window{Period: period.value, Timezone: timezone}, Thresholds: parts,
+				Window: window, Thresholds: parts,
 			}.WithDefaults()
 			if soft || ceiling.value != nil {
 				request.Enforcement = earmark.EnforcementSoft
@@ -86,13 +98,19 @@ one window. There is at most one budget for each scope, unit and period.`,
 		}),
 	}
 	period.define(cmd, "period", "the window that the limit is for (a week starts on Monday)")
-	cmd.Flags().StringVar(&timezone, "timezone", "UTC", "the time `ZONE` in which the window begins: UTC or an IANA name such as Europe/Berlin")
+	cmd.Flags().Int64Var(&window.Every, "every", 1, "how many periods a window has: `N`, up to 1000")
+	cmd.Flags().StringVar(&window.Anchor, "anchor", "", "a local `TIME` at which a window starts, such as 2026-01-31T09:00; others follow from it")
+	cmd.Flags().StringVar(&window.Timezone, "timezone", "UTC", "the time `ZONE` in which the window begins: UTC or an IANA name such as Europe/Berlin")
 	cmd.Flags().BoolVar(&soft, "soft", false, "admit past the limit, and say so")
 	cmd.Flags().Var(&ceiling, "soft-ceiling", "admit past the limit up to this much; implies --soft")
 	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
 	thresholdsFlag(cmd, &thresholds, "")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id alone")
+	cmd.Flags().DurationVar(&length, "rolling", 0, "the last `DURATION` at any time, such as 5h or 90m; instead of --period")
+	cmd.MarkFlagsMutuallyExclusive("period", "rolling")
 	completeWords(cmd, "timezone", nil)
+	completeWords(cmd, "rolling", nil)
+	completeWords(cmd, "anchor", nil)
 	o.flags(cmd)
 	return cmd
 }
@@ -162,6 +180,40 @@ func newBudgetShow() *cobra.Command {
 	}
 	o.flags(cmd)
 	o.watchFlag(cmd)
+	return cmd
+}
+
+func newBudgetWindows() *cobra.Command {
+	var o options
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "windows ID",
+		Short: "List the balances of a budget's windows, newest first",
+		Long: `List the balances of a budget's windows in which something was reserved or
+charged, newest first. Of a rolling budget they are those of its slices. What
+was available is by the budget's present limit.`,
+		Example:           "  earmark budget windows bud_7sk2nq4d5a --limit 12",
+		Args:              arguments("ID"),
+		ValidArgsFunction: completeArgs(1, budgetIDs),
+		RunE: o.run(func(s *session, args []string) error {
+			if err := checkLimit(limit); err != nil {
+				return err
+			}
+			id, err := s.budgetID(args[0])
+			if err != nil {
+				return err
+			}
+			page, err := collect(s, limit, func(cursor string, limit int) (earmark.Page[earmark.Balance], error) {
+				return s.api.BudgetWindows(s.ctx, id, earmark.WindowFilter{Cursor: cursor, Limit: limit})
+			})
+			if err != nil {
+				return err
+			}
+			return s.print(withMore(windowTable(page.Data), page.NextCursor, limit))
+		}),
+	}
+	limitFlag(cmd, &limit, earmark.DefaultPageSize)
+	o.flags(cmd)
 	return cmd
 }
 

@@ -20,8 +20,9 @@ func newBudgetUsage() *cobra.Command {
 		Short: "Show what a budget was charged over time",
 		Long: `Show what a budget was charged: by hour or day in the budget's time zone, by
 scope, or by the values of a metadata key. Without --from and --to it is the
-present window, or the last 30 days of a lifetime budget. Hours and days without
-a charge are left out. What is reserved is not in it: the balance shows that.`,
+present window, or the last 30 days of a budget whose window never ends or is
+longer than 400 days. Hours and days without a charge are left out. What is
+reserved is not in it: the balance shows that.`,
 		Example: `  earmark budget usage bud_7sk2nq4d5a
   earmark budget usage bud_7sk2nq4d5a --by metadata.feature
   earmark budget usage bud_7sk2nq4d5a --from 2027-01-01 --to 2027-02-01 --csv`,

@@ -30,19 +30,51 @@ func budgetTable(budgets []earmark.Budget) view {
 		rows := make([][]cell, 0, len(budgets))
 		for _, b := range budgets {
 			renews := ""
-			if b.Balance.WindowEnd != nil {
+			if b.Balance.WindowEnd != nil && b.Window.Period != earmark.PeriodRolling {
 				renews = p.when(*b.Balance.WindowEnd)
 			}
 			rows = append(rows, []cell{
 				{b.ID, plain},
 				{earmark.DisplayScope(b.Scope), plain},
 				{earmark.FormatAmount(b.Limit), plain},
-				{per(b.Unit, b.Window.Period), plain},
+				{per(b.Unit, b.Window), plain},
 				{earmark.FormatAmount(b.Balance.Reserved), plain},
 				{earmark.FormatAmount(b.Balance.Committed), plain},
 				{earmark.FormatAmount(b.Balance.Available), styleOfBalance(b.Balance)},
 				{enforcementWords(b), dim},
 				{renews, dim},
+			})
+		}
+		p.table(columns, rows)
+	}
+}
+
+// windowTable lists balances of one budget.
+func windowTable(balances []earmark.Balance) view {
+	columns := []column{
+		{title: "FROM"},
+		{title: "TO"},
+		{title: "RESERVED", right: true},
+		{title: "COMMITTED", right: true},
+		{title: "AVAILABLE", right: true},
+	}
+	return func(p *sheet) {
+		if len(balances) == 0 {
+			p.line("Nothing was reserved or charged yet.")
+			return
+		}
+		rows := make([][]cell, 0, len(balances))
+		for _, b := range balances {
+			end := ""
+			if b.WindowEnd != nil {
+				end = stamp(*b.WindowEnd, time.UTC)
+			}
+			rows = append(rows, []cell{
+				{stamp(b.WindowStart, time.UTC), plain},
+				{end, plain},
+				{earmark.FormatAmount(b.Reserved), plain},
+				{earmark.FormatAmount(b.Committed), plain},
+				{earmark.FormatAmount(b.Available), styleOfBalance(b)},
 			})
 		}
 		p.table(columns, rows)
@@ -74,12 +106,15 @@ func enforcementWords(b earmark.Budget) string {
 // limitWords returns the limit with its unit and window: 1,000 tokens a day.
 func limitWords(b *earmark.Budget) string {
 	words := earmark.FormatAmount(b.Limit) + " " + clean(b.Unit)
-	switch b.Window.Period {
-	case earmark.PeriodLifetime:
+	switch {
+	case b.Window.Period == earmark.PeriodLifetime:
 		return words
-	case earmark.PeriodHour:
+	case b.Window.Period == earmark.PeriodRolling:
+		return words + ", " + b.Window.Length()
+	case b.Window.Every > 1:
+		return words + " every " + b.Window.Length()
+	case b.Window.Period == earmark.PeriodHour:
 		return words + " an hour"
-	case earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth:
 	}
 	return words + " a " + string(b.Window.Period)
 }
@@ -101,7 +136,7 @@ func budgetDetails(b *earmark.Budget) view {
 		}
 		window := "lifetime"
 		if end := b.Balance.WindowEnd; end != nil {
-			window = fmt.Sprintf("%s, %s\nfrom %s\nto   %s", b.Window.Period, b.Window.Timezone,
+			window = fmt.Sprintf("%s, %s\nfrom %s\nto   %s", b.Window.Length(), b.Window.Timezone,
 				stamp(b.Balance.WindowStart, zone), p.moment(*end, zone))
 		}
 		archived := optionalMoment(p, b.ArchivedAt)

@@ -199,6 +199,16 @@ func (l *cannedLedger) Budgets(_ context.Context, _ string, f earmark.BudgetFilt
 	return pageOf(l.budgets, f.Cursor, f.Limit), l.err
 }
 
+func (l *cannedLedger) BudgetWindows(_ context.Context, _, id string, f earmark.WindowFilter) (earmark.Page[earmark.Balance], error) {
+	balances := []earmark.Balance{}
+	for _, b := range l.budgets {
+		if b.ID == id {
+			balances = append(balances, b.Balance)
+		}
+	}
+	return pageOf(balances, f.Cursor, f.Limit), l.err
+}
+
 func (l *cannedLedger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, _ earmark.Actor) (*earmark.Budget, error) {
 	l.patch = patch
 	return l.Budget(ctx, tenant, id)
@@ -344,6 +354,7 @@ func TestLooks(t *testing.T) {
 		{"budget-list-80", 80, "budget list"},
 		{"budget-list-pipe", 0, "budget list"},
 		{"budget-list-160", 160, "budget list"},
+		{"budget-windows", 80, "budget windows bud_bbbbbbbb…"},
 		{"budget-show", 80, "budget show bud_bbbbbbbb…"},
 		{"budget-show-soft", 80, "budget show " + soft},
 		{"budget-usage", 80, "budget usage bud_bbbbbbbb"},
@@ -579,7 +590,7 @@ func TestWrongUse(t *testing.T) {
 		"budget create acme Tokens 1":                                            "UNIT: \"Tokens\" is not a unit",
 		"budget create acme tokens 9 --timezone Berlin":                          "--timezone: \"Berlin\" is not an IANA time zone",
 		"budget create acme tokens 9 --soft-ceiling 8":                           "--soft-ceiling: 8 is below the limit 9",
-		"budget create acme tokens 9 --period daily":                             "use one of lifetime, hour, day, week, month",
+		"budget create acme tokens 9 --period daily":                             "use one of lifetime, minute, hour, day, week, month, year, rolling",
 		"budget lst":                                                  `there is no command "lst" (list or set?)`,
 		"key create":                                                  "--role is missing: use one of read, settle, reserve, operate, admin",
 		"key create --role root":                                      "use one of read, settle, reserve, operate, admin",
@@ -679,7 +690,7 @@ func TestRequests(t *testing.T) {
 	}
 	run("budget create acme/ml tokens 10_000_000 --period month --timezone Europe/Berlin --soft-ceiling 11,000,000 --overage reject")
 	require.Equal(t, earmark.BudgetRequest{
-		Scope: "acme/ml", Unit: "tokens", Limit: ref(int64(10_000_000)), Window: earmark.Window{Period: "month", Timezone: "Europe/Berlin"},
+		Scope: "acme/ml", Unit: "tokens", Limit: ref(int64(10_000_000)), Window: earmark.Window{Period: "month", Timezone: "Europe/Berlin", Every: 1},
 		Enforcement: earmark.EnforcementSoft, SoftCeiling: ref(int64(11_000_000)), Overage: earmark.OverageReject,
 	}, ledger.request)
 	run("budget set " + budget + " --soft-ceiling none")
@@ -727,7 +738,7 @@ func TestCompletion(t *testing.T) {
 	url := serveCanned(t, &cannedLedger{budgets: cannedBudgets(), reservations: cannedReservations()[:1]})
 	for words, want := range map[string][]string{
 		"list --state=":               {"held", "committed", "released", "expired", "review", ":4"},
-		"budget create --period=":     {"lifetime", "hour", "day", "week", "month", ":4"},
+		"budget create --period=":     {"lifetime", "minute", "hour", "day", "week", "month", "year", "rolling", ":4"},
 		"budget set x --overage=":     {"allow_with_overdraft", "allow_if_available", "reject", ":4"},
 		"budget set x --enforcement=": {"hard", "soft", ":4"},
 		"key create --role=":          {"read", "settle", "reserve", "operate", "admin", ":4"},

@@ -180,11 +180,11 @@ func span(d time.Duration) string {
 }
 
 // per formats a unit and its window, such as tokens/day.
-func per(unit string, period earmark.Period) string {
-	if period == earmark.PeriodLifetime {
+func per(unit string, window earmark.Window) string {
+	if window.Period == earmark.PeriodLifetime {
 		return unit
 	}
-	return unit + "/" + string(period)
+	return unit + "/" + window.Length()
 }
 
 func padRight(text string, width int) string {

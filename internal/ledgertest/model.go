@@ -64,7 +64,7 @@ func (l *Ledger) now() time.Time { return l.clock().UTC().Truncate(time.Microsec
 // CreateBudget stores a valid request whose defaults are filled.
 func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error) {
 	for _, b := range l.budgets {
-		if b.tenant == tenant && b.ArchivedAt == nil && b.Scope == r.Scope && b.Unit == r.Unit && b.Window.Period == r.Window.Period {
+		if b.tenant == tenant && b.ArchivedAt == nil && b.Scope == r.Scope && b.Unit == r.Unit && b.Window.Period == r.Window.Period && max(b.Window.Every, 1) == r.Window.Every && b.Window.RollingSeconds == r.Window.RollingSeconds {
 			return nil, earmark.Errorf(earmark.CodeBudgetExists, "exists")
 		}
 	}
@@ -72,6 +72,9 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 		ID: l.NewBudgetID(), Scope: r.Scope, Unit: r.Unit, Limit: *r.Limit, Window: r.Window, Enforcement: r.Enforcement,
 		SoftCeiling: r.SoftCeiling, Overage: r.Overage, CreatedAt: l.now(),
 	}}
+	if b.Window.Every == 1 {
+		b.Window.Every = 0 // not shown
+	}
 	l.budgets[b.ID] = b
 	l.noteBudget(b, by, fmt.Sprintf("created with limit %d", b.Limit))
 	return l.Budget(ctx, tenant, b.ID)
@@ -114,7 +117,10 @@ func (l *Ledger) Budget(_ context.Context, tenant, id string) (*earmark.Budget, 
 	}
 	answer := b.Budget
 	start, end := b.window(l.now())
-	s := b.at(start)
+	s := b.total(start)
+	if b.rolling() {
+		start = b.firstCounted(start)
+	}
 	limit := b.raised(b.Limit, l.now())
 	answer.Balance = earmark.Balance{
 		Limit: b.Limit, EffectiveLimit: limit, Reserved: s.reserved, Committed: s.committed, Available: limit - s.reserved - s.committed,

@@ -29,6 +29,9 @@ func (l *Ledger) CreateOverride(_ context.Context, tenant, budgetID, key string,
 	if r.ExpiresAt != nil {
 		o.ExpiresAt = new(r.ExpiresAt.UTC())
 	}
+	if r.Windows != nil && b.rolling() {
+		return nil, earmark.Invalidf("windows", "never end")
+	}
 	if r.Windows != nil {
 		end := &o.EffectiveAt
 		for range *r.Windows {
@@ -57,6 +60,9 @@ func (l *Ledger) ResetBudget(_ context.Context, tenant, budgetID, key string, r 
 	id := earmark.OverrideID(budgetID, key)
 	if done, err := b.repeated(id, r.ResetHash()); done != nil || err != nil {
 		return done, err
+	}
+	if b.rolling() {
+		return nil, earmark.Invalidf("", "rolling")
 	}
 	start, end := b.window(l.now())
 	amount := b.at(start).committed

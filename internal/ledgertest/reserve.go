@@ -59,7 +59,7 @@ func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result
 		return *answer, nil
 	}
 	for _, b := range budgets {
-		s := b.at(b.start)
+		s := b.total(b.start)
 		requested := a.Request.Amounts[b.Unit]
 		r.OverLimit = r.OverLimit || requested > b.raised(b.Limit, now)-s.reserved-s.committed
 		share := earmark.ReservationBudget{BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, WindowStart: b.start, Reserved: requested}
@@ -186,7 +186,7 @@ func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Res
 	decision := earmark.Decision{Retryable: true}
 	retryAt := l.now()
 	for _, b := range budgets {
-		s := *b.at(b.start)
+		s := b.total(b.start)
 		s.reserved -= b.overdue
 		requested, ceiling := amounts[b.Unit], b.ceiling(l.now())
 		if ceiling == nil {
@@ -223,6 +223,14 @@ func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Res
 func (l *Ledger) mayFitAt(b touched, reserved, committed, requested int64) (first *time.Time) {
 	lease := l.firstLeaseEnd(b)
 	moments := []*time.Time{b.end, lease}
+	if b.rolling() {
+		moments = []*time.Time{lease}
+		for slice, s := range b.windows {
+			if b.counts(b.start, slice) && *s != (sums{}) {
+				moments = append(moments, new(b.leaves(slice)))
+			}
+		}
+	}
 	for _, o := range b.overrides {
 		moments = append(moments, &o.EffectiveAt, earliest(o.ExpiresAt, o.EndedAt))
 	}
@@ -232,6 +240,8 @@ func (l *Ledger) mayFitAt(b touched, reserved, committed, requested int64) (firs
 		}
 		used := big.NewInt(committed)
 		switch {
+		case b.rolling():
+			used = b.slicesAt(b.start, *at, lease == nil || at.Before(*lease))
 		case b.end != nil && !at.Before(*b.end):
 			used.SetInt64(0)
 		case lease == nil || at.Before(*lease):
@@ -300,7 +310,7 @@ func (b touched) holds(share earmark.ReservationBudget) bool {
 }
 
 func (b touched) is(share earmark.ReservationBudget) bool {
-	return b.ID == share.BudgetID && b.start.Equal(share.WindowStart)
+	return b.ID == share.BudgetID && b.counts(b.start, share.WindowStart)
 }
 
 func orEmpty(m earmark.Metadata) earmark.Metadata {

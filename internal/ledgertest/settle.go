@@ -96,6 +96,7 @@ func (l *Ledger) charges(r *reservation, usage earmark.Amounts, late bool) (char
 		}
 		if ceiling := b.ceiling(at); !late && b.Overage == earmark.OverageAllowIfAvailable && ceiling != nil && charged > share.Reserved {
 			free := max(0, *ceiling-window.reserved-window.committed)
+			free = max(0, free-l.heldElsewhere(b, share.WindowStart))
 			charged = share.Reserved + min(charged-share.Reserved, free)
 		}
 		open := int64(0)

@@ -2,6 +2,7 @@ package ledgertest
 
 import (
 	"fmt"
+	"sort"
 	"sync"
 	"time"
 
@@ -15,23 +16,93 @@ const lookBack = (14 + 26) * time.Hour
 // lifetime is nil. It panics on a time zone that does not exist.
 func Bounds(w earmark.Window, at time.Time) (start time.Time, end *time.Time) {
 	zone := location(w.Timezone)
-	local := at.In(zone)
 	switch w.Period {
 	case earmark.PeriodLifetime:
 		return time.Unix(0, 0).UTC(), nil
+	case earmark.PeriodMinute:
+		return elapsed(w, time.Minute, at)
+	case earmark.PeriodRolling: // one slice
+		length := w.RollingSeconds / earmark.RollingSlices
+		start = time.Unix(at.Unix()/length*length, 0).UTC()
+		return start, new(start.Add(time.Duration(length) * time.Second))
 	case earmark.PeriodHour:
-		start, finish := hour(local)
+		if w.Every > 1 || w.Anchor != "" {
+			return elapsed(w, time.Hour, at)
+		}
+		start, finish := hour(at.In(zone))
 		return start, &finish
-	case earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth:
+	case earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth, earmark.PeriodYear:
 	}
-	start = firstInstant(firstDay(w.Period, local, 0), zone)
-	for n := 1; ; n++ {
-		finish := firstInstant(firstDay(w.Period, local, n), zone)
+	anchor := anchorOf(w)
+	n := numberAt(w, anchor, at.In(zone))
+	start = firstInstant(localStart(w, anchor, n), zone)
+	for {
+		n++
+		finish := firstInstant(localStart(w, anchor, n), zone)
 		if at.Before(finish) {
 			return start, &finish
 		}
-		start = finish // clocks went back from the next period into this one
+		start = finish // clocks went back from the next window into this one
 	}
+}
+
+// elapsed returns the window of equal length that holds at.
+func elapsed(w earmark.Window, period time.Duration, at time.Time) (start time.Time, end *time.Time) {
+	length := int64(period/time.Second) * max(w.Every, 1)
+	start = firstInstant(anchorOf(w), location(w.Timezone))
+	number := (at.Unix() - start.Unix()) / length
+	if number*length > at.Unix()-start.Unix() {
+		number-- // Go rounds towards zero
+	}
+	start = time.Unix(start.Unix()+number*length, 0).UTC()
+	finish := time.Unix(start.Unix()+length, 0).UTC()
+	return start, &finish
+}
+
+// anchorOf returns the local start of window 0, as a time in UTC.
+func anchorOf(w earmark.Window) time.Time {
+	if w.Anchor == "" {
+		return time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
+	anchor, err := time.Parse(earmark.AnchorLayout, w.Anchor)
+	if err != nil {
+		panic(fmt.Sprintf("ledgertest: %v", err))
+	}
+	return anchor
+}
+
+// localStart returns the local start of window n, as a time in UTC. Anchor is that of window 0.
+func localStart(w earmark.Window, anchor time.Time, n int) time.Time {
+	n *= int(max(w.Every, 1))
+	switch w.Period {
+	case earmark.PeriodDay:
+		return anchor.AddDate(0, 0, n)
+	case earmark.PeriodWeek:
+		return anchor.AddDate(0, 0, 7*n)
+	case earmark.PeriodMonth:
+		return addMonths(anchor, n)
+	case earmark.PeriodYear:
+		return addMonths(anchor, 12*n)
+	case earmark.PeriodLifetime, earmark.PeriodMinute, earmark.PeriodHour, earmark.PeriodRolling:
+	}
+	panic("ledgertest: no dates in the period " + string(w.Period))
+}
+
+// addMonths returns the same day and time n months later, or the last day of a month
+// without that day.
+func addMonths(at time.Time, n int) time.Time {
+	year, month, day := at.Date()
+	last := time.Date(year, month+time.Month(n)+1, 0, 0, 0, 0, 0, time.UTC)
+	return time.Date(last.Year(), last.Month(), min(day, last.Day()), at.Hour(), at.Minute(), 0, 0, time.UTC)
+}
+
+// numberAt returns the number of the last window that starts at what the clock of local
+// shows, or before. It looks for it instead of computing it.
+func numberAt(w earmark.Window, anchor, local time.Time) int {
+	year, month, day := local.Date()
+	shown := time.Date(year, month, day, local.Hour(), local.Minute(), local.Second(), local.Nanosecond(), time.UTC)
+	const most = 1 << 20 // days from 1970 to 2199 are fewer
+	return sort.Search(2*most, func(i int) bool { return localStart(w, anchor, i-most+1).After(shown) }) - most
 }
 
 // interval is start <= t < end.
@@ -99,35 +170,17 @@ func partOfHour(at time.Time) bool {
 	return (afterSeconds-beforeSeconds)%int(time.Hour/time.Second) != 0
 }
 
-// firstDay returns the first date of the period n after that of local's date, as
-// a date in UTC.
-func firstDay(period earmark.Period, local time.Time, n int) time.Time {
-	year, month, day := local.Date()
-	switch period {
-	case earmark.PeriodDay:
-		day += n
-	case earmark.PeriodWeek:
-		sinceMonday := (int(local.Weekday()) + 6) % 7
-		day += 7*n - sinceMonday
-	case earmark.PeriodMonth:
-		month, day = month+time.Month(n), 1
-	default:
-		panic("ledgertest: unknown period " + string(period))
-	}
-	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
-}
-
-// firstInstant returns the first instant at which clocks in zone read date's
-// midnight or later.
-func firstInstant(date time.Time, zone *time.Location) time.Time {
-	at := date.Add(-lookBack).In(zone)
+// firstInstant returns the first instant at which clocks in zone read local's
+// time or later.
+func firstInstant(local time.Time, zone *time.Location) time.Time {
+	at := local.Add(-lookBack).In(zone)
 	for first := true; ; first = false {
 		until, ends := offsetEnds(at)
 		_, offsetSeconds := at.Zone()
-		reads := date.Add(-time.Duration(offsetSeconds) * time.Second) // when clocks with this offset show midnight
+		reads := local.Add(-time.Duration(offsetSeconds) * time.Second) // when clocks with this offset show it
 		switch {
 		case !first && reads.Before(at):
-			return at.UTC() // clocks skip midnight
+			return at.UTC() // clocks skip it
 		case !ends || reads.Before(until):
 			return reads
 		}

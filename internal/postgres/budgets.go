@@ -15,7 +15,8 @@ import (
 
 const (
 	createBudgetSQL = "SELECT earmark.create_budget(p_id => @id, p_tenant => @tenant, p_scope => @scope, p_unit => @unit, p_limit => @limit, " +
-		"p_period => @period, p_timezone => @timezone, p_enforcement => @enforcement, p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor)"
+		"p_period => @period, p_timezone => @timezone, p_enforcement => @enforcement, p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, " +
+		"p_every => @every, p_anchor => nullif(@anchor::text, '')::timestamp)"
 	changeBudgetSQL = "SELECT earmark.change_budget(p_tenant => @tenant, p_id => @id, p_limit => @limit, p_enforcement => @enforcement, " +
 		"p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, p_reason => @reason)"
 	lockBudgetSQL    = "SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at FROM earmark.lock_budget(p_tenant => @tenant, p_id => @id)"
@@ -25,10 +26,12 @@ const (
 var (
 	//go:embed sql/budgets.sql
 	budgetsSQL string
+	//go:embed sql/budget_windows.sql
+	budgetWindowsSQL string
 )
 
 // CreateBudget stores a valid request whose defaults are filled. The error is
-// CodeBudgetExists if the scope has a budget for the same unit and period.
+// CodeBudgetExists if the scope has a budget for the same unit and length of window.
 func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.BudgetRequest, by earmark.Actor) (*earmark.Budget, error) {
 	if err := l.checkTimezone(ctx, r.Window.Timezone); err != nil {
 		return nil, err
@@ -48,14 +51,22 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 	}
 	_, err := create(ctx, createBudgetSQL, namedArgs{
 		"id": id, "tenant": tenant, "scope": r.Scope, "unit": r.Unit, "limit": *r.Limit, "period": string(r.Window.Period), "timezone": r.Window.Timezone,
-		"enforcement": string(r.Enforcement), "soft_ceiling": r.SoftCeiling, "overage": string(r.Overage), "actor": by.String()})
+		"every": storedEvery(r.Window), "anchor": r.Window.Anchor, "enforcement": string(r.Enforcement), "soft_ceiling": r.SoftCeiling, "overage": string(r.Overage), "actor": by.String()})
 	if sqlState(err) == uniqueViolation {
-		return nil, earmark.Errorf(earmark.CodeBudgetExists, "%s has a budget of %s per %s already; change it with PATCH, or archive it first", r.Scope, r.Unit, r.Window.Period)
+		return nil, earmark.Errorf(earmark.CodeBudgetExists, "%s has a budget of %s per %s already; change it with PATCH, or archive it first", r.Scope, r.Unit, r.Window.Length())
 	}
 	if err != nil {
 		return nil, fault(err)
 	}
 	return l.Budget(ctx, tenant, id)
+}
+
+// storedEvery returns what the column every holds: for a rolling window, its minutes.
+func storedEvery(w earmark.Window) int64 {
+	if w.Period == earmark.PeriodRolling {
+		return w.RollingSeconds / earmark.RollingSlices
+	}
+	return w.Every
 }
 
 // checkTimezone refuses a time zone that Postgres does not have under exactly this
@@ -94,6 +105,39 @@ func (l *Ledger) Budgets(ctx context.Context, tenant string, f earmark.BudgetFil
 	return page(budgets, limit, func(b earmark.Budget) string { return budgetList(tenant, f).cursor(b.CreatedAt, b.ID) }), nil
 }
 
+// BudgetWindows lists the balances of a budget's windows in which something was reserved or
+// charged, the newest first; of a rolling budget, those of its slices. Each has the budget's
+// limit of now. It lists none if there is no such budget.
+func (l *Ledger) BudgetWindows(ctx context.Context, tenant, id string, f earmark.WindowFilter) (earmark.Page[earmark.Balance], error) {
+	var none earmark.Page[earmark.Balance]
+	list := listOf("windows", tenant, id)
+	before, _, err := list.parse(f.Cursor)
+	if err != nil {
+		return none, err
+	}
+	limit := pageSize(f.Limit)
+	rows, err := l.lists.Query(ctx, budgetWindowsSQL, tenant, id, before, limit+1)
+	if err != nil {
+		return none, fault(err)
+	}
+	balances, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (earmark.Balance, error) {
+		var b earmark.Balance
+		err := row.Scan(&b.Limit, &b.EffectiveLimit, &b.Reserved, &b.Committed, &b.WindowStart, &b.WindowEnd)
+		return shownBalance(b), err
+	})
+	if err != nil {
+		return none, fault(err)
+	}
+	return page(balances, limit, func(b earmark.Balance) string { return list.cursor(b.WindowStart, "") }), nil
+}
+
+// shownBalance fills what follows from the limit and the sums.
+func shownBalance(b earmark.Balance) earmark.Balance {
+	b.Available = b.EffectiveLimit - b.Reserved - b.Committed // the sum of the two fits int64, see windows_sum_check
+	b.WindowStart, b.WindowEnd = b.WindowStart.UTC(), utc(b.WindowEnd)
+	return b
+}
+
 // PatchBudget changes a budget under its lock, so that an admission sees the limit before
 // or after the change. It returns nil if there is no such budget.
 func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
@@ -112,6 +156,14 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		before := b
 		if err := patch.Apply(&b); err != nil {
 			return err
+		}
+		if patch.Thresholds != nil && len(*patch.Thresholds) > 0 {
+			if err := tx.QueryRow(ctx, "SELECT period FROM earmark.budgets WHERE id = $1", id).Scan(&b.Window.Period); err != nil {
+				return err
+			}
+			if b.Window.Period == earmark.PeriodRolling {
+				return earmark.NoRollingThresholds()
+			}
 		}
 		if change := describeChange(before, b); change != "" {
 			if _, err = tx.Exec(ctx, changeBudgetSQL, namedArgs{
@@ -173,12 +225,11 @@ func budgetList(tenant string, f earmark.BudgetFilter) list {
 
 func scanBudget(row pgx.CollectableRow) (earmark.Budget, error) {
 	var b earmark.Budget
-	err := row.Scan(&b.ID, &b.Scope, &b.Unit, &b.Limit, &b.Window.Period, &b.Window.Timezone, &b.Enforcement, &b.SoftCeiling, &b.Overage,
+	err := row.Scan(&b.ID, &b.Scope, &b.Unit, &b.Limit, &b.Window, &b.Enforcement, &b.SoftCeiling, &b.Overage,
 		&b.CreatedAt, &b.ArchivedAt, &b.Balance.EffectiveLimit, &b.Balance.Reserved, &b.Balance.Committed, &b.Balance.WindowStart, &b.Balance.WindowEnd, &b.Thresholds)
 	b.Balance.Limit = b.Limit
-	b.Balance.Available = b.Balance.EffectiveLimit - b.Balance.Reserved - b.Balance.Committed // the sum of the two fits int64, see windows_sum_check
-	b.CreatedAt, b.Balance.WindowStart = b.CreatedAt.UTC(), b.Balance.WindowStart.UTC()
-	b.ArchivedAt, b.Balance.WindowEnd = utc(b.ArchivedAt), utc(b.Balance.WindowEnd)
+	b.Balance = shownBalance(b.Balance)
+	b.CreatedAt, b.ArchivedAt = b.CreatedAt.UTC(), utc(b.ArchivedAt)
 	return b, err
 }
 

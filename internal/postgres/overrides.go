@@ -65,7 +65,9 @@ func (r changeResult) check() error {
 	case earmark.OutcomeInvalid:
 		switch r.Subject {
 		case "windows":
-			return earmark.Invalidf("windows", "a budget for a lifetime has one window, which never ends; give expires_at, or neither")
+			return earmark.Invalidf("windows", "a budget for a lifetime or with a rolling window has none that ends; give expires_at, or neither")
+		case "window":
+			return earmark.Invalidf("", "a rolling window cannot be reset; raise the limit for a time instead")
 		case "effective_at":
 			return earmark.Invalidf("effective_at", "is so long ago that the windows have ended; give a later one, or more windows")
 		}

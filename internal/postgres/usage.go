@@ -83,8 +83,9 @@ func (l *Ledger) UsageReport(ctx context.Context, tenant, budgetID string, q ear
 		return nil, err
 	}
 	budget := budgets[0]
-	if q.From == nil && budget.Balance.WindowEnd != nil {
-		q.From, q.To = &budget.Balance.WindowStart, budget.Balance.WindowEnd
+	start, end := budget.Balance.WindowStart, budget.Balance.WindowEnd
+	if q.From == nil && end != nil && end.Sub(start) <= earmark.MaxUsageRange {
+		q.From, q.To = &start, end
 	}
 	var document []byte
 	err = tx.QueryRow(ctx, usageSQL, namedArgs{"id": budgetID, "from": q.From, "to": q.To, "by": q.By, "range_ms": earmark.DefaultUsageRange.Milliseconds()}).Scan(&document)

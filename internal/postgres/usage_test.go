@@ -200,6 +200,41 @@ func TestUsageRangeMovesOutwards(t *testing.T) {
 	}
 }
 
+// A report on a rolling budget has the hours and days of one on a lifetime budget, and as few
+// rows: slices do not cut them. It gives the time that it covers.
+func TestUsageOfARollingBudget(t *testing.T) {
+	b := clocked(t)
+	start := parse(t, "2026-01-10T08:00:00Z")
+	setClock(t, b.pool, start)
+	budget := b.budget("acme", "tokens", 1000, rolling)
+	for minute := range 40 {
+		setClock(t, b.pool, start.Add(time.Duration(minute)*time.Minute))
+		b.spend(fmt.Sprint(minute), 1, earmark.Metadata{"feature": "chat"}, "acme")
+	}
+	for range 2 {
+		report := b.usage(budget.ID, earmark.UsageQuery{By: "hour"})
+		require.Equal(t, []string{"01-10T08:00 to 01-10T08:45: 40 in 40"}, parts(report))
+		require.Equal(t, parse(t, "2026-01-10T03:30:00Z"), report.From, "the window starts at 03:35")
+		require.Equal(t, parse(t, "2026-01-10T08:45:00Z"), report.To)
+		require.Equal(t, []string{`"chat": 40 in 40`}, parts(b.usage(budget.ID, earmark.UsageQuery{By: "metadata.feature"})))
+		b.rolledUp()
+	}
+	var rows int
+	require.NoError(t, b.pool.QueryRow(ctx(), "SELECT count(*) FROM earmark.usage_rollups").Scan(&rows))
+	require.Equal(t, 3+1+1, rows, "quarters, and a day of the scope and of the feature")
+}
+
+// A window of two years is longer than a report may be.
+func TestUsageOfALongWindow(t *testing.T) {
+	b := clocked(t)
+	setClock(t, b.pool, parse(t, "2026-01-10T08:00:00Z"))
+	budget := b.budget("acme", "tokens", 1000, func(r *earmark.BudgetRequest) { r.Window = earmark.Window{Period: earmark.PeriodYear, Every: 2} })
+	b.spend("a", 1, nil, "acme")
+	report := b.usage(budget.ID, earmark.UsageQuery{})
+	require.Equal(t, parse(t, "2025-12-11T08:00:00Z"), report.From)
+	require.EqualValues(t, 1, report.Total.Committed)
+}
+
 // A transaction may have taken an id before another one and commit after it.
 func TestUsageRollUpWaitsForOpenTransactions(t *testing.T) {
 	b := setup(t)

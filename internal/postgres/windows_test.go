@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,18 @@ import (
 	"github.com/earmark-dev/earmark/internal/postgres"
 )
 
-var periods = []earmark.Period{earmark.PeriodHour, earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth}
+// Windows that Node computes as well.
+var periods = []earmark.Period{earmark.PeriodHour, earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth, earmark.PeriodYear}
+
+// Windows that Postgres and Go compute.
+var anchored = []earmark.Window{
+	{Period: earmark.PeriodMinute}, {Period: earmark.PeriodMinute, Every: 7, Anchor: "2026-01-31T09:01"},
+	{Period: earmark.PeriodHour, Every: 5}, {Period: earmark.PeriodHour, Anchor: "2026-03-29T02:30"},
+	{Period: earmark.PeriodDay, Anchor: "2010-11-07T02:30"}, {Period: earmark.PeriodDay, Every: 3, Anchor: "2040-06-01T23:45"},
+	{Period: earmark.PeriodWeek, Every: 2}, {Period: earmark.PeriodWeek, Anchor: "2026-01-29T00:15"},
+	{Period: earmark.PeriodMonth, Anchor: "2026-01-31T09:00"}, {Period: earmark.PeriodMonth, Every: 3, Anchor: "2012-11-30T00:00"},
+	{Period: earmark.PeriodYear, Anchor: "2024-02-29T12:00"}, {Period: earmark.PeriodYear, Every: 2},
+}
 
 type bounds struct {
 	Start time.Time
@@ -35,8 +47,8 @@ func stampOf(t *time.Time) string {
 func boundsOf(t *testing.T, pool *pgxpool.Pool, w earmark.Window, instants []time.Time) []bounds {
 	t.Helper()
 	const sql = `SELECT b.window_start, b.window_end FROM unnest($3::timestamptz[]) WITH ORDINALITY AS i (at, n),
-		LATERAL earmark.window_bounds($1, $2, i.at) b ORDER BY i.n`
-	rows, err := pool.Query(ctx(), sql, string(w.Period), w.Timezone, instants)
+		LATERAL earmark.window_bounds($1, $2, i.at, $4, nullif($5, '')::timestamp) b ORDER BY i.n`
+	rows, err := pool.Query(ctx(), sql, string(w.Period), w.Timezone, instants, max(w.Every, 1), w.Anchor)
 	require.NoError(t, err)
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[bounds])
 	require.NoError(t, err)
@@ -86,6 +98,45 @@ func TestWindowsWhereClocksChange(t *testing.T) {
 		require.Equal(t, right, boundsOf(t, pool, w, []time.Time{at})[0].String(), "Postgres: %s of %s at %s (%s)", c.period, c.zone, c.at, c.what)
 		start, end := ledgertest.Bounds(w, at)
 		require.Equal(t, right, bounds{start, end}.String(), "Go: %s of %s at %s (%s)", c.period, c.zone, c.at, c.what)
+	}
+}
+
+// TestWindowsFromAnAnchor has the right values worked out by hand.
+func TestWindowsFromAnAnchor(t *testing.T) {
+	pool := setup(t).pool
+	const berlin = "Europe/Berlin"
+	for _, c := range []struct {
+		what       string
+		window     earmark.Window
+		at         string
+		start, end string
+	}{
+		{"a month from the 31st", earmark.Window{Period: "month", Timezone: "UTC", Anchor: "2026-01-31T09:00"}, "2026-02-28T08:59:59Z", "2026-01-31T09:00:00Z", "2026-02-28T09:00:00Z"},
+		{"the last day of a shorter month", earmark.Window{Period: "month", Timezone: "UTC", Anchor: "2026-01-31T09:00"}, "2026-02-28T09:00:00Z", "2026-02-28T09:00:00Z", "2026-03-31T09:00:00Z"},
+		{"the 31st again afterwards", earmark.Window{Period: "month", Timezone: "UTC", Anchor: "2026-01-31T09:00"}, "2026-03-31T09:00:00Z", "2026-03-31T09:00:00Z", "2026-04-30T09:00:00Z"},
+		{"the last day of February in a leap year", earmark.Window{Period: "month", Timezone: "UTC", Anchor: "2026-01-31T09:00"}, "2028-03-01T00:00:00Z", "2028-02-29T09:00:00Z", "2028-03-31T09:00:00Z"},
+		{"years before the anchor", earmark.Window{Period: "month", Timezone: "UTC", Anchor: "2026-01-31T09:00"}, "2023-02-28T09:00:00Z", "2023-02-28T09:00:00Z", "2023-03-31T09:00:00Z"},
+		{"summer time keeps the hour", earmark.Window{Period: "month", Timezone: berlin, Anchor: "2026-01-31T09:00"}, "2026-04-01T00:00:00Z", "2026-03-31T07:00:00Z", "2026-04-30T07:00:00Z"},
+		{"29 February in another year", earmark.Window{Period: "year", Timezone: "UTC", Anchor: "2024-02-29T12:00"}, "2026-01-01T00:00:00Z", "2025-02-28T12:00:00Z", "2026-02-28T12:00:00Z"},
+		{"29 February in the next leap year", earmark.Window{Period: "year", Timezone: "UTC", Anchor: "2024-02-29T12:00"}, "2028-02-29T12:00:00Z", "2028-02-29T12:00:00Z", "2029-02-28T12:00:00Z"},
+		{"a year", earmark.Window{Period: "year", Timezone: berlin}, "2026-07-01T00:00:00Z", "2025-12-31T23:00:00Z", "2026-12-31T23:00:00Z"},
+		{"quarters", earmark.Window{Period: "month", Every: 3, Timezone: "UTC"}, "2026-11-28T00:00:00Z", "2026-10-01T00:00:00Z", "2027-01-01T00:00:00Z"},
+		{"a week from Thursday noon", earmark.Window{Period: "week", Timezone: berlin, Anchor: "2026-01-29T12:00"}, "2026-10-25T12:00:00Z", "2026-10-22T10:00:00Z", "2026-10-29T11:00:00Z"},
+		{"two weeks from a Monday", earmark.Window{Period: "week", Every: 2, Timezone: "UTC"}, "2026-11-28T00:00:00Z", "2026-11-16T00:00:00Z", "2026-11-30T00:00:00Z"},
+		{"a day from 02:30, which clocks skip", earmark.Window{Period: "day", Timezone: berlin, Anchor: "2026-01-01T02:30"}, "2026-03-29T12:00:00Z", "2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"},
+		{"a day from 02:30, which comes twice", earmark.Window{Period: "day", Timezone: berlin, Anchor: "2026-01-01T02:30"}, "2026-10-25T01:45:00Z", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"},
+		{"five hours where clocks change", earmark.Window{Period: "hour", Every: 5, Timezone: berlin, Anchor: "2026-03-28T22:00"}, "2026-03-29T03:00:00Z", "2026-03-29T02:00:00Z", "2026-03-29T07:00:00Z"},
+		{"an hour from half past, read twice", earmark.Window{Period: "hour", Timezone: berlin, Anchor: "2026-01-01T00:30"}, "2026-10-25T01:15:00Z", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"},
+		{"a minute", earmark.Window{Period: "minute", Timezone: "Asia/Kathmandu"}, "2026-01-01T00:00:59.999999Z", "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"},
+		{"fifteen minutes", earmark.Window{Period: "minute", Every: 15, Timezone: "UTC"}, "2026-01-01T00:44:00Z", "2026-01-01T00:30:00Z", "2026-01-01T00:45:00Z"},
+		{"minutes before the anchor", earmark.Window{Period: "minute", Every: 7, Timezone: "UTC", Anchor: "2026-01-01T00:00"}, "2025-12-31T23:52:59Z", "2025-12-31T23:46:00Z", "2025-12-31T23:53:00Z"},
+	} {
+		at, err := time.Parse(time.RFC3339, c.at)
+		require.NoError(t, err)
+		right := "[" + c.start + ", " + c.end + ")"
+		require.Equal(t, right, boundsOf(t, pool, c.window, []time.Time{at})[0].String(), "Postgres: %s", c.what)
+		start, end := ledgertest.Bounds(c.window, at)
+		require.Equal(t, right, bounds{start, end}.String(), "Go: %s", c.what)
 	}
 }
 
@@ -222,6 +273,48 @@ func TestReservationSettlesInItsOwnWindow(t *testing.T) {
 	report, err := b.CheckRules(ctx())
 	require.NoError(t, err)
 	require.Empty(t, report.Mismatches())
+}
+
+// Balances of past windows are listed in pages, newest first.
+func TestPastWindows(t *testing.T) {
+	t.Parallel()
+	pool := timedPool(t)
+	b := &env{Ledger: postgres.New(pool), owner: postgres.New(pool), t: t, pool: pool}
+	start := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	setClock(t, pool, start)
+	budget := b.budget("acme", "tokens", 100, func(r *earmark.BudgetRequest) { r.Window = earmark.Window{Period: earmark.PeriodDay} })
+	other := b.budget("acme", "tokens", 100)
+	var want []earmark.Balance
+	for _, day := range []int{0, 1, 4} { // nothing on the days between
+		at := start.AddDate(0, 0, day)
+		setClock(t, pool, at.Add(time.Hour))
+		used := int64(10 * (day + 1))
+		settled := b.commit(b.held(admission(at.String(), tokens(used), "acme")), tokens(used))
+		require.Equal(t, earmark.OutcomeApplied, settled.Outcome)
+		want = slices.Insert(want, 0, earmark.Balance{Limit: 100, EffectiveLimit: 100, Committed: used, Available: 100 - used, WindowStart: at, WindowEnd: new(at.AddDate(0, 0, 1))})
+	}
+	b.held(admission("open", tokens(7), "acme"))
+	want[0].Reserved, want[0].Available = 7, want[0].Available-7
+	var found []earmark.Balance
+	filter := earmark.WindowFilter{Limit: 2}
+	for {
+		page, err := b.BudgetWindows(ctx(), earmark.DefaultTenant, budget.ID, filter)
+		require.NoError(t, err)
+		found = append(found, page.Data...)
+		if filter.Cursor = page.NextCursor; filter.Cursor == "" {
+			break
+		}
+		_, err = b.BudgetWindows(ctx(), earmark.DefaultTenant, other.ID, filter)
+		require.Equal(t, earmark.CodeInvalidRequest, earmark.ErrorCode(err), "the cursor is of another list")
+	}
+	require.Equal(t, want, found)
+	lifetime, err := b.BudgetWindows(ctx(), earmark.DefaultTenant, other.ID, earmark.WindowFilter{})
+	require.NoError(t, err)
+	require.Len(t, lifetime.Data, 1)
+	require.Equal(t, int64(87), lifetime.Data[0].Committed+lifetime.Data[0].Reserved)
+	strangers, err := b.BudgetWindows(ctx(), "stranger", budget.ID, earmark.WindowFilter{})
+	require.NoError(t, err)
+	require.Empty(t, strangers.Data)
 }
 
 // TestTimesAreInUTCWhateverTheServersTimeZone also extends over a change of

@@ -193,21 +193,36 @@ func requireMostlySame(t *testing.T, who string, count int, differ []string) {
 // requires that they follow each other without gap and overlap.
 func requireModelsBounds(t *testing.T, pool *pgxpool.Pool, zone string, instants []time.Time) {
 	t.Helper()
+	var windows []earmark.Window
 	for _, period := range periods {
-		w := earmark.Window{Period: period, Timezone: zone}
+		windows = append(windows, earmark.Window{Period: period})
+	}
+	requireModelsWindows(t, pool, zone, windows, instants)
+	const share = 20 // one in twenty is enough: the rules are those of plain periods
+	var some []time.Time
+	for i := len(zone) % share; i < len(instants); i += share {
+		some = append(some, instants[i])
+	}
+	requireModelsWindows(t, pool, zone, anchored, some)
+}
+
+func requireModelsWindows(t *testing.T, pool *pgxpool.Pool, zone string, windows []earmark.Window, instants []time.Time) {
+	t.Helper()
+	for _, w := range windows {
+		w.Timezone = zone
 		found := boundsOf(t, pool, w, instants)
-		windows := map[bounds]bool{}
+		seen := map[bounds]bool{}
 		var edges []time.Time
 		for i, at := range instants {
 			start, end := ledgertest.Bounds(w, at)
 			if !found[i].Start.Equal(start) || !found[i].End.Equal(*end) {
-				require.Failf(t, "Postgres and Go differ", "%s of %s at %s: Postgres has %s, Go %s; %s", period, zone, stampOf(&at), found[i], bounds{start, end}, versions(t, pool))
+				require.Failf(t, "Postgres and Go differ", "%+v at %s: Postgres has %s, Go %s; %s", w, stampOf(&at), found[i], bounds{start, end}, versions(t, pool))
 			}
 			if at.Before(start) || !at.Before(*end) {
-				require.Failf(t, "not in its window", "%s of %s at %s is %s", period, zone, stampOf(&at), found[i])
+				require.Failf(t, "not in its window", "%+v at %s is %s", w, stampOf(&at), found[i])
 			}
-			if one := (bounds{Start: start}); !windows[one] {
-				windows[one] = true
+			if one := (bounds{Start: start}); !seen[one] {
+				seen[one] = true
 				edges = append(edges, start.Add(-time.Microsecond), start, *end)
 			}
 		}
@@ -216,7 +231,7 @@ func requireModelsBounds(t *testing.T, pool *pgxpool.Pool, zone string, instants
 			before, first, after := near[i], near[i+1], near[i+2]
 			start, end := edges[i+1], edges[i+2]
 			if !before.End.Equal(start) || !first.Start.Equal(start) || !first.End.Equal(end) || !after.Start.Equal(end) {
-				require.Failf(t, "windows do not follow each other", "%s of %s: %s, then %s, then %s", period, zone, before, first, after)
+				require.Failf(t, "windows do not follow each other", "%+v: %s, then %s, then %s", w, before, first, after)
 			}
 		}
 	}

@@ -1,23 +1,31 @@
 -- Changes of budgets. Each leaves an entry in the journal and a row in the audit log.
 
+-- What a budget is limited over, as the API shows it: without what has its default.
+CREATE OR REPLACE FUNCTION earmark.window_json(b earmark.budgets) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN jsonb_strip_nulls(jsonb_build_object('period', b.period, 'timezone', b.timezone, 'rolling_seconds', CASE b.period WHEN 'rolling' THEN b.every * 60 END,
+        'every', CASE b.period WHEN 'rolling' THEN NULL ELSE nullif(b.every, 1) END, 'anchor', to_char(b.anchor, 'YYYY-MM-DD"T"HH24:MI')));
+END $$;
+
 -- A budget without its balance, as the audit log keeps it.
 CREATE OR REPLACE FUNCTION earmark.budget_json(b earmark.budgets) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN jsonb_build_object('id', b.id, 'scope', b.scope, 'unit', b.unit, 'limit', b.limit_amount,
-        'window', jsonb_build_object('period', b.period, 'timezone', b.timezone), 'enforcement', b.enforcement, 'soft_ceiling', b.soft_ceiling,
+        'window', earmark.window_json(b), 'enforcement', b.enforcement, 'soft_ceiling', b.soft_ceiling,
         'overage', b.overage, 'thresholds', coalesce(b.thresholds, '[]'), 'created_at', b.created_at, 'archived_at', b.archived_at);
 END $$;
 
--- Raises unique_violation when the scope has a budget of the same unit and period.
+DROP FUNCTION IF EXISTS earmark.create_budget(text, text, text, text, bigint, text, text, text, bigint, text, text); -- without p_every: calls would be ambiguous
+-- Raises unique_violation when the scope has a budget of the same unit and length of window.
 CREATE OR REPLACE FUNCTION earmark.create_budget(p_id text, p_tenant text, p_scope text, p_unit text, p_limit bigint, p_period text, p_timezone text,
-    p_enforcement text, p_soft_ceiling bigint, p_overage text, p_actor text) RETURNS void
+    p_enforcement text, p_soft_ceiling bigint, p_overage text, p_actor text, p_every integer DEFAULT 1, p_anchor timestamp DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     b        earmark.budgets;
     v_reason text := format('created with limit %s', p_limit);
 BEGIN
-    INSERT INTO earmark.budgets (id, tenant, scope, unit, limit_amount, period, timezone, enforcement, soft_ceiling, overage)
-    VALUES (p_id, p_tenant, p_scope, p_unit, p_limit, p_period, p_timezone, p_enforcement, p_soft_ceiling, p_overage) RETURNING * INTO b;
+    INSERT INTO earmark.budgets (id, tenant, scope, unit, limit_amount, period, timezone, every, anchor, enforcement, soft_ceiling, overage)
+    VALUES (p_id, p_tenant, p_scope, p_unit, p_limit, p_period, p_timezone, p_every, p_anchor, p_enforcement, p_soft_ceiling, p_overage) RETURNING * INTO b;
     PERFORM earmark.note('budget', b.tenant, NULL, b.id, p_actor, v_reason);
     PERFORM earmark.log_change(b.tenant, p_actor, 'budget.create', b.id, v_reason, NULL, earmark.budget_json(b));
 END $$;

@@ -100,7 +100,8 @@ BEGIN
             IF v_used > s.reserved AND s.overage = 'allow_if_available' AND s.ceiling IS NOT NULL THEN
                 -- Room in the budget beyond the reservation's own amount, which the window
                 -- still counts as reserved.
-                v_charged := s.reserved + least(v_used - s.reserved, greatest(0, s.ceiling::numeric - s.window_reserved - s.window_committed));
+                v_charged := s.reserved + least(v_used - s.reserved, greatest(0, s.ceiling::numeric - s.window_reserved - s.window_committed
+                    - earmark.held_elsewhere(s.budget_id, s.window_start))); -- mutation: overage-elsewhere
             END IF;
             IF v_charged < v_used THEN -- with several budgets, the largest part that one of them did not charge
                 v_shortfall := coalesce(v_shortfall, '{}') || jsonb_build_object(s.unit, greatest(v_used - v_charged, (v_shortfall ->> s.unit)::bigint));

@@ -104,14 +104,19 @@ DECLARE
     t     earmark.affected_budget;
     v_now timestamptz := clock_timestamp();
     v_ids text[] := '{}';
+    v_most integer; -- ids in v_ids after this budget
+    v_start timestamptz;
 BEGIN
     FOREACH t IN ARRAY p_affected LOOP
-        v_ids := v_ids || ARRAY(
-            SELECT r.id FROM earmark.reservation_budgets s JOIN earmark.reservations r ON r.id = s.reservation_id
-            WHERE s.budget_id = t.budget_id AND s.window_start = t.window_start
-              AND s.frees_on_expiry AND s.overdue_at < v_now AND s.reserved > 0
-              AND r.state = 'held' AND r.on_expiry = 'release' AND r.expires_at < v_now AND r.id <> ALL (v_ids)
-            ORDER BY s.overdue_at, r.id LIMIT earmark.max_blocking_holds() FOR UPDATE OF r SKIP LOCKED);
+        v_most := cardinality(v_ids) + earmark.max_blocking_holds();
+        FOR v_start IN SELECT * FROM earmark.counted_windows(t) LOOP
+            v_ids := v_ids || ARRAY(
+                SELECT r.id FROM earmark.reservation_budgets s JOIN earmark.reservations r ON r.id = s.reservation_id
+                WHERE s.budget_id = t.budget_id AND s.window_start = v_start
+                  AND s.frees_on_expiry AND s.overdue_at < v_now AND s.reserved > 0
+                  AND r.state = 'held' AND r.on_expiry = 'release' AND r.expires_at < v_now AND r.id <> ALL (v_ids)
+                ORDER BY s.overdue_at, r.id LIMIT v_most - cardinality(v_ids) FOR UPDATE OF r SKIP LOCKED);
+        END LOOP;
     END LOOP;
     WITH locked AS (
         SELECT w.budget_id, w.window_start FROM earmark.windows w

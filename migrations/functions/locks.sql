@@ -10,6 +10,18 @@
 -- ../access.sql. All of them set the same search_path: a caller's could name other functions and
 -- types before those of Postgres, and a session plans a function anew after each change of its path.
 
+-- The functions before these work with values of the type as it was, up to the moment that these take their place.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'earmark.affected_budget'::regclass AND attname = 'slice' AND NOT attisdropped) THEN
+        ALTER TYPE earmark.affected_budget
+            ADD ATTRIBUTE slice interval, -- of a rolling window; null: of another
+            -- What the other slices of a rolling window hold, 0 for all other windows. The ceiling is what these leave.
+            ADD ATTRIBUTE other_reserved bigint,
+            ADD ATTRIBUTE other_committed bigint;
+    END IF;
+END $$;
+
 -- The transitions need to see, in each statement, what was committed before it (R6).
 CREATE OR REPLACE FUNCTION earmark.require_read_committed() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -56,7 +68,7 @@ BEGIN
         SELECT window_start, window_end, reserved, committed INTO v_start, v_end, v_reserved, v_committed FROM earmark.windows
         WHERE budget_id = b.id AND window_start <= p_at ORDER BY window_start DESC LIMIT 1 FOR NO KEY UPDATE;
         IF NOT FOUND OR v_end <= p_at THEN
-            v_window := earmark.window_at(b.id, b.period, b.timezone, p_at);
+            v_window := earmark.window_at(b, p_at);
             v_start := v_window.window_start;
             v_end := v_window.window_end;
             v_reserved := 0;
@@ -64,7 +76,7 @@ BEGIN
             INSERT INTO earmark.windows (budget_id, window_start, window_end, next_committed, next_used) -- the budget is locked: nobody else does
             VALUES (b.id, v_start, v_end, CASE WHEN b.thresholds IS NOT NULL THEN earmark.next_threshold(b, 'committed') END,
                     CASE WHEN b.thresholds IS NOT NULL THEN earmark.next_threshold(b, 'used') END);
-            IF v_end IS NOT NULL THEN
+            IF v_end IS NOT NULL AND b.period <> 'rolling' THEN -- a slice is no window
                 PERFORM earmark.emit('budget.window_opened', b.tenant, ARRAY [b.scope], b.id, NULL, v_start,
                     jsonb_build_object('unit', b.unit, 'limit', b.limit_amount, 'window_end', v_end));
             END IF;
@@ -72,8 +84,7 @@ BEGIN
         IF b.overridden_until > p_at THEN -- most budgets have none, and pay nothing
             b := earmark.in_force(b, p_at);
         END IF;
-        v_affected := v_affected || ROW (b.id, b.scope, b.unit, b.period, b.limit_amount,
-            CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, v_start, v_end, v_reserved, v_committed)::earmark.affected_budget;
+        v_affected := v_affected || earmark.affect(b, v_start, v_end, v_reserved, v_committed);
     END LOOP;
     RETURN v_affected;
 END $$;
@@ -83,7 +94,9 @@ CREATE OR REPLACE FUNCTION earmark.lock_windows(p_affected earmark.affected_budg
 LANGUAGE plpgsql AS $$
 DECLARE
     v_affected earmark.affected_budget[] := p_affected;
-    v_window  earmark.windows;
+    t          earmark.affected_budget;
+    v_window   earmark.windows;
+    o          record;
 BEGIN
     FOR i IN 1 .. coalesce(cardinality(v_affected), 0) LOOP
         LOOP
@@ -97,6 +110,13 @@ BEGIN
         END LOOP;
         v_affected[i].reserved := v_window.reserved;
         v_affected[i].committed := v_window.committed;
+        t := v_affected[i];
+        IF t.slice IS NOT NULL THEN
+            o := earmark.other_slices(t.budget_id, t.window_start - t.slice * earmark.slices_before(), t.window_start, t.reserved + t.committed);
+            v_affected[i].ceiling := t.ceiling + t.other_reserved + t.other_committed - o.reserved - o.committed;
+            v_affected[i].other_reserved := o.reserved;
+            v_affected[i].other_committed := o.committed;
+        END IF;
     END LOOP;
     RETURN v_affected;
 END $$;

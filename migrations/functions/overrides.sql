@@ -67,12 +67,14 @@ BEGIN
                     ELSE jsonb_build_object('outcome', 'mismatch') END;
     ELSIF b.archived_at IS NOT NULL THEN
         RETURN jsonb_build_object('outcome', 'conflict', 'archived_at', b.archived_at);
-    ELSIF p_windows IS NOT NULL AND b.period = 'lifetime' THEN
+    ELSIF p_windows IS NOT NULL AND b.period IN ('lifetime', 'rolling') THEN
         RETURN jsonb_build_object('outcome', 'invalid', 'subject', 'windows');
+    ELSIF p_source = 'reset' AND b.period = 'rolling' THEN
+        RETURN jsonb_build_object('outcome', 'invalid', 'subject', 'window');
     END IF;
 
     IF p_source = 'reset' THEN
-        SELECT * INTO v_window FROM earmark.window_at(b.id, b.period, b.timezone, v_now);
+        SELECT * INTO v_window FROM earmark.window_at(b, v_now);
         v_expires := v_window.window_end;
         -- The row, if there is one, locked after the budget (R6): nothing is committed meanwhile.
         SELECT w.committed - coalesce((SELECT sum(x.amount) FROM earmark.overrides x
@@ -82,7 +84,7 @@ BEGIN
     ELSIF p_windows IS NOT NULL THEN
         v_expires := v_effective;
         FOR i IN 1 .. p_windows LOOP
-            SELECT window_end INTO v_expires FROM earmark.window_at(b.id, b.period, b.timezone, v_expires);
+            SELECT window_end INTO v_expires FROM earmark.window_at(b, v_expires);
         END LOOP;
     END IF;
     IF v_expires <= greatest(v_now, v_effective) THEN

@@ -13,11 +13,9 @@ DECLARE
     v_holds   bigint;
     v_past    timestamptz[];
 BEGIN
-    SELECT array_agg(ROW (b.id, b.scope, b.unit, b.period, b.limit_amount,
-                          CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END,
-                          w.window_start, w.window_end, w.reserved, w.committed)::earmark.affected_budget ORDER BY b.id)
+    SELECT array_agg(earmark.affect(b, w.window_start, w.window_end, w.reserved, w.committed) ORDER BY b.id)
     INTO v_affected
-    FROM earmark.budgets x CROSS JOIN LATERAL earmark.in_force(x, v_now) b CROSS JOIN LATERAL earmark.window_at(b.id, b.period, b.timezone, v_now) w
+    FROM earmark.budgets x CROSS JOIN LATERAL earmark.in_force(x, v_now) b CROSS JOIN LATERAL earmark.window_at(b, v_now) w
     WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (earmark.scope_paths(p_scopes))
       AND x.unit = ANY (earmark.units(p_amounts));
 
@@ -29,10 +27,12 @@ BEGIN
     IF v_answer IS NOT NULL THEN
         FOR i IN 1 .. cardinality(v_affected) LOOP
             SELECT coalesce(sum(reserved), 0), count(*) INTO v_overdue, v_holds FROM (
-                SELECT s.reserved FROM earmark.reservation_budgets s
-                WHERE s.budget_id = v_affected[i].budget_id AND s.window_start = v_affected[i].window_start
-                  AND s.frees_on_expiry AND s.overdue_at < v_now AND s.reserved > 0
-                ORDER BY s.overdue_at LIMIT earmark.max_blocking_holds()
+                SELECT s.reserved FROM earmark.counted_windows(v_affected[i]) AS w CROSS JOIN LATERAL (
+                    SELECT x.reserved FROM earmark.reservation_budgets x
+                    WHERE x.budget_id = v_affected[i].budget_id AND x.window_start = w
+                      AND x.frees_on_expiry AND x.overdue_at < v_now AND x.reserved > 0
+                    ORDER BY x.overdue_at LIMIT earmark.max_blocking_holds()) AS s
+                LIMIT earmark.max_blocking_holds()
             ) AS in_the_way;
             v_affected[i].reserved := v_affected[i].reserved - v_overdue;
             v_past[i] := CASE WHEN v_holds < earmark.max_blocking_holds() THEN v_now END; -- otherwise more may be overdue
@@ -44,7 +44,7 @@ END $$;
 
 -- The one read before an admission: the existing row, or the result of earmark.decide; and
 -- the time, from which deadlines are counted. If the request plainly fits, the balances are
--- read once.
+-- read once; of a rolling window there are too many to do so.
 CREATE OR REPLACE FUNCTION earmark.preflight(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
@@ -58,7 +58,7 @@ BEGIN
         RETURN v_answer || jsonb_build_object('now', clock_timestamp());
     END IF;
     v_paths := earmark.scope_paths(p_scopes);
-    SELECT bool_and((p_amounts ->> b.unit)::numeric + coalesce(w.counted, 0)
+    SELECT bool_and(b.period <> 'rolling' AND (p_amounts ->> b.unit)::numeric + coalesce(w.counted, 0)
                     <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)
                     AND (b.overridden_until > v_now) IS NOT TRUE),
            array_agg(b.unit)

@@ -44,11 +44,12 @@ END $$;
 
 -- The first moment at which p_requested, which does not fit into t now, may fit: the end of the first lease, if it fits
 -- without the holds; the begin or end of an override that makes room; or the end of the window, if it fits into an empty
--- one. Null if it fits at none of them, without another call. p_past is as for first_lease_end.
+-- one. Slices leave a rolling window one by one, and each makes room. Null if it fits at none of them, without another
+-- call. p_past is as for first_lease_end.
 CREATE OR REPLACE FUNCTION earmark.may_fit_at(t earmark.affected_budget, p_requested numeric, p_past timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    c_moments CONSTANT integer := 100; -- of the overrides of one budget, so that a denial stays cheap
+    c_moments CONSTANT integer := 200; -- of the slices and overrides of one budget, so that a denial stays cheap
     b         earmark.budgets;
     v_now     timestamptz := clock_timestamp();
     v_lease   timestamptz;
@@ -59,20 +60,28 @@ DECLARE
     v_more    numeric; -- by how much overrides then raise the ceiling
 BEGIN
     SELECT * INTO b FROM earmark.budgets WHERE id = t.budget_id;
-    IF b.overridden_until > v_now THEN
-        v_lease := earmark.first_lease_end(t.budget_id, t.window_start, p_past);
+    IF b.overridden_until > v_now OR t.slice IS NOT NULL THEN
+        v_lease := (SELECT min(earmark.first_lease_end(t.budget_id, w, p_past)) FROM earmark.counted_windows(t) AS w);
         v_before := earmark.in_force(b, v_now);
         FOR v_at IN
             SELECT moment FROM (
-                SELECT t.window_end AS moment UNION SELECT v_lease
+                SELECT t.window_end AS moment WHERE t.slice IS NULL
+                UNION SELECT w.window_end + t.slice * earmark.slices_before() FROM earmark.windows w
+                WHERE w.budget_id = b.id AND w.window_start >= t.window_start - t.slice * earmark.slices_before() AND w.reserved + w.committed > 0
+                UNION SELECT v_lease
                 UNION SELECT unnest(ARRAY [effective_at, least(expires_at, ended_at)]) FROM earmark.overrides
                 WHERE budget_id = b.id AND least(expires_at, ended_at, 'infinity') > v_now) AS m
             WHERE moment > v_now OR moment = v_lease ORDER BY moment LIMIT c_moments
         LOOP
             v_then := earmark.in_force(b, greatest(v_at, v_now)); -- the first lease may have ended
-            v_used := CASE WHEN v_at >= t.window_end THEN 0 WHEN v_at >= v_lease THEN t.committed ELSE t.committed::numeric + t.reserved END;
+            v_used := CASE
+                WHEN t.slice IS NOT NULL THEN
+                    (SELECT coalesce(sum(w.committed::numeric + CASE WHEN v_at >= v_lease THEN 0 ELSE w.reserved END), 0) FROM earmark.windows w
+                     WHERE w.budget_id = b.id AND w.window_start >= t.window_start - t.slice * earmark.slices_before()
+                       AND w.window_end + t.slice * earmark.slices_before() > v_at)
+                WHEN v_at >= t.window_end THEN 0 WHEN v_at >= v_lease THEN t.committed ELSE t.committed::numeric + t.reserved END;
             v_more := CASE b.enforcement WHEN 'hard' THEN v_then.limit_amount - v_before.limit_amount ELSE v_then.soft_ceiling - v_before.soft_ceiling END;
-            IF p_requested + v_used <= t.ceiling + v_more THEN
+            IF p_requested + v_used <= t.ceiling::numeric + t.other_reserved + t.other_committed + v_more THEN
                 RETURN v_at;
             END IF;
         END LOOP;
@@ -106,12 +115,13 @@ BEGIN
         t := p_affected[i];
         v_requested := (p_amounts ->> t.unit)::numeric;
         IF t.ceiling IS NULL THEN
-            IF v_requested + t.reserved + t.committed > 9223372036854775807 THEN
+            IF v_requested + t.reserved + t.committed + t.other_reserved + t.other_committed > 9223372036854775807 THEN
                 RETURN jsonb_build_object('outcome', 'overflow', 'subject', t.unit);
             END IF;
         ELSIF v_requested + t.reserved + t.committed > t.ceiling THEN
             v_violations := v_violations || jsonb_build_object('budget_id', t.budget_id, 'scope', t.scope, 'unit', t.unit,
-                'limit', t.ceiling, 'reserved', t.reserved, 'committed', t.committed,
+                'limit', t.ceiling + t.other_reserved + t.other_committed,
+                'reserved', t.reserved + t.other_reserved, 'committed', t.committed + t.other_committed,
                 'available', t.ceiling::numeric - t.reserved - t.committed, 'requested', v_requested);
             v_change_at := earmark.may_fit_at(t, v_requested, coalesce(p_past[i], '-infinity'));
             v_retryable := v_retryable AND v_change_at IS NOT NULL;
@@ -170,8 +180,8 @@ BEGIN
     END IF;
     FOREACH t IN ARRAY coalesce(v_affected, '{}') LOOP
         v_amount := (p_amounts ->> t.unit)::numeric;
-        v_fits := v_fits AND v_amount + t.reserved + t.committed <= coalesce(t.ceiling, 9223372036854775807);
-        v_over_limit := v_over_limit OR v_amount + t.reserved + t.committed > t.limit_amount;
+        v_fits := v_fits AND v_amount + t.reserved + t.committed <= coalesce(t.ceiling, 9223372036854775807 - t.other_reserved - t.other_committed);
+        v_over_limit := v_over_limit OR v_amount + t.reserved + t.committed > t.limit_amount - t.other_reserved - t.other_committed;
         v_missing := v_missing - t.unit;
     END LOOP;
     -- One scope with an affected budget is covered; several scopes must be checked one by
@@ -187,7 +197,7 @@ BEGIN
         IF earmark.expire_blocking_holds(v_affected, split_part(p_actor, ' ', 1)) > 0 THEN -- mutation: blocking-holds
             v_affected := earmark.lock_windows(v_affected);
             v_answer := earmark.check_fit(v_affected, p_amounts);
-            v_over_limit := EXISTS (SELECT 1 FROM unnest(v_affected) u WHERE (p_amounts ->> u.unit)::numeric + u.reserved + u.committed > u.limit_amount);
+            v_over_limit := EXISTS (SELECT 1 FROM unnest(v_affected) u WHERE (p_amounts ->> u.unit)::numeric + u.reserved + u.committed > u.limit_amount - u.other_reserved - u.other_committed);
         END IF;
         IF v_answer IS NOT NULL THEN
             RETURN v_answer;

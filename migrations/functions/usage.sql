@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION earmark.max_usage_values() RETURNS integer LANGUAGE s
 
 -- The quarter of an hour in which an entry of p_at counts: in its own window (R7), also if it came after the window's
 -- end or names an earlier moment. Every time zone's hours and days begin at a quarter of an hour of UTC; a window may
--- begin in between, and cuts the quarter.
+-- begin in between, and cuts the quarter. Callers give '-infinity' as the start of a rolling window's slice, which cuts nothing.
 CREATE OR REPLACE FUNCTION earmark.usage_quarter(p_window_start timestamptz, p_window_end timestamptz, p_at timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE AS $$
     SELECT greatest(p_window_start, date_bin(interval '15 minutes', least(p_at, p_window_end - interval '1 microsecond'), timestamptz 'epoch')) -- mutation: usage-in-its-window
@@ -78,12 +78,13 @@ BEGIN
 
     -- Each lookup has OFFSET 0, which keeps it a lookup by key; the planner might scan the table for a join.
     WITH moved AS MATERIALIZED (
-        SELECT e.id, e.budget_id, e.window_start, e.committed_delta AS committed, coalesce(e.pruned_reservations, 1) AS charges,
-               earmark.usage_quarter(e.window_start, n.window_end, e.created_at) AS quarter,
+        SELECT e.id, e.budget_id, e.committed_delta AS committed, coalesce(e.pruned_reservations, 1) AS charges,
+               earmark.usage_quarter(b.cut_at, n.window_end, e.created_at) AS quarter, b.cut_at,
                b.timezone, CASE WHEN cardinality(r.scopes) = 1 THEN r.scopes[1] ELSE earmark.usage_scope(b.scope, r.scopes) END AS scope, r.metadata
         FROM earmark.entries e
              CROSS JOIN LATERAL (SELECT window_end FROM earmark.windows WHERE budget_id = e.budget_id AND window_start = e.window_start OFFSET 0) AS n
-             CROSS JOIN LATERAL (SELECT scope, timezone FROM earmark.budgets WHERE id = e.budget_id OFFSET 0) AS b
+             CROSS JOIN LATERAL (SELECT scope, timezone, CASE WHEN period = 'rolling' THEN '-infinity' ELSE e.window_start END AS cut_at
+                                 FROM earmark.budgets WHERE id = e.budget_id OFFSET 0) AS b
              LEFT JOIN LATERAL (SELECT scopes, metadata FROM earmark.reservations WHERE id = e.reservation_id OFFSET 0) AS r ON true
         WHERE e.id > w.entry_id AND e.id <= v_to AND e.committed_delta <> 0
     ), in_all AS (
@@ -94,7 +95,7 @@ BEGIN
     ), days AS (
         SELECT q.*, d.day_start FROM (SELECT DISTINCT timezone, quarter FROM moved) AS q CROSS JOIN LATERAL earmark.usage_day(q.timezone, q.quarter) AS d
     ), valued AS (
-        SELECT m.budget_id, d.dimension, greatest(m.window_start, days.day_start) AS bucket, d.value, sum(m.committed) AS committed, sum(m.charges) AS charges, min(m.id) AS first_id
+        SELECT m.budget_id, d.dimension, greatest(m.cut_at, days.day_start) AS bucket, d.value, sum(m.committed) AS committed, sum(m.charges) AS charges, min(m.id) AS first_id
         FROM moved m JOIN days USING (timezone, quarter)
              CROSS JOIN LATERAL (SELECT 'scope', m.scope WHERE m.scope IS NOT NULL
                                  UNION ALL SELECT 'metadata.' || key, value FROM jsonb_each_text(m.metadata)) AS d (dimension, value)
@@ -120,12 +121,14 @@ BEGIN
     RETURN v_to - w.entry_id;
 END $$;
 
+DROP FUNCTION IF EXISTS earmark.usage_tail(text); -- with other columns
 -- The entries of a budget that usage_rollups does not have yet.
 CREATE OR REPLACE FUNCTION earmark.usage_tail(p_budget_id text)
-    RETURNS TABLE (window_start timestamptz, quarter timestamptz, committed bigint, charges bigint, reservation_id text) LANGUAGE sql STABLE AS $$
-    SELECT e.window_start, earmark.usage_quarter(e.window_start, n.window_end, e.created_at), e.committed_delta, coalesce(e.pruned_reservations, 1), e.reservation_id
-    FROM earmark.entries e JOIN earmark.windows n ON n.budget_id = e.budget_id AND n.window_start = e.window_start
-    WHERE e.budget_id = p_budget_id AND n.budget_id = p_budget_id AND e.id > (SELECT entry_id FROM earmark.usage_watermark) AND e.committed_delta <> 0 -- mutation: usage-tail
+    RETURNS TABLE (quarter timestamptz, committed bigint, charges bigint, reservation_id text) LANGUAGE sql STABLE AS $$
+    SELECT earmark.usage_quarter(CASE WHEN b.period = 'rolling' THEN '-infinity' ELSE e.window_start END, n.window_end, e.created_at),
+           e.committed_delta, coalesce(e.pruned_reservations, 1), e.reservation_id
+    FROM earmark.budgets b JOIN earmark.entries e ON e.budget_id = b.id JOIN earmark.windows n ON n.budget_id = e.budget_id AND n.window_start = e.window_start
+    WHERE b.id = p_budget_id AND e.budget_id = p_budget_id AND n.budget_id = p_budget_id AND e.id > (SELECT entry_id FROM earmark.usage_watermark) AND e.committed_delta <> 0 -- mutation: usage-tail
 $$;
 
 -- What a budget was charged from p_from to p_to: by 'hour' or 'day' in its time zone, or by 'scope' or 'metadata.KEY'.
@@ -137,6 +140,7 @@ DECLARE
     c_moment CONSTANT interval := '1 microsecond';
     v_zone   text;
     v_scope  text;
+    v_period text;
     v_values boolean := p_by NOT IN ('hour', 'day');
     v_first  earmark.windows; -- that contains p_from, if it is stored
     v_last   earmark.windows; -- that contains the last moment before p_to, if it is stored
@@ -147,11 +151,13 @@ DECLARE
     v_data   jsonb;
     v_total  jsonb;
 BEGIN
-    SELECT timezone, scope INTO STRICT v_zone, v_scope FROM earmark.budgets WHERE id = p_budget_id;
-    SELECT * INTO v_first FROM earmark.windows WHERE budget_id = p_budget_id AND window_start <= p_from AND (window_end > p_from OR window_end IS NULL)
-    ORDER BY window_start DESC LIMIT 1;
-    SELECT * INTO v_last FROM earmark.windows WHERE budget_id = p_budget_id AND window_start < p_to AND (window_end >= p_to OR window_end IS NULL)
-    ORDER BY window_start DESC LIMIT 1;
+    SELECT timezone, scope, period INTO STRICT v_zone, v_scope, v_period FROM earmark.budgets WHERE id = p_budget_id;
+    IF v_period <> 'rolling' THEN -- a slice cuts nothing
+        SELECT * INTO v_first FROM earmark.windows WHERE budget_id = p_budget_id AND window_start <= p_from AND (window_end > p_from OR window_end IS NULL)
+        ORDER BY window_start DESC LIMIT 1;
+        SELECT * INTO v_last FROM earmark.windows WHERE budget_id = p_budget_id AND window_start < p_to AND (window_end >= p_to OR window_end IS NULL)
+        ORDER BY window_start DESC LIMIT 1;
+    END IF;
     IF v_values THEN
         SELECT day_start INTO v_from FROM earmark.usage_day(v_zone, p_from);
         SELECT day_end INTO v_to FROM earmark.usage_day(v_zone, p_to - c_moment);

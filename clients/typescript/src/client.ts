@@ -5,7 +5,7 @@ import type { Logger } from "./lease.js";
 import { Transport, type Call } from "./transport.js";
 import type {
   AddedPrices, CorrectionRequest, ExplainedPrice, ExplainRequest, PriceFilter, PricePage, PricesRequest,
-  AuditFilter, AuditRecord, Budget, BudgetFilter, BudgetPatch, BudgetRequest, By, Caller, Checks, CommitRequest, Decision, Entry, EntryFilter, EventFilter, EventPage,
+  AuditFilter, AuditRecord, Balance, Budget, BudgetFilter, BudgetPatch, BudgetRequest, By, Caller, Checks, CommitRequest, Decision, Entry, EntryFilter, EventFilter, EventPage,
   IssuedKey, Key, KeyRequest, Override, OverrideRequest, Overview, Page, PageFilter, ReasonRequest, Reservation, ReservationFilter, ReservationPage, ReservationRequest, RotateKeyRequest,
   Settled, UsageFilter, UsageReport, UsageRequest,
   Delivery, IssuedWebhook, Webhook, WebhookPatch, WebhookReplay, WebhookRequest, WebhookTest,
@@ -224,6 +224,11 @@ export class Earmark {
   /** It is not repeated, because another change may have come in between. */
   patchBudget(id: string, patch: BudgetPatch, options: CallOptions = {}): Promise<Budget> {
     return this.#call({ method: "PATCH", path: pathOf("budgets", id), body: patch, repeat: false, ...options });
+  }
+
+  /** The balances of a budget's windows, newest first; of a rolling budget, of its slices. */
+  listWindows(id: string, filter: PageFilter = {}, options: CallOptions = {}): Promise<Page<Balance>> {
+    return this.#get(`${pathOf("budgets", id)}/windows`, filter, options);
   }
 
   /** An archived budget no longer limits new requests; its open reservations still settle. */

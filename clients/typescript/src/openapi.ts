@@ -16,7 +16,7 @@ export interface paths {
         put?: never;
         /**
          * Create a budget
-         * @description One budget stands for each scope, unit and period. It covers its scope and everything under
+         * @description One budget stands for each scope, unit, period and `every`. It covers its scope and everything under
          *     it: a budget on `acme` covers `acme/ml/u1` and not `acmecorp`.
          */
         post: operations["createBudget"];
@@ -145,11 +145,36 @@ export interface paths {
          * @description By hours or days in the budget's time zone, or by scope or by the values of a metadata key. The answer is exact at its moment: over a
          *     whole window, `total.committed` is what the window has committed. A charge counts at its time, and within the window of its
          *     reservation: late usage and corrections of a window that has ended count at its end. Without `from` and `to` the report covers the
-         *     present window, or the last 30 days of a lifetime budget. Both are moved outwards, to where a quarter of an hour (`hour`, `day`) or a day
-         *     (`scope`, `metadata.KEY`) of a window begins and ends; the answer has what it covers. Reports keep what `earmark prune` removed.
+         *     present window, or the last 30 days of a budget whose window is `lifetime` or longer than 400 days. Both are moved outwards, to where a
+         *     quarter of an hour (`hour`, `day`) or a day (`scope`, `metadata.KEY`) of a window begins and ends; the answer has what it covers. Slices of
+         *     a rolling window cut neither, so that its report covers up to a day more. Reports keep what `earmark prune` removed.
          *     With `Accept: text/csv` the answer is `data` as CSV.
          */
         get: operations["usageReport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/budgets/{id}/windows": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List the balances of a budget's windows, newest first
+         * @description The current window and those before it in which something was reserved or charged; windows without are left out. Of a rolling
+         *     budget it lists slices. `limit` and `available` of each are by the budget's present limit, whatever it was then.
+         */
+        get: operations["listWindows"];
         put?: never;
         post?: never;
         delete?: never;
@@ -952,15 +977,30 @@ export interface components {
         /** @description The period that the limit is for. */
         Window: {
             /**
-             * @description A week starts on Monday.
+             * @description A week starts on Monday, unless there is an anchor.
              * @enum {string}
              */
-            period: "lifetime" | "hour" | "day" | "week" | "month";
+            period: "lifetime" | "minute" | "hour" | "day" | "week" | "month" | "year" | "rolling";
             /**
              * @description The time zone in which the period begins: `UTC` or an IANA name of the form `Area/City`.
              * @example Europe/Berlin
              */
             timezone: string;
+            /**
+             * Format: int64
+             * @description How many periods one window has; left out for 1.
+             */
+            every?: number;
+            /**
+             * @description The start of one window, in local time; left out if none was given.
+             * @example 2026-01-31T09:00
+             */
+            anchor?: string;
+            /**
+             * Format: int64
+             * @description The length of a rolling window; left out for all other periods.
+             */
+            rolling_seconds?: number;
         };
         /** @description The state of the current window, in the budget's unit. */
         Balance: {
@@ -988,12 +1028,12 @@ export interface components {
             effective_limit: number;
             /**
              * Format: date-time
-             * @description The window's first instant; 1970-01-01 for lifetime.
+             * @description The window's first instant; 1970-01-01 for lifetime; for rolling, the start of the oldest slice that counts.
              */
             window_start: string;
             /**
              * Format: date-time
-             * @description The next window's first instant; null for lifetime.
+             * @description The next window's first instant; null for lifetime; for rolling, the end of the current slice.
              */
             window_end: string | null;
         };
@@ -1086,11 +1126,28 @@ export interface components {
             /** @description Lifetime in UTC when left out. */
             window?: {
                 /**
-                 * @description A week starts on Monday.
+                 * @description A week starts on Monday, unless there is an anchor.
                  * @default lifetime
                  * @enum {string}
                  */
-                period: "lifetime" | "hour" | "day" | "week" | "month";
+                period: "lifetime" | "minute" | "hour" | "day" | "week" | "month" | "year" | "rolling";
+                /**
+                 * Format: int64
+                 * @description How many periods one window has. Without an anchor they are counted from 2001-01-01T00:00, a Monday: 3 months are quarters. Not for `lifetime` and `rolling`.
+                 * @default 1
+                 */
+                every: number;
+                /**
+                 * @description The start of one window, in local time, without seconds and offset, in the years 1970 to 2199; it may be past or to come. All windows are counted from it: they start at its time of day, and on its weekday, day of the month or date. A month without that day takes its last one. Not for `lifetime` and `rolling`.
+                 * @example 2026-01-31T09:00
+                 */
+                anchor?: string;
+                /**
+                 * Format: int64
+                 * @description For `rolling`, and required there: the limit is for the last so many seconds at any time, up to 366 days. Amounts are counted in 60 slices of equal length: each counts for the whole window, and for at most one slice longer. An amount counts from when its reservation was made.
+                 * @example 18000
+                 */
+                rolling_seconds?: number;
                 /**
                  * @description `UTC`, or a name of the form `Area/City` in the IANA time zone database, in the spelling there. Areas are Africa, America, Antarctica, Arctic, Asia, Atlantic, Australia, Europe, Indian, Pacific and Etc. Names that may mean something else on another machine are refused, such as `localtime`, `CET` or `US/Eastern`.
                  * @default UTC
@@ -1121,7 +1178,7 @@ export interface components {
             overage?: "allow_with_overdraft" | "allow_if_available" | "reject";
             thresholds?: components["schemas"]["Thresholds"];
         };
-        /** @description All thresholds of the budget; left out if it has none. A change replaces them, and an empty list removes them. */
+        /** @description All thresholds of the budget; left out if it has none. A change replaces them, and an empty list removes them. A rolling window has none. */
         Thresholds: components["schemas"]["Threshold"][];
         /**
          * @description When the balance reaches it, an event `budget.threshold_crossed` is written, once a window; after a raise of the limit again when
@@ -1143,6 +1200,11 @@ export interface components {
              * @enum {string}
              */
             of: "committed" | "used";
+        };
+        WindowPage: {
+            data: components["schemas"]["Balance"][];
+            /** @description Empty on the last page. */
+            next_cursor: string;
         };
         BudgetPage: {
             data: components["schemas"]["Budget"][];
@@ -2419,7 +2481,7 @@ export interface operations {
             400: components["responses"]["InvalidRequest"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
-            /** @description `budget_exists`: a budget with the same scope, unit and period stands. */
+            /** @description `budget_exists`: a budget with the same scope, unit, period and `every` stands. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -2713,6 +2775,41 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["UsageReport"];
                     "text/csv": string;
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    listWindows: {
+        parameters: {
+            query?: {
+                /** @description The `next_cursor` of the page before, of the same list with the same filter; leave it out for the first page. */
+                cursor?: components["parameters"]["Cursor"];
+                /** @description The most items on a page. */
+                limit?: components["parameters"]["Limit"];
+            };
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of balances. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WindowPage"];
                 };
             };
             400: components["responses"]["InvalidRequest"];

@@ -9,6 +9,7 @@ export type OnExpiry = Schemas["OnExpiry"];
 export type Role = Schemas["Role"];
 export type Violation = Schemas["Violation"];
 export type Decision = Schemas["Decision"];
+export type Balance = Schemas["Balance"];
 export type Budget = Schemas["Budget"];
 /** What a budget was charged over time. */
 export type UsageReport = Schemas["UsageReport"];

@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 
 const day = 86400, hour = 3600, week = 7 * day;
 const scanStep = 4 * day; // shorter than any time between two changes of clocks
-const margin = 62 * day; // the months before and after
+const margin = 740 * day; // the years before and after
 
 // How far clocks are ahead of UTC, from words such as "1/1/2026, GMT+05:30".
 const clock = (timeZone) => {
@@ -48,6 +48,7 @@ const following = {
   day: (reading) => (Math.floor(reading / day) + 1) * day,
   week: (reading) => { const monday = 4 * day; return (Math.floor((reading - monday) / week) + 1) * week + monday; },
   month: (reading) => { const date = new Date(reading * 1000); return Date.UTC(date.getUTCFullYear(), date.getUTCMonth() + 1, 1) / 1000; },
+  year: (reading) => Date.UTC(new Date(reading * 1000).getUTCFullYear() + 1, 0, 1) / 1000,
 };
 
 // Every instant at which a date is read for the first time.

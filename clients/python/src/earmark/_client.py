@@ -66,6 +66,7 @@ from ._types import (
     WebhookReplay,
     WebhookRequest,
     WebhookTest,
+    WindowPage,
 )
 
 T = TypeVar("T")
@@ -271,6 +272,10 @@ class Earmark:
         """What a budget was charged over time, by hour, day, scope or metadata.KEY. from_ and to are RFC 3339."""
         query: dict[str, object] = {"from": from_, "to": to, "by": by}
         return cast(UsageReport, self._get(f"{options.path_of('budgets', id)}/usage", **query))
+
+    def list_windows(self, id: str, *, cursor: str | None = None, limit: int | None = None) -> WindowPage:
+        """The balances of a budget's windows, newest first; of a rolling budget, of its slices."""
+        return cast(WindowPage, self._get(options.path_of("budgets", id, "windows"), cursor=cursor, limit=limit))
 
     def patch_budget(self, id: str, patch: BudgetPatch) -> Budget:
         """It is not repeated, because another change may have come in between."""

@@ -126,9 +126,9 @@ class Balance(TypedDict):
     available: int
     # The limit with the overrides that are in force.
     effective_limit: int
-    # The window's first instant; 1970-01-01 for lifetime.
+    # The window's first instant; 1970-01-01 for lifetime; for rolling, the start of the oldest slice that counts.
     window_start: str
-    # The next window's first instant; null for lifetime.
+    # The next window's first instant; null for lifetime; for rolling, the end of the current slice.
     window_end: str | None
 
 BudgetId = str
@@ -140,12 +140,21 @@ Scope = str
 # What is counted.
 Unit = str
 
-# The period that the limit is for.
-class Window(TypedDict):
-    # A week starts on Monday.
-    period: Literal["lifetime", "hour", "day", "week", "month"]
+class _Window(TypedDict):
+    # A week starts on Monday, unless there is an anchor.
+    period: Literal["lifetime", "minute", "hour", "day", "week", "month", "year", "rolling"]
     # The time zone in which the period begins: `UTC` or an IANA name of the form `Area/City`.
     timezone: str
+
+
+# The period that the limit is for.
+class Window(_Window, total=False):
+    # How many periods one window has; left out for 1.
+    every: int
+    # The start of one window, in local time; left out if none was given.
+    anchor: str
+    # The length of a rolling window; left out for all other periods.
+    rolling_seconds: int
 
 # `hard` denies what would pass the limit; `soft` admits it, up to `soft_ceiling` if one is set, with `over_limit: true`.
 Enforcement = Literal["hard", "soft"]
@@ -167,7 +176,7 @@ class Threshold(_Threshold, total=False):
     # In the budget's unit.
     amount: int
 
-# All thresholds of the budget; left out if it has none. A change replaces them, and an empty list removes them.
+# All thresholds of the budget; left out if it has none. A change replaces them, and an empty list removes them. A rolling window has none.
 Thresholds = list[Threshold]
 
 class _Budget(TypedDict):
@@ -203,8 +212,19 @@ class BudgetPatch(TypedDict, total=False):
 
 # Lifetime in UTC when left out.
 class BudgetRequestWindow(TypedDict, total=False):
-    # A week starts on Monday.
-    period: Literal["lifetime", "hour", "day", "week", "month"]
+    # A week starts on Monday, unless there is an anchor.
+    period: Literal["lifetime", "minute", "hour", "day", "week", "month", "year", "rolling"]
+    # How many periods one window has. Without an anchor they are counted from 2001-01-01T00:00, a Monday: 3 months are quarters. Not for
+    # `lifetime` and `rolling`.
+    every: int
+    # The start of one window, in local time, without seconds and offset, in the years 1970 to 2199; it may be past or to come. All windows
+    # are counted from it: they start at its time of day, and on its weekday, day of the month or date. A month without that day takes its
+    # last one. Not for `lifetime` and `rolling`.
+    anchor: str
+    # For `rolling`, and required there: the limit is for the last so many seconds at any time, up to 366 days. Amounts are counted in 60
+    # slices of equal length: each counts for the whole window, and for at most one slice longer. An amount counts from when its reservation
+    # was made.
+    rolling_seconds: int
     # `UTC`, or a name of the form `Area/City` in the IANA time zone database, in the spelling there. Areas are Africa, America, Antarctica,
     # Arctic, Asia, Atlantic, Australia, Europe, Indian, Pacific and Etc. Names that may mean something else on another machine are refused,
     # such as `localtime`, `CET` or `US/Eastern`.
@@ -974,6 +994,11 @@ class WebhookTest(TypedDict):
     error: str
     duration_ms: int
 
+class WindowPage(TypedDict):
+    data: list[Balance]
+    # Empty on the last page.
+    next_cursor: str
+
 # The stable name of the error, for programs.
 ErrorCode = Literal["invalid_request", "unauthenticated", "budget_exceeded", "not_found", "no_budget", "method_not_allowed", "forbidden", "budget_exists", "already_settled", "not_charged", "below_zero", "overage_rejected", "reservation_expired", "payload_too_large", "unsupported_media_type", "unit_not_budgeted", "unknown_model", "unpriced_usage", "idempotency_mismatch", "rate_limited", "admission_unknown", "unavailable", "internal"]
 
@@ -1077,4 +1102,5 @@ __all__ = [
     "WebhookRequest",
     "WebhookTest",
     "Window",
+    "WindowPage",
 ]

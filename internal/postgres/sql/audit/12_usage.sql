@@ -1,12 +1,15 @@
--- usage: for each window, the usage of its time and the entries since sum to what it has committed
+-- usage: for each window, the usage of its time and the entries since sum to what it has committed; for a rolling budget, all do
 SELECT count(*), count(*) FILTER (WHERE bad), coalesce((array_agg(what) FILTER (WHERE bad))[1:10], '{}')
 FROM (
     SELECT w.committed <> u.committed + t.committed AS bad, -- mutation: audit-usage
            format('%s at %s: %s committed; its usage sums to %s, and to %s since', w.budget_id, w.window_start, w.committed, u.committed, t.committed) AS what
-    FROM earmark.windows w
+    FROM (SELECT w.budget_id, w.window_start, w.window_end, w.committed FROM earmark.windows w JOIN earmark.budgets b ON b.id = w.budget_id AND b.period <> 'rolling'
+          UNION ALL -- the quarters of usage are not those of slices
+          SELECT w.budget_id, '-infinity', NULL, sum(w.committed) FROM earmark.windows w JOIN earmark.budgets b ON b.id = w.budget_id AND b.period = 'rolling' GROUP BY 1) AS w
          CROSS JOIN LATERAL (SELECT coalesce(sum(committed), 0) AS committed FROM earmark.usage_rollups r
                              WHERE r.budget_id = w.budget_id AND r.dimension = '' AND r.bucket >= w.window_start AND r.bucket < coalesce(w.window_end, 'infinity')) AS u
-         LEFT JOIN (SELECT budget_id, window_start, sum(committed_delta) AS since FROM earmark.entries
-                    WHERE id > (SELECT entry_id FROM earmark.usage_watermark) AND window_start IS NOT NULL GROUP BY 1, 2) AS e USING (budget_id, window_start)
+         LEFT JOIN (SELECT e.budget_id, CASE WHEN b.period = 'rolling' THEN '-infinity' ELSE e.window_start END AS window_start, sum(e.committed_delta) AS since
+                    FROM earmark.entries e JOIN earmark.budgets b ON b.id = e.budget_id
+                    WHERE e.id > (SELECT entry_id FROM earmark.usage_watermark) AND e.window_start IS NOT NULL GROUP BY 1, 2) AS e USING (budget_id, window_start)
          CROSS JOIN LATERAL (SELECT coalesce(e.since, 0) AS committed) AS t
 ) AS checks
