@@ -113,8 +113,8 @@ bin/temporal-next/temporal: tools/temporal-next/go.mod tools/temporal-next/go.su
 	  $(GO) build -C tools/temporal-next $(BUILD_FLAGS) -ldflags '-s -w' -o ../../$@ .
 
 .PHONY: test-paused
-test-paused: bin/temporal-next/temporal ## test workflows that somebody paused, on a Temporal that can; builds one
-	@PATH="$(CURDIR)/bin/temporal-next:$$PATH" $(GO) test -C test -count 1 -timeout 10m -tags paused -run '^TestPausedWorkflow$$' -v ./e2e
+test-paused: bin/temporal-next/temporal ## test workflows that somebody paused, or whose tasks fail, on a Temporal that reports both; builds one
+	@PATH="$(CURDIR)/bin/temporal-next:$$PATH" $(GO) test -C test -count 1 -timeout 10m -tags paused -run '^(TestPausedWorkflow|TestFailingTaskIsReported)$$' -v ./e2e
 
 bin/temporal-server: tools/temporal-server/go.mod tools/temporal-server/go.sum
 	@tools/progress.sh "building Temporal's server once, about 5 minutes" \

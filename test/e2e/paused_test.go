@@ -84,3 +84,24 @@ func (b *env) reconcileUntilClosed(id string) {
 		return b.describe(id).Status == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
 	})
 }
+
+// Temporal from 1.31 on reports workflows whose tasks fail. So the list of what is stuck has one whose reservation is settled,
+// which the ledger has no reason to suspect.
+func TestFailingTaskIsReported(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	s.Use(stack.Variant(t, stack.Edit{File: "workflows/reservation.go", Old: "case !r.inbox.empty():", New: "case !r.inbox.empty():\n\t\t\tpanic(\"broken on purpose\")\n\t\tcase false:"}))
+	server := s.Serve("--without-worker").Ready() // so that the workflow learns of the commit by a signal
+	s.Worker()
+	b := &env{Stack: s, api: api{t: t, base: server.URL}, server: server}
+	b.budget("acme", "tokens", 10_000)
+	held := b.hold("k", tokens("acme", 100, 3600))
+	b.commit(held.ID, 60).status(t, http.StatusOK)
+
+	stack.Eventually(t, 2*time.Minute, "the workflow in the list", func() bool { return len(b.stuck().Data) == 1 }) // Temporal reports the fifth failure
+	stuck := b.stuck().Data[0]
+	require.Equal(t, held.ID, stuck.ID)
+	require.Equal(t, earmark.StateCommitted, stuck.State)
+	require.Equal(t, earmark.StuckTaskFailing, stuck.Stuck.Reason)
+	require.Contains(t, stuck.Stuck.Detail, "broken on purpose")
+}
