@@ -235,3 +235,30 @@ func TestDockerfileIsPinnedAndUnprivileged(t *testing.T) {
 	}
 	require.Regexp(t, `(?m)^USER [1-9]\d*:[1-9]\d*$`, string(content))
 }
+
+// Temporal's settings are in one file, which the nodes of TestTemporalCluster read too.
+func TestTemporalReadsItsSettings(t *testing.T) {
+	t.Parallel()
+	const shared = "deploy/compose/temporal-dynamicconfig.yaml"
+	temporal := load(t).Services["temporal"]
+	read := temporal.Environment["DYNAMIC_CONFIG_FILE_PATH"]
+	require.NotNil(t, read)
+	var source string
+	for _, volume := range temporal.Volumes {
+		if volume.Target == *read {
+			source = volume.Source
+		}
+	}
+	require.True(t, strings.HasSuffix(source, "/"+shared), "Temporal reads %s from %q", *read, source)
+	settings, err := os.ReadFile(root + "/" + shared)
+	require.NoError(t, err)
+	development, err := os.ReadFile(root + "/internal/devstack/temporal.go")
+	require.NoError(t, err)
+	for _, partitions := range []string{"matching.numTaskqueueReadPartitions", "matching.numTaskqueueWritePartitions"} {
+		require.Contains(t, string(settings), partitions+":\n  - value: 1\n")
+		require.Contains(t, string(development), `"`+partitions+`=1"`)
+	}
+	cluster, err := os.ReadFile(root + "/test/chaos/temporal_test.go")
+	require.NoError(t, err)
+	require.Contains(t, string(cluster), `"deploy", "compose", "temporal-dynamicconfig.yaml"`)
+}
