@@ -142,6 +142,10 @@ func TestWebhooksDeliverTheFeed(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return len(feed(t, c)) == 5 }, deliveryPatience, 50*time.Millisecond)
 	up.awaitIDs(t, feed(t, c))
+	require.Eventually(t, func() bool { // else the killed worker has a delivery under way, which is tried again after 40 s
+		shown, err := c.Webhook(ctx, hook.ID)
+		return err == nil && shown.After == up.ids()[4]
+	}, deliveryPatience, 50*time.Millisecond)
 	server.Kill()
 	server.Restart()
 	rotated, err := c.RotateWebhookSecret(ctx, hook.ID)
