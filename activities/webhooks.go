@@ -10,9 +10,9 @@ import (
 
 const (
 	// SendBudget is how long one activity begins attempts.
-	SendBudget = 5 * time.Second
+	SendBudget = 10 * time.Second
 	// eventsPerDelivery bounds the events that one activity sends.
-	eventsPerDelivery = 100
+	eventsPerDelivery = 500
 	// recordTimeout bounds the record of attempts, which is made even if the worker stops.
 	recordTimeout = 5 * time.Second
 )

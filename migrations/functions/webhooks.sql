@@ -164,10 +164,10 @@ END $$;
 -- of the last one.
 CREATE OR REPLACE FUNCTION earmark.wanted_events(w earmark.webhooks, p_max integer, OUT events jsonb, OUT tx xid8, OUT event_id bigint) LANGUAGE plpgsql AS $$
 DECLARE
-    c_most CONSTANT integer := 2000; -- events that one call looks at
-    e      earmark.events;
+    c_most   CONSTANT integer := 2000; -- events that one call looks at
+    e        earmark.events;
+    v_wanted jsonb[] := '{}';
 BEGIN
-    events := '[]';
     tx := w.tx;
     event_id := w.event_id;
     FOR e IN SELECT * FROM earmark.events x
@@ -179,10 +179,11 @@ BEGIN
            AND (w.budgets = '{}' OR e.budget_id = ANY (w.budgets))
            AND (w.scopes = '{}' OR e.scopes <> '{}' AND earmark.scopes_within(e.scopes, w.scopes)) -- mutation: webhook-filter
            AND (w.replay_tx IS NULL OR (e.tx, e.id) > (w.replay_tx, w.replay_id) OR e.created_at >= w.replay_from AND e.created_at < w.replay_to) THEN
-            events := events || earmark.event_json(e);
-            EXIT WHEN jsonb_array_length(events) >= p_max;
+            v_wanted := v_wanted || earmark.event_json(e);
+            EXIT WHEN cardinality(v_wanted) >= p_max;
         END IF;
     END LOOP;
+    events := to_jsonb(v_wanted);
 END $$;
 
 -- Up to p_max endpoints whose workflow should deliver: {id, tenant}. An endpoint that was returned is returned again after
