@@ -78,11 +78,14 @@ type ReservationRequest struct {
 	Scopes  []string `json:"scopes"`
 	Amounts Amounts  `json:"amounts,omitempty"` // each at least 0
 	// Estimate takes the place of Amounts: the API computes them from it.
-	Estimate   *Estimate `json:"estimate,omitempty"`
-	Coverage   Coverage  `json:"coverage,omitempty"`    // each_scope if empty
-	TTLSeconds int64     `json:"ttl_seconds,omitempty"` // 1 to 604800; 0 means 300
-	OnExpiry   OnExpiry  `json:"on_expiry,omitempty"`   // release if empty
-	Metadata   Metadata  `json:"metadata,omitempty"`
+	Estimate *Estimate `json:"estimate,omitempty"`
+	Coverage Coverage  `json:"coverage,omitempty"` // each_scope if empty
+	// RequireBudget refuses a scope that has no budget of its own: one on a scope above it
+	// limits the request, but does not cover the scope.
+	RequireBudget bool     `json:"require_budget,omitempty"`
+	TTLSeconds    int64    `json:"ttl_seconds,omitempty"` // 1 to 604800; 0 means 300
+	OnExpiry      OnExpiry `json:"on_expiry,omitempty"`   // release if empty
+	Metadata      Metadata `json:"metadata,omitempty"`
 }
 
 // WithDefaults fills missing fields and drops repeated scopes.

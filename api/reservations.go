@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -71,7 +72,7 @@ func (s *server) answerAdmission(c *gin.Context, admission earmark.Admission, re
 	replayed := false
 	switch {
 	case result.Reservation == nil:
-		return refused(admission.ID, result)
+		return refused(admission, result)
 	case result.Outcome == earmark.OutcomeApplied:
 	case result.Outcome == earmark.OutcomeSame:
 		if err := replayable(result.Reservation); err != nil {
@@ -79,7 +80,7 @@ func (s *server) answerAdmission(c *gin.Context, admission earmark.Admission, re
 		}
 		replayed = keyed // without a key it was another attempt of this call
 	default:
-		return refused(admission.ID, result)
+		return refused(admission, result)
 	}
 	return s.answerMade(c, result.Reservation, replayed)
 }
@@ -112,7 +113,7 @@ func replayable(reservation *earmark.Reservation) error {
 }
 
 // refused turns the outcome of an admission that reserved nothing into an error.
-func refused(id string, result earmark.Result) error {
+func refused(admission earmark.Admission, result earmark.Result) error {
 	switch result.Outcome {
 	case earmark.OutcomeDenied:
 		return denied(result.Decision)
@@ -121,28 +122,34 @@ func refused(id string, result earmark.Result) error {
 			return replayable(result.Reservation)
 		}
 		err := earmark.Errorf(earmark.CodeAlreadySettled, "the reservation was released before it was made")
-		err.ReservationID = id
+		err.ReservationID = admission.ID
 		return err
 	case earmark.OutcomeTooLate, earmark.OutcomeUnknown: // the deadline has passed or the row is lost: no decision
 		err := earmark.Errorf(earmark.CodeAdmissionUnknown, "there was no decision in time; the same key is safe to retry")
-		err.ReservationID = id
+		err.ReservationID = admission.ID
 		return err
 	default:
-		return notBudgeted(result)
+		return notBudgeted(result, admission.Request.RequireBudget)
 	}
 }
 
 // notBudgeted turns the outcomes that a reservation, a decision and a usage have in common
-// into errors that name the field.
-func notBudgeted(result earmark.Result) error {
+// into errors that name the field. own says that each scope needs a budget of its own.
+func notBudgeted(result earmark.Result, own bool) error {
 	switch result.Outcome {
 	case earmark.OutcomeNoBudget:
 		err := earmark.Errorf(earmark.CodeNoBudget, "%q meets no budget; create one on it or on a scope above it", result.Subject)
+		if own {
+			err.Message = fmt.Sprintf("%q has no budget of its own, which \"require_budget\" asks for; create one on it", result.Subject)
+		}
 		err.Field = "scopes"
 		return err
 	case earmark.OutcomeUnitNotBudgeted:
 		err := earmark.Errorf(earmark.CodeUnitNotBudgeted,
 			"no budget on %q or above it counts %q; create one, leave the unit out, or send \"coverage\": \"any_scope\"", result.Scope, result.Subject)
+		if own {
+			err.Message = fmt.Sprintf("no budget of %q itself counts %q, which \"require_budget\" asks for; create one, leave the unit out, or send \"coverage\": \"any_scope\"", result.Scope, result.Subject)
+		}
 		err.Field = "amounts." + result.Subject
 		return err
 	case earmark.OutcomeMismatch:

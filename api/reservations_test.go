@@ -76,12 +76,29 @@ func TestReserveKeepsWhatTheBodySays(t *testing.T) {
 	t.Parallel()
 	f := &fake{preflight: fits(), result: earmark.Result{Outcome: earmark.OutcomeApplied, Reservation: reservationIn(earmark.StateHeld)}}
 	setup(t, f).do("POST", "/v1/reservations", `{"scopes":["a","b/c","a"],"amounts":{"tokens":9223372036854775807,"requests":1},
-		"ttl_seconds":604800,"on_expiry":"review","metadata":{"model":"größe","empty":""}}`,
+		"ttl_seconds":604800,"on_expiry":"review","require_budget":true,"metadata":{"model":"größe","empty":""}}`,
 		"Content-Type", "application/json; charset=utf-8").status(http.StatusCreated)
 	require.Equal(t, earmark.ReservationRequest{
 		Scopes: []string{"a", "b/c"}, Amounts: earmark.Amounts{"tokens": 9223372036854775807, "requests": 1},
-		TTLSeconds: 604800, OnExpiry: earmark.OnExpiryReview, Coverage: earmark.CoverageEachScope, Metadata: earmark.Metadata{"model": "größe", "empty": ""},
+		TTLSeconds: 604800, OnExpiry: earmark.OnExpiryReview, Coverage: earmark.CoverageEachScope, RequireBudget: true, Metadata: earmark.Metadata{"model": "größe", "empty": ""},
 	}, f.last().(earmark.Admission).Request)
+}
+
+// The advice fits the request: where a scope needs a budget of its own, one above it does not help.
+func TestAdviceOnARequiredBudget(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	b := setup(t, f)
+	for required, want := range map[string]string{"false": "on a scope above it", "true": "of its own"} {
+		body := `{"scopes":["acme/ml/u1"],"amounts":{"tokens":5},"require_budget":` + required + `}`
+		f.result = earmark.Result{Outcome: earmark.OutcomeNoBudget, Subject: "acme/ml/u1"}
+		f.preflight = earmark.Preflight{Result: f.result}
+		require.Contains(t, b.do("POST", "/v1/reservations", body).problem(http.StatusNotFound, earmark.CodeNoBudget).Detail, want)
+		require.Contains(t, b.do("POST", "/v1/decisions", body).problem(http.StatusNotFound, earmark.CodeNoBudget).Detail, want)
+	}
+	f.result = earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: "tokens", Scope: "acme/ml/u1"}
+	detail := b.do("POST", "/v1/decisions", `{"scopes":["acme/ml/u1"],"amounts":{"tokens":5},"require_budget":true}`).problem(http.StatusUnprocessableEntity, earmark.CodeUnitNotBudgeted).Detail
+	require.Contains(t, detail, `no budget of "acme/ml/u1" itself counts "tokens"`)
 }
 
 // A request that breaks a rule is answered before anything is asked.
@@ -112,7 +129,7 @@ func TestReserveRefusesBadInput(t *testing.T) {
 		{"trailing object", reserveBody + `{}`, "", "goes on"},
 		{"trailing rubbish", reserveBody + `x`, "", "goes on"},
 		{"not UTF-8", `{"scopes":["` + "\xff" + `"]}`, "", "UTF-8"},
-		{"unknown field", with(`"ttl":5`), "ttl", "allowed are scopes, amounts, estimate, coverage, ttl_seconds, on_expiry, metadata"},
+		{"unknown field", with(`"ttl":5`), "ttl", "allowed are scopes, amounts, estimate, coverage, require_budget, ttl_seconds, on_expiry, metadata"},
 		{"other case", `{"Scopes":["acme"],"amounts":{"tokens":1}}`, "Scopes", "not a field"},
 		{"field twice", with(`"amounts":{"tokens":1000000}`), "amounts", "twice"},
 		{"unit twice", `{"scopes":["acme"],"amounts":{"tokens":1,"tokens":2}}`, "amounts.tokens", "twice"},
@@ -130,6 +147,7 @@ func TestReserveRefusesBadInput(t *testing.T) {
 		{"nine units", `{"scopes":["acme"],"amounts":{` + strings.Join(manyUnits, ",") + `}}`, "amounts", "at most 8"},
 		{"unit malformed", `{"scopes":["acme"],"amounts":{"Tokens":1}}`, "amounts", "not a unit"},
 		{"coverage", `{"scopes":["acme"],"amounts":{"tokens":5},"coverage":"some"}`, "coverage", "any_scope"},
+		{"require_budget a text", `{"scopes":["acme"],"amounts":{"tokens":5},"require_budget":"yes"}`, "require_budget", "true or false"},
 		{"amount negative", `{"scopes":["acme"],"amounts":{"tokens":-5}}`, "amounts.tokens", "from 0"},
 		{"amount null", `{"scopes":["acme"],"amounts":{"tokens":null}}`, "amounts.tokens", "null"},
 		{"amount a text", `{"scopes":["acme"],"amounts":{"tokens":"5"}}`, "amounts.tokens", "a whole number is needed"},

@@ -68,13 +68,13 @@ func (s *server) charge(c *gin.Context, charge earmark.Charge) (earmark.Result, 
 func (s *server) answerCharge(c *gin.Context, result earmark.Result) error {
 	switch {
 	case result.Reservation == nil:
-		return notBudgeted(result)
+		return notBudgeted(result, false)
 	case result.Outcome == earmark.OutcomeApplied:
 	case result.Outcome == earmark.OutcomeSame && result.Reservation.ExpiresAt == nil:
 	case result.Outcome == earmark.OutcomeSame: // the key belongs to a reservation with a lease
-		return notBudgeted(earmark.Result{Outcome: earmark.OutcomeMismatch})
+		return notBudgeted(earmark.Result{Outcome: earmark.OutcomeMismatch}, false)
 	default:
-		return notBudgeted(result)
+		return notBudgeted(result, false)
 	}
 	return s.answerMade(c, result.Reservation, result.Outcome == earmark.OutcomeSame)
 }
@@ -102,7 +102,7 @@ func (s *server) decide(c *gin.Context) error {
 			decision = *result.Decision
 		}
 	default:
-		return asEstimates(notBudgeted(result), request)
+		return asEstimates(notBudgeted(result, request.RequireBudget), request)
 	}
 	decision.Violations = orEmpty(decision.Violations)
 	if request.Estimate != nil {

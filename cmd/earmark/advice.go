@@ -222,7 +222,11 @@ func (s *session) adviseBudget(p *sheet, e *earmark.Error) {
 	} else if len(units) > 0 {
 		unit = units[0]
 	}
-	p.line("Create one, on this scope or on one above it:")
+	if s.subject.requireBudget {
+		p.line("Create one:")
+	} else {
+		p.line("Create one, on this scope or on one above it:")
+	}
 	p.line("  earmark budget create %s %s LIMIT", scope, unit)
 }
 

@@ -438,6 +438,7 @@ func TestOutcomes(t *testing.T) {
 		{"reserve-denied-window", reserve, cannedLedger{result: renewed}, exitDenied},
 		{"reserve-denied-review", reserve, cannedLedger{result: inReview}, exitDenied},
 		{"reserve-no-budget", reserve, cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeNoBudget, Subject: "acme/ml/u1"}}, exitNotFound},
+		{"reserve-no-own-budget", reserve + " --require-budget", cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeNoBudget, Subject: "acme/ml/u1"}}, exitNotFound},
 		{"reserve-no-unit", reserve, cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: "tokens", Scope: "acme/ml/u1"}}, exitFailed},
 		{"reserve-mismatch", reserve + " --key chat-1", cannedLedger{result: earmark.Result{Outcome: earmark.OutcomeMismatch}}, exitFailed},
 		{"reserve-settled", reserve + " --key chat-1", cannedLedger{result: as(earmark.OutcomeSame, committed)}, exitFailed},
@@ -708,10 +709,10 @@ func TestRequests(t *testing.T) {
 	require.Equal(t, earmark.CorrectionID(id, "k"), ledger.correction.ID)
 	run("extend " + id + " --ttl 90")
 	require.Equal(t, 90*time.Second, ledger.ttl)
-	run("reserve b a --amount tokens=1_000 --amount requests=1 --ttl 2m --on-expiry review --metadata note=a=b,c --key k")
+	run("reserve b a --amount tokens=1_000 --amount requests=1 --ttl 2m --on-expiry review --metadata note=a=b,c --key k --require-budget")
 	require.Equal(t, earmark.ReservationRequest{
 		Scopes: []string{"b", "a"}, Amounts: earmark.Amounts{"tokens": 1_000, "requests": 1}, TTLSeconds: 120,
-		OnExpiry: earmark.OnExpiryReview, Coverage: earmark.CoverageEachScope, Metadata: earmark.Metadata{"note": "a=b,c"},
+		OnExpiry: earmark.OnExpiryReview, Coverage: earmark.CoverageEachScope, RequireBudget: true, Metadata: earmark.Metadata{"note": "a=b,c"},
 	}, ledger.admission.Request)
 	require.Equal(t, earmark.ReservationID(earmark.DefaultTenant, "k"), ledger.admission.ID)
 }

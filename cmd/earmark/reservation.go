@@ -24,6 +24,7 @@ type requestFlags struct {
 	ttl      ttlFlag
 	onExpiry choiceFlag[earmark.OnExpiry]
 	anyScope bool
+	own      bool
 }
 
 func (f *requestFlags) flags(cmd *cobra.Command) {
@@ -34,6 +35,7 @@ func (f *requestFlags) flags(cmd *cobra.Command) {
 	cmd.Flags().Var(&f.ttl, "ttl", "how long to hold it: 90s, 5m, or a number of seconds")
 	f.onExpiry.define(cmd, "on-expiry", "give it back, charge it, or keep it for an operator when that has passed")
 	cmd.Flags().BoolVar(&f.anyScope, "any-scope", false, "admit a unit that a budget on one of several scopes counts; on the others it is unlimited then")
+	cmd.Flags().BoolVar(&f.own, "require-budget", false, "refuse a scope without a budget of its own, although one above it would limit it")
 	cmd.Flags().Var(metadataFlag(f.metadata), "metadata", "a note of your own, such as model=large; repeat it for more")
 	complete(cmd, "amount", budgetedUnits)
 }
@@ -48,6 +50,7 @@ func (f *requestFlags) request(s *session, args []string) (earmark.ReservationRe
 	request := earmark.ReservationRequest{
 		Scopes: scopes, Amounts: f.amounts, TTLSeconds: int64(time.Duration(f.ttl) / time.Second), OnExpiry: f.onExpiry.value, Metadata: f.metadata,
 	}.WithDefaults()
+	request.RequireBudget, s.subject.requireBudget = f.own, f.own
 	if f.anyScope {
 		request.Coverage = earmark.CoverageAnyScope
 	}

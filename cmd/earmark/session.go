@@ -55,10 +55,11 @@ type session struct {
 
 // subject is what a call is about.
 type subject struct {
-	scopes  []string
-	amounts earmark.Amounts
-	key     string
-	verb    string // with its arguments, to send it again; reserve if empty
+	scopes        []string
+	amounts       earmark.Amounts
+	key           string
+	verb          string // with its arguments, to send it again; reserve if empty
+	requireBudget bool   // a budget above a scope does not cover it
 }
 
 // run adapts the function of a command that calls a server.

@@ -47,7 +47,7 @@ func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result
 		return earmark.Result{Outcome: earmark.OutcomeTooLate}, nil
 	}
 	budgets := l.touch(a.Tenant, a.Request.Scopes, a.Request.Amounts, now)
-	if answer := l.unmet(a.Tenant, a.Request.Scopes, a.Request.Amounts, budgets, a.Request.AnyScope()); answer != nil {
+	if answer := l.unmet(a.Tenant, a.Request.Scopes, a.Request.Amounts, budgets, a.Request); answer != nil {
 		return *answer, nil
 	}
 	if l.misfit(budgets, a.Request.Amounts) != nil {
@@ -80,7 +80,7 @@ func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, er
 		at = c.At
 	}
 	budgets := l.touch(c.Tenant, c.Request.Scopes, c.Request.Amounts, at)
-	if answer := l.unmet(c.Tenant, c.Request.Scopes, c.Request.Amounts, budgets, true); answer != nil {
+	if answer := l.unmet(c.Tenant, c.Request.Scopes, c.Request.Amounts, budgets, earmark.ReservationRequest{Coverage: earmark.CoverageAnyScope}); answer != nil {
 		return *answer, nil
 	}
 	for _, b := range budgets {
@@ -104,7 +104,7 @@ func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, er
 // Decide reports whether the request would be admitted now.
 func (l *Ledger) Decide(_ context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error) {
 	budgets := l.touch(tenant, request.Scopes, request.Amounts, l.now())
-	if answer := l.unmet(tenant, request.Scopes, request.Amounts, budgets, request.AnyScope()); answer != nil {
+	if answer := l.unmet(tenant, request.Scopes, request.Amounts, budgets, request); answer != nil {
 		return *answer, nil
 	}
 	if l.misfit(budgets, request.Amounts) != nil {
@@ -160,8 +160,13 @@ func (l *Ledger) touch(tenant string, scopes []string, amounts earmark.Amounts, 
 }
 
 // unmet returns the first scope that no budget covers, whatever its unit, or else the first
-// unit that no affected budget counts, on each scope or on any.
-func (l *Ledger) unmet(tenant string, scopes []string, amounts earmark.Amounts, budgets []touched, anyScope bool) *earmark.Result {
+// unit that no affected budget counts, on each scope or on any. If the request requires
+// a budget, one above a scope does not cover it.
+func (l *Ledger) unmet(tenant string, scopes []string, amounts earmark.Amounts, budgets []touched, request earmark.ReservationRequest) *earmark.Result {
+	covers := covers
+	if request.RequireBudget {
+		covers = func(budget, scope string) bool { return budget == scope }
+	}
 	for _, scope := range scopes {
 		met := false
 		for _, b := range l.budgets {
@@ -173,7 +178,10 @@ func (l *Ledger) unmet(tenant string, scopes []string, amounts earmark.Amounts, 
 	}
 	for _, scope := range scopes {
 		for _, unit := range amounts.Units() {
-			if !slices.ContainsFunc(budgets, func(b touched) bool { return b.Unit == unit && (anyScope || covers(b.Scope, scope)) }) {
+			counts := func(scope string) bool {
+				return slices.ContainsFunc(budgets, func(b touched) bool { return b.Unit == unit && covers(b.Scope, scope) })
+			}
+			if !counts(scope) && (!request.AnyScope() || !slices.ContainsFunc(scopes, counts)) {
 				return &earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: unit, Scope: scope}
 			}
 		}
@@ -325,7 +333,7 @@ func (l *Ledger) CountedUnits(_ context.Context, tenant, id, hash string, scopes
 	if answer := l.replay(id, tenant, hash); answer != nil {
 		return earmark.Counted{Result: *answer}, nil
 	}
-	if answer := l.unmet(tenant, scopes, nil, nil, true); answer != nil {
+	if answer := l.unmet(tenant, scopes, nil, nil, earmark.ReservationRequest{}); answer != nil {
 		return earmark.Counted{Result: *answer}, nil
 	}
 	units := earmark.Amounts{}

@@ -13,7 +13,7 @@ import (
 const (
 	reserveSQL = "SELECT earmark.reserve(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, " +
 		"p_ttl_ms => @ttl_ms, p_on_expiry => @on_expiry, p_metadata => @metadata, p_workflow_id => @workflow_id, " +
-		"p_admit_by => @admit_by, p_released => @released, p_actor => @actor, p_any_scope => @any_scope)"
+		"p_admit_by => @admit_by, p_released => @released, p_actor => @actor, p_any_scope => @any_scope, p_require_budget => @require_budget)"
 	reserveBatchSQL = "SELECT earmark.reserve_batch(p_tenant => @tenant, p_calls => @calls, p_actor => @actor)"
 	commitSQL       = "SELECT earmark.commit(p_tenant => @tenant, p_id => @id, p_usage => @usage, p_actor => @actor, p_reason => @reason, p_attempt => @attempt, " +
 		"p_estimated => @estimated, p_response => @response)"
@@ -25,7 +25,8 @@ func (l *Ledger) reserveSingle(ctx context.Context, a earmark.Admission) (earmar
 	return l.transition(ctx, reserveSQL, namedArgs{
 		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts,
 		"ttl_ms": a.Request.TTL().Milliseconds(), "on_expiry": string(a.Request.OnExpiry), "metadata": metadata(a.Request.Metadata),
-		"workflow_id": a.WorkflowID, "admit_by": orNull(a.AdmitBy), "released": a.Released, "any_scope": a.Request.AnyScope(), "actor": a.Actor().String()})
+		"workflow_id": a.WorkflowID, "admit_by": orNull(a.AdmitBy), "released": a.Released, "any_scope": a.Request.AnyScope(),
+		"require_budget": a.Request.RequireBudget, "actor": a.Actor().String()})
 }
 
 // reserveCall is an admission in the form of earmark.reserve_batch.
@@ -41,6 +42,7 @@ type reserveCall struct {
 	AdmitBy    any              `json:"admit_by"`
 	Released   bool             `json:"released"`
 	AnyScope   bool             `json:"any_scope"`
+	Required   bool             `json:"require_budget"`
 	Actor      earmark.Actor    `json:"actor"`
 }
 
@@ -49,7 +51,7 @@ func (l *Ledger) reserveBatch(ctx context.Context, admissions []earmark.Admissio
 	for i, a := range admissions {
 		calls[i] = reserveCall{ID: a.ID, Hash: a.RequestHash, Scopes: a.Request.Scopes, Amounts: a.Request.Amounts,
 			TTLMS: a.Request.TTL().Milliseconds(), OnExpiry: string(a.Request.OnExpiry), Metadata: metadata(a.Request.Metadata),
-			WorkflowID: a.WorkflowID, AdmitBy: orNull(a.AdmitBy), Released: a.Released, AnyScope: a.Request.AnyScope(), Actor: a.Actor()}
+			WorkflowID: a.WorkflowID, AdmitBy: orNull(a.AdmitBy), Released: a.Released, AnyScope: a.Request.AnyScope(), Required: a.Request.RequireBudget, Actor: a.Actor()}
 	}
 	return l.transitions(ctx, reserveBatchSQL, namedArgs{"tenant": admissions[0].Tenant, "calls": calls, "actor": earmark.ActorWorkflow.String()})
 }

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -37,6 +38,65 @@ func TestUnitNotCountedOnAScopeIsRefused(t *testing.T) {
 	result, err := b.Charge(ctx(), earmark.Charge{ID: earmark.ReservationID(earmark.DefaultTenant, "u"), Tenant: earmark.DefaultTenant, Request: charge, RequestHash: charge.Hash(), Actor: earmark.ActorAPI})
 	require.NoError(t, err)
 	require.Equal(t, earmark.OutcomeApplied, result.Outcome)
+}
+
+// A request may require that each of its scopes has a budget of its own. One above it limits the
+// request, and does not cover the scope.
+func TestRequiredBudget(t *testing.T) {
+	b := setup(t)
+	above := b.budget("acme", "tokens", 1000)
+	b.budget("acme/u1", "tokens", 100)
+	b.budget("acme/u2", "requests", 100)
+	money := b.budget("partner", "usd_micros", 100)
+	both := earmark.Amounts{"tokens": 1, "usd_micros": 1}
+	noBudget := func(scope string) earmark.Result {
+		return earmark.Result{Outcome: earmark.OutcomeNoBudget, Subject: scope}
+	}
+	uncounted := func(scope, unit string) earmark.Result {
+		return earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: unit, Scope: scope}
+	}
+	for n, c := range []struct {
+		amounts  earmark.Amounts
+		coverage earmark.Coverage
+		scopes   []string
+		want     earmark.Result
+	}{
+		{tokens(1), earmark.CoverageEachScope, []string{"acme/u1"}, earmark.Result{Outcome: earmark.OutcomeApplied}},
+		{tokens(1), earmark.CoverageEachScope, []string{"acme"}, earmark.Result{Outcome: earmark.OutcomeApplied}},
+		{tokens(1), earmark.CoverageEachScope, []string{"acme/u3"}, noBudget("acme/u3")},
+		{tokens(1), earmark.CoverageEachScope, []string{"acme/u1/chat"}, noBudget("acme/u1/chat")},
+		{tokens(1), earmark.CoverageEachScope, []string{"acme/u1", "acme/u3"}, noBudget("acme/u3")},
+		{tokens(1), earmark.CoverageAnyScope, []string{"acme/u1", "acme/u3"}, noBudget("acme/u3")},
+		{tokens(1), earmark.CoverageEachScope, []string{"acme/u2"}, uncounted("acme/u2", "tokens")},
+		{tokens(1), earmark.CoverageAnyScope, []string{"acme/u2"}, uncounted("acme/u2", "tokens")},
+		{tokens(1), earmark.CoverageAnyScope, []string{"acme/u1", "acme/u2"}, earmark.Result{Outcome: earmark.OutcomeApplied}},
+		{both, earmark.CoverageEachScope, []string{"acme/u1", "partner"}, uncounted("acme/u1", "usd_micros")},
+		{both, earmark.CoverageAnyScope, []string{"acme/u1", "partner"}, earmark.Result{Outcome: earmark.OutcomeApplied}},
+		{tokens(101), earmark.CoverageEachScope, []string{"acme/u1"}, earmark.Result{Outcome: earmark.OutcomeDenied}},
+	} {
+		a := admission(fmt.Sprint("k", n), c.amounts, c.scopes...)
+		a.Request.Coverage, a.Request.RequireBudget = c.coverage, true
+		decided, err := b.Decide(ctx(), a.Tenant, a.Request)
+		require.NoError(t, err)
+		preflight, err := b.Preflight(ctx(), a)
+		require.NoError(t, err)
+		for what, result := range map[string]earmark.Result{"decide": decided, "preflight": preflight.Result, "reserve": b.reserve(a)} {
+			result.Decision, result.Reservation, result.RemainingMS = nil, nil, 0
+			require.Equal(t, c.want, result, "%s %v", what, c)
+		}
+	}
+	b.requireBalance(above.ID, 4, 0)
+	b.requireBalance(money.ID, 1, 0)
+
+	// Several calls in one transaction, of which one requires it.
+	calls := []map[string]any{}
+	for _, required := range []bool{false, true} {
+		calls = append(calls, map[string]any{"id": fmt.Sprint("rsv_", required), "hash": "h", "scopes": []string{"acme/u9"}, "amounts": tokens(1), "ttl_ms": 60_000,
+			"on_expiry": "release", "metadata": map[string]string{}, "workflow_id": "w", "released": false, "require_budget": required})
+	}
+	results := b.together("SELECT earmark.reserve_batch('default', $1, 'test')", calls)
+	require.Equal(t, earmark.OutcomeApplied, results[0].Outcome)
+	require.Equal(t, noBudget("acme/u9"), *results[1])
 }
 
 // Nothing is an amount: a model that is free in one unit needs no branch in its caller.

@@ -41,9 +41,9 @@ func (l *Ledger) ListFrom(pool *pgxpool.Pool) { l.lists = pool } // mutation: ow
 
 // Calls of the ledger's functions, which are in migrations/functions.
 const (
-	preflightSQL = "SELECT earmark.preflight(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, p_any_scope => @any_scope)"
+	preflightSQL = "SELECT earmark.preflight(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, p_any_scope => @any_scope, p_require_budget => @require_budget)"
 	countedSQL   = "SELECT earmark.counted_units(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes)"
-	decideSQL    = "SELECT earmark.decide(p_tenant => @tenant, p_scopes => @scopes, p_amounts => @amounts, p_any_scope => @any_scope)"
+	decideSQL    = "SELECT earmark.decide(p_tenant => @tenant, p_scopes => @scopes, p_amounts => @amounts, p_any_scope => @any_scope, p_require_budget => @require_budget)"
 	releaseSQL   = "SELECT earmark.release(p_tenant => @tenant, p_id => @id, p_final => @final, p_actor => @actor, p_reason => @reason)"
 	expireSQL    = "SELECT earmark.expire(p_tenant => @tenant, p_id => @id, p_actor => @actor, p_reason => @reason)"
 	extendSQL    = "SELECT earmark.extend(p_tenant => @tenant, p_id => @id, p_ttl_ms => @ttl_ms, p_actor => @actor, p_reason => @reason)"
@@ -69,7 +69,7 @@ func (l *Ledger) Preflight(ctx context.Context, a earmark.Admission) (earmark.Pr
 	var preflight earmark.Preflight
 	err := l.read(ctx, &preflight, preflightSQL, namedArgs{
 		"id": a.ID, "tenant": a.Tenant, "hash": a.RequestHash, "scopes": a.Request.Scopes, "amounts": a.Request.Amounts,
-		"any_scope": a.Request.AnyScope()})
+		"any_scope": a.Request.AnyScope(), "require_budget": a.Request.RequireBudget})
 	return preflight, err
 }
 
@@ -83,7 +83,8 @@ func (l *Ledger) CountedUnits(ctx context.Context, tenant, id, hash string, scop
 // Decide reports whether the request would be admitted now. It changes nothing.
 func (l *Ledger) Decide(ctx context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error) {
 	var result earmark.Result
-	err := l.read(ctx, &result, decideSQL, namedArgs{"tenant": tenant, "scopes": request.Scopes, "amounts": request.Amounts, "any_scope": request.AnyScope()})
+	err := l.read(ctx, &result, decideSQL, namedArgs{"tenant": tenant, "scopes": request.Scopes, "amounts": request.Amounts, "any_scope": request.AnyScope(),
+		"require_budget": request.RequireBudget})
 	return result, err
 }
 

@@ -395,7 +395,7 @@ func drawKey(t *rapid.T) string {
 
 func (m *machine) drawAdmission(t *rapid.T) earmark.Admission {
 	r := earmark.ReservationRequest{
-		Scopes: drawScopes(t), Amounts: m.drawAmounts(t), Coverage: rapid.SampledFrom([]earmark.Coverage{earmark.CoverageEachScope, earmark.CoverageAnyScope}).Draw(t, "coverage"), TTLSeconds: rapid.SampledFrom(modelTTLs).Draw(t, "ttl"),
+		Scopes: drawScopes(t), Amounts: m.drawAmounts(t), RequireBudget: oneIn(t, 10, "require budget"), Coverage: rapid.SampledFrom([]earmark.Coverage{earmark.CoverageEachScope, earmark.CoverageAnyScope}).Draw(t, "coverage"), TTLSeconds: rapid.SampledFrom(modelTTLs).Draw(t, "ttl"),
 		OnExpiry: rapid.SampledFrom([]earmark.OnExpiry{earmark.OnExpiryRelease, earmark.OnExpiryRelease, earmark.OnExpiryCommit, earmark.OnExpiryReview}).Draw(t, "on expiry"),
 	}
 	id := drawKey(t)

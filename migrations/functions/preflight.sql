@@ -1,9 +1,13 @@
 -- Reads that answer a request without reserving anything.
 
+DROP FUNCTION IF EXISTS earmark.decide(text, text[], jsonb, boolean); -- without p_require_budget: calls would be ambiguous
+DROP FUNCTION IF EXISTS earmark.preflight(text, text, text, text[], jsonb, boolean); -- without p_require_budget
+
 -- Whether p_amounts would fit now, without a lock and without a change: 'applied',
 -- 'denied', 'no_budget', 'unit_not_budgeted' or 'overflow'. Only earmark.reserve admits.
 -- Overdue 'release' reservations do not count, because an admission would expire them.
-CREATE OR REPLACE FUNCTION earmark.decide(p_tenant text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false) RETURNS jsonb
+CREATE OR REPLACE FUNCTION earmark.decide(p_tenant text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false,
+    p_require_budget boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_affected earmark.affected_budget[];
@@ -19,7 +23,7 @@ BEGIN
     WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (earmark.scope_paths(p_scopes))
       AND x.unit = ANY (earmark.units(p_amounts));
 
-    v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, p_any_scope);
+    v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, p_any_scope, p_require_budget);
     IF v_answer IS NOT NULL THEN
         RETURN v_answer;
     END IF;
@@ -45,7 +49,8 @@ END $$;
 -- The one read before an admission: the existing row, or the result of earmark.decide; and
 -- the time, from which deadlines are counted. If the request plainly fits, the balances are
 -- read once; of a rolling window there are too many to do so.
-CREATE OR REPLACE FUNCTION earmark.preflight(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false) RETURNS jsonb
+CREATE OR REPLACE FUNCTION earmark.preflight(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false,
+    p_require_budget boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     v_answer jsonb := earmark.existing_result(p_id, p_tenant, p_hash);
@@ -67,8 +72,8 @@ BEGIN
         SELECT CASE WHEN x.window_end <= v_now THEN 0 ELSE x.reserved + x.committed END AS counted
         FROM earmark.windows x WHERE x.budget_id = b.id AND x.window_start <= v_now ORDER BY x.window_start DESC LIMIT 1) w ON true
     WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (v_paths) AND p_amounts ? b.unit;
-    IF v_fits AND p_amounts - v_units = '{}' AND cardinality(p_scopes) = 1 THEN
+    IF v_fits AND p_amounts - v_units = '{}' AND cardinality(p_scopes) = 1 AND NOT p_require_budget THEN
         RETURN jsonb_build_object('outcome', 'applied', 'now', clock_timestamp());
     END IF;
-    RETURN earmark.decide(p_tenant, p_scopes, p_amounts, p_any_scope) || jsonb_build_object('now', clock_timestamp());
+    RETURN earmark.decide(p_tenant, p_scopes, p_amounts, p_any_scope, p_require_budget) || jsonb_build_object('now', clock_timestamp());
 END $$;

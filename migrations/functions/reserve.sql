@@ -1,25 +1,31 @@
 -- Admission: sets amounts aside for a new reservation.
 
+DROP FUNCTION IF EXISTS earmark.check_coverage(text, text[], text[], earmark.affected_budget[], boolean); -- without p_own: calls would be ambiguous
+
 -- Returns the first scope that no budget covers, or else the first unit that no budget
--- counts: on each scope, or with p_any_scope on any scope. Null if all are covered.
+-- counts: on each scope, or with p_any_scope on any scope. Null if all are covered. With
+-- p_own only a budget on a scope itself covers it, and none above it.
 CREATE OR REPLACE FUNCTION earmark.check_coverage(p_tenant text, p_scopes text[], p_units text[], p_affected earmark.affected_budget[],
-    p_any_scope boolean) RETURNS jsonb
+    p_any_scope boolean, p_own boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_subject text;
     v_scope   text;
 BEGIN
     SELECT scope INTO v_subject FROM unnest(p_scopes) WITH ORDINALITY AS asked (scope, n)
-    WHERE NOT EXISTS (SELECT 1 FROM unnest(p_affected) t WHERE asked.scope = t.scope OR starts_with(asked.scope, t.scope || '/'))
+    WHERE NOT EXISTS (SELECT 1 FROM unnest(p_affected) t WHERE asked.scope = t.scope OR NOT p_own AND starts_with(asked.scope, t.scope || '/'))
       AND NOT EXISTS (SELECT 1 FROM earmark.budgets b
-                      WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (earmark.scope_paths(ARRAY [asked.scope])))
+                      WHERE b.tenant = p_tenant AND b.archived_at IS NULL
+                        AND b.scope = ANY (CASE WHEN p_own THEN ARRAY [asked.scope] ELSE earmark.scope_paths(ARRAY [asked.scope]) END))
     ORDER BY n LIMIT 1;
     IF FOUND THEN
         RETURN jsonb_build_object('outcome', 'no_budget', 'subject', v_subject);
     END IF;
     SELECT unit, scope INTO v_subject, v_scope FROM unnest(p_scopes) WITH ORDINALITY AS asked (scope, n), unnest(p_units) AS unit
     WHERE NOT EXISTS (SELECT 1 FROM unnest(p_affected) t
-                      WHERE t.unit = unit.unit AND (p_any_scope OR asked.scope = t.scope OR starts_with(asked.scope, t.scope || '/')))
+                      WHERE t.unit = unit.unit AND (asked.scope = t.scope
+                            OR NOT p_own AND (p_any_scope OR starts_with(asked.scope, t.scope || '/'))
+                            OR p_own AND p_any_scope AND t.scope = ANY (p_scopes)))
     ORDER BY n, unit LIMIT 1;
     IF FOUND THEN
         RETURN jsonb_build_object('outcome', 'unit_not_budgeted', 'subject', v_subject, 'scope', v_scope);
@@ -135,13 +141,16 @@ BEGIN
         'retryable', v_retryable, 'retry_at', CASE WHEN v_retryable THEN v_retry_at END));
 END $$;
 
--- Sets p_amounts aside on every budget that covers one of p_scopes, or on none (R1, R2).
+DROP FUNCTION IF EXISTS earmark.reserve(text, text, text, text[], jsonb, bigint, text, jsonb, text, timestamptz, boolean, text, boolean, timestamptz); -- without p_require_budget
+
+-- Sets p_amounts aside on every budget that covers one of p_scopes, or on none (R1, R2). With
+-- p_require_budget each scope needs a budget of its own.
 -- One moment selects the windows and is the reservation's created_at, however long the
 -- locks take: p_at, or by default the start of the call. Overdue holds that make way are expired by p_actor without the caller's key,
 -- which has nothing to do with them.
 CREATE OR REPLACE FUNCTION earmark.reserve(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_ttl_ms bigint, p_on_expiry text,
     p_metadata jsonb, p_workflow_id text, p_admit_by timestamptz, p_released boolean, p_actor text, p_any_scope boolean DEFAULT false,
-    p_at timestamptz DEFAULT NULL) RETURNS jsonb
+    p_at timestamptz DEFAULT NULL, p_require_budget boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     t            earmark.affected_budget;
@@ -185,9 +194,9 @@ BEGIN
         v_missing := v_missing - t.unit;
     END LOOP;
     -- One scope with an affected budget is covered; several scopes must be checked one by
-    -- one.
-    IF v_missing <> '{}' OR cardinality(p_scopes) > 1 THEN -- mutation: coverage
-        v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, p_any_scope);
+    -- one, and so must a scope that needs a budget of its own.
+    IF v_missing <> '{}' OR cardinality(p_scopes) > 1 OR p_require_budget THEN -- mutation: coverage
+        v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, p_any_scope, p_require_budget); -- mutation: own-budget
         IF v_answer IS NOT NULL THEN
             RETURN v_answer;
         END IF;
@@ -244,8 +253,8 @@ BEGIN
     END IF;
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (id text, hash text, scopes text[], amounts jsonb, ttl_ms bigint, on_expiry text,
                                                              metadata jsonb, workflow_id text, admit_by timestamptz, released boolean,
-                                                             any_scope boolean, actor text) LOOP
+                                                             any_scope boolean, actor text, require_budget boolean) LOOP
         RETURN NEXT earmark.reserve(c.id, p_tenant, c.hash, c.scopes, c.amounts, c.ttl_ms, c.on_expiry, c.metadata, c.workflow_id,
-            c.admit_by, c.released, coalesce(c.actor, p_actor), coalesce(c.any_scope, false), v_at);
+            c.admit_by, c.released, coalesce(c.actor, p_actor), coalesce(c.any_scope, false), v_at, coalesce(c.require_budget, false));
     END LOOP;
 END $$;

@@ -44,6 +44,7 @@ var mechanisms = []mechanism{
 	{"what does not fit is denied", "fit", []string{"IF false THEN"}, database + "TestBurstAdmitsExactlyWhatFits"},
 	{"the database refuses an admission past its ceiling", "ceiling-check", []string{"CONSTRAINT entries_admission_check CHECK (true)"}, database + "TestDatabaseRefusesAnAdmissionPastItsCeiling"},
 	{"all budgets change, or none", "all-budgets", []string{"FOREACH t IN ARRAY v_affected[1:1] LOOP"}, database + "TestSeveralBudgetsChangeTogetherOrNotAtAll"},
+	{"a scope without a required budget of its own is refused", "own-budget", []string{"v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, p_any_scope);"}, database + "TestRequiredBudget"},
 	{"a unit that a scope does not count is refused", "coverage", []string{"IF v_missing <> '{}' THEN"}, database + "TestUnitNotCountedOnAScopeIsRefused"},
 	{"a batch commits only what is within the reserved amount", "batch-within-reserved", []string{"RETURN NEXT CASE WHEN c.id = ANY (v_ids) THEN"}, database + "TestCommitBatchLeavesOverageAlone"},
 	{"sums beyond int64 are refused whole", "overflow", []string{`if sqlState(err) == "" && err != nil {`}, database + "TestInt64Extremes"},

@@ -1296,6 +1296,11 @@ export interface components {
              * @enum {string}
              */
             coverage: "each_scope" | "any_scope";
+            /**
+             * @description Whether each scope needs a budget of its own. A budget above a scope then limits the request, but does not cover the scope: without a budget on the scope itself it is refused (404 `no_budget`, or 422 `unit_not_budgeted`).
+             * @default false
+             */
+            require_budget: boolean;
             metadata?: components["schemas"]["Metadata"];
         };
         /** @description Exactly one of `amounts` and `provider_usage`. */

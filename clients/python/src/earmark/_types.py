@@ -856,6 +856,9 @@ class ReservationRequest(_ReservationRequest, total=False):
     # A unit that no budget counts on a scope is unlimited there. `each_scope` refuses that (422 `unit_not_budgeted`); with `any_scope` a
     # budget on one of the scopes is enough.
     coverage: Literal["each_scope", "any_scope"]
+    # Whether each scope needs a budget of its own. A budget above a scope then limits the request, but does not cover the scope: without a
+    # budget on the scope itself it is refused (404 `no_budget`, or 422 `unit_not_budgeted`).
+    require_budget: bool
     metadata: Metadata
 
 class RevokeKeyRequest(TypedDict, total=False):
