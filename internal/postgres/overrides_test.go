@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -174,4 +175,59 @@ func TestResetGivesTheWholeLimitAgain(t *testing.T) {
 	b.requireBalance(budget.ID, 30, 110)
 	setClock(t, pool, at.Add(time.Hour))
 	require.EqualValues(t, 100, b.balance(budget.ID).EffectiveLimit, "it ends with the window")
+}
+
+// An override that waits for a lock past the end of its window is made in the window after it.
+func TestOverrideIsMadeUnderItsLocks(t *testing.T) {
+	end := time.Date(2026, 3, 4, 11, 0, 0, 0, time.UTC)
+	before, after := end.Add(-time.Second), end.Add(time.Second)
+	b, pool := onClock(t)
+	for name, c := range map[string]struct {
+		lock string
+		made func(budgetID, key string) (*earmark.Override, error)
+	}{
+		"create": {"SELECT FROM earmark.budgets FOR UPDATE", func(budgetID, key string) (*earmark.Override, error) {
+			r := earmark.OverrideRequest{Amount: 1, Windows: new(int64(1)), Reason: "a launch"}
+			return b.CreateOverride(ctx(), earmark.DefaultTenant, budgetID, key, r, earmark.ActorAPI)
+		}},
+		"reset": {"SELECT FROM earmark.budgets FOR UPDATE", func(budgetID, key string) (*earmark.Override, error) {
+			return b.ResetBudget(ctx(), earmark.DefaultTenant, budgetID, key, earmark.ReasonRequest{Reason: "an outage"}, earmark.ActorAPI)
+		}},
+		"reset-of-a-window-in-use": {"SELECT FROM earmark.windows FOR UPDATE", func(budgetID, key string) (*earmark.Override, error) {
+			return b.ResetBudget(ctx(), earmark.DefaultTenant, budgetID, key, earmark.ReasonRequest{Reason: "an outage"}, earmark.ActorAPI)
+		}},
+	} {
+		setClock(t, pool, before)
+		budget := b.budget(name, "tokens", 100, period(earmark.PeriodHour))
+		b.commit(b.held(admission(name, tokens(60), name)), tokens(60))
+		var override *earmark.Override
+		var err error
+		waited := b.duringTx(c.lock, nil, func() { override, err = c.made(budget.ID, name) }, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx(), "UPDATE test.clock SET at = $1", after)
+			return err
+		})
+		require.True(t, waited, name)
+		require.NoError(t, err, name)
+		require.Equal(t, after, override.EffectiveAt.UTC(), name)
+		require.Equal(t, after, override.CreatedAt.UTC(), name)
+		require.Equal(t, end.Add(time.Hour), override.ExpiresAt.UTC(), name)
+		if override.Source == "reset" {
+			require.Zero(t, override.Amount, "nothing is committed in the window after it: %s", name)
+		}
+	}
+
+	// An end that passes meanwhile is refused, and nothing is written.
+	setClock(t, pool, before)
+	budget := b.budget("past", "tokens", 100)
+	var err error
+	waited := b.duringTx("SELECT FROM earmark.budgets FOR UPDATE", nil, func() {
+		_, err = b.CreateOverride(ctx(), earmark.DefaultTenant, budget.ID, "past", earmark.OverrideRequest{Amount: 1, ExpiresAt: &end, Reason: "r"}, earmark.ActorAPI)
+	}, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx(), "UPDATE test.clock SET at = $1", after)
+		return err
+	})
+	require.True(t, waited)
+	var refused *earmark.Error
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, "expires_at", refused.Field)
 }

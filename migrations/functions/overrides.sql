@@ -42,7 +42,7 @@ END $$;
 
 -- Overrides a budget's limit by p_amount from p_effective_at (null: now) to p_expires_at, or to the end of p_windows windows,
 -- or for good. p_source 'reset' gives the window's whole limit again: the amount is what is committed and no earlier
--- reset made up for, and it ends with the window. Outcomes: applied, same, mismatch, unknown (there is no such budget), conflict (the
+-- reset made up for, and it ends with the window. One moment, read under the locks, is now for all of it. Outcomes: applied, same, mismatch, unknown (there is no such budget), conflict (the
 -- budget is archived), invalid with the field as its subject.
 CREATE OR REPLACE FUNCTION earmark.create_override(p_id text, p_tenant text, p_budget_id text, p_hash text, p_source text, p_amount bigint,
     p_effective_at timestamptz, p_expires_at timestamptz, p_windows integer, p_actor text, p_reason text) RETURNS jsonb
@@ -51,8 +51,8 @@ DECLARE
     b           earmark.budgets;
     o           earmark.overrides;
     v_window    record;
-    v_now       timestamptz := clock_timestamp();
-    v_effective timestamptz := coalesce(p_effective_at, v_now);
+    v_now       timestamptz;
+    v_effective timestamptz;
     v_expires   timestamptz := p_expires_at;
     v_amount    bigint := p_amount;
 BEGIN
@@ -73,15 +73,22 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'invalid', 'subject', 'window');
     END IF;
 
+    v_now := clock_timestamp();
     IF p_source = 'reset' THEN
-        SELECT * INTO v_window FROM earmark.window_at(b, v_now);
-        v_expires := v_window.window_end;
-        -- The row, if there is one, locked after the budget (R6): nothing is committed meanwhile.
-        SELECT w.committed - coalesce((SELECT sum(x.amount) FROM earmark.overrides x
-                                       WHERE x.budget_id = b.id AND x.source = 'reset' AND v_now < least(x.expires_at, x.ended_at, 'infinity')), 0)
-        INTO v_amount FROM earmark.windows w WHERE w.budget_id = b.id AND w.window_start = v_window.window_start FOR NO KEY UPDATE OF w;
-        v_amount := greatest(0, coalesce(v_amount, 0));
-    ELSIF p_windows IS NOT NULL THEN
+        LOOP
+            SELECT * INTO v_window FROM earmark.window_at(b, v_now);
+            v_expires := v_window.window_end;
+            -- The row, if there is one, locked after the budget (R6): nothing is committed meanwhile.
+            SELECT w.committed - coalesce((SELECT sum(x.amount) FROM earmark.overrides x
+                                           WHERE x.budget_id = b.id AND x.source = 'reset' AND v_now < least(x.expires_at, x.ended_at, 'infinity')), 0)
+            INTO v_amount FROM earmark.windows w WHERE w.budget_id = b.id AND w.window_start = v_window.window_start FOR NO KEY UPDATE OF w;
+            v_amount := greatest(0, coalesce(v_amount, 0));
+            v_now := clock_timestamp();
+            EXIT WHEN (v_expires <= v_now) IS NOT TRUE; -- otherwise the window ended while a settlement had its row
+        END LOOP;
+    END IF;
+    v_effective := coalesce(p_effective_at, v_now);
+    IF p_windows IS NOT NULL THEN
         v_expires := v_effective;
         FOR i IN 1 .. p_windows LOOP
             SELECT window_end INTO v_expires FROM earmark.window_at(b, v_expires);
