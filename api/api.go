@@ -59,8 +59,6 @@ type Ledger interface {
 	Preflight(ctx context.Context, admission earmark.Admission) (earmark.Preflight, error)
 	// Decide reads whether a request would be admitted now. It changes nothing.
 	Decide(ctx context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error)
-	// Extend moves the expiry of a held reservation to at least ttl from now.
-	Extend(ctx context.Context, settlement earmark.Transition, ttl time.Duration) (earmark.Result, error)
 	// Charge records usage that has no reservation.
 	Charge(ctx context.Context, charge earmark.Charge) (earmark.Result, error)
 	// Correct changes a final charge.
@@ -133,6 +131,9 @@ type Coordinator interface {
 	Commit(ctx context.Context, settlement earmark.Transition, usage earmark.Amounts) (result earmark.Result, accepted bool, err error)
 	// Release gives the amounts back, with accepted as for Commit.
 	Release(ctx context.Context, settlement earmark.Transition) (result earmark.Result, accepted bool, err error)
+	// Extend moves the expiry of a held reservation to at least ttl from now. The outcome is unknown only if no workflow
+	// has the reservation either; while Temporal does not say so, the error is CodeUnavailable.
+	Extend(ctx context.Context, settlement earmark.Transition, ttl time.Duration) (earmark.Result, error)
 	// Guarded reports whether an open workflow guards the reservation.
 	Guarded(ctx context.Context, workflowID string) (bool, error)
 	// Adopt starts a workflow that guards an existing reservation.

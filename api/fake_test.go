@@ -280,13 +280,6 @@ func (f *fake) Decide(_ context.Context, tenant string, request earmark.Reservat
 	return f.result, f.err
 }
 
-func (f *fake) Extend(_ context.Context, settlement earmark.Transition, ttl time.Duration) (earmark.Result, error) {
-	f.settlement = settlement
-	f.record("Extend", ttl)
-	f.of(settlement.Tenant)
-	return f.result, f.err
-}
-
 func (f *fake) Charge(_ context.Context, charge earmark.Charge) (earmark.Result, error) {
 	f.record("Charge", charge)
 	f.of(charge.Tenant)
@@ -472,6 +465,13 @@ func (g fakeCoordinator) Release(_ context.Context, settlement earmark.Transitio
 	g.record("Release", settlement)
 	g.of(settlement.Tenant)
 	return g.result, g.accepted, g.coordinatorErr
+}
+
+func (g fakeCoordinator) Extend(_ context.Context, settlement earmark.Transition, ttl time.Duration) (earmark.Result, error) {
+	g.set(func() { g.settlement = settlement })
+	g.record("Extend", ttl)
+	g.of(settlement.Tenant)
+	return g.result, g.coordinatorErr
 }
 
 func (g fakeCoordinator) Guarded(_ context.Context, workflowID string) (bool, error) {

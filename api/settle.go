@@ -85,8 +85,6 @@ func (s *server) release(c *gin.Context) error {
 	return s.answerSettlement(c, settlement.ID, result, taken, err)
 }
 
-// extend changes only the ledger: the workflow's timer is lazy and reads the ledger when it
-// fires.
 func (s *server) extend(c *gin.Context) error {
 	settlement, err := settlementOf(c)
 	if err != nil {
@@ -103,7 +101,7 @@ func (s *server) extend(c *gin.Context) error {
 		return err
 	}
 	started := time.Now()
-	result, err := s.ledger.Extend(c.Request.Context(), settlement, time.Duration(body.TTLSeconds)*time.Second)
+	result, err := s.coordinator.Extend(c.Request.Context(), settlement, time.Duration(body.TTLSeconds)*time.Second)
 	s.metrics.settlement("extend", result.Outcome, false, err, time.Since(started))
 	return s.answerSettlement(c, settlement.ID, result, false, err)
 }

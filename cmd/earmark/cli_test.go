@@ -130,11 +130,6 @@ func (l *cannedLedger) Decide(context.Context, string, earmark.ReservationReques
 	return l.result, l.err
 }
 
-func (l *cannedLedger) Extend(_ context.Context, _ earmark.Transition, ttl time.Duration) (earmark.Result, error) {
-	l.ttl = ttl
-	return l.result, l.err
-}
-
 func (l *cannedLedger) Charge(context.Context, earmark.Charge) (earmark.Result, error) {
 	return l.result, l.err
 }
@@ -247,6 +242,11 @@ func (g cannedCoordinator) Commit(_ context.Context, _ earmark.Transition, usage
 func (g cannedCoordinator) Release(_ context.Context, settlement earmark.Transition) (earmark.Result, bool, error) {
 	g.ledger.reason = settlement.Reason
 	return g.ledger.result, g.ledger.accepted, g.ledger.err
+}
+
+func (g cannedCoordinator) Extend(_ context.Context, _ earmark.Transition, ttl time.Duration) (earmark.Result, error) {
+	g.ledger.ttl = ttl
+	return g.ledger.result, g.ledger.err
 }
 
 func (g cannedCoordinator) Guarded(context.Context, string) (bool, error) {

@@ -30,6 +30,7 @@ type Ledger interface {
 	Commit(ctx context.Context, t earmark.Transition, usage earmark.Amounts) (earmark.Result, error)
 	Release(ctx context.Context, t earmark.Transition) (earmark.Result, error)
 	GiveBack(ctx context.Context, t earmark.Transition) (earmark.Result, error)
+	Extend(ctx context.Context, t earmark.Transition, ttl time.Duration) (earmark.Result, error)
 	Reservation(ctx context.Context, tenant, id string) (*earmark.Reservation, error)
 	// MarkUnnotified makes the reconciler notify the workflow of a settlement.
 	MarkUnnotified(ctx context.Context, tenant, id string) error

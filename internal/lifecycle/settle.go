@@ -80,26 +80,63 @@ func (c *Coordinator) settle(ctx context.Context, s settlement) (earmark.Result,
 	case signalErr == nil: // mutation: kept-by-temporal
 		return earmark.Result{}, true, nil
 	case err == nil && !isNotFound(signalErr): // mutation: unknown-is-unavailable
-		// Only Temporal knows whether a workflow has the reservation.
-		away := earmark.Errorf(earmark.CodeUnavailable, "Postgres does not have the reservation, and Temporal did not answer whether a workflow has it: %w", signalErr)
-		away.RetryAfter = retryPause
-		return earmark.Result{}, false, away
+		return earmark.Result{}, false, unknownWhileAway(signalErr)
 	}
 	return result, false, err
 }
 
-// leave signals the workflow, if it guards a reservation of the caller's tenant. Any other is as good as none:
-// an id can be computed from a tenant and a key, and a workflow does what a signal asks.
+// Extend extends the lease in the ledger alone: the workflow's timer is lazy and reads the ledger when it fires. The
+// outcome is unknown only if Temporal says that no workflow has the reservation; otherwise the error is CodeUnavailable.
+func (c *Coordinator) Extend(ctx context.Context, t earmark.Transition, ttl time.Duration) (earmark.Result, error) {
+	begun := time.Now()
+	result, err := c.Ledger.Extend(ctx, t, ttl)
+	if err != nil || result.Outcome != earmark.OutcomeUnknown {
+		return result, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	guarded := false
+	workflowID, err := c.owned(ctx, t)
+	if err == nil {
+		guarded, err = c.Guarded(ctx, workflowID)
+	}
+	switch {
+	case guarded: // it may still reserve, or knows what a restored Postgres has lost
+		missing := earmark.Errorf(earmark.CodeUnavailable, "a workflow has the reservation, and Postgres does not; call again when it has")
+		missing.RetryAfter = retryPause
+		return earmark.Result{}, missing
+	case err != nil && !isNotFound(err): // mutation: extend-unknown-is-unavailable
+		return earmark.Result{}, unknownWhileAway(err)
+	}
+	ctxtime.Sleep(ctx, missingStep-time.Since(begun)%missingStep)
+	return result, nil
+}
+
+// unknownWhileAway is the error where Postgres does not have a reservation: only Temporal knows whether a workflow has it.
+func unknownWhileAway(err error) error {
+	away := earmark.Errorf(earmark.CodeUnavailable, "Postgres does not have the reservation, and Temporal did not answer whether a workflow has it: %w", err)
+	away.RetryAfter = retryPause
+	return away
+}
+
+// leave signals the workflow, if it guards a reservation of the caller's tenant.
 func (c *Coordinator) leave(ctx context.Context, s settlement) error {
-	workflowID := c.Prefix.ReservationWorkflowID(s.ID)
-	owner, err := workflowstore.TenantOf(ctx, c.Client, c.Namespace, workflowID)
+	workflowID, err := c.owned(ctx, s.Transition)
 	if err != nil {
 		return err
 	}
-	if owner != s.Tenant { // mutation: own-tenant
-		return serviceerror.NewNotFound("this tenant has no such workflow")
-	}
 	return c.Client.SignalWorkflow(ctx, workflowID, "", s.name, s.message)
+}
+
+// owned is the id of the workflow, if it guards a reservation of the caller's tenant. Any other is as good as none:
+// an id can be computed from a tenant and a key, and a workflow does what a signal asks.
+func (c *Coordinator) owned(ctx context.Context, t earmark.Transition) (workflowID string, err error) {
+	workflowID = c.Prefix.ReservationWorkflowID(t.ID)
+	owner, err := workflowstore.TenantOf(ctx, c.Client, c.Namespace, workflowID)
+	if err == nil && owner != t.Tenant { // mutation: own-tenant
+		err = serviceerror.NewNotFound("this tenant has no such workflow")
+	}
+	return workflowID, err
 }
 
 func within[T any](ctx context.Context, timeout time.Duration, call func(context.Context) (T, error)) (T, error) {

@@ -202,6 +202,7 @@ var mechanisms = []mechanism{
 	{"a lost row is charged by who commits it", "lost-row-by", []string{"Actor: earmark.ActorWorkflow, Reason: reason, At: r.createdAt,"}, workflow + "TestCommitOfALostReservationNamesItsActor"},
 	{"a restored row is charged by who committed it", "restored-by", []string{"if false {"}, "activities TestReconcileRestores"},
 	{"an input that breaks a rule ends the workflow", "refuse-invalid-input", []string{"case false:"}, workflow + "TestReservationRefusesAnInvalidInput"},
+	{"an extension of a missing row is no 404 while Temporal is away", "extend-unknown-is-unavailable", []string{"case false:"}, "internal/lifecycle TestCoordinatorRowUnknownWhileTemporalIsAway"},
 	{"a missing row is no 404 while Temporal is away", "unknown-is-unavailable", []string{"case false:"}, "internal/lifecycle TestCoordinatorRowUnknownWhileTemporalIsAway"},
 	{"what a workflow's start carries stays within Temporal's limits", "scopes-indexed", []string{"if false {"}, whole + "TestLongestRequestIsAdmitted"},
 	{"a refused usage is not sent to the workflow", "refused-is-not-sent", []string{""}, "internal/lifecycle TestCoordinatorRefusesAnAttempt"},

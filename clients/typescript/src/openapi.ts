@@ -318,7 +318,8 @@ export interface paths {
         /**
          * Move the expiry of a held reservation
          * @description `expires_at` becomes at least `ttl_seconds` from now; it never moves back, and never past 7 days
-         *     after the reservation was made.
+         *     after the reservation was made. While Postgres does not have a reservation that a workflow has, or Temporal
+         *     does not say whether one does, the answer is 503.
          */
         post: operations["extendReservation"];
         delete?: never;
