@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -177,4 +178,14 @@ func TestRemedies(t *testing.T) {
 	screen := &terminal{columns: 80, rows: 24}
 	require.Contains(t, run("drain", "--scope", "acme/many", "--reason", "x", "--yes", "--json").ok(t), `"given_back": 9`)
 	require.Zero(t, earmarkInto(t.Context(), screen, url, "drain", "--scope", "acme/many", "--reason", "x").code)
+}
+
+// A negative amount looks like a flag; the error says how to write it.
+func TestNegativeAmountNeedsDashes(t *testing.T) {
+	t.Parallel()
+	root := newRoot()
+	var stderr bytes.Buffer
+	root.SetErr(&stderr)
+	require.Equal(t, exitUsage, execute(t.Context(), root, []string{"override", "create", "bud_x", "-900", "--reason", "r"}))
+	require.Contains(t, stderr.String(), "write -- before a negative amount")
 }
