@@ -26,6 +26,7 @@ func TestTracedWorkflowsReplayHistoriesOfBefore(t *testing.T) {
 	})
 	require.NoError(t, err)
 	replayer.RegisterWorkflowWithOptions(workflows.Reservation, workflow.RegisterOptions{Name: workflows.ReservationType})
+	replayer.RegisterWorkflowWithOptions(workflows.Webhook, workflow.RegisterOptions{Name: workflows.WebhookType})
 	files, err := filepath.Glob("../../workflows/testdata/replay/*.json")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)

@@ -43,7 +43,7 @@ type Defaulted<T, Names extends keyof T> = Omit<T, Names> & Partial<Pick<T, Name
 
 /** One call of a model, in place of amounts: Earmark computes the most that it may cost. */
 export type Estimate = Defaulted<Schemas["Estimate"], "n">;
-export type ReservationRequest = Defaulted<Omit<Schemas["ReservationRequest"], "estimate">, "ttl_seconds" | "on_expiry" | "coverage"> & { estimate?: Estimate };
+export type ReservationRequest = Defaulted<Omit<Schemas["ReservationRequest"], "estimate">, "ttl_seconds" | "on_expiry" | "coverage" | "require_budget"> & { estimate?: Estimate };
 export type UsageRequest = Schemas["UsageRequest"];
 export type CommitRequest = Schemas["CommitRequest"];
 /** What a provider says was used: its usage object, what that is, and which model answered. */
