@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -29,7 +30,7 @@ func (e *callError) Unwrap() error { return e.err }
 var errDenied = &callError{code: exitDenied}
 
 // explain turns an error of the API into text, advice and an exit code. With --json it
-// prints the problem unchanged.
+// prints the server's problem unchanged.
 func (s *session) explain(err error) error {
 	e, ok := asAPIError(err)
 	if !ok {
@@ -41,25 +42,31 @@ func (s *session) explain(err error) error {
 			return errors.Join(err, printErr)
 		}
 	}
-	if s.asJSON && s.last.problem() == nil {
-		s.printProblem(e)
-	}
 	p := &sheet{screen: screenOf(s.cmd.ErrOrStderr()), now: s.last.now()}
 	p.line("%s", s.headline(e))
 	s.advise(p, e)
 	return &callError{code: exitCodes(e), text: strings.TrimRight(p.text.String(), "\n"), err: err}
 }
 
+// codeFailed is the code of an error for which the API has none.
+const codeFailed earmark.Code = "failed"
+
 // printProblem prints an error that no server has sent, for example because none answers,
 // in the form of a server's problem.
-func (s *session) printProblem(e *earmark.Error) {
-	document, err := json.MarshalIndent(struct {
+func printProblem(out io.Writer, err error) {
+	problem := struct {
 		Code   earmark.Code `json:"code"`
 		Detail string       `json:"detail"`
 		Field  string       `json:"field,omitempty"`
-	}{e.Code, e.Message, e.Field}, "", "  ")
-	if err == nil { // it cannot fail
-		fmt.Fprintf(s.screen.out, "%s\n", document)
+	}{codeFailed, err.Error(), ""}
+	var wrong usageError
+	if e, ok := asAPIError(err); ok {
+		problem.Code, problem.Detail, problem.Field = e.Code, e.Message, e.Field
+	} else if errors.As(err, &wrong) {
+		problem.Code = earmark.CodeInvalidRequest
+	}
+	if document, err := json.MarshalIndent(problem, "", "  "); err == nil { // it cannot fail
+		fmt.Fprintf(out, "%s\n", document)
 	}
 }
 
@@ -112,12 +119,17 @@ func inFlagWords(e *earmark.Error) string {
 	case name == "window":
 		flag, rest = "--"+rest, ""
 	case !known:
-		return clean(e.Error())
+		return oneLine(e.Error())
 	}
 	if rest != "" {
 		flag += " " + rest
 	}
-	return clean(flag + ": " + e.Message)
+	return oneLine(flag + ": " + e.Message)
+}
+
+// oneLine cleans a message, which may have the lines of Postgres' driver.
+func oneLine(message string) string {
+	return clean(strings.NewReplacer("\n\t", " ", "\n", " ").Replace(message))
 }
 
 // advise prints what to do next.

@@ -656,6 +656,43 @@ func TestJSON(t *testing.T) {
 	}
 }
 
+// With --json every error is one JSON document on standard output, whatever kind of command it is and whoever found it.
+func TestJSONErrors(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }))
+	t.Cleanup(other.Close)
+	away := "postgres://earmark@127.0.0.1:1/earmark?connect_timeout=1"
+	for _, c := range []struct {
+		args string
+		code earmark.Code
+		exit int
+	}{
+		{"health --url " + server.URL, earmark.CodeUnavailable, exitFailed},
+		{"health --url " + other.URL, codeFailed, exitFailed},
+		{"list --url " + server.URL, earmark.CodeUnavailable, exitUnknown},
+		{"show nonsense --url " + server.URL, earmark.CodeInvalidRequest, exitUsage},
+		{"show --url " + server.URL, earmark.CodeInvalidRequest, exitUsage},
+		{"reserve acme --no-such-flag --url " + server.URL, earmark.CodeInvalidRequest, exitUsage},
+		{"audit --database-url " + away, earmark.CodeUnavailable, exitFailed},
+		{"key list --database-url " + away, earmark.CodeUnavailable, exitUnknown},
+		{"replay --rows -1", earmark.CodeInvalidRequest, exitUsage},
+	} {
+		r := earmarkPipe(t, "", append(strings.Fields(c.args), "--json")...)
+		var problem struct {
+			Code          earmark.Code
+			Detail, Field string
+		}
+		require.NoError(t, json.Unmarshal([]byte(r.stdout), &problem), "%s: %s", c.args, r.stdout+r.stderr)
+		require.Equal(t, c.code, problem.Code, "%s: %s", c.args, r.stderr)
+		require.NotEmpty(t, problem.Detail, c.args)
+		require.NotEmpty(t, r.stderr, c.args)
+		require.NotContains(t, r.stderr, "\uFFFD", c.args)
+		require.Equal(t, c.exit, r.code, "%s: %s", c.args, r.stderr)
+	}
+}
+
 // A list fetches as many pages as its limit needs.
 func TestPages(t *testing.T) {
 	t.Parallel()

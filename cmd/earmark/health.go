@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/earmark-dev/earmark"
 )
 
 // Limits of the check whether a server is ready.
@@ -59,7 +61,7 @@ func askHealth(cmd *cobra.Command, c *connection, asJSON bool) error {
 	}
 	response, err := (&http.Client{Transport: c.transport()}).Do(request)
 	if err != nil {
-		return fmt.Errorf("no server answers at %s (%s)", base, rootCause(err))
+		return earmark.Errorf(earmark.CodeUnavailable, "no server answers at %s (%s)", base, rootCause(err))
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxHealthBytes))

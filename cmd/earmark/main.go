@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -47,10 +48,16 @@ func run(ctx context.Context, args []string) int {
 }
 
 func execute(ctx context.Context, root *cobra.Command, args []string) int {
+	out := &notedOutput{Writer: root.OutOrStdout()}
+	root.SetOut(out)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
+	}
+	// A wrong flag ends the parsing, perhaps before --json.
+	if asJSON, none := cmd.Flags().GetBool("json"); !out.written && none == nil && (asJSON || slices.Contains(args, "--json")) {
+		printProblem(out, err)
 	}
 	if text := err.Error(); text != "" {
 		fmt.Fprintln(root.ErrOrStderr(), "earmark:", text)

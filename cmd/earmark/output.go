@@ -30,6 +30,11 @@ type sized interface {
 }
 
 func screenOf(out io.Writer) screen {
+	if noted, ok := out.(*notedOutput); ok {
+		s := screenOf(noted.Writer)
+		s.out = noted
+		return s
+	}
 	s := screen{out: out}
 	switch out := out.(type) {
 	case sized:
@@ -42,6 +47,17 @@ func screenOf(out io.Writer) screen {
 	}
 	s.colours = s.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	return s
+}
+
+// notedOutput notes whether anything was written.
+type notedOutput struct {
+	io.Writer
+	written bool
+}
+
+func (o *notedOutput) Write(text []byte) (int, error) {
+	o.written = true
+	return o.Writer.Write(text)
 }
 
 // style is an ANSI code for text.
