@@ -26,7 +26,9 @@ func (a Allowed) ValidateURL(field, text string) error {
 	switch {
 	case len(text) > maxURLBytes, err != nil, u.Host == "", u.Hostname() == "", u.User != nil, u.Fragment != "":
 		return earmark.Invalidf(field, "is not an address such as https://example.com/hooks, without a user and a fragment, of at most %d bytes", maxURLBytes)
-	case u.Scheme != "https" && (!a.Private || u.Scheme != "http"):
+	case a.Private && u.Scheme != "https" && u.Scheme != "http":
+		return earmark.Invalidf(field, "has the scheme %q; https or http is needed", earmark.Clip(u.Scheme))
+	case !a.Private && u.Scheme != "https":
 		return earmark.Invalidf(field, "has the scheme %q; https is needed", earmark.Clip(u.Scheme))
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !a.allows(ip) {

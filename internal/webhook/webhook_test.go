@@ -99,6 +99,7 @@ func TestURLsOfEndpoints(t *testing.T) {
 		require.Equal(t, "url", refused.Field)
 	}
 	require.NoError(t, Allowed{Private: true}.ValidateURL("url", "http://127.0.0.1:8080/x"))
+	require.ErrorContains(t, Allowed{Private: true}.ValidateURL("url", "ftp://127.0.0.1/x"), "https or http")
 	require.True(t, Allowed{}.allows(netip.MustParseAddr("1.1.1.1")))
 }
 
