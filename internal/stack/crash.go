@@ -4,6 +4,7 @@ package stack
 
 import (
 	"syscall"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -16,6 +17,7 @@ func (p *Postgres) StopAtOnce() {
 	p.server = nil
 	require.NoError(p.t, syscall.Kill(server.PID(), syscall.SIGQUIT))
 	<-server.Done()
+	p.stopped = time.Now()
 }
 
 // Kill ends the server as a crash does, by kill -9. Its file outlives that.

@@ -32,7 +32,7 @@ func (p *Postgres) Kill() {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // it may just have ended
 	}
 	<-server.Done()
-	p.server = nil
+	p.server, p.stopped = nil, time.Now()
 }
 
 // Backup stops the server, copies its files, and starts it again. It returns what

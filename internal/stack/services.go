@@ -32,9 +32,14 @@ type Postgres struct {
 	t       testing.TB // nil: shared
 	options devstack.PostgresOptions
 	server  *devstack.Postgres // nil while stopped
+	stopped time.Time          // when it last was; the zero time if never
 	url     string
 	standby *Postgres
 }
+
+// pingedAfter is how long a connection has to be idle before pgx's pool asks whether it is still there. One that broke
+// sooner fails one call, which a test of a server that is back again does not expect.
+const pingedAfter = time.Second
 
 func startPostgres(dir string, fast bool) (*Postgres, error) {
 	p := &Postgres{}
@@ -72,12 +77,15 @@ func (p *Postgres) Stop() {
 		server := p.server
 		p.server = nil
 		require.NoError(p.t, server.Stop(context.Background()))
+		p.stopped = time.Now()
 	}
 }
 
-// Start starts a stopped server; one that runs already is left alone.
+// Start starts a stopped server; one that runs already is left alone. Every connection that broke has been idle for
+// pingedAfter by then.
 func (p *Postgres) Start() {
 	if p.server == nil {
+		time.Sleep(time.Until(p.stopped.Add(pingedAfter)))
 		var err error
 		p.server, err = devstack.StartPostgres(context.Background(), p.options)
 		require.NoError(p.t, err)
