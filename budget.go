@@ -207,6 +207,12 @@ func (p BudgetPatch) Apply(b *Budget) error {
 	if p.Limit != nil && p.SoftCeiling == nil && b.SoftCeiling != nil && *b.SoftCeiling < b.Limit {
 		return Invalidf("limit", "%d is above the budget's soft_ceiling %d; give a soft_ceiling from %d up as well, or null", b.Limit, *b.SoftCeiling, b.Limit)
 	}
+	if p.Thresholds != nil {
+		b.Thresholds = *p.Thresholds
+		if len(b.Thresholds) > 0 && b.Window.Period == PeriodRolling {
+			return NoRollingThresholds()
+		}
+	}
 	return validateSoftCeiling(b.Enforcement, b.Limit, b.SoftCeiling)
 }
 

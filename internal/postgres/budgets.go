@@ -4,11 +4,11 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/earmark-dev/earmark"
 )
@@ -16,10 +16,11 @@ import (
 const (
 	createBudgetSQL = "SELECT earmark.create_budget(p_id => @id, p_tenant => @tenant, p_scope => @scope, p_unit => @unit, p_limit => @limit, " +
 		"p_period => @period, p_timezone => @timezone, p_enforcement => @enforcement, p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, " +
-		"p_every => @every, p_anchor => nullif(@anchor::text, '')::timestamp)"
+		"p_every => @every, p_anchor => nullif(@anchor::text, '')::timestamp, p_thresholds => @thresholds)"
 	changeBudgetSQL = "SELECT earmark.change_budget(p_tenant => @tenant, p_id => @id, p_limit => @limit, p_enforcement => @enforcement, " +
-		"p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, p_reason => @reason)"
-	lockBudgetSQL    = "SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at FROM earmark.lock_budget(p_tenant => @tenant, p_id => @id)"
+		"p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, p_reason => @reason, p_thresholds => @thresholds)"
+	lockBudgetSQL = "SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at, period, thresholds " +
+		"FROM earmark.lock_budget(p_tenant => @tenant, p_id => @id)"
 	archiveBudgetSQL = "SELECT earmark.archive_budget(p_tenant => @tenant, p_id => @id, p_actor => @actor)"
 )
 
@@ -37,21 +38,10 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 		return nil, err
 	}
 	id := earmark.NewBudgetID()
-	create := l.pool.Exec
-	if len(r.Thresholds) > 0 {
-		create = func(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
-			err = l.inTx(ctx, func(tx pgx.Tx) error {
-				if tag, err = tx.Exec(ctx, sql, args...); err != nil {
-					return err
-				}
-				return setThresholds(ctx, tx, tenant, id, r.Thresholds, by)
-			})
-			return tag, err
-		}
-	}
-	_, err := create(ctx, createBudgetSQL, namedArgs{
+	_, err := l.pool.Exec(ctx, createBudgetSQL, namedArgs{
 		"id": id, "tenant": tenant, "scope": r.Scope, "unit": r.Unit, "limit": *r.Limit, "period": string(r.Window.Period), "timezone": r.Window.Timezone,
-		"every": storedEvery(r.Window), "anchor": r.Window.Anchor, "enforcement": string(r.Enforcement), "soft_ceiling": r.SoftCeiling, "overage": string(r.Overage), "actor": by.String()})
+		"every": storedEvery(r.Window), "anchor": r.Window.Anchor, "enforcement": string(r.Enforcement), "soft_ceiling": r.SoftCeiling, "overage": string(r.Overage), "actor": by.String(),
+		"thresholds": storedThresholds(r.Thresholds)})
 	if sqlState(err) == uniqueViolation {
 		return nil, earmark.Errorf(earmark.CodeBudgetExists, "%s has a budget of %s per %s already; change it with PATCH, or archive it first", r.Scope, r.Unit, r.Window.Length())
 	}
@@ -67,6 +57,12 @@ func storedEvery(w earmark.Window) int64 {
 		return w.RollingSeconds / earmark.RollingSlices
 	}
 	return w.Every
+}
+
+// storedThresholds returns what the functions of budgets take as thresholds: [] for none, since null leaves
+// them as they are.
+func storedThresholds(thresholds []earmark.Threshold) []earmark.Threshold {
+	return append([]earmark.Threshold{}, thresholds...)
 }
 
 // checkTimezone refuses a time zone that Postgres does not have under exactly this
@@ -143,7 +139,7 @@ func shownBalance(b earmark.Balance) earmark.Balance {
 func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
 	err := l.inTx(ctx, func(tx pgx.Tx) error {
 		var b earmark.Budget
-		err := tx.QueryRow(ctx, lockBudgetSQL, namedArgs{"tenant": tenant, "id": id}).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt)
+		err := tx.QueryRow(ctx, lockBudgetSQL, namedArgs{"tenant": tenant, "id": id}).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt, &b.Window.Period, &b.Thresholds)
 		if isNoRows(err) {
 			return nil
 		}
@@ -157,25 +153,14 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		if err := patch.Apply(&b); err != nil {
 			return err
 		}
-		if patch.Thresholds != nil && len(*patch.Thresholds) > 0 {
-			if err := tx.QueryRow(ctx, "SELECT period FROM earmark.budgets WHERE id = $1", id).Scan(&b.Window.Period); err != nil {
-				return err
-			}
-			if b.Window.Period == earmark.PeriodRolling {
-				return earmark.NoRollingThresholds()
-			}
-		}
-		if change := describeChange(before, b); change != "" {
-			if _, err = tx.Exec(ctx, changeBudgetSQL, namedArgs{
-				"tenant": tenant, "id": id, "limit": b.Limit, "enforcement": string(b.Enforcement), "soft_ceiling": b.SoftCeiling, "overage": string(b.Overage),
-				"actor": by.String(), "reason": change}); err != nil {
-				return err
-			}
-		}
-		if patch.Thresholds == nil {
+		change := describeChange(before, b)
+		if change == "" {
 			return nil
 		}
-		return setThresholds(ctx, tx, tenant, id, *patch.Thresholds, by)
+		_, err = tx.Exec(ctx, changeBudgetSQL, namedArgs{
+			"tenant": tenant, "id": id, "limit": b.Limit, "enforcement": string(b.Enforcement), "soft_ceiling": b.SoftCeiling, "overage": string(b.Overage),
+			"thresholds": storedThresholds(b.Thresholds), "actor": by.String(), "reason": change})
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -256,7 +241,23 @@ func describeChange(before, after earmark.Budget) string {
 	if before.Overage != after.Overage {
 		changes = append(changes, fmt.Sprintf("overage %s to %s", before.Overage, after.Overage))
 	}
+	if !slices.Equal(before.Thresholds, after.Thresholds) {
+		changes = append(changes, fmt.Sprintf("thresholds %s to %s", thresholdsText(before.Thresholds), thresholdsText(after.Thresholds)))
+	}
 	return strings.Join(changes, ", ")
+}
+
+func thresholdsText(thresholds []earmark.Threshold) string {
+	if len(thresholds) == 0 {
+		return "none"
+	}
+	texts := make([]string, len(thresholds))
+	for i, t := range thresholds {
+		if texts[i] = fmt.Sprintf("%d of %s", t.Amount, t.Of); t.Percent > 0 {
+			texts[i] = fmt.Sprintf("%d%% of %s", t.Percent, t.Of)
+		}
+	}
+	return strings.Join(texts, " and ")
 }
 
 func ceilingText(ceiling *int64) string {

@@ -42,6 +42,7 @@ func TestThresholdsAreCrossedOnceAWindow(t *testing.T) {
 	budget := b.budget("acme", "tokens", 1000, withThresholds(percentOf(50, "used"), percentOf(80, "committed"),
 		earmark.Threshold{Amount: 600, Of: "used"}, percentOf(100, "committed")))
 	require.Len(t, budget.Thresholds, 4)
+	require.Equal(t, []string{earmark.ActionBudgetCreate}, b.actions(budget.ID))
 
 	first := b.held(admission("first", tokens(499), "acme"))
 	crossed, next := b.crossings("")
@@ -122,13 +123,18 @@ func TestThresholdsAfterAChange(t *testing.T) {
 	require.Len(t, changed.Thresholds, 3)
 	crossed, next = b.crossings(next)
 	require.Equal(t, []string{"90% committed at 1650+0"}, crossed, "a new threshold that is reached already")
-	require.Equal(t, []string{earmark.ActionBudgetCreate, earmark.ActionBudgetChange, earmark.ActionBudgetChange, earmark.ActionBudgetChange, earmark.ActionBudgetChange}, b.actions(budget.ID))
+	require.Equal(t, []string{earmark.ActionBudgetCreate, earmark.ActionBudgetChange, earmark.ActionBudgetChange, earmark.ActionBudgetChange}, b.actions(budget.ID))
 
 	require.Empty(t, patch(earmark.BudgetPatch{Thresholds: &[]earmark.Threshold{}}).Thresholds)
 	spend("d", 50)
 	crossed, next = b.crossings(next)
 	require.Empty(t, crossed)
 	patch(earmark.BudgetPatch{Thresholds: &[]earmark.Threshold{percentOf(100, "used")}, Limit: new(int64(1600))})
-	crossed, _ = b.crossings(next)
+	crossed, next = b.crossings(next)
 	require.Equal(t, []string{"100% used at 1700+0"}, crossed)
+
+	patch(earmark.BudgetPatch{Thresholds: &[]earmark.Threshold{percentOf(90, "used")}, Limit: new(int64(3000))})
+	patch(earmark.BudgetPatch{Thresholds: &[]earmark.Threshold{percentOf(100, "used")}, Limit: new(int64(1800))})
+	crossed, _ = b.crossings(next)
+	require.Empty(t, crossed, "90 % of the new limit is reached, but goes with the same change")
 }

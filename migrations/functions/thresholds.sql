@@ -1,4 +1,5 @@
 -- Thresholds of budgets. Each is crossed once a window, at the first moment at which the balance reaches it.
+DROP FUNCTION IF EXISTS earmark.set_thresholds(text, text, jsonb, text, text); -- earmark.change_budget does it
 
 -- The thresholds as rows, each with its amount under p_limit, at least 1.
 CREATE OR REPLACE FUNCTION earmark.threshold_rows(p_thresholds jsonb, p_limit bigint) RETURNS TABLE (threshold jsonb, kind text, amount bigint)
@@ -41,44 +42,33 @@ BEGIN
     WHERE budget_id = p_budget_id AND window_start = p_window_start;
 END $$;
 
--- Applies a change of the limit or of the thresholds to the current window. A threshold that is now above the balance
+-- Applies a change of the limit or of the thresholds to the current window, and to later ones, which a clock that went
+-- back has left. A threshold that is now above the balance
 -- is crossed again when the balance reaches it. One that the change puts at or below the balance is crossed by the
 -- change, unless it was crossed before in this window.
 CREATE OR REPLACE FUNCTION earmark.move_thresholds(b earmark.budgets, p_thresholds_before jsonb, p_limit_before bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     c_max CONSTANT bigint := 9223372036854775807;
+    v_now timestamptz := clock_timestamp();
     w     earmark.windows;
 BEGIN
     IF b.thresholds IS NULL AND p_thresholds_before IS NULL OR (b.thresholds, b.limit_amount) IS NOT DISTINCT FROM (p_thresholds_before, p_limit_before) THEN
         RETURN;
     END IF;
-    SELECT * INTO w FROM earmark.windows WHERE budget_id = b.id ORDER BY window_start DESC LIMIT 1 FOR NO KEY UPDATE;
-    IF NOT FOUND OR w.window_end <= clock_timestamp() THEN
-        RETURN;
-    END IF;
-    PERFORM earmark.emit_crossed(b, w, t.threshold, t.amount)
-    FROM earmark.threshold_rows(b.thresholds, b.limit_amount) AS t
-    WHERE t.amount <= w.committed + CASE t.kind WHEN 'used' THEN w.reserved ELSE 0 END
-      AND NOT EXISTS (SELECT 1 FROM earmark.threshold_rows(p_thresholds_before, p_limit_before) AS o
-                      WHERE o.threshold = t.threshold
-                        AND o.amount < coalesce(CASE o.kind WHEN 'used' THEN w.next_used ELSE w.next_committed END, c_max))
-    ORDER BY t.amount, t.kind;
-    UPDATE earmark.windows SET next_committed = earmark.next_threshold(b, 'committed', committed), -- mutation: crossed-after-raise
-        next_used = earmark.next_threshold(b, 'used', reserved + committed)
-    WHERE budget_id = w.budget_id AND window_start = w.window_start;
-END $$;
-
--- Replaces the thresholds of a budget; null or [] leaves it without any.
-CREATE OR REPLACE FUNCTION earmark.set_thresholds(p_tenant text, p_id text, p_thresholds jsonb, p_actor text, p_reason text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
-DECLARE
-    b        earmark.budgets;
-    v_before earmark.budgets;
-BEGIN
-    SELECT * INTO STRICT v_before FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id FOR NO KEY UPDATE;
-    UPDATE earmark.budgets SET thresholds = nullif(p_thresholds, '[]') WHERE id = p_id RETURNING * INTO b;
-    PERFORM earmark.move_thresholds(b, v_before.thresholds, v_before.limit_amount);
-    PERFORM earmark.note('budget', b.tenant, NULL, b.id, p_actor, p_reason);
-    PERFORM earmark.log_change(b.tenant, p_actor, 'budget.change', b.id, p_reason, earmark.budget_json(v_before), earmark.budget_json(b));
+    FOR w IN SELECT * FROM earmark.windows WHERE budget_id = b.id AND window_start >= coalesce(
+                 (SELECT max(x.window_start) FROM earmark.windows x WHERE x.budget_id = b.id AND x.window_start <= v_now), '-infinity')
+             ORDER BY window_start FOR NO KEY UPDATE LOOP
+        CONTINUE WHEN w.window_end <= v_now;
+        PERFORM earmark.emit_crossed(b, w, t.threshold, t.amount)
+        FROM earmark.threshold_rows(b.thresholds, b.limit_amount) AS t
+        WHERE t.amount <= w.committed + CASE t.kind WHEN 'used' THEN w.reserved ELSE 0 END
+          AND NOT EXISTS (SELECT 1 FROM earmark.threshold_rows(p_thresholds_before, p_limit_before) AS o
+                          WHERE o.threshold = t.threshold
+                            AND o.amount < coalesce(CASE o.kind WHEN 'used' THEN w.next_used ELSE w.next_committed END, c_max))
+        ORDER BY t.amount, t.kind;
+        UPDATE earmark.windows SET next_committed = earmark.next_threshold(b, 'committed', committed), -- mutation: crossed-after-raise
+            next_used = earmark.next_threshold(b, 'used', reserved + committed)
+        WHERE budget_id = w.budget_id AND window_start = w.window_start;
+    END LOOP;
 END $$;
