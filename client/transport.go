@@ -45,6 +45,8 @@ type TransportOptions struct {
 	ScopesOf func(*http.Request, ModelCall) ([]string, error)
 	// OnExpiry decides who pays for a call whose usage nobody knows, see Client.Do.
 	OnExpiry earmark.OnExpiry
+	// RequireBudget refuses a scope without a budget of its own: one above it does not count.
+	RequireBudget bool
 
 	// Units are those that the Transport counts itself: of tokens, input_tokens,
 	// output_tokens and requests. If it is empty, Earmark computes amounts from the model
@@ -211,7 +213,7 @@ func (t *Transport) requestFor(r *http.Request, call ModelCall) (earmark.Reserva
 		output = t.options.MaxOutputTokens
 	}
 	request := earmark.ReservationRequest{
-		Scopes: scopes, OnExpiry: t.options.OnExpiry, TTLSeconds: wholeSeconds(t.options.TTL),
+		Scopes: scopes, OnExpiry: t.options.OnExpiry, RequireBudget: t.options.RequireBudget, TTLSeconds: wholeSeconds(t.options.TTL),
 		Metadata: earmark.Metadata{"api": string(call.API), "model": strings.ToValidUTF8(call.Model[:min(len(call.Model), maxMetadataModel)], "")},
 	}
 	if len(t.options.Units) > 0 {

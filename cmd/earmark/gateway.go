@@ -54,6 +54,7 @@ type gatewayCommand struct {
 	maxOutputTokens int64
 	drain           time.Duration
 	failOpen        bool
+	requireBudget   bool
 	passUnknown     bool
 }
 
@@ -87,6 +88,7 @@ After SIGTERM or SIGINT the calls under way go on for --drain-timeout.`,
 	g.connection.flags(cmd)
 	flags.DurationVar(&g.ttl, "ttl", earmark.DefaultTTL, "length of the lease of a call, which is extended while it runs")
 	flags.Int64Var(&g.maxOutputTokens, "max-output-tokens", gatewayDefaultMaxOutput, "reserved for the output of a call that sets no limit")
+	flags.BoolVar(&g.requireBudget, "require-budget", false, "refuse a scope without a budget of its own: one above it does not count")
 	flags.BoolVar(&g.failOpen, "fail-open", false, "pass calls while Earmark is away, for keys that it knew in the last hour, and charge them later: limits do not hold then")
 	flags.BoolVar(&g.passUnknown, "pass-unknown", false, "pass calls that the gateway does not know, without a reservation: with the provider's key they may cost money, and read or delete what is stored there")
 	flags.DurationVar(&g.drain, "drain-timeout", defaultGatewayDrain, "after a signal to stop, how long calls under way may take")
@@ -181,7 +183,7 @@ func (g *gatewayCommand) serve(ctx context.Context, upstream *url.URL, providerK
 		Registry: registry, Logger: logger,
 		Transport: client.TransportOptions{
 			OnExpiry: g.onExpiry.value, Provider: g.provider, TTL: g.ttl, MaxOutputTokens: g.maxOutputTokens,
-			FailOpen: g.failOpen, PassUnknown: g.passUnknown, Base: upstreamTransport(),
+			RequireBudget: g.requireBudget, FailOpen: g.failOpen, PassUnknown: g.passUnknown, Base: upstreamTransport(),
 		},
 	})
 	if err != nil {

@@ -46,6 +46,7 @@ type TransportOptions struct {
 	OnExpiry        string   `json:"on_expiry"`
 	Units           []string `json:"units,omitempty"`
 	MaxOutputTokens int64    `json:"max_output_tokens,omitempty"`
+	RequireBudget   bool     `json:"require_budget,omitempty"`
 	PassUnknown     bool     `json:"pass_unknown,omitempty"`
 	FailOpen        bool     `json:"fail_open,omitempty"`
 }
@@ -73,7 +74,7 @@ type ClientOptions struct {
 type Step struct {
 	Op      string          `json:"op"`
 	Key     string          `json:"key,omitempty"`
-	ID      string          `json:"id,omitempty"` // $id is the id of the last reservation that a step returned
+	ID      string          `json:"id,omitempty"` // $id is the id of the last reservation or new webhook that a step returned
 	Request json.RawMessage `json:"request,omitempty"`
 	Work    *Work           `json:"work,omitempty"`
 	Call    *ProviderCall   `json:"call,omitempty"`

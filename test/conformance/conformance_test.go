@@ -252,7 +252,10 @@ func (r *runner) run(t *testing.T, step conformance.Step) result {
 	if err != nil {
 		return result{"error": failure(err)}
 	}
-	if made, ok := value.(*earmark.Reservation); ok {
+	switch made := value.(type) {
+	case *earmark.Reservation:
+		r.lastID = made.ID
+	case *earmark.IssuedWebhook:
 		r.lastID = made.ID
 	}
 	return result{"value": value}
@@ -318,6 +321,24 @@ func (r *runner) call(ctx context.Context, t *testing.T, step conformance.Step) 
 			OverlapSeconds int64 `json:"overlap_seconds"`
 		}](t, step.Request)
 		return r.client.RotateKey(ctx, step.ID, time.Duration(asked.OverlapSeconds)*time.Second, client.By{})
+	case "create_webhook":
+		return r.client.CreateWebhook(ctx, decode[earmark.WebhookRequest](t, step.Request))
+	case "webhooks":
+		return r.client.Webhooks(ctx, decode[earmark.PageFilter](t, step.Request))
+	case "webhook":
+		return r.client.Webhook(ctx, step.ID)
+	case "patch_webhook":
+		return r.client.PatchWebhook(ctx, step.ID, decode[earmark.WebhookPatch](t, step.Request))
+	case "delete_webhook":
+		return r.client.DeleteWebhook(ctx, step.ID)
+	case "rotate_webhook_secret":
+		return r.client.RotateWebhookSecret(ctx, step.ID)
+	case "test_webhook":
+		return r.client.TestWebhook(ctx, step.ID)
+	case "deliveries":
+		return r.client.Deliveries(ctx, step.ID, decode[earmark.PageFilter](t, step.Request))
+	case "replay_webhook":
+		return r.client.ReplayWebhook(ctx, step.ID, decode[earmark.WebhookReplay](t, step.Request))
 	}
 	require.Fail(t, "there is no operation "+step.Op)
 	return nil, nil

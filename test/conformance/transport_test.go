@@ -64,7 +64,8 @@ func newTransportRunner(t *testing.T, begun session) *transportRunner {
 	require.NoError(t, err)
 	options := begun.Transport
 	transport, err := client.NewTransport(c, client.TransportOptions{Scopes: options.Scopes, OnExpiry: earmark.OnExpiry(options.OnExpiry),
-		Units: options.Units, MaxOutputTokens: options.MaxOutputTokens, PassUnknown: options.PassUnknown, FailOpen: options.FailOpen})
+		Units: options.Units, MaxOutputTokens: options.MaxOutputTokens, RequireBudget: options.RequireBudget,
+		PassUnknown: options.PassUnknown, FailOpen: options.FailOpen})
 	require.NoError(t, err)
 	r.http.Transport = transport
 	return r

@@ -122,6 +122,24 @@ class Base:
                 return self.earmark.create_key(request)
             case "rotate_key":
                 return self.earmark.rotate_key(id, request)
+            case "create_webhook":
+                return self.earmark.create_webhook(request)
+            case "webhooks":
+                return self.earmark.list_webhooks(**(request or {}))
+            case "webhook":
+                return self.earmark.get_webhook(id)
+            case "patch_webhook":
+                return self.earmark.patch_webhook(id, request)
+            case "delete_webhook":
+                return self.earmark.delete_webhook(id)
+            case "rotate_webhook_secret":
+                return self.earmark.rotate_webhook_secret(id)
+            case "test_webhook":
+                return self.earmark.test_webhook(id)
+            case "deliveries":
+                return self.earmark.list_deliveries(id, **(request or {}))
+            case "replay_webhook":
+                return self.earmark.replay_webhook(id, request)
         raise AssertionError(f"there is no operation {step['op']}")
 
     def result(self, value: Any) -> Result:

@@ -24,6 +24,8 @@ export interface ModelGuardOptions {
   /** The company that bills, for Earmark's prices; needed if several have the model. */
   provider?: string;
   ttl_seconds?: number;
+  /** Refuses a scope without a budget of its own: one above it does not count. */
+  require_budget?: boolean;
   /** Reserved for the output of a call that sets no limit; 16,384. */
   maxOutputTokens?: number;
   /** While Earmark is away, calls run without a reservation, and are charged when it is back; see docs/typescript.md. */
@@ -56,6 +58,7 @@ export function requestFor(options: ModelGuardOptions, scopes: string[], call: W
     ...(options.units === undefined ? { estimate } : { amounts: amountsOf(options.units, { inputTokens, outputTokens: outputTokens * answers }) }),
     on_expiry: options.on_expiry,
     ...(options.ttl_seconds !== undefined && { ttl_seconds: options.ttl_seconds }),
+    ...(options.require_budget && { require_budget: true }),
     metadata: { api: call.api, model: call.model.slice(0, 100) },
   };
 }

@@ -39,7 +39,7 @@ interface Session {
   client: { api_key?: string; max_attempts?: number; settle_limit_ms?: number };
   steps: (Step & { call?: ProviderCall })[];
   provider_url?: string;
-  transport?: Pick<GuardedFetchOptions, "scopes" | "on_expiry" | "units"> & { max_output_tokens?: number; pass_unknown?: boolean; fail_open?: boolean };
+  transport?: Pick<GuardedFetchOptions, "scopes" | "on_expiry" | "units" | "require_budget"> & { max_output_tokens?: number; pass_unknown?: boolean; fail_open?: boolean };
 }
 type Result = Record<string, unknown>;
 
@@ -95,14 +95,14 @@ class TransportRunner {
 
   constructor({ url, client, provider_url, transport }: Session) {
     this.#providerUrl = provider_url!;
-    const { scopes, on_expiry, units, max_output_tokens, pass_unknown, fail_open } = transport!;
+    const { max_output_tokens, pass_unknown, fail_open, ...same } = transport!;
     const earmark = new Earmark({
       baseUrl: url,
       maxAttempts: client.max_attempts ?? 1,
       logger: { warn() {}, error() {} },
       onUnsettled: (unsettled) => void (this.#unsettled = unsettled),
     });
-    this.#fetch = guardedFetch({ earmark, scopes, on_expiry, units, maxOutputTokens: max_output_tokens, passUnknown: pass_unknown, failOpen: fail_open });
+    this.#fetch = guardedFetch({ earmark, ...same, maxOutputTokens: max_output_tokens, passUnknown: pass_unknown, failOpen: fail_open });
   }
 
   async call(call: ProviderCall): Promise<Result> {
@@ -220,6 +220,24 @@ class Runner {
         return this.#earmark.createKey(request);
       case "rotate_key":
         return this.#earmark.rotateKey(id, request);
+      case "create_webhook":
+        return this.#earmark.createWebhook(request);
+      case "webhooks":
+        return this.#earmark.listWebhooks(request);
+      case "webhook":
+        return this.#earmark.getWebhook(id);
+      case "patch_webhook":
+        return this.#earmark.patchWebhook(id, request);
+      case "delete_webhook":
+        return this.#earmark.deleteWebhook(id);
+      case "rotate_webhook_secret":
+        return this.#earmark.rotateWebhookSecret(id);
+      case "test_webhook":
+        return this.#earmark.testWebhook(id);
+      case "deliveries":
+        return this.#earmark.listDeliveries(id, request);
+      case "replay_webhook":
+        return this.#earmark.replayWebhook(id, request);
     }
     throw new Error(`there is no operation ${op}`);
   }

@@ -33,6 +33,7 @@ class ModelGuard:
         input_tokens: Callable[[ProviderCall], int] | None,
         max_output_tokens: int,
         ttl_seconds: int | None,
+        require_budget: bool,
     ) -> None:
         self.units = units
         self._scopes = scopes
@@ -41,6 +42,7 @@ class ModelGuard:
         self._input_tokens = input_tokens
         self._max_output_tokens = max_output_tokens
         self._ttl_seconds = ttl_seconds
+        self._require_budget = require_budget
 
     def request_for(self, call: ProviderCall) -> GuardRequest:
         """The most that a call may use."""
@@ -55,6 +57,8 @@ class ModelGuard:
         }
         if self._ttl_seconds is not None:
             request["ttl_seconds"] = self._ttl_seconds
+        if self._require_budget:
+            request["require_budget"] = True
         if self.units is not None:
             request["amounts"] = _amounts_of(self.units, read, written * call.answers, 1)
             return cast(GuardRequest, request)

@@ -46,6 +46,7 @@ class _Guarded:
         input_tokens: Callable[[ProviderCall], int] | None = None,
         max_output_tokens: int = DEFAULT_MAX_OUTPUT_TOKENS,
         ttl_seconds: int | None = None,
+        require_budget: bool = False,
         fail_open: bool | FailOpen = False,
         pass_unknown: bool = False,
     ) -> None:
@@ -58,6 +59,7 @@ class _Guarded:
             input_tokens=input_tokens,
             max_output_tokens=max_output_tokens,
             ttl_seconds=ttl_seconds,
+            require_budget=require_budget,
         )
         self._fail_open = fail_open_of(fail_open)
         self._pass_unknown = pass_unknown
@@ -193,6 +195,7 @@ class GuardedTransport(httpx.BaseTransport):
     input_tokens: the upper bound of the input's tokens, where the bytes of the request are none or far too many.
     max_output_tokens: reserved for the output of a call that sets no limit.
     ttl_seconds: of the lease; 300.
+    require_budget: refuses a scope without a budget of its own: one above it does not count.
     fail_open: while Earmark is away, calls run without a reservation, and are charged when it is back.
     pass_unknown: passes calls on that it does not know. Without it they are answered 400, because they may cost money.
     """

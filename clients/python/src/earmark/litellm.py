@@ -70,6 +70,7 @@ class EarmarkLogger(CustomLogger):  # type: ignore[misc] # without types here
         input_tokens: Callable[[Mapping[str, Any]], int] | None = None,
         max_output_tokens: int = DEFAULT_MAX_OUTPUT_TOKENS,
         ttl_seconds: int | None = None,
+        require_budget: bool = False,
         fail_open: bool | FailOpen = False,
         pass_unknown: bool = False,
     ) -> None:
@@ -84,6 +85,7 @@ class EarmarkLogger(CustomLogger):  # type: ignore[misc] # without types here
             "input_tokens": None,
             "max_output_tokens": max_output_tokens,
             "ttl_seconds": ttl_seconds,
+            "require_budget": require_budget,
         }
         self._scopes = scopes
         self._input_tokens = input_tokens
