@@ -46,13 +46,16 @@ func TestGateway(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "provider.key")
 	require.NoError(t, os.WriteFile(secret, []byte("sk-secret\n"), 0o600))
 	port := strconv.Itoa(stack.FreePorts(t, 1)[0])
-	gateway := s.Process("gateway", "--upstream", upstream, "--url", server.URL, "--listen", "127.0.0.1:"+port, "--provider-key-file", secret, "--on-expiry", "commit")
+	gateway := s.Process("gateway", "--upstream", upstream, "--url", server.URL, "--listen", "127.0.0.1:"+port, "--provider-key-file", secret, "--on-expiry", "commit", "--require-budget")
 	gateway.Start()
 	gateway.AwaitLog("The gateway listens.")
-	call := func(body string) (*http.Response, error) {
+	call := func(body string, scopes ...string) (*http.Response, error) {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://127.0.0.1:"+port+"/v1/chat/completions", strings.NewReader(body))
 		require.NoError(t, err)
 		r.Header.Set("Authorization", "Bearer "+key)
+		for _, scope := range scopes {
+			r.Header.Set("Earmark-Scope", scope)
+		}
 		return http.DefaultClient.Do(r)
 	}
 	read := func(response *http.Response, err error) (int, string) {
@@ -76,6 +79,10 @@ func TestGateway(t *testing.T) {
 	status, body = read(call(`{"model":"gpt-5","max_tokens":50000}`))
 	require.Equal(t, http.StatusPaymentRequired, status, body)
 	require.NotNil(t, client.DenialOf(fmt.Errorf("%s", body)))
+
+	status, body = read(call(`{"model":"gpt-5","max_tokens":50}`, "acme/ml/u1"))
+	require.Equal(t, http.StatusBadRequest, status, body)
+	require.Contains(t, body, "has no budget of its own")
 
 	// A stream that is under way when the gateway stops.
 	gate <- struct{}{}
