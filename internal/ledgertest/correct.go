@@ -74,5 +74,6 @@ func (l *Ledger) Correct(_ context.Context, c earmark.Correction) (earmark.Resul
 	}
 	r.corrections[c.ID] = c.Request.Hash()
 	r.Overage, r.Shortfall, r.SettledAt = beyond(corrected, r.Amounts), shortfall(r, corrected), new(l.now())
+	l.emit(earmark.EventCorrected, r, func(e *Event) { e.Amounts, e.Correction, e.Reason = by, r.Correction, c.Request.Reason })
 	return l.result(earmark.OutcomeApplied, r), nil
 }

@@ -26,6 +26,7 @@ type Ledger struct {
 	budgets      map[string]*budget
 	reservations map[string]*reservation
 	entries      []entry
+	events       []Event
 }
 
 type budget struct {
@@ -37,7 +38,13 @@ type budget struct {
 }
 
 // sums are the reserved and committed amounts of a window. Their sum fits int64 (R8).
-type sums struct{ reserved, committed int64 }
+type sums struct {
+	reserved, committed int64
+	reached             reached
+	stale               bool // see Stale
+}
+
+func (s sums) empty() bool { return s.reserved == 0 && s.committed == 0 }
 
 type reservation struct {
 	earmark.Reservation
@@ -70,7 +77,7 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 	}
 	b := &budget{tenant: tenant, windows: map[time.Time]*sums{}, Budget: earmark.Budget{
 		ID: l.NewBudgetID(), Scope: r.Scope, Unit: r.Unit, Limit: *r.Limit, Window: r.Window, Enforcement: r.Enforcement,
-		SoftCeiling: r.SoftCeiling, Overage: r.Overage, CreatedAt: l.now(),
+		SoftCeiling: r.SoftCeiling, Overage: r.Overage, Thresholds: r.Thresholds, CreatedAt: l.now(),
 	}}
 	if b.Window.Every == 1 {
 		b.Window.Every = 0 // not shown
@@ -93,8 +100,10 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 	if err := patch.Apply(&changed); err != nil {
 		return nil, err
 	}
-	if changed.Limit != b.Limit || changed.Enforcement != b.Enforcement || changed.Overage != b.Overage || !equal(changed.SoftCeiling, b.SoftCeiling) {
+	if changed.Limit != b.Limit || changed.Enforcement != b.Enforcement || changed.Overage != b.Overage || !equal(changed.SoftCeiling, b.SoftCeiling) || !slices.Equal(changed.Thresholds, b.Thresholds) {
+		before := b.Budget
 		b.Budget = changed
+		l.moveThresholds(b, before)
 		l.noteBudget(b, by, "changed")
 	}
 	return l.Budget(ctx, tenant, id)
@@ -194,7 +203,7 @@ func (l *Ledger) Windows() []Window {
 	windows := []Window{}
 	for id, b := range l.budgets {
 		for start, s := range b.windows {
-			if *s != (sums{}) {
+			if !s.empty() {
 				windows = append(windows, Window{BudgetID: id, Start: start, Reserved: s.reserved, Committed: s.committed})
 			}
 		}
@@ -255,9 +264,11 @@ func (r *reservation) leaseLeft(now time.Time) time.Duration {
 // post changes a balance and writes a journal entry; it is the only function that does
 // (R3).
 func (l *Ledger) post(kind string, r *reservation, share earmark.ReservationBudget, reservedDelta, committedDelta int64, actor earmark.Actor, reason string) {
-	s := l.budgets[share.BudgetID].at(share.WindowStart)
+	b := l.budgets[share.BudgetID]
+	s := b.at(share.WindowStart)
 	s.reserved += reservedDelta
 	s.committed += committedDelta
+	l.cross(b, share.WindowStart, s)
 	l.entries = append(l.entries, entry{tenant: r.tenant, Entry: earmark.Entry{
 		Kind: kind, ReservationID: r.ID, BudgetID: share.BudgetID, WindowStart: new(share.WindowStart),
 		ReservedDelta: reservedDelta, CommittedDelta: committedDelta, Actor: actor.String(), Reason: reason, CreatedAt: l.now(),

@@ -234,7 +234,7 @@ func (l *Ledger) mayFitAt(b touched, reserved, committed, requested int64) (firs
 	if b.rolling() {
 		moments = []*time.Time{lease}
 		for slice, s := range b.windows {
-			if b.counts(b.start, slice) && *s != (sums{}) {
+			if b.counts(b.start, slice) && !s.empty() {
 				moments = append(moments, new(b.leaves(slice)))
 			}
 		}

@@ -39,6 +39,7 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Transition, usage earmark.A
 		if !r.RejectedUsage.Equal(usage) {
 			r.RejectedUsage, r.OnExpiry = usage, earmark.OnExpiryReview
 			l.note("reject", r, s.Actor, fmt.Sprintf("usage %s is over the reserved amount", journalText(usage)))
+			l.emit(earmark.EventOverage, r, func(e *Event) { e.Usage, e.Overage, e.Rejected = usage, overage, true })
 		}
 		if s.Attempt != "" {
 			r.refusedAttempts = append(r.refusedAttempts, s.Attempt)
@@ -58,6 +59,12 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Transition, usage earmark.A
 	l.charge(kind, r, charges, s.Actor, r.Reason)
 	r.Shortfall = shortfall(r, usage)
 	r.State, r.Usage, r.Overage, r.Late, r.Estimated, r.SettledAt = earmark.StateCommitted, usage, overage, late, s.Estimated, new(l.now())
+	if late {
+		l.emit(earmark.EventCommittedLate, r)
+	}
+	if overage != nil {
+		l.emit(earmark.EventOverage, r, func(e *Event) { e.Overage, e.Shortfall = overage, r.Shortfall })
+	}
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 
@@ -154,6 +161,9 @@ func (l *Ledger) release(s earmark.Transition, to earmark.State, kind string) (e
 		return l.result(earmark.OutcomeSame, r), nil
 	}
 	l.giveBack(r, to, kind, s.Actor, s.Reason)
+	if to == earmark.StateExpired {
+		l.emit(earmark.EventExpired, r)
+	}
 	return l.result(earmark.OutcomeApplied, r), nil
 }
 
@@ -224,9 +234,11 @@ func (l *Ledger) applyExpiry(r *reservation, actor earmark.Actor, reason string)
 	switch r.OnExpiry {
 	case earmark.OnExpiryRelease:
 		l.giveBack(r, earmark.StateExpired, "expire", actor, reason)
+		l.emit(earmark.EventExpired, r)
 	case earmark.OnExpiryReview:
 		r.State, r.Reason = earmark.StateReview, reason
 		l.note("review", r, actor, reason)
+		l.emit(earmark.EventReview, r)
 	case earmark.OnExpiryCommit:
 		for i := range r.Budgets {
 			share := &r.Budgets[i]
@@ -234,6 +246,7 @@ func (l *Ledger) applyExpiry(r *reservation, actor earmark.Actor, reason string)
 			share.Committed = share.Reserved
 		}
 		r.State, r.Usage, r.Estimated, r.SettledAt, r.Reason = earmark.StateCommitted, r.Amounts, true, new(l.now()), reason
+		l.emit(earmark.EventExpired, r)
 	}
 }
 

@@ -117,6 +117,7 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			"":              m.compare,
 			"create budget": m.createBudget,
 			"patch budget":  m.patchBudget,
+			"raise":         m.raiseBudget,
 			"archive":       m.archiveBudget,
 			"override":      m.override,
 			"end override":  m.endOverride,
@@ -170,10 +171,13 @@ type machine struct {
 	budgets  []string // ids, archived ones too
 	fresh    int      // keys that were drawn to be used once
 	entries  int      // that were compared by now
+	events   int      // the same, of the model
+	event    int64    // the last one on Postgres
+	again    map[string]bool
 }
 
 func newMachine(t *rapid.T, pool *pgxpool.Pool) *machine {
-	m := &machine{pool: pool, postgres: postgres.New(pool)}
+	m := &machine{pool: pool, postgres: postgres.New(pool), again: map[string]bool{}}
 	m.model = ledgertest.New(func() time.Time { return m.now })
 	beginning, err := time.Parse(time.RFC3339, rapid.SampledFrom(modelBeginnings).Draw(t, "beginning"))
 	require.NoError(t, err)
@@ -239,6 +243,9 @@ func (m *machine) createBudget(t *rapid.T) {
 	if r.Enforcement == earmark.EnforcementSoft {
 		r.SoftCeiling = drawCeiling(t, *r.Limit)
 	}
+	if r.Window.Period != earmark.PeriodRolling {
+		r.Thresholds = drawThresholds(t)
+	}
 	require.NoError(t, r.Validate())
 	both(t, m, func(l oracle) (*earmark.Budget, error) {
 		b, err := l.CreateBudget(ctx(), earmark.DefaultTenant, r, earmark.ActorAPI)
@@ -279,6 +286,23 @@ func drawCeiling(t *rapid.T, limit int64) *int64 {
 	return new(limit + over)
 }
 
+// drawThresholds draws up to three thresholds, often none.
+func drawThresholds(t *rapid.T) []earmark.Threshold {
+	var drawn []earmark.Threshold
+	for range rapid.SampledFrom([]int{0, 1, 2, 3}).Draw(t, "thresholds") {
+		threshold := earmark.Threshold{Of: rapid.SampledFrom([]string{earmark.ThresholdOfCommitted, earmark.ThresholdOfUsed}).Draw(t, "of")}
+		if oneIn(t, 3, "amount") {
+			threshold.Amount = rapid.SampledFrom([]int64{1, 10, 50, math.MaxInt64}).Draw(t, "threshold")
+		} else {
+			threshold.Percent = rapid.SampledFrom([]int64{1, 33, 50, 80, 100}).Draw(t, "percent")
+		}
+		if !slices.Contains(drawn, threshold) {
+			drawn = append(drawn, threshold)
+		}
+	}
+	return drawn
+}
+
 // drawBudget draws a budget that exists, or seldom one that does not.
 func (m *machine) drawBudget(t *rapid.T) string {
 	return rapid.SampledFrom(append([]string{"bud_none"}, m.budgets...)).Draw(t, "budget")
@@ -298,9 +322,29 @@ func (m *machine) patchBudget(t *rapid.T) {
 	if rapid.Bool().Draw(t, "patch overage") {
 		patch.Overage = new(drawOverage(t))
 	}
+	if rapid.Bool().Draw(t, "patch thresholds") {
+		patch.Thresholds = new(drawThresholds(t))
+	}
 	id := m.drawBudget(t)
 	both(t, m, func(l oracle) (*earmark.Budget, error) {
 		return l.PatchBudget(ctx(), earmark.DefaultTenant, id, patch, earmark.ActorAPI)
+	})
+}
+
+// raiseBudget moves the limit of a budget with thresholds to where little is missing, so that they are crossed again.
+func (m *machine) raiseBudget(t *rapid.T) {
+	all, err := m.model.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{})
+	require.NoError(t, err)
+	all.Data = slices.DeleteFunc(all.Data, func(b earmark.Budget) bool {
+		return len(b.Thresholds) == 0 || b.SoftCeiling != nil || b.Balance.Committed+b.Balance.Reserved > math.MaxInt64/2
+	})
+	if len(all.Data) == 0 {
+		t.Skip("no budget has thresholds")
+	}
+	b := rapid.SampledFrom(all.Data).Draw(t, "raised")
+	patch := earmark.BudgetPatch{Limit: new(b.Balance.Committed + b.Balance.Reserved + rapid.SampledFrom([]int64{1, 5, 20, 100}).Draw(t, "free"))}
+	both(t, m, func(l oracle) (*earmark.Budget, error) {
+		return l.PatchBudget(ctx(), earmark.DefaultTenant, b.ID, patch, earmark.ActorAPI)
 	})
 }
 
@@ -365,6 +409,13 @@ func (m *machine) drawAmount(t *rapid.T, least int64) int64 {
 		b, err := m.model.Budget(ctx(), earmark.DefaultTenant, id)
 		require.NoError(t, err)
 		edges = append(edges, b.Balance.Available, b.Balance.Available, b.Balance.EffectiveLimit-b.Balance.Committed)
+		for _, threshold := range b.Thresholds {
+			amount := threshold.Amount
+			if threshold.Percent > 0 {
+				amount = b.Limit/100*threshold.Percent + (b.Limit%100*threshold.Percent+99)/100
+			}
+			edges = append(edges, amount-b.Balance.Committed, amount-b.Balance.Committed-b.Balance.Reserved)
+		}
 		if b.Balance.Available < math.MaxInt64 {
 			edges = append(edges, b.Balance.Available+1)
 		}
@@ -617,8 +668,12 @@ func (m *machine) otherTimeZoneData(t *rapid.T) {
 	}
 	shift := rapid.SampledFrom([]time.Duration{-time.Hour, -30 * time.Minute, 30 * time.Minute, time.Hour}).Draw(t, "shift")
 	kept := bounds{start.Add(shift), new(end.Add(shift))}
-	const unlessOverlapping = `INSERT INTO earmark.windows (budget_id, window_start, window_end) SELECT $1, $2, $3
-		WHERE NOT EXISTS (SELECT FROM earmark.windows WHERE budget_id = $1 AND window_start < $3 AND window_end > $2)`
+	const unlessOverlapping = `WITH made AS (
+			INSERT INTO earmark.windows (budget_id, window_start, window_end, next_committed, next_used)
+			SELECT id, $2, $3, earmark.next_threshold(b, 'committed'), earmark.next_threshold(b, 'used') FROM earmark.budgets b
+			WHERE id = $1 AND NOT EXISTS (SELECT FROM earmark.windows WHERE budget_id = $1 AND window_start < $3 AND window_end > $2)
+			RETURNING budget_id, window_start)
+		SELECT earmark.emit('budget.window_opened', 'default', '{}', budget_id, NULL, window_start, '{}') FROM made`
 	made, err := m.pool.Exec(ctx(), unlessOverlapping, id, kept.Start, kept.End)
 	require.NoError(t, err)
 	if made.RowsAffected() == 1 {
@@ -641,7 +696,7 @@ func (m *machine) prune(t *rapid.T) {
 	}
 	_, err := m.pool.Exec(ctx(), "UPDATE earmark.reservations SET refresh_due = false WHERE refresh_due")
 	require.NoError(t, err)
-	got, err := m.postgres.Prune(ctx(), postgres.PruneOptions{Keep: keep, Actor: earmark.OperatorActor("test")})
+	got, err := m.postgres.Prune(ctx(), postgres.PruneOptions{Keep: keep, KeepEvents: 100 * 366 * 24 * time.Hour, Actor: earmark.OperatorActor("test")})
 	require.NoError(t, err)
 	reservations, entries := m.model.Prune(keep, earmark.OperatorActor("test"))
 	require.Equal(t, [2]int64{reservations, entries}, [2]int64{got.Reservations, got.Entries})
@@ -658,6 +713,7 @@ func (m *machine) compare(t *rapid.T) {
 	})
 	m.compareWindows(t)
 	m.compareEntries(t)
+	m.compareEvents(t)
 	report, err := m.postgres.CheckRules(ctx())
 	require.NoError(t, err)
 	require.Empty(t, report.Mismatches())
@@ -707,4 +763,59 @@ func (m *machine) compareEntries(t *rapid.T) {
 		})
 	}
 	require.Equal(t, asJSON(t, want), asJSON(t, got))
+}
+
+// wrongOpenings are the windows of which not exactly one event says that they opened.
+const wrongOpenings = `SELECT w.budget_id || ' ' || w.window_start FROM earmark.windows w JOIN earmark.budgets b ON b.id = w.budget_id
+	WHERE (SELECT count(*) FROM earmark.events e WHERE e.type = 'budget.window_opened' AND e.budget_id = w.budget_id AND e.window_start = w.window_start)
+		<> CASE WHEN b.period IN ('lifetime', 'rolling') THEN 0 ELSE 1 END`
+
+// compareEvents compares the events that are new since the last time: each cause has one, and each threshold one a
+// window until a change of the budget. After such a change a window that has ended crosses no amount twice.
+func (m *machine) compareEvents(t *rapid.T) {
+	rows, err := m.pool.Query(ctx(), "SELECT id, earmark.event_json(e) FROM earmark.events e WHERE id > $1 AND type <> 'budget.window_opened' ORDER BY id", m.event)
+	require.NoError(t, err)
+	got := []ledgertest.Event{}
+	var written earmark.Event
+	_, err = pgx.ForEachRow(rows, []any{&m.event, &written}, func() error {
+		var e ledgertest.Event
+		if err := json.Unmarshal(written.Data, &e); err != nil {
+			return err
+		}
+		e.Type, e.BudgetID, e.ReservationID, e.WindowStart = written.Type, written.BudgetID, written.ReservationID, written.WindowStart
+		if e.WindowStart != nil {
+			e.WindowStart = new(e.WindowStart.UTC())
+		}
+		got = append(got, e)
+		written = earmark.Event{}
+		return nil
+	})
+	require.NoError(t, err)
+	want := append([]ledgertest.Event{}, m.model.Events()[m.events:]...)
+	m.events = len(m.model.Events())
+	stale := func(e ledgertest.Event) bool {
+		return e.WindowStart != nil && m.model.Stale(e.BudgetID, *e.WindowStart)
+	}
+	for _, e := range got {
+		if stale(e) {
+			require.NotContains(t, m.again, asJSON(t, e))
+			m.again[asJSON(t, e)] = true
+		}
+	}
+	want, got = slices.DeleteFunc(want, stale), slices.DeleteFunc(got, stale)
+	for _, events := range [][]ledgertest.Event{want, got} {
+		slices.SortStableFunc(events, func(a, b ledgertest.Event) int {
+			byText := 0
+			if a.ReservationID == "" {
+				byText = strings.Compare(asJSON(t, a), asJSON(t, b))
+			}
+			return cmp.Or(strings.Compare(a.ReservationID, b.ReservationID), byText)
+		})
+	}
+	require.Equal(t, asJSON(t, want), asJSON(t, got))
+	rows, err = m.pool.Query(ctx(), wrongOpenings)
+	require.NoError(t, err)
+	wrong, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.Empty(t, wrong)
 }

@@ -1,10 +1,11 @@
 -- Thresholds of budgets. Each is crossed once a window, at the first moment at which the balance reaches it.
 DROP FUNCTION IF EXISTS earmark.set_thresholds(text, text, jsonb, text, text); -- earmark.change_budget does it
 
--- The thresholds as rows, each with its amount under p_limit, at least 1.
+-- The thresholds as rows, each with its amount under p_limit, rounded up and at least 1. A
+-- division of numeric rounds by itself, so div.
 CREATE OR REPLACE FUNCTION earmark.threshold_rows(p_thresholds jsonb, p_limit bigint) RETURNS TABLE (threshold jsonb, kind text, amount bigint)
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT t, t ->> 'of', greatest(1, coalesce((t ->> 'amount')::bigint, ceil(p_limit::numeric * (t ->> 'percent')::numeric / 100)::bigint))
+    SELECT t, t ->> 'of', greatest(1, coalesce((t ->> 'amount')::bigint, div(p_limit::numeric * (t ->> 'percent')::numeric + 99, 100)::bigint))
     FROM jsonb_array_elements(p_thresholds) AS t
 $$;
 
@@ -43,13 +44,11 @@ BEGIN
 END $$;
 
 -- Applies a change of the limit or of the thresholds to the current window, and to later ones, which a clock that went
--- back has left. A threshold that is now above the balance
--- is crossed again when the balance reaches it. One that the change puts at or below the balance is crossed by the
+-- back has left. A threshold that is now above the balance is crossed again when the balance reaches it. One that the change puts at or below the balance is crossed by the
 -- change, unless it was crossed before in this window.
 CREATE OR REPLACE FUNCTION earmark.move_thresholds(b earmark.budgets, p_thresholds_before jsonb, p_limit_before bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    c_max CONSTANT bigint := 9223372036854775807;
     v_now timestamptz := clock_timestamp();
     w     earmark.windows;
 BEGIN
@@ -65,7 +64,7 @@ BEGIN
         WHERE t.amount <= w.committed + CASE t.kind WHEN 'used' THEN w.reserved ELSE 0 END
           AND NOT EXISTS (SELECT 1 FROM earmark.threshold_rows(p_thresholds_before, p_limit_before) AS o
                           WHERE o.threshold = t.threshold
-                            AND o.amount < coalesce(CASE o.kind WHEN 'used' THEN w.next_used ELSE w.next_committed END, c_max))
+                            AND coalesce(o.amount < CASE o.kind WHEN 'used' THEN w.next_used ELSE w.next_committed END, true)) -- null: all are crossed
         ORDER BY t.amount, t.kind;
         UPDATE earmark.windows SET next_committed = earmark.next_threshold(b, 'committed', committed), -- mutation: crossed-after-raise
             next_used = earmark.next_threshold(b, 'used', reserved + committed)

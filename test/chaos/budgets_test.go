@@ -72,8 +72,15 @@ func newBudgets(t *testing.T, api *client.Client) *budgets {
 	}
 	hourly := earmark.Window{Period: earmark.PeriodHour, Timezone: "UTC"}
 	daily := earmark.Window{Period: earmark.PeriodDay, Timezone: "Asia/Kathmandu"}
-	add(0, earmark.BudgetRequest{Scope: scopeAll, Unit: unitTokens})
-	add(0, earmark.BudgetRequest{Scope: scopeAll, Unit: unitRequests, Window: daily})
+	// Thresholds of limits that stay; see judgeBudgetEvents.
+	thresholds := func(amounts ...int64) (list []earmark.Threshold) {
+		for _, amount := range amounts {
+			list = append(list, earmark.Threshold{Amount: amount, Of: earmark.ThresholdOfCommitted}, earmark.Threshold{Amount: amount, Of: earmark.ThresholdOfUsed})
+		}
+		return list
+	}
+	add(0, earmark.BudgetRequest{Scope: scopeAll, Unit: unitTokens, Thresholds: thresholds(1, 1_000, 5_000, 20_000, ample)})
+	add(0, earmark.BudgetRequest{Scope: scopeAll, Unit: unitRequests, Window: daily, Thresholds: thresholds(10, 100, 1_000)})
 	add(4000, earmark.BudgetRequest{Scope: scopeHot, Unit: unitTokens, Window: hourly})
 	add(2500, earmark.BudgetRequest{Scope: scopeSoft, Unit: unitTokens, Enforcement: earmark.EnforcementSoft})
 	add(2500, earmark.BudgetRequest{Scope: scopeReject, Unit: unitTokens, Overage: earmark.OverageReject})

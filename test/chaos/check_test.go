@@ -158,6 +158,13 @@ func (d *driver) judgeState(l *life, r *row) []string {
 			complain("a release was answered as done, and does not stand")
 		}
 	}
+	corrects := []string{verbCorrect}
+	switch {
+	case r.Correction == nil && l.some(corrects, done):
+		complain("a correction was answered as done, and is lost")
+	case r.Correction != nil && (!l.some(corrects, done, unknown) || !maps.Equal(r.Correction, correctBy)):
+		complain("it is corrected by %v, and nobody asked for that", r.Correction)
+	}
 	switch r.State {
 	case earmark.StateCommitted:
 		asked := slices.ContainsFunc(l.all(commits, done, accepted, unknown), func(a attempt) bool { return maps.Equal(a.Usage, r.Usage) })
@@ -191,13 +198,14 @@ func (d *driver) judgeCharges(r *row) []string {
 	case r.State != earmark.StateCommitted:
 		return r.chargedOnce("commit", nil)
 	case r.Estimated:
-		return r.chargedOnce("expire", r.Usage)
+		return r.chargedOnce("expire", r.charged())
 	case r.Shortfall == nil:
-		return r.chargedOnce("commit", r.Usage)
+		return r.chargedOnce("commit", r.charged())
 	}
+	charged := r.charged()
 	for _, s := range r.shares {
 		fits := d.budget(s.BudgetID).Overage == earmark.OverageAllowIfAvailable
-		if s.Committed != r.Usage[s.Unit] && (!fits || s.Committed < r.Amounts[s.Unit] || s.Committed+r.Shortfall[s.Unit] < r.Usage[s.Unit]) {
+		if s.Committed != charged[s.Unit] && (!fits || s.Committed < r.Amounts[s.Unit] || s.Committed+r.Shortfall[s.Unit] < charged[s.Unit]) {
 			return []string{"less is charged than the policy allows"}
 		}
 	}

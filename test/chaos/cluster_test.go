@@ -51,22 +51,18 @@ type cluster struct {
 	nodes   []*node
 	proxies *toxiproxy.ApiServer
 	broken  *timeline
-	second  string // host and port of a second Postgres server, if there is one
+	flags   []string // of every process
+	second  string   // host and port of a second Postgres server, if there is one
 }
 
 // newCluster starts everything; with keys, its servers ask for them.
 func newCluster(t *testing.T, keys bool) *cluster {
 	t.Helper()
-	return newClusterOn(t, stack.Options{
+	c := newBareCluster(t, stack.Options{
 		OwnPostgres: true, OwnTemporal: true, Durable: true, Grace: grace, AdmissionDeadline: admissionDeadline, Keys: keys,
-	}, 2, 2)
-}
-
-// newClusterOn starts servers, with flags, and workers on a stack.
-func newClusterOn(t *testing.T, options stack.Options, servers, workers int, flags ...string) *cluster {
-	t.Helper()
-	c := newBareCluster(t, options)
-	c.populate(servers, workers, flags...)
+	})
+	c.flags = []string{"--allow-private-webhooks"} // the receivers are in this process
+	c.populate(2, 2)
 	return c
 }
 
@@ -102,7 +98,7 @@ func (c *cluster) wire(name string) (n *node, flags []string) {
 		database.Host += "," + c.second
 		database.RawQuery += "&target_session_attrs=read-write"
 	}
-	flags = []string{"--database-url", database.String()}
+	flags = append(slices.Clone(c.flags), "--database-url", database.String())
 	if address := c.Temporal.Address(); !strings.Contains(address, "://") { // a name of several nodes is for the process itself to resolve
 		n.temporal = newLink(c.t, c.proxies, name+"→temporal", address)
 		flags = append(flags, "--temporal-address", n.temporal.address())

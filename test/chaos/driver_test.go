@@ -219,6 +219,17 @@ func (d *driver) extend(l *life, ttl time.Duration) attempt {
 	})
 }
 
+// correctBy is what each correction changes.
+var correctBy = earmark.Amounts{unitTokens: 1}
+
+func (d *driver) correct(l *life) attempt {
+	request := earmark.CorrectionRequest{Amounts: correctBy, Reason: "the invoice differs"}
+	return d.until(l, verbCorrect, nil, func(ctx context.Context, api *client.Client) answer {
+		reservation, err := api.Correct(ctx, l.ID, "chaos", request)
+		return answer{reservation: reservation, err: err}
+	})
+}
+
 func (d *driver) charge(l *life) attempt {
 	request := earmark.UsageRequest{Scopes: l.Request.Scopes, Amounts: l.Request.Amounts}
 	return d.until(l, verbCharge, l.Request.Amounts, func(ctx context.Context, api *client.Client) answer {

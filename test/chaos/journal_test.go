@@ -43,6 +43,7 @@ const (
 	verbRelease = "release"
 	verbExtend  = "extend"
 	verbCharge  = "charge" // POST /v1/usage
+	verbCorrect = "correct"
 )
 
 // life is the journal of one request, from its first call to its last.

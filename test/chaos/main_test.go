@@ -1,7 +1,8 @@
 //go:build unix
 
 // Package chaos_test breaks a whole Earmark while it is used, and looks whether its
-// promises held: nothing overspent, nothing leaked, no commit lost or charged twice.
+// promises held: nothing overspent, nothing leaked, no commit lost or charged twice, and no event
+// missed, by the feed or by a webhook.
 //
 // Everything is real: two servers and two workers, a durable Postgres, a Temporal
 // with its file. Between each two of them is a proxy that can delay, cut and mangle.
@@ -17,6 +18,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -52,6 +54,7 @@ func TestChaos(t *testing.T) {
 
 	c := newCluster(t, true)
 	d := newDriver(c, seed)
+	watchers := d.watch(c)
 	keepEvidence(t, c, d, seed)
 	d.begin(c, *rateFlag)
 	plan := newPlan(c.kinds(d), seed, *durationFlag)
@@ -66,7 +69,7 @@ func TestChaos(t *testing.T) {
 	report := d.report(c, injected, mended)
 	t.Log(report)
 
-	problems := append(d.check(c), d.crossings(c)...)
+	problems := slices.Concat(d.check(c), d.crossings(c), d.checkEvents(c, watchers))
 	for i, problem := range problems {
 		if i == mostShown {
 			t.Logf("… and %d more", len(problems)-i)

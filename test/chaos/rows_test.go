@@ -4,6 +4,7 @@ package chaos_test
 
 import (
 	"context"
+	"maps"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ type row struct {
 	State         earmark.State
 	Amounts       earmark.Amounts
 	Usage         earmark.Amounts
+	Correction    earmark.Amounts
 	Shortfall     earmark.Amounts
 	RejectedUsage earmark.Amounts
 	Late          bool
@@ -32,6 +34,18 @@ type row struct {
 
 	shares  []share
 	entries []entry
+}
+
+// charged is the corrected usage.
+func (r *row) charged() earmark.Amounts {
+	if r.Usage == nil {
+		return nil
+	}
+	charged := maps.Clone(r.Usage)
+	for unit, by := range r.Correction {
+		charged[unit] += by
+	}
+	return charged
 }
 
 type share struct {
@@ -62,7 +76,7 @@ type entry struct {
 func readRows(t *testing.T, pool *pgxpool.Pool) map[string]*row {
 	t.Helper()
 	rows := map[string]*row{}
-	for _, r := range collect[row](t, pool, `SELECT id, tenant, state, amounts, usage, shortfall, rejected_usage, late, estimated, on_expiry, expires_at, settled_at, reason
+	for _, r := range collect[row](t, pool, `SELECT id, tenant, state, amounts, usage, correction, shortfall, rejected_usage, late, estimated, on_expiry, expires_at, settled_at, reason
 		FROM earmark.reservations`) {
 		rows[r.ID] = &r
 	}

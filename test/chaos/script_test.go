@@ -65,6 +65,12 @@ var scripts = []script{
 		used := usage(l, rng, less)
 		together(func() { d.commit(l, used) }, func() { d.release(l) })
 	}},
+	{"commit and correct", 6, func(d *driver, l *life, rng *rand.Rand) {
+		d.think(l, rng)
+		if d.commit(l, usage(l, rng, less)).Outcome == done {
+			d.correct(l)
+		}
+	}},
 	{"extend and commit", 8, func(d *driver, l *life, rng *rand.Rand) {
 		for range 1 + rng.IntN(2) {
 			d.think(l, rng)

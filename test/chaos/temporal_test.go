@@ -337,9 +337,10 @@ func (s *nameServer) reply(question []byte) ([]byte, error) {
 func TestTemporalCluster(t *testing.T) {
 	temporal := newTemporalCluster(t, map[string]int{roleFrontend: 2, roleHistory: 3, roleMatching: 2, roleWorker: 1})
 	t.Logf("Temporal runs as %d processes", len(temporal.nodes))
-	c := newClusterOn(t, stack.Options{
+	c := newBareCluster(t, stack.Options{
 		OwnPostgres: true, Durable: true, TemporalAddress: temporal.address(), Grace: grace, AdmissionDeadline: drillDeadline, Keys: true,
-	}, 3, 3, "--without-worker")
+	})
+	c.populate(3, 3, "--without-worker")
 	x := newDrill(t, c)
 
 	for _, role := range roles {
