@@ -242,11 +242,20 @@ func textOf(raw []byte) string {
 
 func isTrue(raw []byte) bool { return string(raw) == "true" }
 
-// wholeOf reads a whole number above 0; 0 if it is none.
-func wholeOf(raw []byte) int64 {
-	var n float64
-	if json.Unmarshal(raw, &n) != nil || n <= 0 || n > 1<<53-1 || n != math.Trunc(n) {
-		return 0
+// maxCount is the largest whole number that every JSON library reads exactly.
+const maxCount = 1<<53 - 1
+
+// countOf reads a whole number from 0 to maxCount; false if it is none.
+func countOf(raw []byte) (n int64, ok bool) {
+	var number float64
+	if json.Unmarshal(raw, &number) != nil || number < 0 || number > maxCount || number != math.Trunc(number) {
+		return 0, false
 	}
-	return int64(n)
+	return int64(number), true
+}
+
+// wholeOf is countOf where another value is as good as none.
+func wholeOf(raw []byte) int64 {
+	n, _ := countOf(raw)
+	return n
 }

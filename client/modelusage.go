@@ -45,7 +45,8 @@ func (c counts) amounts(units []string, requests int64) earmark.Amounts {
 	return amounts
 }
 
-// countsOf reads the usage of an answer that is not a stream of events; nil if it has none.
+// countsOf reads the usage of an answer that is not a stream of events; nil if it has none
+// that can be read.
 func countsOf(api ModelAPI, body []byte) *counts {
 	answer, ok := membersOf(body)
 	if list := objectsIn(body); !ok && len(list) > 0 {
@@ -53,11 +54,11 @@ func countsOf(api ModelAPI, body []byte) *counts {
 	}
 	reader := streamReader{call: ModelCall{API: api}}
 	reader.readUsage(answer)
-	if reader.usage == nil {
+	said, ok := reader.said()
+	if !ok {
 		return nil
 	}
-	c := reader.said()
-	return &c
+	return &said
 }
 
 // streamReader reads the usage of a stream of events as it passes.
@@ -138,8 +139,8 @@ func (s *streamReader) counts() *counts {
 	if s.events == 0 {
 		return nil
 	}
-	said := s.said()
-	if s.usage != nil && s.ended {
+	said, ok := s.said()
+	if ok && s.ended {
 		return &said
 	}
 	if said.input == 0 {
@@ -155,15 +156,21 @@ func estimatedInput(call ModelCall) int64 {
 }
 
 // said returns the provider's usage as input and output. What a total has beyond both, such
-// as reasoning, is output.
-func (s *streamReader) said() counts {
-	sum := func(names ...string) (n int64) {
+// as reasoning, is output. False: there is no count, or one that is no whole number from 0.
+func (s *streamReader) said() (c counts, ok bool) {
+	known, malformed := false, false
+	sum := func(names ...string) (sum int64) {
 		for _, name := range names {
-			n += wholeOf(s.usage.get(name))
+			raw := s.usage.get(name)
+			if raw == nil {
+				continue
+			}
+			n, ok := countOf(raw)
+			known, malformed = true, malformed || !ok
+			sum += n
 		}
-		return n
+		return sum
 	}
-	var c counts
 	switch s.call.API {
 	case GeminiGenerate:
 		c.input, c.output = sum("promptTokenCount", "toolUsePromptTokenCount"), sum("candidatesTokenCount", "thoughtsTokenCount")
@@ -176,6 +183,9 @@ func (s *streamReader) said() counts {
 		}
 	}
 	c.output = max(c.output, sum("total_tokens", "totalTokenCount")-c.input)
+	if !known || malformed { // mutation: usage-that-counts
+		return counts{}, false
+	}
 	c.exact, c.tier = true, s.tier
 	if s.usage.get("service_tier") != nil {
 		c.tier = ""
@@ -190,7 +200,7 @@ func (s *streamReader) said() counts {
 	}
 	raw.WriteByte('}')
 	c.usage = raw.Bytes()
-	return c
+	return c, true
 }
 
 // outputBytes returns the length of the text that an event adds to the answer, in any API.

@@ -26,7 +26,7 @@ const defaultMaxOutputTokens = 16_384
 
 // Limits of a guarded call.
 const (
-	maxCallBytes       = 64 << 20 // of a request's body
+	maxCallBytes       = 64 << 20 // of a request's body, and of an answer that is read whole as it passes
 	maxMetadataModel   = 100      // bytes of the model's name in the metadata
 	retryCountHeader   = "X-Stainless-Retry-Count"
 	shouldRetryHeader  = "X-Should-Retry"

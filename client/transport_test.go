@@ -437,6 +437,36 @@ func TestTransportAtAnEnding(t *testing.T) {
 			require.Contains(t, g.log.String(), "reservation not settled")
 		}
 	})
+	t.Run("an event that is no UTF-8 passes unchanged, and the usage after it counts", func(t *testing.T) {
+		t.Parallel()
+		g := newGuarded(t, nil)
+		raw := "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\xff\xc3\"},\"finish_reason\":\"stop\"}]}\n\n"
+		g.behave(fakeprovider.Behaviour{Raw: raw + "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":7}}\n\ndata: [DONE]\n\n"})
+		_, answer, err := g.call(t.Context(), chatPath, streaming)
+		require.NoError(t, err)
+		require.Equal(t, raw+"data: [DONE]\n\n", answer)
+		require.False(t, g.settlement(t).Estimated)
+		require.EqualValues(t, billed, g.charged(t))
+	})
+	t.Run("usage that counts nothing is no usage", func(t *testing.T) {
+		t.Parallel()
+		for _, usage := range []string{`{"prompt_tokens":-11,"completion_tokens":7}`, `{"prompt_tokens":11,"completion_tokens":1e300}`, `{"prompt_tokens":"11"}`, `{}`} {
+			g := newGuarded(t, nil)
+			raw := `{"choices":[],"usage":` + usage + `}`
+			g.behave(fakeprovider.Behaviour{Raw: raw})
+			_, answer, err := g.call(t.Context(), chatPath, chatBody)
+			require.NoError(t, err)
+			require.Equal(t, raw, answer)
+			require.Equal(t, []string{"reserve"}, g.earmark.Verbs(), usage)
+			require.Contains(t, g.log.String(), "reservation not settled")
+
+			g = newGuarded(t, nil)
+			g.behave(fakeprovider.Behaviour{Raw: "data: " + raw + "\n\ndata: [DONE]\n\n"})
+			_, _, err = g.call(t.Context(), chatPath, streaming)
+			require.NoError(t, err)
+			require.True(t, g.settlement(t).Estimated, usage)
+		}
+	})
 	t.Run("a list that Gemini streams where nobody asks for events", func(t *testing.T) {
 		t.Parallel()
 		g := newGuarded(t, nil)

@@ -103,7 +103,9 @@ type wholeBody struct {
 func (w *wholeBody) Read(p []byte) (int, error) {
 	n, err := w.source.Read(p)
 	w.mu.Lock()
-	w.read.Write(p[:n])
+	if w.read.Len() <= maxCallBytes { // what is longer is no JSON then, and its usage unknown
+		w.read.Write(p[:n])
+	}
 	w.mu.Unlock()
 	if err != nil {
 		w.finish()

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -35,7 +36,9 @@ const (
 // fakeEarmark admits everything for the keys that it knows.
 type fakeEarmark struct {
 	mu      sync.Mutex
-	calls   []string // verb, key, and what matters of the body
+	calls   []string           // verb, key, and what matters of the body
+	held    map[string]string  // the models of the reservations that are not settled, by id
+	charges map[string][]int64 // the tokens that were charged, by model; -1 for an estimate
 	away    bool
 	limited bool
 	deny    bool
@@ -57,6 +60,7 @@ func (f *fakeEarmark) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Scopes        []string
 		ProviderUsage json.RawMessage `json:"provider_usage"`
 		Estimated     bool
+		Metadata      struct{ Model string }
 	}
 	raw, _ := io.ReadAll(r.Body)
 	_ = json.Unmarshal(raw, &body)
@@ -79,6 +83,8 @@ func (f *fakeEarmark) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(402, map[string]any{"code": "budget_exceeded", "detail": "tokens do not fit", "violations": []earmark.Violation{{Scope: "acme/ml"}}})
 	case r.URL.Path == "/v1/reservations":
 		f.calls = append(f.calls, "reserve "+key+" "+strings.Join(body.Scopes, ","))
+		id = fmt.Sprintf("rsv_%d", len(f.calls))
+		f.held[id] = body.Metadata.Model
 		answer(201, earmark.Reservation{ID: id, State: earmark.StateHeld, OnExpiry: earmark.OnExpiryCommit})
 	case r.URL.Path == "/v1/usage":
 		f.calls = append(f.calls, "usage "+key+" "+string(body.ProviderUsage))
@@ -89,8 +95,22 @@ func (f *fakeEarmark) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			said += " estimated"
 		}
 		f.calls = append(f.calls, said)
+		id = parts[len(parts)-2]
+		f.charge(id, body.ProviderUsage, body.Estimated)
 		answer(200, earmark.Reservation{ID: id, State: earmark.StateCommitted})
 	}
+}
+
+func (f *fakeEarmark) charge(id string, providerUsage json.RawMessage, estimated bool) {
+	var usage struct {
+		Tokens int64 `json:"total_tokens"`
+	}
+	_ = json.Unmarshal(providerUsage, &usage) // a release has none
+	if estimated {
+		usage.Tokens = -1
+	}
+	f.charges[f.held[id]] = append(f.charges[f.held[id]], usage.Tokens)
+	delete(f.held, id)
 }
 
 func (f *fakeEarmark) set(change func()) {
@@ -114,7 +134,7 @@ type env struct {
 
 func setup(t *testing.T, change func(*gateway.Options)) *env {
 	t.Helper()
-	e := &env{earmark: &fakeEarmark{}, provider: &fakeprovider.Provider{}}
+	e := &env{earmark: &fakeEarmark{held: map[string]string{}, charges: map[string][]int64{}}, provider: &fakeprovider.Provider{}}
 	server := httptest.NewServer(e.earmark)
 	t.Cleanup(server.Close)
 	upstream, stop := e.provider.Serve()

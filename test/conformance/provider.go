@@ -48,6 +48,9 @@ func stream(w http.ResponseWriter, r *http.Request, answer Answer) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+	for name, text := range answer.Headers {
+		w.Header().Set(name, text)
+	}
 	for _, piece := range piecesOf(answer) {
 		_, _ = io.WriteString(w, piece)
 		_ = connection.Flush()

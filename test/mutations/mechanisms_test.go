@@ -153,6 +153,7 @@ var mechanisms = []mechanism{
 	{"a caller who left is charged what was sent", "caller-left", []string{"s.stop = func() bool { return true }"}, "client TestTransportAtAnEnding"},
 	{"a call ends once", "ends-once", []string{"(func(end func()) { end() })(func() {"}, "client TestTransportCommitsWhatTheProviderSays"},
 	{"usage that nobody counted is marked as an estimate", "marked-estimate", []string{"said := report{}"}, "client TestTransportAtAnEnding"},
+	{"a usage object that counts nothing is no usage", "usage-that-counts", []string{"if false && (!known || malformed) {"}, "client TestTransportAtAnEnding"},
 	{"what a provider may have billed is not released", "may-be-billed", []string{"return true"}, "client TestTransportBeforeTheFirstByte"},
 	{"the attempts of one call hold once", "held-once", []string{"if earlier := t.left.take(g.identity); false {"}, "client TestTransportHoldsOnceForEachCall"},
 	{"another caller takes over no attempt", "own-attempts", []string{"_ = name"}, "client TestTransportHoldsOnceForEachCall"},

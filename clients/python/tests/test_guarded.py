@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -215,13 +216,54 @@ def test_a_stream_that_ends_without_its_usage_is_charged_an_estimate(provider: F
     assert fake.bodies[1]["estimated"] is True
 
 
-def test_a_stream_that_nobody_can_read_is_passed_on_and_left_to_its_policy(provider: FakeProvider, fake: FakeEarmark) -> None:
-    provider.behaviour = Behaviour(raw=b"\xff\xfe no event")
-    with httpx.Client(transport=GuardedTransport(**options(fake))) as caller:
-        response = caller.post(f"{provider.url}/v1/chat/completions", json={**CHAT, "stream": True})
-    assert response.content == provider.behaviour.raw
+def stream_of(provider: FakeProvider, fake: FakeEarmark, kind: str, raw: bytes, **more: Any) -> bytes:
+    """The bytes of a chat stream for which the provider sends `raw`."""
+    provider.behaviour = Behaviour(raw=raw)
+    call: dict[str, Any] = {"url": f"{provider.url}/v1/chat/completions", "json": {**CHAT, "stream": True}}
+    if kind == "sync":
+        with httpx.Client(transport=GuardedTransport(**options(fake, **more))) as caller:
+            return caller.post(**call).content
+
+    async def ask() -> bytes:
+        async with httpx.AsyncClient(transport=AsyncGuardedTransport(**options(fake, **more))) as caller:
+            return (await caller.post(**call)).content
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_malformed_stream_passes_unchanged_and_is_left_to_its_policy(
+    provider: FakeProvider, fake: FakeEarmark, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = b"garbage\xff\n\ndata: {broken\n\n: comment"
+    earmark = fake.client(logger=logging.getLogger("earmark.test"))
+    assert stream_of(provider, fake, kind, raw, earmark=earmark) == raw
     assert fake.verbs == ["reservations"]
     assert [error.usage_unknown for error in fake.unsettled] == [True]
+    assert "reservation not settled" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_an_event_that_is_no_utf_8_passes_unchanged_and_the_usage_after_it_counts(provider: FakeProvider, fake: FakeEarmark, kind: str) -> None:
+    said, done = b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xc3"},"finish_reason":"stop"}]}\n\n', b"data: [DONE]\n\n"
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7}}\n\n'
+    assert stream_of(provider, fake, kind, said + usage + done) == said + done
+    assert fake.calls[1:] == [EXACT] and "estimated" not in fake.bodies[1]
+
+
+def test_a_stream_without_any_event_passes_before_its_end(fake: FakeEarmark) -> None:
+    raw = b"x" * ((16 << 20) + 8)
+
+    class Endless(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield raw
+            raise AssertionError("the reader waits for more")
+
+    answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=Endless())
+    transport = GuardedTransport(httpx.MockTransport(lambda request: answer), **options(fake))
+    with httpx.Client(transport=transport) as caller, caller.stream("POST", "http://provider.test/v1/chat/completions", json={**CHAT, "stream": True}) as response:
+        assert next(response.iter_bytes()) == raw
+    assert fake.verbs == ["reservations"]
 
 
 @pytest.mark.parametrize("leaving", ["break", "close"])

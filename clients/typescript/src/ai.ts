@@ -4,7 +4,7 @@ import { Earmark } from "./client.js";
 import { isDenied, type EarmarkError } from "./errors.js";
 import { admitOrOpen, guardSettings } from "./guard.js";
 import { failOpenOf } from "./late.js";
-import { bytesPerToken, isObject, textBytes, whole, type Counts } from "./providers.js";
+import { bytesPerToken, isCount, isObject, textBytes, whole, type Counts } from "./providers.js";
 
 type Json = any;
 
@@ -180,12 +180,12 @@ function endedWell(reason: Json): boolean {
   return reason !== "unknown" && reason !== "error";
 }
 
-/** The usage of a call; undefined if the provider did not say it. */
+/** The usage of a call; undefined if the provider did not say it, or in numbers that count nothing. */
 function usageOf(usage: Json, metadata: Json, provider: string): Omit<Counts, "exact"> | undefined {
   if (!isObject(usage)) return undefined;
   if (isObject(usage["inputTokens"])) {
     const { inputTokens: input, outputTokens: output, raw } = usage as Json;
-    if (typeof input.total !== "number" && typeof output?.total !== "number") return undefined;
+    if (!areCounts(input.total, output?.total)) return undefined;
     const inputTokens = whole(input.total);
     const total = whole(raw?.total_tokens ?? raw?.totalTokenCount); // has what some vendors count beside the output
     return { inputTokens, outputTokens: Math.max(whole(output?.total), total - inputTokens), usage, usageFormat: "ai_sdk_v6" };
@@ -193,9 +193,15 @@ function usageOf(usage: Json, metadata: Json, provider: string): Omit<Counts, "e
   return usageOfV5(usage, metadata, provider);
 }
 
+/** The AI SDK leaves a count out as undefined or, in `ai` 5, as NaN. */
+function areCounts(...counts: unknown[]): boolean {
+  const given = counts.filter((count) => typeof count === "number" && !Number.isNaN(count));
+  return given.length > 0 && given.every(isCount);
+}
+
 /** In `ai` 5 it depends on the provider what `inputTokens` includes. */
 function usageOfV5(usage: Json, metadata: Json, provider: string): Omit<Counts, "exact"> | undefined {
-  if (typeof usage.inputTokens !== "number" && typeof usage.outputTokens !== "number") return undefined;
+  if (!areCounts(usage.inputTokens, usage.outputTokens)) return undefined;
   const anthropic = metadata?.anthropic?.usage;
   if (isObject(anthropic)) {
     const raw = anthropic as Json;

@@ -10,6 +10,8 @@ import type { Violation } from "./types.js";
 
 /** How much a guarded fetch reads ahead of its reader, in bytes: more than a model writes. */
 const readAheadBytes = 16 << 20;
+/** Of an answer that is read whole as it passes. The usage of a longer one is unknown. */
+const maxWholeBytes = 64 << 20;
 
 export interface GuardedFetchOptions extends ModelGuardOptions {
   /** Whose budgets pay; a function is asked for each call. */
@@ -117,9 +119,10 @@ class GuardedCall extends AdmittedCall {
       await this.endWithoutAnswer();
       return response;
     }
-    if (response.body !== null && /^text\/event-stream\b/.test(response.headers.get("Content-Type") ?? "")) {
-      return copyOf(response, this.passStream(response.body, hideUsage, signal));
+    if (response.body !== null && /^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "")) {
+      return copyOf(response, this.passStream(response.body, new PassingEvents(this.call, hideUsage), signal));
     }
+    if (response.body !== null && this.call.stream) return copyOf(response, this.passStream(response.body, new PassingBytes(this.call), signal));
     let bytes: ArrayBuffer;
     try {
       bytes = await response.arrayBuffer();
@@ -135,33 +138,24 @@ class GuardedCall extends AdmittedCall {
    * Passes a stream on as it comes, but for the event of the usage if the caller did not ask for it. It reads ahead, so that the call of
    * a reader who neither reads on nor cancels, as after `break` in `ai`, ends with the provider's answer.
    */
-  private passStream(body: ReadableStream<Uint8Array>, hideUsage: boolean, signal: AbortSignal | undefined): ReadableStream<Uint8Array> {
+  private passStream(body: ReadableStream<Uint8Array>, passing: Passing, signal: AbortSignal | undefined): ReadableStream<Uint8Array> {
     const source = body.getReader();
-    const splitter = new EventSplitter();
-    const reader = new StreamReader(this.call);
     const end = (error?: unknown): Promise<void> => {
       signal?.removeEventListener("abort", leave);
-      return this.end(reader.counts(), error);
+      return this.end(passing.counts(), error);
     };
     const leave = (): void => void end(signal?.reason);
     signal?.addEventListener("abort", leave, { once: true }); // the caller may never read again
-    const shown = (chunk: Uint8Array): Uint8Array => {
-      const events = splitter.push(chunk);
-      for (const { data } of events) reader.push(data);
-      return hideUsage ? concat(events.filter(({ data }) => !isUsageEvent(data)).map(({ bytes }) => bytes)) : chunk;
-    };
     return new ReadableStream<Uint8Array>(
       {
         async pull(controller) {
           try {
             for (;;) {
               const { done, value } = await source.read();
-              const bytes = done ? undefined : shown(value);
-              if (bytes !== undefined && bytes.length === 0) continue;
-              if (bytes !== undefined) return controller.enqueue(bytes);
-              const rest = splitter.end();
-              reader.push(rest.data);
-              if (hideUsage && rest.bytes.length > 0) controller.enqueue(rest.bytes);
+              const bytes = done ? passing.rest() : passing.shown(value);
+              if (bytes.length > 0) controller.enqueue(bytes);
+              if (!done && bytes.length === 0) continue;
+              if (!done) return;
               await end();
               return controller.close();
             }
@@ -179,6 +173,67 @@ class GuardedCall extends AdmittedCall {
     );
   }
 }
+
+/** What is read of a stream as it passes. */
+interface Passing {
+  /** What of a chunk the caller gets. */
+  shown(chunk: Uint8Array): Uint8Array;
+  /** What of it is left at its end. */
+  rest(): Uint8Array;
+  counts(): Counts | undefined;
+}
+
+class PassingEvents implements Passing {
+  readonly #splitter = new EventSplitter();
+  readonly #reader: StreamReader;
+
+  constructor(
+    call: ProviderCall,
+    private readonly hideUsage: boolean,
+  ) {
+    this.#reader = new StreamReader(call);
+  }
+
+  shown(chunk: Uint8Array): Uint8Array {
+    const events = this.#splitter.push(chunk);
+    for (const { data } of events) this.#reader.push(data);
+    return this.hideUsage ? concat(events.filter(({ data }) => !isUsageEvent(data)).map(({ bytes }) => bytes)) : chunk;
+  }
+
+  rest(): Uint8Array {
+    const rest = this.#splitter.end();
+    this.#reader.push(rest.data);
+    return this.hideUsage ? rest.bytes : nothing;
+  }
+
+  counts(): Counts | undefined {
+    return this.#reader.counts();
+  }
+}
+
+/** A stream, but not of events, such as Gemini's list. Its usage is known when it has ended. */
+class PassingBytes implements Passing {
+  readonly #chunks: Uint8Array[] = [];
+  #size = 0;
+
+  constructor(private readonly call: ProviderCall) {}
+
+  shown(chunk: Uint8Array): Uint8Array {
+    if (this.#size <= maxWholeBytes) this.#chunks.push(chunk);
+    this.#size += chunk.length;
+    return chunk;
+  }
+
+  rest(): Uint8Array {
+    return nothing;
+  }
+
+  counts(): Counts | undefined {
+    return countsOf(this.call.api, new TextDecoder().decode(concat(this.#chunks)));
+  }
+}
+
+const nothing = new Uint8Array();
 
 /** The same answer with a body that is not compressed any more. */
 function copyOf(response: Response, body: BodyInit): Response {

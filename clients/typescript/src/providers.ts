@@ -114,12 +114,13 @@ export function isUsageEvent(data: string): boolean {
   return event !== undefined && isObject(event.usage) && Array.isArray(event.choices) && event.choices.length === 0;
 }
 
-/** Reads the usage of an answer that is not a stream; undefined if it has none. */
+/** Reads the usage of an answer that is not a stream of events; undefined if it has none that can be read. */
 export function countsOf(api: ProviderApi, text: string): Counts | undefined {
   const body = parse(text);
   const last = Array.isArray(body) ? body.at(-1) : body; // Gemini streams an array where nobody asks for events
   const usage = last?.usage ?? last?.usageMetadata;
-  return isObject(usage) ? { ...read(api, usage), exact: true, usage: withTier(usage, tierOf(last)) } : undefined;
+  const said = isObject(usage) ? read(api, usage) : undefined;
+  return said && { ...said, exact: true, usage: withTier(usage, tierOf(last)) };
 }
 
 /** The service tier that an answer or an event names; OpenAI writes it beside the usage. */
@@ -179,22 +180,33 @@ export class StreamReader {
   }
 }
 
-/** The provider's usage as input and output. What a total has beyond both, such as reasoning, is output. */
-function read(api: ProviderApi, usage: Json): { inputTokens: number; outputTokens: number } {
+/**
+ * The provider's usage as input and output. What a total has beyond both, such as reasoning, is output. Undefined: there is no count, or
+ * one that is no whole number from 0.
+ */
+function read(api: ProviderApi, usage: Json): { inputTokens: number; outputTokens: number } | undefined {
+  let known = false;
+  let malformed = false;
+  const sum = (...values: Json[]): number => {
+    const given = values.filter((value) => value !== undefined && value !== null);
+    known ||= given.length > 0;
+    malformed ||= !given.every(isCount);
+    return given.reduce((total, value) => total + whole(value), 0);
+  };
   let input: number;
   let output: number;
   if (api === "gemini_generate") {
-    input = whole(usage.promptTokenCount) + whole(usage.toolUsePromptTokenCount);
-    output = whole(usage.candidatesTokenCount) + whole(usage.thoughtsTokenCount);
+    input = sum(usage.promptTokenCount, usage.toolUsePromptTokenCount);
+    output = sum(usage.candidatesTokenCount, usage.thoughtsTokenCount);
   } else if (api === "anthropic_messages") {
-    input = whole(usage.input_tokens) + whole(usage.cache_read_input_tokens) + whole(usage.cache_creation_input_tokens);
-    output = whole(usage.output_tokens);
+    input = sum(usage.input_tokens, usage.cache_read_input_tokens, usage.cache_creation_input_tokens);
+    output = sum(usage.output_tokens);
   } else {
-    input = whole(usage.prompt_tokens ?? usage.input_tokens);
-    output = whole(usage.completion_tokens ?? usage.output_tokens);
+    input = sum(usage.prompt_tokens ?? usage.input_tokens);
+    output = sum(usage.completion_tokens ?? usage.output_tokens);
   }
-  const total = whole(usage.total_tokens ?? usage.totalTokenCount);
-  return { inputTokens: input, outputTokens: Math.max(output, total - input) };
+  const total = sum(usage.total_tokens ?? usage.totalTokenCount);
+  return known && !malformed ? { inputTokens: input, outputTokens: Math.max(output, total - input) } : undefined;
 }
 
 function isEnd(event: Json): boolean {
@@ -214,7 +226,8 @@ function outputText(event: Json): string {
 
 export const isObject = (value: unknown): value is Record<string, Json> => typeof value === "object" && value !== null && !Array.isArray(value);
 const list = (value: unknown): Json[] => (Array.isArray(value) ? value : []);
-export const whole = (value: unknown): number => (typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? value : 0);
+export const isCount = (value: unknown): value is number => typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+export const whole = (value: unknown): number => (isCount(value) ? value : 0);
 const present = (usage: object): object => Object.fromEntries(Object.entries(usage).filter(([, value]) => value !== null));
 
 function parse(text: string): Json {

@@ -4,6 +4,8 @@ export interface StreamEvent {
   data: string;
 }
 
+/** Bounds an event. A longer one passes on unread. */
+const maxEventBytes = 16 << 20;
 const lineFeed = 10;
 const carriageReturn = 13;
 
@@ -27,6 +29,10 @@ export class EventSplitter {
       } else if (bytes[i] !== carriageReturn) {
         this.#lineBytes++;
       }
+    }
+    if (bytes.length - from > maxEventBytes) {
+      events.push(eventOf(bytes.subarray(from)));
+      from = bytes.length;
     }
     this.#pending = bytes.subarray(from);
     this.#scanned = this.#pending.length;

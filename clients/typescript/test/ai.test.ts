@@ -190,6 +190,15 @@ for (const [name, { ai, openai, anthropic }] of Object.entries(versions)) {
       assert.deepEqual(earmark.verbs, ["reserve"]);
     });
 
+    test("numbers that count nothing are no usage", async () => {
+      const usage = { prompt_tokens: -11, completion_tokens: -7, total_tokens: -18 };
+      const choice = { index: 0, message: { role: "assistant", content: text }, finish_reason: "stop" };
+      provider.behaviour = { raw: JSON.stringify({ id: "c1", object: "chat.completion", created: 1, model: "gpt-5", choices: [choice], usage }) };
+      await generate(gpt());
+      assert.deepEqual(earmark.verbs, ["reserve"]);
+      assert.ok(earmark.unsettled[0]?.usageUnknown);
+    });
+
     test("a stream whose connection breaks is charged an estimate", async () => {
       provider.behaviour = { cutAfter: 2 };
       await stream(gpt()).catch(() => {});

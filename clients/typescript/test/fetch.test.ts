@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import crypto from "node:crypto";
+import { ReadableStream } from "node:stream/web";
 import { after, before, beforeEach, describe, test } from "node:test";
 
 import Anthropic from "@anthropic-ai/sdk";
@@ -312,12 +313,38 @@ describe("guardedFetch at an ending", () => {
     assert.ok(earmark.unsettled[0]?.usageUnknown);
   });
 
-  test("a malformed stream passes unchanged, and is left to the policy", async () => {
-    provider.behaviour = { raw: "garbage\xff\n\ndata: {broken\n\n: comment" };
+  /** The bytes of a chat stream for which the provider sends `raw`; each character is a byte. */
+  const bytesOf = async (raw: string) => {
+    provider.behaviour = { raw, bytes: true };
     const response = await guarded()(`${provider.url}/v1/chat/completions`, { method: "POST", body: JSON.stringify({ model: "m", messages, stream: true }) });
-    assert.equal(await response.text(), provider.behaviour.raw);
+    return Buffer.from(await response.arrayBuffer()).toString("latin1");
+  };
+
+  test("a malformed stream passes unchanged, and is left to the policy", async () => {
+    const raw = "garbage\xff\n\ndata: {broken\n\n: comment"; // no UTF-8
+    assert.equal(await bytesOf(raw), raw);
+    assert.deepEqual(earmark.verbs, ["reserve"]);
     assert.ok(earmark.unsettled[0]?.usageUnknown);
     assert.deepEqual(earmark.logged, ["reservation not settled"]);
+  });
+
+  test("an event that is no UTF-8 passes unchanged, and the usage after it counts", async () => {
+    const said = 'data: {"choices":[{"index":0,"delta":{"content":"\xff\xc3"},"finish_reason":"stop"}]}\n\n';
+    const done = "data: [DONE]\n\n";
+    const usage = 'data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7}}\n\n';
+    assert.equal(await bytesOf(said + usage + done), said + done);
+    assert.deepEqual(settlement(), [["commit", exact, undefined]]);
+  });
+
+  test("a stream without any event passes before its end", async () => {
+    const raw = new Uint8Array((16 << 20) + 8).fill(120);
+    const call = { method: "POST", body: JSON.stringify({ model: "m", messages, stream: true }) };
+    const endless = new ReadableStream({ start: (controller) => controller.enqueue(raw) });
+    const fetch = guarded({ fetch: async () => new Response(endless as any, { headers: { "Content-Type": "text/event-stream" } }) });
+    const reader = (await fetch(`${provider.url}/v1/chat/completions`, call)).body!.getReader();
+    assert.equal((await reader.read()).value?.length, raw.length);
+    await reader.cancel();
+    assert.deepEqual(earmark.verbs, ["reserve"]);
   });
 
   for (const status of [400, 401, 404, 429, 500, 503]) {

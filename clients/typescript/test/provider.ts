@@ -13,6 +13,8 @@ export interface Behaviour {
   headers?: Record<string, string>;
   /** In place of the answer. */
   raw?: string;
+  /** Each character of raw is a byte. */
+  bytes?: boolean;
   /** Waits between events, so that a reader can leave. */
   slow?: boolean;
   /** No usage in the answer. */
@@ -51,7 +53,7 @@ export class FakeProvider {
     let text = "";
     for await (const chunk of request) text += chunk;
     this.bodies.push(text);
-    const { status = 200, headers = {}, raw, cutAfter, endAfter, hangAfter, slow, noUsage } = this.next.shift() ?? this.behaviour;
+    const { status = 200, headers = {}, raw, bytes, cutAfter, endAfter, hangAfter, slow, noUsage } = this.next.shift() ?? this.behaviour;
     if (status !== 200) {
       response.writeHead(status, { "Content-Type": "application/json", ...headers }).end('{"error":{"message":"no","type":"provider"}}');
       return;
@@ -59,14 +61,15 @@ export class FakeProvider {
     const path = new URL(request.url ?? "", "http://x").pathname;
     const body = text === "" ? {} : JSON.parse(text);
     const { events, whole, tokens } = answerOf(path, body, noUsage === true);
+    const given = raw === undefined ? undefined : Buffer.from(raw, bytes ? "latin1" : "utf8");
     this.billed.push(tokens);
     if (!events) {
       if (cutAfter !== undefined) response.destroy();
-      else response.writeHead(200, { "Content-Type": "application/json" }).end(raw ?? JSON.stringify(whole));
+      else response.writeHead(200, { "Content-Type": "application/json" }).end(given ?? JSON.stringify(whole));
       return;
     }
     response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8" });
-    for (const [i, event] of (raw === undefined ? events : [raw]).entries()) {
+    for (const [i, event] of (given === undefined ? events.map((event) => Buffer.from(event)) : [given]).entries()) {
       if (i === endAfter) break;
       if (i === hangAfter) return;
       if (i === cutAfter) {
@@ -74,9 +77,9 @@ export class FakeProvider {
         return;
       }
       // In two pieces, which come apart.
-      response.write(event.slice(0, 7));
+      response.write(event.subarray(0, 7));
       await new Promise((resolve) => setTimeout(resolve, slow ? 20 : 0));
-      response.write(event.slice(7));
+      response.write(event.subarray(7));
     }
     response.end();
   }

@@ -30,6 +30,8 @@ from ._transport import moment_of
 from ._types import OnExpiry, Violation
 
 _MOST_DEPTH = 4
+# Of an answer that is read whole as it passes. The usage of a longer one is unknown.
+_MAX_WHOLE_BYTES = 64 << 20
 
 
 class _Guarded:
@@ -146,8 +148,11 @@ class _GuardedCall:
     def answer(self, response: httpx.Response, content: bytes) -> Future[Any]:
         return self.end(counts_of(self._asked.call.api, content))
 
-    def reader(self) -> _Reader:
-        return _Reader(self)
+    def reader(self, response: httpx.Response) -> _Reader | None:
+        """What reads an answer as it passes; None if it is no stream."""
+        if _is_stream_of_events(response):
+            return _Reader(self)
+        return _WholeReader(self) if self._asked.call.stream else None
 
 
 class _Reader:
@@ -179,6 +184,25 @@ class _Reader:
     def drop(self) -> None:
         if self._call._run._is_ours() and not sys.is_finalizing():
             self.end(Dropped())
+
+
+class _WholeReader(_Reader):
+    """Reads a stream that is not of events, such as Gemini's list. Its usage is known when it has ended."""
+
+    def __init__(self, call: _GuardedCall) -> None:
+        super().__init__(call)
+        self._content = bytearray()
+
+    def push(self, chunk: bytes) -> bytes:
+        if len(self._content) <= _MAX_WHOLE_BYTES:
+            self._content += chunk
+        return chunk
+
+    def rest(self) -> bytes:
+        return b""
+
+    def end(self, error: BaseException | None) -> Future[Any]:
+        return self._call.end(counts_of(self._call._asked.call.api, bytes(self._content)), error)
 
 
 class GuardedTransport(httpx.BaseTransport):
@@ -221,8 +245,8 @@ class GuardedTransport(httpx.BaseTransport):
             return _answer_to(error).answer(request)
         try:
             response = send(call.request)
-            if response.is_success and _is_stream(response):
-                return _copy_of(response, _streams_of(response)[0](response, call.reader()))
+            if response.is_success and (reader := call.reader(response)):
+                return _copy_of(response, _streams_of(response)[0](response, reader))
             if response.is_success:
                 content = _content_of(response)
         except BaseException as error:
@@ -265,8 +289,8 @@ class AsyncGuardedTransport(httpx.AsyncBaseTransport):
             return _answer_to(error).answer(request)
         try:
             response = await send(call.request)
-            if response.is_success and _is_stream(response):
-                return _copy_of(response, _streams_of(response)[1](response, call.reader()))
+            if response.is_success and (reader := call.reader(response)):
+                return _copy_of(response, _streams_of(response)[1](response, reader))
             if response.is_success:
                 content = await _content_of_async(response)
         except BaseException as error:
@@ -395,7 +419,7 @@ def _leave(admission: Future[_GuardedCall]) -> None:
     engine.owe(admission)
 
 
-def _is_stream(response: httpx.Response) -> bool:
+def _is_stream_of_events(response: httpx.Response) -> bool:
     kind: str = response.headers.get("Content-Type", "")
     return kind.partition(";")[0].strip().lower() == "text/event-stream"
 

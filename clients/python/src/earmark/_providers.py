@@ -14,6 +14,8 @@ ProviderApi = Literal[
     "openai_chat", "openai_completions", "openai_responses", "openai_embeddings", "anthropic_messages", "gemini_generate"
 ]
 
+# The largest whole number that every JSON library reads exactly.
+_MAX_COUNT = 2**53 - 1
 # Text has about this many bytes for each token, where nobody counts them.
 BYTES_PER_TOKEN = 4
 
@@ -131,15 +133,14 @@ def is_usage_event(data: str) -> bool:
 
 
 def counts_of(api: str, content: bytes) -> Counts | None:
-    """Reads the usage of an answer that is not a stream; None if it has none."""
+    """Reads the usage of an answer that is not a stream of events; None if it has none that can be read."""
     body = _parse(content)
     if isinstance(body, list):  # Gemini streams an array where nobody asks for events
         body = body[-1] if body else None
     last = _object(body)
     usage = _first(last.get("usage"), last.get("usageMetadata"))
-    if not isinstance(usage, dict):
-        return None
-    return Counts(*_read(api, usage), exact=True, usage=_with_tier(usage, _tier_of(last)))
+    said = _read(api, usage) if isinstance(usage, dict) else None
+    return None if said is None else Counts(*said, exact=True, usage=_with_tier(usage, _tier_of(last)))
 
 
 class StreamReader:
@@ -194,19 +195,26 @@ class StreamReader:
         return Counts(input_tokens or estimated_input_tokens(self._call), max(output_tokens, counted), exact=False)
 
 
-def _read(api: str, usage: Mapping[str, Any]) -> tuple[int, int]:
-    """The provider's usage as input and output. What a total has beyond both, such as reasoning, is output."""
+def _read(api: str, usage: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The provider's usage as input and output. What a total has beyond both, such as reasoning, is output. None: there is no count, or
+    one that is no whole number from 0."""
+    counts: list[int | None] = []
+
+    def of(*names: str) -> int:
+        given = [count_of(usage[name]) for name in names if usage.get(name) is not None]
+        counts.extend(given)
+        return sum(count or 0 for count in given)
+
     if api == "gemini_generate":
-        read = _whole(usage.get("promptTokenCount")) + _whole(usage.get("toolUsePromptTokenCount"))
-        written = _whole(usage.get("candidatesTokenCount")) + _whole(usage.get("thoughtsTokenCount"))
+        read, written = of("promptTokenCount", "toolUsePromptTokenCount"), of("candidatesTokenCount", "thoughtsTokenCount")
     elif api == "anthropic_messages":
-        read = sum(_whole(usage.get(name)) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"))
-        written = _whole(usage.get("output_tokens"))
+        read, written = of("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"), of("output_tokens")
+    elif usage.get("prompt_tokens") is not None:
+        read, written = of("prompt_tokens"), of("completion_tokens")
     else:
-        read = _whole(_first(usage.get("prompt_tokens"), usage.get("input_tokens")))
-        written = _whole(_first(usage.get("completion_tokens"), usage.get("output_tokens")))
-    total = _whole(_first(usage.get("total_tokens"), usage.get("totalTokenCount")))
-    return read, max(written, total - read)
+        read, written = of("input_tokens"), of("output_tokens")
+    total = of("total_tokens", "totalTokenCount")
+    return (read, max(written, total - read)) if counts and None not in counts else None
 
 
 def _tier_of(said: Mapping[str, Any]) -> str | None:
@@ -259,10 +267,15 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _whole(value: object) -> int:
+def count_of(value: object) -> int | None:
+    """A whole number from 0 to the largest that JSON carries exactly; None if it is none."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT else None
+
+
+def _whole(value: object) -> int:
+    return count_of(value) or 0
 
 
 def _parse(text: str | bytes) -> Any:

@@ -4,6 +4,8 @@ import re
 from typing import NamedTuple
 
 _END = re.compile(rb"\n\r?\n")
+# Bounds an event. A longer one passes on unread.
+_MAX_EVENT_BYTES = 16 << 20
 
 
 class StreamEvent(NamedTuple):
@@ -29,6 +31,9 @@ class EventSplitter:
         while found := _END.search(self._pending, max(begin, at)):
             events.append(_event_of(bytes(self._pending[begin : found.end()])))
             begin = at = found.end()
+        if len(self._pending) - begin > _MAX_EVENT_BYTES:
+            events.append(_event_of(bytes(self._pending[begin:])))
+            begin = len(self._pending)
         del self._pending[:begin]
         self._scanned = len(self._pending)
         return events

@@ -20,7 +20,7 @@ from ._errors import EarmarkError
 from ._guard import Dropped, Run, admit_or_open
 from ._late import FailOpen, OpenRun, fail_open_of
 from ._libraries import is_unsent
-from ._providers import Counts, ProviderCall
+from ._providers import Counts, ProviderCall, count_of
 from ._types import OnExpiry
 
 _EMBEDDINGS = "aembedding"
@@ -226,6 +226,8 @@ def _counts_of(response: Any, *, exact: bool) -> Counts | None:
         return None
     read = said.get("prompt_tokens") if said.get("prompt_tokens") is not None else said.get("input_tokens")
     written = said.get("completion_tokens") if said.get("completion_tokens") is not None else said.get("output_tokens")
+    if any(count is not None and count_of(count) is None for count in (read, written)):
+        return None  # numbers that count nothing
     read, written = int(read or 0), int(written or 0)
     cached, wrote = _detail(said, "prompt_tokens_details", "cached_tokens"), _detail(said, "prompt_tokens_details", "cache_creation_tokens")
     reasoned = _detail(said, "completion_tokens_details", "reasoning_tokens")
