@@ -3,8 +3,12 @@ package activities
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
+	"go.temporal.io/sdk/activity"
+
+	"github.com/earmark-dev/earmark/internal/ctxtime"
 	"github.com/earmark-dev/earmark/internal/webhook"
 )
 
@@ -13,6 +17,10 @@ const (
 	SendBudget = 10 * time.Second
 	// eventsPerDelivery bounds the events that one activity sends.
 	eventsPerDelivery = 500
+	// DeliveryHeartbeat is after how long without a heartbeat Temporal gives a delivery to another worker: its own was killed.
+	DeliveryHeartbeat = 12 * time.Second
+	// DeliveryBeat is how often a delivery that is under way says so.
+	DeliveryBeat = 3 * time.Second
 	// recordTimeout bounds the record of attempts, which is made even if the worker stops.
 	recordTimeout = 5 * time.Second
 )
@@ -51,7 +59,9 @@ func (w *Webhooks) Deliver(ctx context.Context, id string) (DeliverReport, error
 	if err != nil || batch.State != webhook.StateDue {
 		return DeliverReport{State: batch.State, WaitMS: batch.WaitMS}, err
 	}
+	stop := beat(ctx)
 	attempts, err := w.send(ctx, batch)
+	stop()
 	if len(attempts) == 0 {
 		return DeliverReport{}, err
 	}
@@ -70,6 +80,24 @@ func (w *Webhooks) Deliver(ctx context.Context, id string) (DeliverReport, error
 		w.Logger.WarnContext(ctx, "A webhook is disabled, since every attempt failed for days.", "webhook_id", id, "error", attempts[len(attempts)-1].Error)
 	}
 	return report, err
+}
+
+// beat sends heartbeats until stop is called. An attempt may last longer than Temporal waits for one.
+func beat(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var beating sync.WaitGroup
+	beating.Go(func() {
+		for {
+			activity.RecordHeartbeat(ctx)
+			if !ctxtime.Sleep(ctx, DeliveryBeat) {
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		beating.Wait()
+	}
 }
 
 // send makes attempts until one fails. An attempt that ended because the worker stops counts for none; the error says so.

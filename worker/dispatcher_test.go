@@ -29,17 +29,24 @@ type endpoint struct {
 	url    string
 	events []earmark.Event
 	failed []webhook.Attempt
+	next   time.Time // of the next attempt, after a failure
 	asked  bool
 }
 
 func (e *endpoint) claims() []webhook.Claim {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.events) == 0 || e.asked {
+	if len(e.events) == 0 || e.asked || time.Now().Before(e.next) {
 		return nil
 	}
 	e.asked = true
 	return []webhook.Claim{e.claim}
+}
+
+func (e *endpoint) failures() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.failed)
 }
 
 func (l *ledger) ClaimWebhooks(context.Context, time.Duration, int) (claims []webhook.Claim, err error) {
@@ -61,17 +68,20 @@ func (l *ledger) NextDeliveries(_ context.Context, id string, limit int) (webhoo
 		e.asked = false
 		return webhook.Batch{State: webhook.StateIdle}, nil
 	}
+	if wait := time.Until(e.next); wait > 0 {
+		return webhook.Batch{State: webhook.StateWaiting, WaitMS: wait.Milliseconds() + 1}, nil
+	}
 	return webhook.Batch{State: webhook.StateDue, Target: webhook.Target{URL: e.url, Secrets: []webhook.Secret{webhook.NewSecret()}},
 		Events: slices.Clone(e.events[:min(limit, len(e.events))]), Attempts: len(e.failed)}, nil
 }
 
-func (l *ledger) RecordDeliveries(_ context.Context, id, _ string, attempts []webhook.Attempt, _ time.Duration) (bool, error) {
+func (l *ledger) RecordDeliveries(_ context.Context, id, _ string, attempts []webhook.Attempt, retry time.Duration) (bool, error) {
 	e := l.endpoint(id)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, a := range attempts {
 		if a.Error != "" {
-			e.failed = append(e.failed, a)
+			e.failed, e.next = append(e.failed, a), time.Now().Add(retry)
 			continue
 		}
 		e.events = e.events[1:]
@@ -110,8 +120,8 @@ func TestEventsAreDelivered(t *testing.T) {
 			require.Fail(t, "it was not delivered", want)
 		}
 	}
+	require.Eventually(t, func() bool { return l.endpoints[0].failures() == 1 }, patience, 10*time.Millisecond)
 	stop()
-	require.NotEmpty(t, l.endpoints[0].failed)
 	require.Equal(t, "evt_1_1", l.endpoints[0].failed[0].EventID)
 	require.Len(t, l.endpoints[0].events, 2)
 }

@@ -108,6 +108,7 @@ func New(c client.Client, options Options) *Worker {
 			MaxConcurrentWorkflowTaskPollers:   webhookPollers,
 			MaxConcurrentActivityTaskPollers:   webhookPollers,
 			MaxConcurrentActivityExecutionSize: webhookTasks,
+			MaxHeartbeatThrottleInterval:       activities.DeliveryBeat,
 			StickyScheduleToStartTimeout:       stickyTimeout,
 		})
 		RegisterWebhooks(w, webhooks)

@@ -33,10 +33,7 @@ import (
 
 var stack = devstacktest.New(devstacktest.Temporal)
 
-// A workflow whose task is under way when its worker stops stays in the SDK's cache, which is emptied before.
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(stack.Main(m), goleak.IgnoreAnyFunction("go.temporal.io/sdk/internal.(*coroutineState).initialYield"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(stack.Main(m)) }
 
 const patience = 20 * time.Second // with a busy machine
 

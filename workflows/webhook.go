@@ -51,6 +51,7 @@ func Webhook(ctx workflow.Context, in WebhookInput) error {
 	var webhooks *activities.Webhooks
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		StartToCloseTimeout: deliverTimeout,
+		HeartbeatTimeout:    activities.DeliveryHeartbeat,
 		RetryPolicy:         &temporal.RetryPolicy{MaximumInterval: deliverRetryMax},
 		Summary:             "send the events that wait",
 	})

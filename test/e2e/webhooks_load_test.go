@@ -98,9 +98,11 @@ func quantile(times []time.Duration, part float64) time.Duration {
 	return sorted[min(len(sorted)-1, int(part*float64(len(sorted))))]
 }
 
-// webhookLoad writes events at a rate twice: without webhooks, and with four that answer and one that does not.
+// webhookLoad has how long admissions took, and the deliveries of four endpoints that answer: without webhooks, with these
+// four, and with one more that does not answer.
 type webhookLoad struct {
-	without, with, lags []time.Duration
+	without, alive, dead []time.Duration
+	lags, lagsWithDead   []time.Duration
 }
 
 func loadWebhooks(tb testing.TB, perSecond int, lasts time.Duration) (l webhookLoad) {
@@ -114,6 +116,17 @@ func loadWebhooks(tb testing.TB, perSecond int, lasts time.Duration) (l webhookL
 	require.NoError(tb, err)
 	_, l.without = underEvents(tb, s, c, "without", perSecond, lasts)
 
+	endpoints := make([]*clocked, 4)
+	var first string
+	for i := range endpoints {
+		endpoints[i] = newClocked(tb)
+		hook, err := c.CreateWebhook(ctx, earmark.WebhookRequest{URL: endpoints[i].URL})
+		require.NoError(tb, err)
+		first = hook.After
+	}
+	events, took := underEvents(tb, s, c, "alive", perSecond, lasts)
+	l.alive, l.lags = took, delivered(tb, endpoints, idsAfter(tb, c, first, events))
+
 	stop := make(chan struct{})
 	dead := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		select { // no answer before the sender gives up
@@ -125,35 +138,42 @@ func loadWebhooks(tb testing.TB, perSecond int, lasts time.Duration) (l webhookL
 	tb.Cleanup(func() { close(stop) })
 	deadHook, err := c.CreateWebhook(ctx, earmark.WebhookRequest{URL: dead.URL})
 	require.NoError(tb, err)
-	endpoints := make([]*clocked, 4)
-	for i := range endpoints {
-		endpoints[i] = newClocked(tb)
-		_, err = c.CreateWebhook(ctx, earmark.WebhookRequest{URL: endpoints[i].URL})
-		require.NoError(tb, err)
-	}
-	var events int
-	events, l.with = underEvents(tb, s, c, "with", perSecond, lasts)
-	var order []string
-	for filter := (earmark.EventFilter{After: deadHook.After, Limit: earmark.MaxPageSize}); len(order) < events; {
-		page, err := c.Events(ctx, filter)
-		require.NoError(tb, err)
-		for _, e := range page.Data {
-			order = append(order, e.ID)
-		}
-		filter.After = page.NextAfter
-	}
-	for _, endpoint := range endpoints {
-		require.Eventually(tb, func() bool { return endpoint.count() >= len(order) }, deliveryPatience, 20*time.Millisecond)
-		endpoint.mu.Lock()
-		require.Equal(tb, slices.Compact(slices.Clone(endpoint.ids)), order, "in the order of the feed")
-		l.lags = append(l.lags, endpoint.lags...)
-		endpoint.mu.Unlock()
-	}
+	events, l.dead = underEvents(tb, s, c, "dead", perSecond, lasts)
+	l.lagsWithDead = delivered(tb, endpoints, idsAfter(tb, c, deadHook.After, events))
 	// The one that does not answer has not moved, and waits.
 	shown, err := c.Webhook(ctx, deadHook.ID)
 	require.NoError(tb, err)
 	require.Equal(tb, deadHook.After, shown.After)
 	return l
+}
+
+// idsAfter reads at least so many events of the feed.
+func idsAfter(tb testing.TB, c *client.Client, after string, least int) (ids []string) {
+	tb.Helper()
+	for filter := (earmark.EventFilter{After: after, Limit: earmark.MaxPageSize}); len(ids) < least; {
+		page, err := c.Events(tb.Context(), filter)
+		require.NoError(tb, err)
+		for _, e := range page.Data {
+			ids = append(ids, e.ID)
+		}
+		filter.After = page.NextAfter
+	}
+	return ids
+}
+
+// delivered waits until each endpoint has got these events, in their order and none since the last call besides, and returns
+// their lags.
+func delivered(tb testing.TB, endpoints []*clocked, order []string) (lags []time.Duration) {
+	tb.Helper()
+	for _, endpoint := range endpoints {
+		require.Eventually(tb, func() bool { return endpoint.count() >= len(order) }, deliveryPatience, 20*time.Millisecond)
+		endpoint.mu.Lock()
+		require.Equal(tb, slices.Compact(slices.Clone(endpoint.ids)), order, "in the order of the feed")
+		lags = append(lags, endpoint.lags...)
+		endpoint.ids, endpoint.lags = nil, nil
+		endpoint.mu.Unlock()
+	}
+	return lags
 }
 
 // The short form of BenchmarkWebhooks: every endpoint that answers gets every event in one order, while one does not answer.
@@ -162,15 +182,23 @@ func TestDeadWebhookHoldsUpNobody(t *testing.T) {
 	loadWebhooks(t, 50, 3*time.Second)
 }
 
-// BenchmarkWebhooks writes 10,000 events a minute, with four endpoints that answer and one that does not:
+// BenchmarkWebhooks writes 10,000 events a minute, for a minute each without endpoints, with four that answer, and with one
+// more that does not. A ratio is what the dead one makes of the others' time:
 //
 //	go test -C test -run '^$' -bench 'Webhooks$' -benchtime 1x ./e2e
 func BenchmarkWebhooks(b *testing.B) {
 	for b.Loop() {
 		l := loadWebhooks(b, 10_000/60, time.Minute)
-		for name, times := range map[string][]time.Duration{"admission-without": l.without, "admission-with": l.with, "lag": l.lags} {
+		for name, times := range map[string][]time.Duration{
+			"admission-without": l.without, "admission-alive": l.alive, "admission-dead": l.dead, "lag-alive": l.lags, "lag-dead": l.lagsWithDead,
+		} {
 			b.ReportMetric(float64(quantile(times, 0.5).Microseconds())/1000, name+"-p50-ms")
 			b.ReportMetric(float64(quantile(times, 0.99).Microseconds())/1000, name+"-p99-ms")
+		}
+		for name, times := range map[string][2][]time.Duration{"admission": {l.dead, l.alive}, "lag": {l.lagsWithDead, l.lags}} {
+			for _, part := range []float64{0.5, 0.99} {
+				b.ReportMetric(float64(quantile(times[0], part))/float64(quantile(times[1], part)), fmt.Sprintf("%s-p%.0f-ratio", name, 100*part))
+			}
 		}
 	}
 }

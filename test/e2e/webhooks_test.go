@@ -21,7 +21,7 @@ import (
 	"github.com/earmark-dev/earmark/internal/stack"
 )
 
-// deliveryPatience is above the time after which the delivery that a killed worker had under way is tried again.
+// deliveryPatience is far above the time after which the delivery that a killed worker had under way is tried again.
 const deliveryPatience = 2 * time.Minute
 
 // receiver is an endpoint that checks each delivery with the library of Standard Webhooks.
@@ -142,7 +142,7 @@ func TestWebhooksDeliverTheFeed(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return len(feed(t, c)) == 5 }, deliveryPatience, 50*time.Millisecond)
 	up.awaitIDs(t, feed(t, c))
-	require.Eventually(t, func() bool { // else the killed worker has a delivery under way, which is tried again after 40 s
+	require.Eventually(t, func() bool { // else the killed worker has a delivery under way, which is tried again after a while
 		shown, err := c.Webhook(ctx, hook.ID)
 		return err == nil && shown.After == up.ids()[4]
 	}, deliveryPatience, 50*time.Millisecond)
@@ -180,4 +180,36 @@ func TestWebhooksDeliverTheFeed(t *testing.T) {
 	require.Len(t, up.ids(), 10)
 	up.set(func() { require.Empty(t, up.bad) })
 	down.set(func() { require.Empty(t, down.bad) })
+}
+
+// A process is killed while an endpoint lets it wait. The event is sent again once Temporal misses the heartbeat, long before
+// the time that a delivery may take.
+func TestDeliveryOfAKilledProcessIsMadeSoon(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve("--allow-private-webhooks").Ready()
+	limit := int64(1_000_000)
+	c, err := client.New(server.URL)
+	require.NoError(t, err)
+	_, err = c.CreateBudget(t.Context(), earmark.BudgetRequest{Scope: "acme", Unit: "tokens", Limit: &limit})
+	require.NoError(t, err)
+	arrived := make(chan time.Time, 2)
+	endpoint := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		arrived <- time.Now()
+		if len(arrived) == 1 {
+			<-r.Context().Done() // until the process is killed
+		}
+	}))
+	t.Cleanup(endpoint.Close)
+	_, err = c.CreateWebhook(t.Context(), earmark.WebhookRequest{URL: endpoint.URL})
+	require.NoError(t, err)
+	overrun(t, c, "one")
+	require.Eventually(t, func() bool { return len(arrived) == 1 }, deliveryPatience, 10*time.Millisecond)
+	server.Kill()
+	server.Restart()
+	restarted := time.Now()
+	require.Eventually(t, func() bool { return len(arrived) == 2 }, deliveryPatience, 10*time.Millisecond)
+	<-arrived
+	require.Less(t, (<-arrived).Sub(restarted), 25*time.Second, "it takes 13 s, and 45 s without a heartbeat")
 }
