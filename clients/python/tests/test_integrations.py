@@ -3,74 +3,128 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.metadata
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
+import openai
 import pytest
 from fake import FakeEarmark, problem
+from google import genai
 from provider import Behaviour, FakeProvider
-from sdks import run_anthropic, run_google, run_openai
+from sdks import MESSAGES, run_anthropic, run_google, run_openai
 
 from earmark import GuardedTransport, wrap
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the packages
 PAGE = Path(__file__).parents[3] / "docs" / "integrations.md"
 
-Run = Callable[[str, dict[str, Any], bool], object]
+#: Asks for an answer, whole or as a stream. retries: how often the package may try again.
+Ask = Callable[[str, dict[str, Any], bool, int], object]
+#: Reads a stream until its first text, and leaves it.
+Leave = Callable[[str, dict[str, Any]], object]
 
 
-def run_langchain(url: str, options: dict[str, Any], stream: bool) -> object:
+def first_of(stream: Any) -> None:
+    for _ in stream:
+        break
+
+
+def leave_openai(url: str, options: dict[str, Any]) -> None:
+    client = wrap(openai.OpenAI(api_key="k", base_url=f"{url}/v1"), **options)
+    with client.chat.completions.create(model="gpt-5", messages=MESSAGES, stream=True) as stream:
+        first_of(stream)
+
+
+def leave_anthropic(url: str, options: dict[str, Any]) -> None:
+    client = wrap(anthropic.Anthropic(api_key="k", base_url=url), **options)
+    with client.messages.stream(model="claude", max_tokens=50, messages=MESSAGES) as stream:
+        first_of(stream.text_stream)
+
+
+def leave_google(url: str, options: dict[str, Any]) -> None:
+    client = wrap(genai.Client(api_key="k", http_options=genai.types.HttpOptions(base_url=url)), **options)
+    first_of(client.models.generate_content_stream(model="gemini-3", contents="Count."))
+
+
+def langchain(url: str, options: dict[str, Any], retries: int) -> Any:
     langchain_openai = pytest.importorskip("langchain_openai", reason="make test-clients installs it")
     http = httpx.Client(transport=GuardedTransport(**options))
-    chat = langchain_openai.ChatOpenAI(model="gpt-5", api_key="k", base_url=f"{url}/v1", http_client=http, max_retries=1)
+    return langchain_openai.ChatOpenAI(model="gpt-5", api_key="k", base_url=f"{url}/v1", http_client=http, max_retries=retries)
+
+
+def run_langchain(url: str, options: dict[str, Any], stream: bool, retries: int) -> object:
+    chat = langchain(url, options, retries)
     return list(chat.stream("Count.")) if stream else chat.invoke("Count.")
 
 
-def run_agents(url: str, options: dict[str, Any], stream: bool) -> object:
+def run_agents(url: str, options: dict[str, Any], stream: bool, retries: int, leaves: bool = False) -> object:
     agents = pytest.importorskip("agents", reason="make test-clients installs it")
-    import openai
-
     agents.set_tracing_disabled(True)
 
     async def call() -> None:
-        client = wrap(openai.AsyncOpenAI(api_key="k", base_url=f"{url}/v1", max_retries=1), **options)
-        model = agents.OpenAIChatCompletionsModel(model="gpt-5", openai_client=client)
-        agent = agents.Agent(name="a", model=model)
+        client = wrap(openai.AsyncOpenAI(api_key="k", base_url=f"{url}/v1", max_retries=retries), **options)
+        agent = agents.Agent(name="a", model=agents.OpenAIChatCompletionsModel(model="gpt-5", openai_client=client))
         if not stream:
             await agents.Runner.run(agent, "Count.")
             return
-        async for _ in agents.Runner.run_streamed(agent, "Count.").stream_events():
-            pass
+        result = agents.Runner.run_streamed(agent, "Count.")
+        async for event in result.stream_events():
+            if leaves and event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+                result.cancel()
 
     return asyncio.run(call())
 
 
-PACKAGES: dict[str, Run] = {
-    "openai": lambda url, options, stream: run_openai(url, options, stream, retries=1),
-    "anthropic": lambda url, options, stream: run_anthropic(url, options, stream, retries=1),
-    "google-genai": lambda url, options, stream: run_google(url, options, stream, retries=1),
-    "langchain-openai": run_langchain,
-    "openai-agents": run_agents,
+PACKAGES: dict[str, tuple[Ask, Leave]] = {
+    "openai": (run_openai, leave_openai),
+    "anthropic": (run_anthropic, leave_anthropic),
+    "google-genai": (run_google, leave_google),
+    "langchain-openai": (run_langchain, lambda url, options: first_of(langchain(url, options, 0).stream("Count."))),
+    "openai-agents": (run_agents, lambda url, options: run_agents(url, options, True, 0, leaves=True)),
 }
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_page_says_what_happens(package: str) -> None:
-    run = PACKAGES[package]
+    ask, leave = PACKAGES[package]
+    events = 2 if package != "anthropic" else 4  # with the first texts
+
+    def once(url: str, options: dict[str, Any], stream: bool) -> object:
+        return ask(url, options, stream, 1)
+
+    def either(url: str, options: dict[str, Any], stream: bool) -> object:
+        """Asks one model, and another one if that fails."""
+        if package == "langchain-openai":
+            return langchain(url, options, 0).with_fallbacks([langchain(url, options, 0)]).invoke("Count.")
+        try:
+            return ask(url, options, stream, 0)
+        except Exception:
+            return ask(url, options, stream, 0)
+
     row = [
         f"`{package}`",
         importlib.metadata.version(package) if _is_there(package) else "",
         "1",
-        heard(run, problem(402, "budget_exceeded", violations=[])),
-        told(run, Behaviour(cut_after=2 if package != "anthropic" else 4), stream=True),
-        told(run, Behaviour(status=500)),
-        told(run, Behaviour(cut_after=0)),
-        heard(run, problem(503, "unavailable")),
+        heard(once, problem(402, "budget_exceeded", violations=[])),
+        told(lambda url, options, stream: leave(url, options), Behaviour(hang_after=events)),
+        told(once, Behaviour(cut_after=events), stream=True),
+        told(once, Behaviour(status=500)),
+        told(once, Behaviour(cut_after=0)),
+        told(either, Behaviour(status=500)),
+        heard(once, problem(503, "unavailable")),
     ]
     assert f"| {' | '.join(row)} |" in PAGE.read_text()
+
+
+def test_the_page_has_no_other_rows() -> None:
+    rows = re.findall(r"(?m)^\| `([^`]+)` \|", PAGE.read_text().partition("## Python\n")[2])
+    assert rows == list(PACKAGES)
 
 
 def _is_there(package: str) -> bool:
@@ -80,7 +134,7 @@ def _is_there(package: str) -> bool:
         return False
 
 
-def heard(run: Run, answer: httpx.Response) -> str:
+def heard(run: Callable[[str, dict[str, Any], bool], object], answer: httpx.Response) -> str:
     """The error that the caller gets, and how often Earmark was asked."""
     fake = FakeEarmark()
     fake.instead["reservations"] = answer
@@ -94,7 +148,7 @@ def heard(run: Run, answer: httpx.Response) -> str:
     raise AssertionError("there was no error")
 
 
-def told(run: Run, first: Behaviour, stream: bool = False) -> str:
+def told(run: Callable[[str, dict[str, Any], bool], object], first: Behaviour, stream: bool = False) -> str:
     """What Earmark gets if the first attempt goes so."""
     fake = FakeEarmark()
     ending = ""
@@ -104,6 +158,9 @@ def told(run: Run, first: Behaviour, stream: bool = False) -> str:
             run(provider.url, options(fake), stream)
         except Exception:
             ending = "" if stream else "; not repeated"
+        if first.hang_after is not None:
+            gc.collect()
+            fake.wait(2)
     words = {"reservations": "reserved", "release": "released", "commit": "charged"}
     parts = [words[verb] for verb in fake.verbs]
     if fake.bodies[-1].get("estimated"):
