@@ -190,10 +190,19 @@ for (const [name, { ai, openai, anthropic }] of Object.entries(versions)) {
       assert.deepEqual(earmark.verbs, ["reserve"]);
     });
 
-    test("numbers that count nothing are no usage", async () => {
-      const usage = { prompt_tokens: -11, completion_tokens: -7, total_tokens: -18 };
+    const answers = (usage: object) => {
       const choice = { index: 0, message: { role: "assistant", content: text }, finish_reason: "stop" };
       provider.behaviour = { raw: JSON.stringify({ id: "c1", object: "chat.completion", created: 1, model: "gpt-5", choices: [choice], usage }) };
+    };
+
+    test("what a total has beyond its parts is charged", async () => {
+      answers({ prompt_tokens: 11, completion_tokens: 4, total_tokens: exact });
+      await generate(gpt());
+      assert.deepEqual(settlement(), [["commit", exact, undefined]]);
+    });
+
+    test("numbers that count nothing are no usage", async () => {
+      answers({ prompt_tokens: -11, completion_tokens: -7, total_tokens: -18 });
       await generate(gpt());
       assert.deepEqual(earmark.verbs, ["reserve"]);
       assert.ok(earmark.unsettled[0]?.usageUnknown);
