@@ -79,8 +79,8 @@ func (r KeyRequest) Validate(now time.Time) error {
 	if err := validateText("name", r.Name, MaxKeyNameBytes); err != nil {
 		return err
 	}
-	if VisibleText(r.Name) != r.Name {
-		return Invalidf("name", "holds a control character")
+	if err := ValidateName("name", r.Name); err != nil {
+		return err
 	}
 	if err := oneOf("role", r.Role, Roles...); err != nil {
 		return err

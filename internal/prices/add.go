@@ -1,6 +1,7 @@
 package prices
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -84,8 +85,17 @@ func (s State) Check(changes Changes) error {
 		return err
 	}
 	for i, e := range changes.Entries {
+		at := fmt.Sprintf("entries[%d]", i)
+		if err := cmp.Or(earmark.ValidateName(at+".provider", e.Provider), earmark.ValidateName(at+".model", e.Model)); err != nil {
+			return err
+		}
+		for j, alias := range e.Aliases {
+			if err := earmark.ValidateName(fmt.Sprintf("%s.aliases[%d]", at, j), alias); err != nil {
+				return err
+			}
+		}
 		if err := table.Add(e); err != nil {
-			return earmark.Invalidf(fmt.Sprintf("entries[%d]", i), "%w", err)
+			return earmark.Invalidf(at, "%w", err)
 		}
 	}
 	after := slices.Concat(s.versions, history{{ID: s.Version + 1, Tenant: s.tenant, Changes: changes}})
