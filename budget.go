@@ -63,7 +63,25 @@ type Budget struct {
 	Balance     Balance       `json:"balance"` // of the current window
 
 	Thresholds []Threshold `json:"thresholds,omitempty"`
+
+	// Template says that the budget limits nothing itself: it gives each child of its scope, such as each of
+	// app/users/*, a budget of its own, which is made when first met. Its balance is that of a child with none yet.
+	Template bool `json:"template,omitempty"`
+	// TemplateID is the template that made this budget, or that it follows; "" without one.
+	TemplateID string `json:"template_id,omitempty"`
+	// FollowsTemplate says that changes of the template change this budget too. A change by hand ends that.
+	FollowsTemplate bool `json:"follows_template,omitempty"`
 }
+
+// Effective says when the children of a template take over a change of it.
+type Effective string
+
+const (
+	// EffectiveNow is at once.
+	EffectiveNow Effective = "now"
+	// EffectiveNextWindow is from each child's next window on.
+	EffectiveNextWindow Effective = "next_window"
+)
 
 // Balance is the state of one window of a budget, in the budget's unit.
 type Balance struct {
@@ -76,8 +94,8 @@ type Balance struct {
 	WindowEnd      *time.Time `json:"window_end"`      // null for lifetime; for rolling, the end of the current slice
 }
 
-// BudgetRequest asks for a new budget. Scope, Unit and Limit are required; WithDefaults
-// fills the rest.
+// BudgetRequest asks for a new budget, or for a template if the last segment of Scope is "*". Scope, Unit
+// and Limit are required; WithDefaults fills the rest.
 type BudgetRequest struct {
 	Scope       string        `json:"scope"`
 	Unit        string        `json:"unit"`
@@ -114,7 +132,7 @@ func (r BudgetRequest) WithDefaults() BudgetRequest {
 // names the field. Postgres checks the name of the time zone again, because only Postgres
 // computes window bounds.
 func (r BudgetRequest) Validate() error {
-	if err := ValidateScope("scope", r.Scope); err != nil {
+	if err := ValidateBudgetScope("scope", r.Scope); err != nil {
 		return err
 	}
 	if err := ValidateUnit("unit", r.Unit); err != nil {
@@ -152,13 +170,29 @@ type BudgetPatch struct {
 	Enforcement *Enforcement   `json:"enforcement,omitempty"`
 	Overage     *OveragePolicy `json:"overage,omitempty"`
 	Thresholds  *[]Threshold   `json:"thresholds,omitempty"` // all of them; an empty list removes them
+
+	// Effective says when the children of a template take the change over; nil is EffectiveNow. A change that
+	// is effective now takes earlier ones with it that waited for the next window.
+	Effective *Effective `json:"effective,omitempty"`
+	// FollowsTemplate true lets a budget follow the template of its scope, unit, period and Every: it takes the
+	// template's settings, and goes without other changes. False keeps the settings and ends that.
+	FollowsTemplate *bool `json:"follows_template,omitempty"`
 }
 
 // Validate checks the patch alone. Apply checks the rules that need the stored budget, such
 // as a soft ceiling below the limit.
 func (p BudgetPatch) Validate() error {
-	if p.Limit == nil && p.SoftCeiling == nil && p.Enforcement == nil && p.Overage == nil && p.Thresholds == nil {
-		return Invalidf("", "nothing to change: give at least one of limit, soft_ceiling, enforcement, overage and thresholds")
+	sets := p.Limit != nil || p.SoftCeiling != nil || p.Enforcement != nil || p.Overage != nil || p.Thresholds != nil
+	if !sets && p.FollowsTemplate == nil {
+		return Invalidf("", "nothing to change: give at least one of limit, soft_ceiling, enforcement, overage, thresholds and follows_template")
+	}
+	if p.FollowsTemplate != nil && (sets || p.Effective != nil) {
+		return Invalidf("follows_template", "does not go with other changes: a budget that follows its template has the template's settings, and a change of these ends that anyway")
+	}
+	if p.Effective != nil {
+		if err := oneOf("effective", *p.Effective, EffectiveNow, EffectiveNextWindow); err != nil {
+			return err
+		}
 	}
 	if p.Limit != nil {
 		if err := validateLimit("limit", *p.Limit); err != nil {
@@ -186,9 +220,24 @@ func (p BudgetPatch) Validate() error {
 	return nil
 }
 
+// NextWindow reports whether the children of a template take the change over with their next windows.
+func (p BudgetPatch) NextWindow() bool {
+	return p.Effective != nil && *p.Effective == EffectiveNextWindow
+}
+
 // Apply changes b. A budget that becomes hard loses its soft ceiling; Apply refuses a patch
-// that makes it hard and sets a ceiling. After an error b is invalid.
+// that makes it hard and sets a ceiling. After an error b is invalid. What FollowsTemplate asks for only the ledger
+// can do, which knows the templates.
 func (p BudgetPatch) Apply(b *Budget) error {
+	_, isTemplate := cutTemplate(b.Scope)
+	switch period := b.Window.Period; {
+	case p.Effective != nil && !isTemplate:
+		return Invalidf("effective", "is only for a template, a budget whose scope ends with *; any other changes at once")
+	case p.NextWindow() && (period == PeriodLifetime || period == PeriodRolling):
+		return Invalidf("effective", "next_window is not for the period %s, which has no next window; use now", period)
+	case p.FollowsTemplate != nil && isTemplate:
+		return Invalidf("follows_template", "is not for a template, only for a budget that a template is for")
+	}
 	if p.Limit != nil {
 		b.Limit = *p.Limit
 	}

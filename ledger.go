@@ -144,6 +144,8 @@ type Counted struct {
 type BudgetFilter struct {
 	Scope    string // exactly this scope
 	Covering string // every budget that covers this scope
+	// TemplateID selects the budgets that this template made, or that follow it.
+	TemplateID string
 	// Within selects the budgets of these scopes and of those below them; empty for all.
 	Within []string
 	Cursor string // NextCursor of the page before

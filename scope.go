@@ -37,6 +37,33 @@ func ValidateScope(field, scope string) error {
 	return nil
 }
 
+// templateSegment is the last segment of a template's scope.
+const templateSegment = "*"
+
+// ValidateBudgetScope checks the scope of a budget: that of ValidateScope, or of a template, whose last
+// segment is "*", such as "app/users/*". The error is as for ValidateScope.
+func ValidateBudgetScope(field, scope string) error {
+	parent, isTemplate := cutTemplate(scope)
+	switch {
+	case scope == templateSegment:
+		return nil
+	case strings.Contains(parent, templateSegment):
+		return Invalidf(field, "%q is not a scope: * is only allowed as the whole last segment, as in app/users/*", Clip(scope))
+	case !isTemplate:
+		return ValidateScope(field, scope)
+	}
+	return ValidateScope(field, parent+"/a") // which is as long and as deep
+}
+
+// cutTemplate returns the scope whose children a template gives budgets to, "" for all scopes of one
+// segment; or scope itself and false.
+func cutTemplate(scope string) (parent string, isTemplate bool) {
+	if scope == templateSegment {
+		return "", true
+	}
+	return strings.CutSuffix(scope, "/"+templateSegment)
+}
+
 func validateScopes(scopes []string) error {
 	if len(scopes) == 0 {
 		return Invalidf("scopes", "name at least one scope, such as [\"acme/ml/u1\"]")

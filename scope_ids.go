@@ -2,6 +2,7 @@ package earmark
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -87,6 +88,25 @@ func ParseScope(field, text string) (string, error) {
 		return "", err
 	}
 	return scope, nil
+}
+
+// ParseBudgetScope is ParseScope for the scope of a budget, which may be a template, such as "app/users/*".
+func ParseBudgetScope(field, text string) (string, error) {
+	parent, isTemplate := cutTemplate(text)
+	switch {
+	case text == templateSegment:
+		return text, nil
+	case slices.Contains(strings.Split(parent, "/"), templateSegment):
+		return "", ValidateBudgetScope(field, text)
+	case !isTemplate:
+		return ParseScope(field, text)
+	}
+	parent, err := ParseScope(field, parent)
+	if err != nil {
+		return "", err
+	}
+	scope := parent + "/" + templateSegment
+	return scope, ValidateBudgetScope(field, scope)
 }
 
 func encodeSegment(id string) string {

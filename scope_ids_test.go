@@ -35,6 +35,24 @@ func TestScopeOf(t *testing.T) {
 	}
 }
 
+func TestParseBudgetScope(t *testing.T) {
+	t.Parallel()
+	for text, scope := range map[string]string{
+		"*": "*", "app/users/*": "app/users/*", "acme/a@b.com/*": "acme/x--a_40b.com/*", "acme/a@b.com": "acme/x--a_40b.com",
+	} {
+		got, err := ParseBudgetScope("scope", text)
+		require.NoError(t, err, text)
+		require.Equal(t, scope, got)
+		require.NoError(t, ValidateBudgetScope("scope", scope))
+	}
+	for _, text := range []string{"", "/*", "*/*", "*/a", "a/*/b", "a/*/*", "a/b/c/d/e/f/g/h/*"} {
+		_, err := ParseBudgetScope("scope", text)
+		require.ErrorContains(t, err, "scope", text)
+		require.Error(t, ValidateBudgetScope("scope", text))
+		require.Error(t, ValidateScope("scope", text))
+	}
+}
+
 func TestScopeOfRefuses(t *testing.T) {
 	t.Parallel()
 	for field, ids := range map[string][]string{

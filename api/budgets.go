@@ -48,11 +48,11 @@ func (s *server) listBudgets(c *gin.Context) error {
 }
 
 func budgetFilter(c *gin.Context) (filter earmark.BudgetFilter, err error) {
-	q, err := readQuery(c, "scope", "covering", "cursor", "limit")
+	q, err := readQuery(c, "scope", "covering", "template_id", "cursor", "limit")
 	if err != nil {
 		return filter, err
 	}
-	if filter.Scope, err = q.scope("scope"); err != nil {
+	if filter.Scope, err = q.budgetScope("scope"); err != nil {
 		return filter, err
 	}
 	if filter.Covering, err = q.scope("covering"); err != nil {
@@ -60,6 +60,9 @@ func budgetFilter(c *gin.Context) (filter earmark.BudgetFilter, err error) {
 	}
 	if filter.Scope != "" && filter.Covering != "" {
 		return filter, earmark.Invalidf("covering", "does not go with scope; give one of them")
+	}
+	if filter.TemplateID, err = q.budgetID("template_id"); err != nil {
+		return filter, err
 	}
 	filter.Within = callerOf(c).within()
 	filter.Cursor, filter.Limit, err = q.page()

@@ -48,6 +48,11 @@ func TestCreateBudgetRefusesBadInput(t *testing.T) {
 		{`{"scope":"acme","unit":"tokens","limit":-1}`, "limit"},
 		{`{"scope":"acme","unit":"tokens","limit":"5"}`, "limit"},
 		{`{"scope":"/acme","unit":"tokens","limit":5}`, "scope"},
+		{`{"scope":"acme/*/chat","unit":"tokens","limit":5}`, "scope"},
+		{`{"scope":"acme/*/*","unit":"tokens","limit":5}`, "scope"},
+		{`{"scope":"acme/u*","unit":"tokens","limit":5}`, "scope"},
+		{`{"scope":"/*","unit":"tokens","limit":5}`, "scope"},
+		{`{"scope":"a/b/c/d/e/f/g/h/*","unit":"tokens","limit":5}`, "scope"},
 		{with(`"window":null`), "window"},
 		{with(`"window":"month"`), "window"},
 		{with(`"window":{"period":"decade"}`), "window.period"},
@@ -89,6 +94,23 @@ func TestCreateBudgetRefusesBadInput(t *testing.T) {
 	}
 }
 
+// A template is shown as one, and so is a budget that follows it.
+func TestTemplates(t *testing.T) {
+	t.Parallel()
+	f := &fake{budget: testBudget()}
+	b := setup(t, f)
+	f.budget.Scope, f.budget.Template = "app/users/*", true
+	x := b.do("POST", "/v1/budgets", `{"scope":"app/users/*","unit":"tokens","limit":5}`).status(http.StatusCreated)
+	require.Equal(t, *f.budget, decoded[earmark.Budget](x))
+	require.Equal(t, "app/users/*", f.last().(earmark.BudgetRequest).Scope)
+	b.do("POST", "/v1/budgets", `{"scope":"*","unit":"tokens","limit":5}`).status(http.StatusCreated)
+	f.budget = testBudget()
+	f.budget.TemplateID, f.budget.FollowsTemplate = testBudgetID, true
+	require.Equal(t, *f.budget, decoded[earmark.Budget](b.do("GET", "/v1/budgets/"+testBudgetID, "").status(http.StatusOK)))
+	// No request is on the scope of a template.
+	require.Equal(t, "scopes[0]", b.do("POST", "/v1/decisions", `{"scopes":["app/users/*"],"amounts":{"tokens":1}}`).problem(http.StatusBadRequest, earmark.CodeInvalidRequest).Field)
+}
+
 func TestCreateBudgetThatExists(t *testing.T) {
 	t.Parallel()
 	f := &fake{err: earmark.Errorf(earmark.CodeBudgetExists, "a budget on acme in tokens for a lifetime exists")}
@@ -105,6 +127,11 @@ func TestListBudgets(t *testing.T) {
 
 	b.do("GET", "/v1/budgets?covering=acme/ml/u1&cursor=", "").status(http.StatusOK)
 	require.Equal(t, earmark.BudgetFilter{Covering: "acme/ml/u1", Limit: 50}, f.last())
+	b.do("GET", "/v1/budgets?scope=acme/*&template_id="+testBudgetID, "").status(http.StatusOK)
+	require.Equal(t, earmark.BudgetFilter{Scope: "acme/*", TemplateID: testBudgetID, Limit: 50}, f.last())
+	for field, query := range map[string]string{"scope": "scope=*/acme", "covering": "covering=acme/*", "template_id": "template_id=bud_x"} {
+		require.Equal(t, field, b.do("GET", "/v1/budgets?"+query, "").problem(http.StatusBadRequest, earmark.CodeInvalidRequest).Field)
+	}
 
 	f.budgets = earmark.Page[earmark.Budget]{}
 	require.JSONEq(t, `{"data":[],"next_cursor":""}`, string(b.do("GET", "/v1/budgets", "").status(http.StatusOK).body))
@@ -169,6 +196,8 @@ func TestPatchBudgetTellsNullFromLeftOut(t *testing.T) {
 	require.Equal(t, earmark.OverageReject, *set.Overage)
 
 	require.Nil(t, patch(`{"limit":8}`).SoftCeiling)
+	require.Equal(t, earmark.EffectiveNextWindow, *patch(`{"limit":8,"effective":"next_window"}`).Effective)
+	require.True(t, *patch(`{"follows_template":true}`).FollowsTemplate)
 }
 
 func TestPatchBudgetRefusesBadInput(t *testing.T) {
@@ -184,6 +213,12 @@ func TestPatchBudgetRefusesBadInput(t *testing.T) {
 		{`{"enforcement":null}`, "enforcement"},
 		{`{"enforcement":"firm"}`, "enforcement"},
 		{`{"overage":""}`, "overage"},
+		{`{"effective":"now"}`, ""},
+		{`{"limit":8,"effective":""}`, "effective"},
+		{`{"limit":8,"effective":"later"}`, "effective"},
+		{`{"limit":8,"follows_template":false}`, "follows_template"},
+		{`{"effective":"now","follows_template":true}`, "follows_template"},
+		{`{"follows_template":null}`, "follows_template"},
 		{`{"scope":"other"}`, "scope"},
 		{`{"unit":"tokens"}`, "unit"},
 		{`{"window":{"period":"day"}}`, "window"},

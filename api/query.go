@@ -75,6 +75,24 @@ func (q query) scope(name string) (string, error) {
 	return scope, earmark.ValidateScope(name, scope)
 }
 
+// budgetScope reads the scope of a budget or of a template; "" without the parameter.
+func (q query) budgetScope(name string) (string, error) {
+	if !q.values.Has(name) {
+		return "", nil
+	}
+	scope := q.values.Get(name)
+	return scope, earmark.ValidateBudgetScope(name, scope)
+}
+
+// budgetID reads the id of a budget; "" without the parameter.
+func (q query) budgetID(name string) (string, error) {
+	id := q.values.Get(name)
+	if q.values.Has(name) && !earmark.IsBudgetID(id) {
+		return "", earmark.Invalidf(name, "%q is not the id of a budget: bud_ and 26 of a-z and 2-7", earmark.Clip(id))
+	}
+	return id, nil
+}
+
 // flag reads true or false; false without the parameter.
 func (q query) flag(name string) (bool, error) {
 	switch {

@@ -25,6 +25,7 @@ func (c *Client) Budgets(ctx context.Context, filter earmark.BudgetFilter) (earm
 	query := pageQuery(filter.Cursor, filter.Limit)
 	set(query, "scope", filter.Scope)
 	set(query, "covering", filter.Covering)
+	set(query, "template_id", filter.TemplateID)
 	return page[earmark.Budget](ctx, c, "/v1/budgets", query)
 }
 

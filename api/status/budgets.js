@@ -15,16 +15,25 @@ let latest = { data: [], more: false };
 export const load = () => list("v1/budgets", mostPages);
 
 export function show(budgets) {
-  latest = { more: budgets.more, data: budgets.data.map(judge) };
+  const templates = budgets.data.filter((b) => b.template);
+  latest = { more: budgets.more, data: budgets.data.filter((b) => !b.template).map(judge) };
   const over = latest.data.filter((b) => b.level === "over").length;
   setText(find("#budgets-count"), (latest.more ? "over " : "") + amount(latest.data.length));
   setText(find("#budgets-brief"), over ? `${amount(over)} over the limit` : "none over the limit");
-  const empty = latest.data.length === 0;
+  const empty = budgets.data.length === 0;
   find(".filled", section).hidden = empty;
   find(".first", section).hidden = !empty;
   if (empty) showFirst();
   else render();
+  showTemplates(templates);
   return usage.refresh(latest.data);
+}
+
+function showTemplates(templates) {
+  const part = find("#templates", section);
+  part.hidden = templates.length === 0;
+  sync(find("ul", part), templates.sort(byScope), (b) => b.id, () => make("li"),
+    (item, b) => setText(item, `${scopeWords(b.scope)}: ${amount(b.limit)} ${unitWords(b)}`));
 }
 
 // judge adds how full a budget is. A limit may have been lowered, and late usage is always charged, so that more than

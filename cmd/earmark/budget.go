@@ -46,14 +46,17 @@ func newBudgetCreate() *cobra.Command {
 		Short: "Create a budget",
 		Long: `Create a budget: a limit on a scope and everything under it, in one unit, over
 one window. There is at most one budget for each scope, unit, period and
---every.`,
+--every. A SCOPE that ends with /* makes a template: it limits nothing itself,
+and gives each child of the scope a budget of its own when a request first
+meets it.`,
 		Example: `  earmark budget create acme/ml tokens 10_000_000 --period month \
     --timezone Europe/Berlin
   earmark budget create acme usd_micros 50,000,000 --soft-ceiling 60,000,000
   earmark budget create acme/pro tokens 10_000_000 --period month \
     --anchor 2026-01-31T09:00
   earmark budget create acme/pro tokens 500_000 --rolling 5h
-  earmark budget create acme/trial requests 100 --overage reject`,
+  earmark budget create acme/trial requests 100 --overage reject
+  earmark budget create 'app/users/*' requests 100 --period day`,
 		Args:              arguments("SCOPE", "UNIT", "LIMIT"),
 		ValidArgsFunction: completeArgs(1, budgetScopes),
 		RunE: o.run(func(s *session, args []string) error {
@@ -61,7 +64,7 @@ one window. There is at most one budget for each scope, unit, period and
 			if err != nil {
 				return usageError{fmt.Errorf("LIMIT: %w", err)}
 			}
-			scope, err := earmark.ParseScope("scope", args[0])
+			scope, err := earmark.ParseBudgetScope("scope", args[0])
 			if err != nil {
 				return err
 			}
@@ -125,7 +128,8 @@ func newBudgetList() *cobra.Command {
 		Long: `List budgets with the balance of their current windows, newest first. Archived
 ones are not listed.`,
 		Example: `  earmark budget list
-  earmark budget list --covering acme/ml/u1   # what a request of u1 meets`,
+  earmark budget list --covering acme/ml/u1   # what a request of u1 meets
+  earmark budget list --template bud_7sk2nq4d5a   # the children of a template`,
 		Args: noArguments,
 		RunE: o.run(func(s *session, _ []string) error {
 			if filter.Scope != "" && filter.Covering != "" {
@@ -133,6 +137,12 @@ ones are not listed.`,
 			}
 			if err := checkLimit(limit); err != nil {
 				return err
+			}
+			if filter.TemplateID != "" {
+				var err error
+				if filter.TemplateID, err = s.budgetID(filter.TemplateID); err != nil {
+					return err
+				}
 			}
 			return s.present(func() (view, error) {
 				page, err := collect(s, limit, func(cursor string, limit int) (earmark.Page[earmark.Budget], error) {
@@ -146,9 +156,11 @@ ones are not listed.`,
 			})
 		}),
 	}
-	cmd.Flags().Var((*scopeFlag)(&filter.Scope), "scope", "only budgets on exactly this `SCOPE`")
+	cmd.Flags().Var((*budgetScopeFlag)(&filter.Scope), "scope", "only budgets on exactly this `SCOPE`, or templates with it")
 	cmd.Flags().Var((*scopeFlag)(&filter.Covering), "covering", "every budget on the path of this `SCOPE`: its own and those above it")
+	cmd.Flags().StringVar(&filter.TemplateID, "template", "", "only budgets that the template with this `ID` made, or that follow it")
 	limitFlag(cmd, &limit, earmark.DefaultPageSize)
+	complete(cmd, "template", budgetIDs)
 	complete(cmd, "scope", budgetScopes)
 	complete(cmd, "covering", budgetScopes)
 	o.flags(cmd)
@@ -222,6 +234,8 @@ func newBudgetSet() *cobra.Command {
 	var limit amountFlag
 	var ceiling ceilingFlag
 	var thresholds []string
+	var follow bool
+	effective := choiceFlag[earmark.Effective]{noun: "WHEN", allowed: []earmark.Effective{earmark.EffectiveNow, earmark.EffectiveNextWindow}}
 	enforcement := choiceFlag[earmark.Enforcement]{noun: "WORD", allowed: enforcements}
 	overage := choiceFlag[earmark.OveragePolicy]{noun: "POLICY", allowed: overages}
 	cmd := &cobra.Command{
@@ -229,9 +243,12 @@ func newBudgetSet() *cobra.Command {
 		Short: "Change a budget",
 		Long: `Change a budget; settings without a flag stay as they are. A limit may go below
 what is reserved and committed: Earmark takes nothing back, and admits nothing
-more until it fits.`,
+more until it fits. The children of a template follow its changes; a child that
+is changed itself follows no more, until --follow-template.`,
 		Example: `  earmark budget set bud_7sk2nq4d5a --limit 20_000_000
-  earmark budget set bud_7sk2nq4d5a --enforcement soft --soft-ceiling none`,
+  earmark budget set bud_7sk2nq4d5a --enforcement soft --soft-ceiling none
+  earmark budget set bud_7sk2nq4d5a --limit 200 --effective next_window
+  earmark budget set bud_7sk2nq4d5a --follow-template`,
 		Args:              arguments("ID"),
 		ValidArgsFunction: completeArgs(1, budgetIDs),
 		RunE: o.run(func(s *session, args []string) error {
@@ -252,8 +269,17 @@ more until it fits.`,
 				}
 				patch.Thresholds = &parts
 			}
+			if s.cmd.Flags().Changed("follow-template") {
+				patch.FollowsTemplate = &follow
+			}
 			if patch == (earmark.BudgetPatch{}) {
-				return usageError{errors.New("nothing to change: give at least one of --limit, --soft-ceiling, --enforcement, --overage and --threshold")}
+				return usageError{errors.New("nothing to change: give at least one of --limit, --soft-ceiling, --enforcement, --overage, --threshold and --follow-template")}
+			}
+			if effective.value != "" {
+				patch.Effective = &effective.value
+			}
+			if err := patch.Validate(); err != nil {
+				return err
 			}
 			id, err := s.budgetID(args[0])
 			if err != nil {
@@ -271,6 +297,8 @@ more until it fits.`,
 	enforcement.define(cmd, "enforcement", "deny a request that does not fit, or admit it")
 	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
 	thresholdsFlag(cmd, &thresholds, ";\nreplaces those of before, none removes them")
+	effective.define(cmd, "effective", "when the children of a template take the change over: now, or with their next windows")
+	cmd.Flags().BoolVar(&follow, "follow-template", false, "take the settings of the budget's template and follow its changes;\n--follow-template=false keeps the settings and ends that")
 	completeWords(cmd, "soft-ceiling", []string{"none"})
 	o.flags(cmd)
 	return cmd

@@ -44,6 +44,10 @@ func budgetTable(budgets []earmark.Budget) view {
 				{enforcementWords(b), dim},
 				{renews, dim},
 			})
+			if b.Template { // it has no balance
+				row := rows[len(rows)-1]
+				row[4], row[5], row[6], row[8] = cell{"", dim}, cell{"", dim}, cell{"template", dim}, cell{"", dim}
+			}
 		}
 		p.table(columns, rows)
 	}
@@ -149,12 +153,29 @@ func budgetDetails(b *earmark.Budget) view {
 			field{"Overage", string(b.Overage), plain},
 			field{"Thresholds", thresholdWords(b.Thresholds), plain},
 			field{"Window", window, plain},
+			field{"Template", templateWords(b), plain},
 			field{"Created", p.moment(b.CreatedAt, time.Local), plain},
 			field{"Archived", archived, red},
 		)
+		if b.Template {
+			return
+		}
 		p.line("")
 		balance(p, b.Balance)
 	}
+}
+
+// templateWords says what a budget has to do with a template; "" if nothing.
+func templateWords(b *earmark.Budget) string {
+	switch {
+	case b.Template:
+		return "gives each child a budget of its own and limits nothing itself;\n`earmark budget list --template " + b.ID + "` lists them"
+	case b.FollowsTemplate:
+		return b.TemplateID + ", followed"
+	case b.TemplateID != "":
+		return b.TemplateID + ", not followed"
+	}
+	return ""
 }
 
 // balance prints how a window's limit is divided.

@@ -103,7 +103,12 @@ func budgetIDs(s *session) ([]cobra.Completion, error) {
 }
 
 func budgetScopes(s *session) ([]cobra.Completion, error) {
-	return fromBudgets(s, func(b earmark.Budget) string { return b.Scope })
+	return fromBudgets(s, func(b earmark.Budget) string {
+		if b.Template { // no request is on its scope
+			return ""
+		}
+		return b.Scope
+	})
 }
 
 // budgetedUnits returns the beginnings of amounts.
@@ -117,6 +122,7 @@ func fromBudgets(s *session, word func(earmark.Budget) string) ([]cobra.Completi
 	for _, b := range page.Data {
 		words[word(b)] = true
 	}
+	delete(words, "")
 	return sortedKeys(words), err
 }
 

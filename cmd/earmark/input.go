@@ -174,6 +174,22 @@ func (f *scopeFlag) Set(text string) error {
 	return err
 }
 
+// budgetScopeFlag is a scopeFlag that may also be the scope of a template.
+type budgetScopeFlag string
+
+func (f *budgetScopeFlag) String() string { return string(*f) }
+func (f *budgetScopeFlag) Type() string   { return "SCOPE" }
+
+func (f *budgetScopeFlag) Set(text string) error {
+	if text == "" { // the flag's own default
+		*f = ""
+		return nil
+	}
+	scope, err := earmark.ParseBudgetScope("", text)
+	*f = budgetScopeFlag(scope)
+	return err
+}
+
 func parseScopes(texts []string) ([]string, error) {
 	scopes := make([]string, len(texts))
 	for i, text := range texts {

@@ -35,6 +35,8 @@ type budget struct {
 	windows        map[time.Time]*sums
 	kept           []interval // windows with bounds other than those of Bounds
 	overrides      []*override
+	revision       int        // of the template that it follows
+	revisions      []revision // of a template
 }
 
 // sums are the reserved and committed amounts of a window. Their sum fits int64 (R8).
@@ -77,12 +79,13 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 	}
 	b := &budget{tenant: tenant, windows: map[time.Time]*sums{}, Budget: earmark.Budget{
 		ID: l.NewBudgetID(), Scope: r.Scope, Unit: r.Unit, Limit: *r.Limit, Window: r.Window, Enforcement: r.Enforcement,
-		SoftCeiling: r.SoftCeiling, Overage: r.Overage, Thresholds: r.Thresholds, CreatedAt: l.now(),
+		SoftCeiling: r.SoftCeiling, Overage: r.Overage, Thresholds: r.Thresholds, CreatedAt: l.now(), Template: strings.HasSuffix(r.Scope, "*"),
 	}}
 	if b.Window.Every == 1 {
 		b.Window.Every = 0 // not shown
 	}
 	l.budgets[b.ID] = b
+	l.revise(b, false)
 	l.noteBudget(b, by, fmt.Sprintf("created with limit %d", b.Limit))
 	return l.Budget(ctx, tenant, b.ID)
 }
@@ -96,14 +99,22 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 	if b.ArchivedAt != nil {
 		return nil, earmark.Errorf(earmark.CodeInvalidRequest, "archived")
 	}
-	changed := b.Budget
+	before := l.followed(b, l.now()).Budget
+	changed := before
 	if err := patch.Apply(&changed); err != nil {
 		return nil, err
 	}
-	if changed.Limit != b.Limit || changed.Enforcement != b.Enforcement || changed.Overage != b.Overage || !equal(changed.SoftCeiling, b.SoftCeiling) || !slices.Equal(changed.Thresholds, b.Thresholds) {
-		before := b.Budget
-		b.Budget = changed
-		l.moveThresholds(b, before)
+	if patch.FollowsTemplate != nil {
+		if err := l.setFollowing(b, *patch.FollowsTemplate, by); err != nil {
+			return nil, err
+		}
+		return l.Budget(ctx, tenant, id)
+	}
+	if !sameSettings(changed, before) {
+		l.follow(b, by)
+		l.take(b, changed)
+		b.FollowsTemplate, b.revision = false, 0
+		l.revise(b, patch.NextWindow())
 		l.noteBudget(b, by, "changed")
 	}
 	return l.Budget(ctx, tenant, id)
@@ -112,7 +123,8 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 // ArchiveBudget archives a budget; nil if there is none.
 func (l *Ledger) ArchiveBudget(ctx context.Context, tenant, id string, by earmark.Actor) (*earmark.Budget, error) {
 	if b := l.budgets[id]; b != nil && b.tenant == tenant && b.ArchivedAt == nil {
-		b.ArchivedAt = new(l.now())
+		l.follow(b, by)
+		b.ArchivedAt, b.FollowsTemplate, b.revision = new(l.now()), false, 0
 		l.noteBudget(b, by, "archived")
 	}
 	return l.Budget(ctx, tenant, id)
@@ -124,6 +136,7 @@ func (l *Ledger) Budget(_ context.Context, tenant, id string) (*earmark.Budget, 
 	if b == nil || b.tenant != tenant {
 		return nil, nil
 	}
+	b = l.followed(b, l.now())
 	answer := b.Budget
 	start, end := b.window(l.now())
 	s := b.total(start)
@@ -142,7 +155,7 @@ func (l *Ledger) Budget(_ context.Context, tenant, id string) (*earmark.Budget, 
 func (l *Ledger) Budgets(ctx context.Context, tenant string, f earmark.BudgetFilter) (earmark.Page[earmark.Budget], error) {
 	page := earmark.Page[earmark.Budget]{Data: []earmark.Budget{}}
 	for id, b := range l.budgets {
-		if b.tenant == tenant && b.ArchivedAt == nil && (f.Scope == "" || f.Scope == b.Scope) && (f.Covering == "" || covers(b.Scope, f.Covering)) {
+		if b.tenant == tenant && b.ArchivedAt == nil && (f.Scope == "" || f.Scope == b.Scope) && (f.Covering == "" || covers(b.Scope, f.Covering)) && (f.TemplateID == "" || f.TemplateID == b.TemplateID) {
 			answer, _ := l.Budget(ctx, tenant, id)
 			page.Data = append(page.Data, *answer)
 		}
@@ -222,8 +235,9 @@ func (b *budget) at(start time.Time) *sums {
 	return b.windows[start]
 }
 
-// ceiling returns the amount that admissions may not exceed at a moment; nil means no ceiling.
-func (b *budget) ceiling(at time.Time) *int64 {
+// ceiling returns the amount that admissions to b may not exceed at a moment; nil means no ceiling.
+func (l *Ledger) ceiling(b *budget, at time.Time) *int64 {
+	b = l.followed(b, at)
 	switch {
 	case b.Enforcement == earmark.EnforcementHard:
 		return new(b.raised(b.Limit, at))

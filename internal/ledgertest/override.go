@@ -138,8 +138,11 @@ func (b *budget) repeated(id, hash string) (*earmark.Override, error) {
 			return nil, err
 		}
 	}
-	if b.ArchivedAt != nil {
+	switch {
+	case b.ArchivedAt != nil:
 		return nil, earmark.Errorf(earmark.CodeInvalidRequest, "archived")
+	case b.Template:
+		return nil, earmark.Invalidf("", "a template has no balance")
 	}
 	return nil, nil
 }

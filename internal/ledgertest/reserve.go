@@ -29,6 +29,9 @@ type touched struct {
 // Reserve sets the amounts aside on every budget that covers one of the scopes,
 // or on none (R1, R2).
 func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result, error) {
+	if !a.Released { // Postgres takes its locks first
+		l.meet(a.Tenant, a.Request.Scopes, a.Request.Amounts, a.Actor())
+	}
 	if answer := l.replay(a.ID, a.Tenant, a.RequestHash); answer != nil {
 		return *answer, nil
 	}
@@ -79,15 +82,18 @@ func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, er
 	if !c.At.IsZero() {
 		at = c.At
 	}
-	budgets := l.touch(c.Tenant, c.Request.Scopes, c.Request.Amounts, at)
-	if answer := l.unmet(c.Tenant, c.Request.Scopes, c.Request.Amounts, budgets, earmark.ReservationRequest{Coverage: earmark.CoverageAnyScope}); answer != nil {
-		return *answer, nil
-	}
+	budgets := l.affected(c.Tenant, c.Request.Scopes, c.Request.Amounts, at)
+	answer := l.unmet(c.Tenant, c.Request.Scopes, c.Request.Amounts, budgets, earmark.ReservationRequest{Coverage: earmark.CoverageAnyScope})
 	for _, b := range budgets {
-		if s := b.at(b.start); c.Request.Amounts[b.Unit] > math.MaxInt64-s.reserved-s.committed {
-			return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil
+		if s := b.at(b.start); answer == nil && c.Request.Amounts[b.Unit] > math.MaxInt64-s.reserved-s.committed {
+			return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil // Postgres has rolled back what it made
 		}
 	}
+	l.meet(c.Tenant, c.Request.Scopes, c.Request.Amounts, c.Actor)
+	if answer != nil {
+		return *answer, nil
+	}
+	budgets = l.touch(c.Tenant, c.Request.Scopes, c.Request.Amounts, at)
 	r := &reservation{tenant: c.Tenant, hash: c.RequestHash, Reservation: earmark.Reservation{
 		ID: c.ID, State: earmark.StateCommitted, Scopes: c.Request.Scopes, Amounts: c.Request.Amounts, Usage: c.Request.Amounts, CreatedAt: now,
 		SettledAt: &now, OnExpiry: earmark.OnExpiryRelease, Reason: c.Reason, Metadata: orEmpty(c.Request.Metadata),
@@ -103,7 +109,7 @@ func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, er
 
 // Decide reports whether the request would be admitted now.
 func (l *Ledger) Decide(_ context.Context, tenant string, request earmark.ReservationRequest) (earmark.Result, error) {
-	budgets := l.touch(tenant, request.Scopes, request.Amounts, l.now())
+	budgets := l.affected(tenant, request.Scopes, request.Amounts, l.now())
 	if answer := l.unmet(tenant, request.Scopes, request.Amounts, budgets, request); answer != nil {
 		return *answer, nil
 	}
@@ -159,6 +165,17 @@ func (l *Ledger) touch(tenant string, scopes []string, amounts earmark.Amounts, 
 	return budgets
 }
 
+// affected returns those that touch returns, and those that templates would make.
+func (l *Ledger) affected(tenant string, scopes []string, amounts earmark.Amounts, at time.Time) []touched {
+	budgets := l.touch(tenant, scopes, amounts, at)
+	for _, child := range l.missing(tenant, scopes, func(unit string) bool { _, asked := amounts[unit]; return asked }) {
+		start, end := child.window(at)
+		budgets = append(budgets, touched{budget: child, start: start, end: end})
+	}
+	slices.SortFunc(budgets, func(a, b touched) int { return strings.Compare(a.ID, b.ID) })
+	return budgets
+}
+
 // unmet returns the first scope that no budget covers, whatever its unit, or else the first
 // unit that no affected budget counts, on each scope or on any. If the request requires
 // a budget, one above a scope does not cover it.
@@ -171,6 +188,9 @@ func (l *Ledger) unmet(tenant string, scopes []string, amounts earmark.Amounts, 
 		met := false
 		for _, b := range l.budgets {
 			met = met || b.tenant == tenant && b.ArchivedAt == nil && covers(b.Scope, scope)
+		}
+		for _, child := range l.missing(tenant, scopes, func(string) bool { return true }) {
+			met = met || covers(child.Scope, scope)
 		}
 		if !met {
 			return &earmark.Result{Outcome: earmark.OutcomeNoBudget, Subject: scope}
@@ -196,7 +216,7 @@ func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Res
 	for _, b := range budgets {
 		s := b.total(b.start)
 		s.reserved -= b.overdue
-		requested, ceiling := amounts[b.Unit], b.ceiling(l.now())
+		requested, ceiling := amounts[b.Unit], l.ceiling(b.budget, l.now())
 		if ceiling == nil {
 			if requested > math.MaxInt64-s.reserved-s.committed {
 				return &earmark.Result{Outcome: earmark.OutcomeOverflow, Subject: b.Unit}
@@ -259,7 +279,8 @@ func (l *Ledger) mayFitAt(b touched, reserved, committed, requested int64) (firs
 		if then.Before(l.now()) {
 			then = l.now()
 		}
-		if used.Add(used, big.NewInt(requested)).Cmp(big.NewInt(*b.ceiling(then))) <= 0 {
+		ceiling := l.ceiling(b.budget, then)
+		if ceiling == nil || used.Add(used, big.NewInt(requested)).Cmp(big.NewInt(*ceiling)) <= 0 {
 			first = earliest(first, at)
 		}
 	}
@@ -341,6 +362,9 @@ func (l *Ledger) CountedUnits(_ context.Context, tenant, id, hash string, scopes
 		if b.tenant == tenant && b.ArchivedAt == nil && slices.ContainsFunc(scopes, func(scope string) bool { return covers(b.Scope, scope) }) {
 			units[b.Unit] = 0
 		}
+	}
+	for _, child := range l.missing(tenant, scopes, func(string) bool { return true }) {
+		units[child.Unit] = 0
 	}
 	return earmark.Counted{Result: earmark.Result{Outcome: earmark.OutcomeApplied}, Units: units.Units()}, nil
 }

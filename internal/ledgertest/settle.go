@@ -101,7 +101,7 @@ func (l *Ledger) charges(r *reservation, usage earmark.Amounts, late bool) (char
 		if _, end := b.window(share.WindowStart); end != nil && !at.Before(*end) {
 			at = end.Add(-time.Microsecond) // a window keeps what was in force at its end
 		}
-		if ceiling := b.ceiling(at); !late && b.Overage == earmark.OverageAllowIfAvailable && ceiling != nil && charged > share.Reserved {
+		if ceiling := l.ceiling(b, at); !late && l.followed(b, at).Overage == earmark.OverageAllowIfAvailable && ceiling != nil && charged > share.Reserved {
 			free := max(0, *ceiling-window.reserved-window.committed)
 			free = max(0, free-l.heldElsewhere(b, share.WindowStart))
 			charged = share.Reserved + min(charged-share.Reserved, free)
@@ -135,7 +135,7 @@ func (l *Ledger) charge(kind string, r *reservation, charges []int64, actor earm
 // rejects reports whether a budget of r refuses a part of overage.
 func (l *Ledger) rejects(r *reservation, overage earmark.Amounts) bool {
 	return slices.ContainsFunc(r.Budgets, func(share earmark.ReservationBudget) bool {
-		return overage[share.Unit] > 0 && l.budgets[share.BudgetID].Overage == earmark.OverageReject
+		return overage[share.Unit] > 0 && l.followed(l.budgets[share.BudgetID], l.now()).Overage == earmark.OverageReject
 	})
 }
 

@@ -18,8 +18,9 @@ const (
 		"p_period => @period, p_timezone => @timezone, p_enforcement => @enforcement, p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, " +
 		"p_every => @every, p_anchor => nullif(@anchor::text, '')::timestamp, p_thresholds => @thresholds)"
 	changeBudgetSQL = "SELECT earmark.change_budget(p_tenant => @tenant, p_id => @id, p_limit => @limit, p_enforcement => @enforcement, " +
-		"p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, p_reason => @reason, p_thresholds => @thresholds)"
-	lockBudgetSQL = "SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at, period, thresholds " +
+		"p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, p_reason => @reason, p_thresholds => @thresholds, p_next_window => @next_window)"
+	setFollowingSQL = "SELECT earmark.set_following(p_tenant => @tenant, p_id => @id, p_follow => @follow, p_actor => @actor)"
+	lockBudgetSQL   = "SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at, period, thresholds, scope " +
 		"FROM earmark.lock_budget(p_tenant => @tenant, p_id => @id)"
 	archiveBudgetSQL = "SELECT earmark.archive_budget(p_tenant => @tenant, p_id => @id, p_actor => @actor)"
 )
@@ -139,7 +140,7 @@ func shownBalance(b earmark.Balance) earmark.Balance {
 func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
 	err := l.inTx(ctx, func(tx pgx.Tx) error {
 		var b earmark.Budget
-		err := tx.QueryRow(ctx, lockBudgetSQL, namedArgs{"tenant": tenant, "id": id}).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt, &b.Window.Period, &b.Thresholds)
+		err := tx.QueryRow(ctx, lockBudgetSQL, namedArgs{"tenant": tenant, "id": id}).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt, &b.Window.Period, &b.Thresholds, &b.Scope)
 		if isNoRows(err) {
 			return nil
 		}
@@ -153,19 +154,32 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		if err := patch.Apply(&b); err != nil {
 			return err
 		}
+		if patch.FollowsTemplate != nil {
+			return setFollowing(ctx, tx, tenant, id, *patch.FollowsTemplate, by)
+		}
 		change := describeChange(before, b)
 		if change == "" {
 			return nil
 		}
 		_, err = tx.Exec(ctx, changeBudgetSQL, namedArgs{
 			"tenant": tenant, "id": id, "limit": b.Limit, "enforcement": string(b.Enforcement), "soft_ceiling": b.SoftCeiling, "overage": string(b.Overage),
-			"thresholds": storedThresholds(b.Thresholds), "actor": by.String(), "reason": change})
+			"thresholds": storedThresholds(b.Thresholds), "actor": by.String(), "reason": change, "next_window": patch.NextWindow()})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return l.Budget(ctx, tenant, id)
+}
+
+// setFollowing lets a budget whose row the transaction has locked follow its template, or no more.
+func setFollowing(ctx context.Context, tx pgx.Tx, tenant, id string, follow bool, by earmark.Actor) error {
+	var found bool
+	err := tx.QueryRow(ctx, setFollowingSQL, namedArgs{"tenant": tenant, "id": id, "follow": follow, "actor": by.String()}).Scan(&found)
+	if err == nil && !found {
+		return earmark.Invalidf("follows_template", "there is no template for this budget: its scope with * in place of the last segment has no budget of the same unit and length of window")
+	}
+	return err
 }
 
 func archivedBudget(at time.Time) error {
@@ -196,7 +210,7 @@ func queryBudgets(ctx context.Context, from querier, tenant, id string, f earmar
 	if f.Covering != "" {
 		covering = earmark.ScopePaths(f.Covering)
 	}
-	rows, err := from.Query(ctx, budgetsSQL, tenant, id, f.Scope, covering, createdAt, lastID, f.Limit, orNone(f.Within))
+	rows, err := from.Query(ctx, budgetsSQL, tenant, id, f.Scope, covering, createdAt, lastID, f.Limit, orNone(f.Within), f.TemplateID)
 	if err != nil {
 		return nil, fault(err)
 	}
@@ -205,13 +219,14 @@ func queryBudgets(ctx context.Context, from querier, tenant, id string, f earmar
 }
 
 func budgetList(tenant string, f earmark.BudgetFilter) list {
-	return listOf("budgets", tenant, f.Scope, f.Covering, f.Within)
+	return listOf("budgets", tenant, f.Scope, f.Covering, f.TemplateID, f.Within)
 }
 
 func scanBudget(row pgx.CollectableRow) (earmark.Budget, error) {
 	var b earmark.Budget
 	err := row.Scan(&b.ID, &b.Scope, &b.Unit, &b.Limit, &b.Window, &b.Enforcement, &b.SoftCeiling, &b.Overage,
-		&b.CreatedAt, &b.ArchivedAt, &b.Balance.EffectiveLimit, &b.Balance.Reserved, &b.Balance.Committed, &b.Balance.WindowStart, &b.Balance.WindowEnd, &b.Thresholds)
+		&b.CreatedAt, &b.ArchivedAt, &b.Balance.EffectiveLimit, &b.Balance.Reserved, &b.Balance.Committed, &b.Balance.WindowStart, &b.Balance.WindowEnd, &b.Thresholds,
+		&b.Template, &b.TemplateID, &b.FollowsTemplate)
 	b.Balance.Limit = b.Limit
 	b.Balance = shownBalance(b.Balance)
 	b.CreatedAt, b.ArchivedAt = b.CreatedAt.UTC(), utc(b.ArchivedAt)

@@ -78,7 +78,7 @@ GRANT SELECT ON test.clock TO PUBLIC;`
 // that as long as its trigger stands.
 const forget = `
 ALTER TABLE earmark.entries DISABLE TRIGGER entries_append_only;
-TRUNCATE earmark.events, earmark.denials, earmark.entries, earmark.corrections, earmark.reservation_budgets, earmark.reservations, earmark.windows, earmark.overrides, earmark.budgets,
+TRUNCATE earmark.events, earmark.denials, earmark.entries, earmark.corrections, earmark.reservation_budgets, earmark.reservations, earmark.windows, earmark.overrides, earmark.template_revisions, earmark.budgets,
     earmark.usage_rollups;
 ALTER TABLE earmark.entries ENABLE ALWAYS TRIGGER entries_append_only`
 
@@ -148,13 +148,14 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 // Small domains, so that calls meet: the same keys again, the same few budgets,
 // and amounts at the edges of what fits.
 var (
-	modelScopes = []string{"a", "a/b", "a/b/c", "ab"}
-	modelUnits  = []string{"tokens", "usd_micros"}
-	modelKeys   = []string{"k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9"}
-	modelLimits = []int64{100, 100, 100, 100, 10, 10, 10, 1, 0, math.MaxInt64 - 1, math.MaxInt64}
-	modelTTLs   = []int64{1, 60, 300, 3600, 86400, 604800}
-	modelActors = []earmark.Actor{earmark.ActorWorkflow, earmark.ActorAPI, earmark.OperatorActor("alice")}
-	modelZones  = []string{"UTC", "Europe/Berlin", "Atlantic/Azores", "America/Havana", "America/Sao_Paulo", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia"}
+	modelScopes    = []string{"a", "a/b", "a/b/c", "ab"}
+	modelTemplates = []string{"*", "a/*", "a/b/*"}
+	modelUnits     = []string{"tokens", "usd_micros"}
+	modelKeys      = []string{"k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9"}
+	modelLimits    = []int64{100, 100, 100, 100, 10, 10, 10, 1, 0, math.MaxInt64 - 1, math.MaxInt64}
+	modelTTLs      = []int64{1, 60, 300, 3600, 86400, 604800}
+	modelActors    = []earmark.Actor{earmark.ActorWorkflow, earmark.ActorAPI, earmark.OperatorActor("alice")}
+	modelZones     = []string{"UTC", "Europe/Berlin", "Atlantic/Azores", "America/Havana", "America/Sao_Paulo", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia"}
 	// Each begins shortly before a change of clocks in one of the zones.
 	modelBeginnings = []string{
 		"2011-12-29T20:00:00Z", "2017-10-15T02:30:00Z", "2018-02-18T01:30:00Z", "2023-12-31T21:30:00Z", "2024-03-10T04:30:00Z",
@@ -224,7 +225,7 @@ func asJSON(t require.TestingT, value any) string {
 
 func (m *machine) createBudget(t *rapid.T) {
 	r := earmark.BudgetRequest{
-		Scope: rapid.SampledFrom(modelScopes[:3]).Draw(t, "scope"), Unit: drawUnit(t),
+		Scope: rapid.SampledFrom(append(modelScopes[:3:3], modelTemplates...)).Draw(t, "scope"), Unit: drawUnit(t),
 		Limit: new(rapid.SampledFrom(modelLimits).Draw(t, "limit")),
 		Window: earmark.Window{
 			Period:   rapid.SampledFrom(earmark.Periods).Draw(t, "period"),
@@ -303,8 +304,15 @@ func drawThresholds(t *rapid.T) []earmark.Threshold {
 	return drawn
 }
 
-// drawBudget draws a budget that exists, or seldom one that does not.
+// drawBudget draws a budget that exists, one that a template made too, or seldom one that does not.
 func (m *machine) drawBudget(t *rapid.T) string {
+	all, err := m.model.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{})
+	require.NoError(t, err)
+	for _, b := range all.Data {
+		if !slices.Contains(m.budgets, b.ID) {
+			m.budgets = append(m.budgets, b.ID)
+		}
+	}
 	return rapid.SampledFrom(append([]string{"bud_none"}, m.budgets...)).Draw(t, "budget")
 }
 
@@ -326,6 +334,14 @@ func (m *machine) patchBudget(t *rapid.T) {
 		patch.Thresholds = new(drawThresholds(t))
 	}
 	id := m.drawBudget(t)
+	b, err := m.model.Budget(ctx(), earmark.DefaultTenant, id)
+	require.NoError(t, err)
+	if b != nil && b.Template && oneIn(t, 2, "effective") {
+		patch.Effective = new(rapid.SampledFrom([]earmark.Effective{earmark.EffectiveNow, earmark.EffectiveNextWindow}).Draw(t, "effective at"))
+	}
+	if oneIn(t, 4, "patch following") {
+		patch = earmark.BudgetPatch{FollowsTemplate: new(rapid.Bool().Draw(t, "follow"))}
+	}
 	both(t, m, func(l oracle) (*earmark.Budget, error) {
 		return l.PatchBudget(ctx(), earmark.DefaultTenant, id, patch, earmark.ActorAPI)
 	})
@@ -659,6 +675,9 @@ func (m *machine) otherTimeZoneData(t *rapid.T) {
 	start, end := ledgertest.Bounds(b.Window, m.now)
 	if end == nil {
 		t.Skip("a lifetime has no bounds to change")
+	}
+	if b.Template {
+		t.Skip("a template has no window")
 	}
 	if b.Window.Period == earmark.PeriodRolling {
 		t.Skip("the slices of a rolling window do not depend on a time zone")

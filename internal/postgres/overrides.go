@@ -64,6 +64,8 @@ func (r changeResult) check() error {
 		return archivedBudget(r.ArchivedAt)
 	case earmark.OutcomeInvalid:
 		switch r.Subject {
+		case "template":
+			return earmark.Invalidf("", "a template has no balance of its own; change its limit, or override the budget of a child")
 		case "windows":
 			return earmark.Invalidf("windows", "a budget for a lifetime or with a rolling window has none that ends; give expires_at, or neither")
 		case "window":

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -75,7 +76,7 @@ type planYear struct {
 	now     time.Time
 	budgets []*earmark.Budget
 	calls   int
-	denials map[string]int // by budget
+	denials map[string]int // by budget, or by its template
 }
 
 func newPlanYear(t *testing.T, calls []planCall) *planYear {
@@ -136,11 +137,13 @@ func (y *planYear) use() {
 	most := y.budgets[0].Limit / 2
 	reserved := 1 + y.random.Int64N(most)
 	y.calls++
-	a := admission(fmt.Sprintf("call-%d", y.calls), earmark.Amounts{y.budgets[0].Unit: reserved}, y.budgets[0].Scope)
+	a := admission(fmt.Sprintf("call-%d", y.calls), earmark.Amounts{y.budgets[0].Unit: reserved}, strings.Replace(y.budgets[0].Scope, "*", "ana", 1))
 	result := onBoth(y, func(l oracle) (earmark.Result, error) { return l.Reserve(ctx(), a) })
 	if result.Outcome == earmark.OutcomeDenied {
 		for _, violation := range result.Decision.Violations {
-			y.denials[violation.BudgetID]++
+			b, err := y.ledgers[0].Budget(ctx(), earmark.DefaultTenant, violation.BudgetID)
+			require.NoError(y.t, err)
+			y.denials[cmp.Or(b.TemplateID, b.ID)]++
 		}
 		return
 	}

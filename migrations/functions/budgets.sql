@@ -12,7 +12,8 @@ CREATE OR REPLACE FUNCTION earmark.budget_json(b earmark.budgets) RETURNS jsonb 
 BEGIN
     RETURN jsonb_build_object('id', b.id, 'scope', b.scope, 'unit', b.unit, 'limit', b.limit_amount,
         'window', earmark.window_json(b), 'enforcement', b.enforcement, 'soft_ceiling', b.soft_ceiling,
-        'overage', b.overage, 'thresholds', coalesce(b.thresholds, '[]'), 'created_at', b.created_at, 'archived_at', b.archived_at);
+        'overage', b.overage, 'thresholds', coalesce(b.thresholds, '[]'), 'created_at', b.created_at, 'archived_at', b.archived_at)
+        || CASE WHEN b.template_id IS NULL THEN '{}' ELSE jsonb_build_object('template_id', b.template_id, 'follows_template', b.revision IS NOT NULL) END;
 END $$;
 
 DROP FUNCTION IF EXISTS earmark.create_budget(text, text, text, text, bigint, text, text, text, bigint, text, text); -- without p_every: calls would be ambiguous
@@ -29,39 +30,66 @@ BEGIN
     INSERT INTO earmark.budgets (id, tenant, scope, unit, limit_amount, period, timezone, every, anchor, enforcement, soft_ceiling, overage, thresholds)
     VALUES (p_id, p_tenant, p_scope, p_unit, p_limit, p_period, p_timezone, p_every, p_anchor, p_enforcement, p_soft_ceiling, p_overage,
             nullif(p_thresholds, '[]')) RETURNING * INTO b;
+    IF earmark.is_template(b.scope) THEN
+        b := earmark.by_hand(b, false);
+        UPDATE earmark.budgets SET revision = b.revision WHERE id = b.id;
+    END IF;
     PERFORM earmark.note('budget', b.tenant, NULL, b.id, p_actor, v_reason);
     PERFORM earmark.log_change(b.tenant, p_actor, 'budget.create', b.id, v_reason, NULL, earmark.budget_json(b));
 END $$;
 
-DROP FUNCTION IF EXISTS earmark.lock_budget(text, text); -- with other columns
--- Locks a budget's row until the transaction ends, and returns what may change.
-CREATE OR REPLACE FUNCTION earmark.lock_budget(p_tenant text, p_id text)
-    RETURNS TABLE (limit_amount bigint, enforcement text, soft_ceiling bigint, overage text, archived_at timestamptz, period text, thresholds jsonb)
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
-    SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at, period, coalesce(thresholds, '[]') FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id FOR NO KEY UPDATE
-$$;
-
-DROP FUNCTION IF EXISTS earmark.change_budget(text, text, bigint, text, bigint, text, text, text); -- without p_thresholds: calls would be ambiguous
--- Changes a budget whose row the caller has locked. p_reason says what changes. p_thresholds replace the budget's; null
--- leaves them, and [] leaves none.
-CREATE OR REPLACE FUNCTION earmark.change_budget(p_tenant text, p_id text, p_limit bigint, p_enforcement text, p_soft_ceiling bigint, p_overage text,
-    p_actor text, p_reason text, p_thresholds jsonb DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
-DECLARE
-    b        earmark.budgets;
-    v_before earmark.budgets;
+-- Writes what a change of a budget, whose row the caller has locked, leaves of it.
+CREATE OR REPLACE FUNCTION earmark.store_budget(p_before earmark.budgets, p_after earmark.budgets, p_actor text, p_reason text) RETURNS void
+LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT * INTO STRICT v_before FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id FOR NO KEY UPDATE;
-    UPDATE earmark.budgets SET limit_amount = p_limit, enforcement = p_enforcement, soft_ceiling = p_soft_ceiling, overage = p_overage,
-        thresholds = nullif(coalesce(p_thresholds, v_before.thresholds), '[]')
-    WHERE id = p_id RETURNING * INTO b;
-    PERFORM earmark.move_thresholds(b, v_before.thresholds, v_before.limit_amount);
-    UPDATE earmark.denials SET exhausted_in = NULL WHERE budget_id = b.id AND p_limit > v_before.limit_amount; -- after a raise it can be exhausted again
-    PERFORM earmark.note('budget', b.tenant, NULL, b.id, p_actor, p_reason);
-    PERFORM earmark.log_change(b.tenant, p_actor, 'budget.change', b.id, p_reason, earmark.budget_json(v_before), earmark.budget_json(b));
+    UPDATE earmark.budgets SET limit_amount = p_after.limit_amount, enforcement = p_after.enforcement, soft_ceiling = p_after.soft_ceiling, overage = p_after.overage,
+        thresholds = p_after.thresholds, template_id = p_after.template_id, revision = p_after.revision
+    WHERE id = p_after.id;
+    PERFORM earmark.move_thresholds(p_after, p_before.thresholds, p_before.limit_amount);
+    UPDATE earmark.denials SET exhausted_in = NULL WHERE budget_id = p_after.id AND p_after.limit_amount > p_before.limit_amount; -- after a raise it can be exhausted again
+    PERFORM earmark.note('budget', p_after.tenant, NULL, p_after.id, p_actor, p_reason);
+    PERFORM earmark.log_change(p_after.tenant, p_actor, 'budget.change', p_after.id, p_reason, earmark.budget_json(p_before), earmark.budget_json(p_after));
 END $$;
 
--- Archiving twice is once. It does nothing when there is no such budget.
+DROP FUNCTION IF EXISTS earmark.lock_budget(text, text); -- with other columns
+-- Locks a budget's row until the transaction ends, and returns what may change, and what says whether it may.
+CREATE OR REPLACE FUNCTION earmark.lock_budget(p_tenant text, p_id text)
+    RETURNS TABLE (limit_amount bigint, enforcement text, soft_ceiling bigint, overage text, archived_at timestamptz, period text, thresholds jsonb, scope text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+DECLARE
+    b earmark.budgets;
+BEGIN
+    SELECT * INTO b FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id FOR NO KEY UPDATE;
+    IF FOUND THEN
+        b := earmark.followed(b, clock_timestamp());
+        RETURN QUERY SELECT b.limit_amount, b.enforcement, b.soft_ceiling, b.overage, b.archived_at, b.period, coalesce(b.thresholds, '[]'), b.scope;
+    END IF;
+END $$;
+
+DROP FUNCTION IF EXISTS earmark.change_budget(text, text, bigint, text, bigint, text, text, text); -- without p_thresholds: calls would be ambiguous
+DROP FUNCTION IF EXISTS earmark.change_budget(text, text, bigint, text, bigint, text, text, text, jsonb); -- without p_next_window
+-- Changes a budget whose row the caller has locked. p_reason says what changes. p_thresholds replace the budget's; null
+-- leaves them, and [] leaves none. With p_next_window the children of a template take the change over with their next windows.
+CREATE OR REPLACE FUNCTION earmark.change_budget(p_tenant text, p_id text, p_limit bigint, p_enforcement text, p_soft_ceiling bigint, p_overage text,
+    p_actor text, p_reason text, p_thresholds jsonb DEFAULT NULL, p_next_window boolean DEFAULT false) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+DECLARE
+    b       earmark.budgets;
+    v_after earmark.budgets;
+BEGIN
+    SELECT * INTO STRICT b FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id FOR NO KEY UPDATE;
+    b := earmark.follow(b, p_actor);
+    v_after := b;
+    v_after.limit_amount := p_limit;
+    v_after.enforcement := p_enforcement;
+    v_after.soft_ceiling := p_soft_ceiling;
+    v_after.overage := p_overage;
+    v_after.thresholds := nullif(coalesce(p_thresholds, b.thresholds), '[]');
+    PERFORM earmark.store_budget(b, earmark.by_hand(v_after, p_next_window), p_actor, p_reason);
+END $$;
+
+-- Archiving twice is once. It does nothing when there is no such budget. A child keeps what it has; its template makes another one when a
+-- call next meets its scope.
 CREATE OR REPLACE FUNCTION earmark.archive_budget(p_tenant text, p_id text, p_actor text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
@@ -72,8 +100,10 @@ BEGIN
     IF NOT FOUND OR b.archived_at IS NOT NULL THEN
         RETURN;
     END IF;
+    b := earmark.follow(b, p_actor);
     v_before := earmark.budget_json(b);
-    UPDATE earmark.budgets SET archived_at = clock_timestamp() WHERE id = b.id RETURNING * INTO b;
+    UPDATE earmark.budgets SET archived_at = clock_timestamp(), revision = CASE WHEN earmark.is_template(scope) THEN revision END
+    WHERE id = b.id RETURNING * INTO b;
     PERFORM earmark.note('budget', b.tenant, NULL, b.id, p_actor, 'archived');
     PERFORM earmark.log_change(b.tenant, p_actor, 'budget.archive', b.id, 'archived', v_before, earmark.budget_json(b));
 END $$;

@@ -72,7 +72,7 @@ BEGIN
         PERFORM 1 FROM earmark.budgets b
         WHERE b.id IN (SELECT budget_id FROM earmark.reservation_budgets WHERE reservation_id = r.id)
         ORDER BY b.id FOR NO KEY UPDATE;
-        IF EXISTS (SELECT 1 FROM earmark.reservation_budgets x JOIN earmark.budgets b ON b.id = x.budget_id
+        IF EXISTS (SELECT 1 FROM earmark.reservation_budgets x JOIN earmark.budgets y ON y.id = x.budget_id CROSS JOIN LATERAL earmark.followed(y, clock_timestamp()) b
                    WHERE x.reservation_id = r.id AND b.overage = 'reject' AND v_overage ? x.unit) THEN
             IF r.rejected_usage IS DISTINCT FROM p_usage THEN
                 UPDATE earmark.reservations SET rejected_usage = p_usage, on_expiry = 'review' WHERE id = r.id RETURNING * INTO r;

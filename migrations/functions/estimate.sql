@@ -10,5 +10,5 @@ BEGIN
         earmark.check_coverage(p_tenant, p_scopes, '{}', '{}', true),
         jsonb_build_object('outcome', 'applied', 'units', (
             SELECT jsonb_agg(DISTINCT b.unit ORDER BY b.unit) FROM earmark.budgets b
-            WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (earmark.scope_paths(p_scopes)))));
+            WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (earmark.with_templates(earmark.scope_paths(p_scopes))))));
 END $$;

@@ -49,6 +49,7 @@ BEGIN
              ORDER BY budget_id LOOP
         SELECT * INTO b FROM earmark.budgets WHERE tenant = p_tenant AND id = c.budget_id;
         CONTINUE WHEN NOT FOUND;
+        b := earmark.followed(b, v_now);
         SELECT window_start INTO v_window FROM earmark.window_at(b, v_now);
         INSERT INTO earmark.denials AS x (budget_id, pending) VALUES (b.id, c.count)
         ON CONFLICT (budget_id) DO UPDATE SET pending = x.pending + excluded.pending RETURNING * INTO d;
@@ -62,6 +63,7 @@ BEGIN
              WHERE y.tenant = p_tenant AND x.pending > 0 AND coalesce(x.emitted_at <= v_now - earmark.denial_pause(), true) -- mutation: denials-sampled
              ORDER BY x.budget_id FOR NO KEY UPDATE OF x LOOP
         SELECT * INTO b FROM earmark.budgets WHERE id = d.budget_id;
+        b := earmark.followed(b, v_now);
         SELECT window_start INTO v_window FROM earmark.window_at(b, v_now);
         PERFORM earmark.emit('reservation.denied', b.tenant, ARRAY [b.scope], b.id, NULL, v_window,
             jsonb_build_object('unit', b.unit, 'limit', b.limit_amount, 'count', d.pending));

@@ -41,16 +41,23 @@ BEGIN
     RETURN r;
 END $$;
 
+DROP FUNCTION IF EXISTS earmark.lock_affected(text, text[], text[], timestamptz, text[]); -- without p_actor: calls would be ambiguous
+
 -- Locks the budgets that cover p_scopes in p_units, then their windows at p_at, each in the
 -- order of its key. Creates missing windows. Returns both as they are under the locks. If
--- p_pairs is given, it has the pairs 'scope unit' that a call needs.
-CREATE OR REPLACE FUNCTION earmark.lock_affected(p_tenant text, p_scopes text[], p_units text[], p_at timestamptz, p_pairs text[] DEFAULT NULL) RETURNS earmark.affected_budget[]
+-- p_pairs is given, it has the pairs 'scope unit' that a call needs. Before it locks, it makes the budgets that templates give
+-- to p_scopes; after it has locked, those take over what their templates have changed. Both are p_actor's doing.
+CREATE OR REPLACE FUNCTION earmark.lock_affected(p_tenant text, p_scopes text[], p_units text[], p_at timestamptz, p_pairs text[] DEFAULT NULL,
+    p_actor text DEFAULT NULL) RETURNS earmark.affected_budget[]
 LANGUAGE plpgsql AS $$
 DECLARE
     v_paths     text[] := earmark.scope_paths(p_scopes);
+    v_match     record;
+    v_templates earmark.budgets[] := '{}';
     v_budgets   earmark.budgets[];
     b           earmark.budgets;
     v_window    record;
+    v_stored    boolean;
     v_start     timestamptz;
     v_end       timestamptz;
     v_reserved  bigint;
@@ -58,16 +65,33 @@ DECLARE
     v_affected   earmark.affected_budget[];
 BEGIN
     PERFORM earmark.require_read_committed();
-    v_budgets := ARRAY ( -- reads the current version of a row that it had to wait for
-        SELECT x FROM earmark.budgets x
-        WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (v_paths) AND x.unit = ANY (p_units)
-          AND (p_pairs IS NULL OR x.scope || ' ' || x.unit = ANY (p_pairs)) -- mutation: own-pairs
-        ORDER BY x.id FOR NO KEY UPDATE); -- mutation: budgets-locked
+    IF EXISTS (SELECT FROM earmark.budgets x WHERE x.tenant = p_tenant AND earmark.is_template(x.scope) AND x.archived_at IS NULL) THEN
+        v_match := earmark.templates_of(p_tenant, v_paths, p_units, p_pairs);
+        v_templates := v_match.templates;
+        IF v_match.is_missing THEN
+            PERFORM earmark.make_children(v_templates, v_paths, p_pairs, p_actor);
+        END IF;
+    END IF;
+    LOOP
+        v_budgets := ARRAY ( -- reads the current version of a row that it had to wait for
+            SELECT x FROM earmark.budgets x
+            WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (v_paths) AND x.unit = ANY (p_units)
+              AND (p_pairs IS NULL OR x.scope || ' ' || x.unit = ANY (p_pairs)) -- mutation: own-pairs
+            ORDER BY x.id FOR NO KEY UPDATE); -- mutation: budgets-locked
+        EXIT WHEN v_templates = '{}';
+        EXIT WHEN earmark.children_among(v_budgets, v_templates) >= v_match.children; -- mutation: child-again
+        PERFORM earmark.make_children(v_templates, v_paths, p_pairs, p_actor); -- one was archived while this call waited
+    END LOOP;
     FOREACH b IN ARRAY v_budgets LOOP
         -- As earmark.window_at does, and by key: while the tables have no statistics, a join would be planned as a scan.
         SELECT window_start, window_end, reserved, committed INTO v_start, v_end, v_reserved, v_committed FROM earmark.windows
         WHERE budget_id = b.id AND window_start <= p_at ORDER BY window_start DESC LIMIT 1 FOR NO KEY UPDATE;
-        IF NOT FOUND OR v_end <= p_at THEN
+        v_stored := FOUND AND (v_end <= p_at) IS NOT TRUE;
+        IF b.template_id IS NOT NULL AND earmark.is_behind(b) THEN
+            -- After the lock of the window at p_at, because it may lock a later one (R6).
+            b := earmark.follow(b, p_actor); -- mutation: follows-locked
+        END IF;
+        IF NOT v_stored THEN
             v_window := earmark.window_at(b, p_at);
             v_start := v_window.window_start;
             v_end := v_window.window_end;

@@ -1,11 +1,14 @@
 -- Overrides: changes of a budget's limit for a time. The limit itself stays as it is.
 
--- A budget as it is at p_at: its limit and soft ceiling with the overrides in force, from 0 to the largest int64.
+-- A budget as it is at p_at: what its template has changed, and its limit and soft ceiling with the overrides in force, from 0 to the largest int64.
 -- The caller has locked the budget if it admits by them (R6): create_override and end_override lock it too.
 CREATE OR REPLACE FUNCTION earmark.in_force(b earmark.budgets, p_at timestamptz) RETURNS earmark.budgets LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_by numeric; -- numeric, so that no sum overflows (R8)
 BEGIN
+    IF b.template_id IS NOT NULL THEN
+        b := earmark.followed(b, p_at);
+    END IF;
     IF b.overridden_until > p_at THEN -- the same condition as in lock_affected
         SELECT coalesce(sum(amount), 0) INTO v_by FROM earmark.overrides
         WHERE budget_id = b.id AND effective_at <= p_at AND p_at < least(expires_at, ended_at, 'infinity'); -- mutation: override-in-force
@@ -67,6 +70,8 @@ BEGIN
                     ELSE jsonb_build_object('outcome', 'mismatch') END;
     ELSIF b.archived_at IS NOT NULL THEN
         RETURN jsonb_build_object('outcome', 'conflict', 'archived_at', b.archived_at);
+    ELSIF earmark.is_template(b.scope) THEN
+        RETURN jsonb_build_object('outcome', 'invalid', 'subject', 'template');
     ELSIF p_windows IS NOT NULL AND b.period IN ('lifetime', 'rolling') THEN
         RETURN jsonb_build_object('outcome', 'invalid', 'subject', 'windows');
     ELSIF p_source = 'reset' AND b.period = 'rolling' THEN

@@ -5,7 +5,7 @@ DROP FUNCTION IF EXISTS earmark.preflight(text, text, text, text[], jsonb, boole
 
 -- Whether p_amounts would fit now, without a lock and without a change: 'applied',
 -- 'denied', 'no_budget', 'unit_not_budgeted' or 'overflow'. Only earmark.reserve admits.
--- Overdue 'release' reservations do not count, because an admission would expire them.
+-- Overdue 'release' reservations do not count, because an admission would expire them. What templates would give counts.
 CREATE OR REPLACE FUNCTION earmark.decide(p_tenant text, p_scopes text[], p_amounts jsonb, p_any_scope boolean DEFAULT false,
     p_require_budget boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -16,14 +16,20 @@ DECLARE
     v_overdue bigint;
     v_holds   bigint;
     v_past    timestamptz[];
+    v_paths   text[];
+    v_units   text[];
 BEGIN
+    v_paths := earmark.scope_paths(p_scopes);
+    v_units := earmark.units(p_amounts);
     SELECT array_agg(earmark.affect(b, w.window_start, w.window_end, w.reserved, w.committed) ORDER BY b.id)
     INTO v_affected
-    FROM earmark.budgets x CROSS JOIN LATERAL earmark.in_force(x, v_now) b CROSS JOIN LATERAL earmark.window_at(b, v_now) w
-    WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (earmark.scope_paths(p_scopes))
-      AND x.unit = ANY (earmark.units(p_amounts));
+    FROM (SELECT x FROM earmark.budgets x
+          WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (v_paths) AND x.unit = ANY (v_units)
+          UNION ALL
+          SELECT x FROM earmark.missing_children((earmark.templates_of(p_tenant, v_paths, v_units)).templates, v_paths) AS x) AS met -- mutation: children-decided
+         CROSS JOIN LATERAL earmark.in_force(x, v_now) b CROSS JOIN LATERAL earmark.window_at(b, v_now) w;
 
-    v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, p_any_scope, p_require_budget);
+    v_answer := earmark.check_coverage(p_tenant, p_scopes, v_units, v_affected, p_any_scope, p_require_budget);
     IF v_answer IS NOT NULL THEN
         RETURN v_answer;
     END IF;
@@ -58,6 +64,7 @@ DECLARE
     v_paths  text[];
     v_fits   boolean;
     v_units  text[];
+    v_templates boolean; -- whether the tenant has any
 BEGIN
     IF v_answer IS NOT NULL THEN
         RETURN v_answer || jsonb_build_object('now', clock_timestamp());
@@ -65,14 +72,16 @@ BEGIN
     v_paths := earmark.scope_paths(p_scopes);
     SELECT bool_and(b.period <> 'rolling' AND (p_amounts ->> b.unit)::numeric + coalesce(w.counted, 0)
                     <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)
-                    AND (b.overridden_until > v_now) IS NOT TRUE),
-           array_agg(b.unit)
-    INTO v_fits, v_units
+                    AND (b.overridden_until > v_now) IS NOT TRUE AND (b.template_id IS NULL OR NOT earmark.is_behind(b))),
+           array_agg(b.unit),
+           EXISTS (SELECT FROM earmark.budgets t WHERE t.tenant = p_tenant AND earmark.is_template(t.scope) AND t.archived_at IS NULL)
+    INTO v_fits, v_units, v_templates
     FROM earmark.budgets b LEFT JOIN LATERAL ( -- as earmark.window_at finds it; the bounds are of no interest here
         SELECT CASE WHEN x.window_end <= v_now THEN 0 ELSE x.reserved + x.committed END AS counted
         FROM earmark.windows x WHERE x.budget_id = b.id AND x.window_start <= v_now ORDER BY x.window_start DESC LIMIT 1) w ON true
     WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (v_paths) AND p_amounts ? b.unit;
-    IF v_fits AND p_amounts - v_units = '{}' AND cardinality(p_scopes) = 1 AND NOT p_require_budget THEN
+    IF v_fits AND p_amounts - v_units = '{}' AND cardinality(p_scopes) = 1 AND NOT p_require_budget
+        AND (NOT v_templates OR NOT (earmark.templates_of(p_tenant, v_paths, v_units)).is_missing) THEN
         RETURN jsonb_build_object('outcome', 'applied', 'now', clock_timestamp());
     END IF;
     RETURN earmark.decide(p_tenant, p_scopes, p_amounts, p_any_scope, p_require_budget) || jsonb_build_object('now', clock_timestamp());

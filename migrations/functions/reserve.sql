@@ -4,7 +4,7 @@ DROP FUNCTION IF EXISTS earmark.check_coverage(text, text[], text[], earmark.aff
 
 -- Returns the first scope that no budget covers, or else the first unit that no budget
 -- counts: on each scope, or with p_any_scope on any scope. Null if all are covered. With
--- p_own only a budget on a scope itself covers it, and none above it.
+-- p_own only a budget on a scope itself covers it, and none above it. What a template gives it counts.
 CREATE OR REPLACE FUNCTION earmark.check_coverage(p_tenant text, p_scopes text[], p_units text[], p_affected earmark.affected_budget[],
     p_any_scope boolean, p_own boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
@@ -16,7 +16,7 @@ BEGIN
     WHERE NOT EXISTS (SELECT 1 FROM unnest(p_affected) t WHERE asked.scope = t.scope OR NOT p_own AND starts_with(asked.scope, t.scope || '/'))
       AND NOT EXISTS (SELECT 1 FROM earmark.budgets b
                       WHERE b.tenant = p_tenant AND b.archived_at IS NULL
-                        AND b.scope = ANY (CASE WHEN p_own THEN ARRAY [asked.scope] ELSE earmark.scope_paths(ARRAY [asked.scope]) END))
+                        AND b.scope = ANY (earmark.with_templates(CASE WHEN p_own THEN ARRAY [asked.scope] ELSE earmark.scope_paths(ARRAY [asked.scope]) END)))
     ORDER BY n LIMIT 1;
     IF FOUND THEN
         RETURN jsonb_build_object('outcome', 'no_budget', 'subject', v_subject);
@@ -51,7 +51,7 @@ END $$;
 -- The first moment at which p_requested, which does not fit into t now, may fit: the end of the first lease, if it fits
 -- without the holds; the begin or end of an override that makes room; or the end of the window, if it fits into an empty
 -- one. Slices leave a rolling window one by one, and each makes room. Null if it fits at none of them, without another
--- call. p_past is as for first_lease_end.
+-- call. A change of a template that waits for the next window counts from there on. p_past is as for first_lease_end.
 CREATE OR REPLACE FUNCTION earmark.may_fit_at(t earmark.affected_budget, p_requested numeric, p_past timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -63,10 +63,10 @@ DECLARE
     v_then    earmark.budgets;
     v_at      timestamptz;
     v_used    numeric;
-    v_more    numeric; -- by how much overrides then raise the ceiling
+    v_more    numeric; -- by how much the ceiling then is higher; null if there is none then
 BEGIN
     SELECT * INTO b FROM earmark.budgets WHERE id = t.budget_id;
-    IF b.overridden_until > v_now OR t.slice IS NOT NULL THEN
+    IF b.overridden_until > v_now OR t.slice IS NOT NULL OR earmark.is_behind(b) THEN
         v_lease := (SELECT min(earmark.first_lease_end(t.budget_id, w, p_past)) FROM earmark.counted_windows(t) AS w);
         v_before := earmark.in_force(b, v_now);
         FOR v_at IN
@@ -86,8 +86,8 @@ BEGIN
                      WHERE w.budget_id = b.id AND w.window_start >= t.window_start - t.slice * earmark.slices_before()
                        AND w.window_end + t.slice * earmark.slices_before() > v_at)
                 WHEN v_at >= t.window_end THEN 0 WHEN v_at >= v_lease THEN t.committed ELSE t.committed::numeric + t.reserved END;
-            v_more := CASE b.enforcement WHEN 'hard' THEN v_then.limit_amount - v_before.limit_amount ELSE v_then.soft_ceiling - v_before.soft_ceiling END;
-            IF p_requested + v_used <= t.ceiling::numeric + t.other_reserved + t.other_committed + v_more THEN
+            v_more := earmark.ceiling(v_then)::numeric - earmark.ceiling(v_before);
+            IF v_more IS NULL OR p_requested + v_used <= t.ceiling::numeric + t.other_reserved + t.other_committed + v_more THEN
                 RETURN v_at;
             END IF;
         END LOOP;
@@ -177,7 +177,7 @@ BEGIN
         RETURN earmark.result('released', r);
     END IF;
 
-    v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), v_at);
+    v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), v_at, p_actor => p_actor);
     -- An earlier attempt with this id may have been admitted, before this call or while it
     -- waited.
     v_answer := earmark.existing_result(p_id, p_tenant, p_hash);
@@ -249,7 +249,7 @@ BEGIN
             FROM jsonb_to_recordset(p_calls) AS x (scopes text[], amounts jsonb, released boolean),
                  unnest(earmark.scope_paths(x.scopes)) AS path, jsonb_object_keys(x.amounts) AS unit
             WHERE NOT x.released);
-        PERFORM earmark.lock_affected(p_tenant, v_scopes, v_units, v_at, v_pairs);
+        PERFORM earmark.lock_affected(p_tenant, v_scopes, v_units, v_at, v_pairs, p_actor);
     END IF;
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (id text, hash text, scopes text[], amounts jsonb, ttl_ms bigint, on_expiry text,
                                                              metadata jsonb, workflow_id text, admit_by timestamptz, released boolean,

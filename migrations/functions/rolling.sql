@@ -25,11 +25,17 @@ BEGIN
     committed := least(s.committed, c_max - p_own - reserved);
 END $$;
 
+-- What admissions to b may not exceed; null without such an amount.
+CREATE OR REPLACE FUNCTION earmark.ceiling(b earmark.budgets) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END;
+END $$;
+
 -- The affected budget b, of whose windows one holds the given sums.
 CREATE OR REPLACE FUNCTION earmark.affect(b earmark.budgets, p_start timestamptz, p_end timestamptz, p_reserved bigint, p_committed bigint) RETURNS earmark.affected_budget
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_ceiling bigint := CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END;
+    v_ceiling bigint := earmark.ceiling(b);
     v_slice   interval;
     o         record;
 BEGIN

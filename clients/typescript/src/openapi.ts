@@ -18,6 +18,10 @@ export interface paths {
          * Create a budget
          * @description One budget stands for each scope, unit, period and `every`. It covers its scope and everything under
          *     it: a budget on `acme` covers `acme/ml/u1` and not `acmecorp`.
+         *
+         *     A scope whose last segment is `*` makes a template: a budget on `app/users/*` limits nothing itself, and gives each child of
+         *     `app/users` a budget of its own, with the same settings, when a request first meets it. A child that has a budget of the same
+         *     unit, period and `every` keeps that one.
          */
         post: operations["createBudget"];
         delete?: never;
@@ -52,6 +56,9 @@ export interface paths {
          * Change a budget
          * @description What is left out stays as it is. A limit may go below what is reserved and committed: nothing
          *     is taken back, and nothing more is admitted until it fits.
+         *
+         *     The children of a template follow its changes, at once or with their next windows. A child that is changed by itself no longer
+         *     does, until `follows_template: true`.
          */
         patch: operations["patchBudget"];
         trace?: never;
@@ -908,6 +915,11 @@ export interface components {
          */
         Scope: string;
         /**
+         * @description As `Scope`, or that of a template, whose last segment is `*`: app/users/*, or `*` for all scopes of one segment.
+         * @example acme/ml/u1
+         */
+        BudgetScope: string;
+        /**
          * @description What is counted.
          * @example tokens
          */
@@ -1040,7 +1052,7 @@ export interface components {
         };
         Budget: {
             id: components["schemas"]["BudgetId"];
-            scope: components["schemas"]["Scope"];
+            scope: components["schemas"]["BudgetScope"];
             unit: components["schemas"]["Unit"];
             /** Format: int64 */
             limit: number;
@@ -1058,6 +1070,12 @@ export interface components {
             archived_at: string | null;
             balance: components["schemas"]["Balance"];
             thresholds?: components["schemas"]["Thresholds"];
+            /** @description `true` for a template; left out for all others. A template limits nothing itself: its balance is that of a child which has used nothing. */
+            template?: boolean;
+            /** @description The template that made this budget, or that it follows; left out without one. */
+            template_id?: components["schemas"]["BudgetId"];
+            /** @description `true` while changes of the template change this budget too; left out otherwise. */
+            follows_template?: boolean;
         };
         /** @description What a budget was charged over time, in the budget's unit. */
         UsageReport: {
@@ -1117,7 +1135,7 @@ export interface components {
             charges: number;
         };
         BudgetRequest: {
-            scope: components["schemas"]["Scope"];
+            scope: components["schemas"]["BudgetScope"];
             unit: components["schemas"]["Unit"];
             /**
              * Format: int64
@@ -1178,6 +1196,13 @@ export interface components {
             /** @enum {string} */
             overage?: "allow_with_overdraft" | "allow_if_available" | "reject";
             thresholds?: components["schemas"]["Thresholds"];
+            /**
+             * @description Only for a template: when its children take the change over; `now` if left out. `next_window` is not for `lifetime` and `rolling`. A change that is effective now takes earlier ones with it that wait for the next window; a child that is made later has them from the start.
+             * @enum {string}
+             */
+            effective?: "now" | "next_window";
+            /** @description `true` gives the budget the settings of the template of its scope, unit, period and `every`, and lets it follow that template. `false` ends that and keeps the settings. Goes without other changes. */
+            follows_template?: boolean;
         };
         /** @description All thresholds of the budget; left out if it has none. A change replaces them, and an empty list removes them. A rolling window has none. */
         Thresholds: components["schemas"]["Threshold"][];
@@ -2429,10 +2454,12 @@ export interface operations {
     listBudgets: {
         parameters: {
             query?: {
-                /** @description Only budgets on exactly this scope. Does not go with `covering`. */
-                scope?: components["schemas"]["Scope"];
+                /** @description Only budgets on exactly this scope, or templates with it. Does not go with `covering`. */
+                scope?: components["schemas"]["BudgetScope"];
                 /** @description Every budget on the path of this scope, its own and those above it. Does not go with `scope`. */
                 covering?: components["schemas"]["Scope"];
+                /** @description Only budgets that this template made, or that follow it. */
+                template_id?: components["schemas"]["BudgetId"];
                 /** @description The `next_cursor` of the page before, of the same list with the same filter; leave it out for the first page. */
                 cursor?: components["parameters"]["Cursor"];
                 /** @description The most items on a page. */

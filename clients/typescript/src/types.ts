@@ -100,6 +100,8 @@ export interface BudgetFilter extends PageFilter {
   scope?: string;
   /** Every budget that covers this scope. */
   covering?: string;
+  /** Only budgets that this template made, or that follow it. */
+  template_id?: string;
 }
 export interface ReservationFilter extends PageFilter {
   state?: State;

@@ -262,10 +262,11 @@ class AsyncEarmark:
         return cast(Budget, await self._get(options.path_of("budgets", id)))
 
     async def list_budgets(
-        self, *, scope: str | None = None, covering: str | None = None, cursor: str | None = None, limit: int | None = None
+        self, *, scope: str | None = None, covering: str | None = None, template_id: str | None = None, cursor: str | None = None, limit: int | None = None
     ) -> BudgetPage:
-        """scope: only budgets on exactly this scope. covering: every budget that covers this scope."""
-        return cast(BudgetPage, await self._get("/v1/budgets", scope=scope, covering=covering, cursor=cursor, limit=limit))
+        """scope: only budgets on exactly this scope. covering: every budget that covers this scope. template_id: only budgets that
+        this template made, or that follow it."""
+        return cast(BudgetPage, await self._get("/v1/budgets", scope=scope, covering=covering, template_id=template_id, cursor=cursor, limit=limit))
 
     async def usage_report(self, id: str, *, from_: str | None = None, to: str | None = None, by: str | None = None) -> UsageReport:
         """What a budget was charged over time, by hour, day, scope or metadata.KEY. from_ and to are RFC 3339."""

@@ -133,9 +133,8 @@ class Balance(TypedDict):
 
 BudgetId = str
 
-# A path of 1 to 8 segments; matching is by whole segments. Encode ids that have other characters: x-- and percent-encoding with _ in place
-# of %, such as x--a_40b.com for a@b.com.
-Scope = str
+# As `Scope`, or that of a template, whose last segment is `*`: app/users/*, or `*` for all scopes of one segment.
+BudgetScope = str
 
 # What is counted.
 Unit = str
@@ -181,7 +180,7 @@ Thresholds = list[Threshold]
 
 class _Budget(TypedDict):
     id: BudgetId
-    scope: Scope
+    scope: BudgetScope
     unit: Unit
     limit: int
     window: Window
@@ -196,6 +195,13 @@ class _Budget(TypedDict):
 
 class Budget(_Budget, total=False):
     thresholds: Thresholds
+    # `true` for a template; left out for all others. A template limits nothing itself: its balance is that of a child which has used
+    # nothing.
+    template: bool
+    # The template that made this budget, or that it follows; left out without one.
+    template_id: BudgetId
+    # `true` while changes of the template change this budget too; left out otherwise.
+    follows_template: bool
 
 class BudgetPage(TypedDict):
     data: list[Budget]
@@ -209,6 +215,13 @@ class BudgetPatch(TypedDict, total=False):
     enforcement: Literal["hard", "soft"]
     overage: Literal["allow_with_overdraft", "allow_if_available", "reject"]
     thresholds: Thresholds
+    # Only for a template: when its children take the change over; `now` if left out. `next_window` is not for `lifetime` and `rolling`. A
+    # change that is effective now takes earlier ones with it that wait for the next window; a child that is made later has them from the
+    # start.
+    effective: Literal["now", "next_window"]
+    # `true` gives the budget the settings of the template of its scope, unit, period and `every`, and lets it follow that template. `false`
+    # ends that and keeps the settings. Goes without other changes.
+    follows_template: bool
 
 # Lifetime in UTC when left out.
 class BudgetRequestWindow(TypedDict, total=False):
@@ -232,7 +245,7 @@ class BudgetRequestWindow(TypedDict, total=False):
 
 
 class _BudgetRequest(TypedDict):
-    scope: Scope
+    scope: BudgetScope
     unit: Unit
     # In the unit; 0 admits nothing.
     limit: int
@@ -308,6 +321,10 @@ class _CorrectionRequest(TypedDict):
 
 class CorrectionRequest(_CorrectionRequest, total=False):
     operator: Operator
+
+# A path of 1 to 8 segments; matching is by whole segments. Encode ids that have other characters: x-- and percent-encoding with _ in place
+# of %, such as x--a_40b.com for a@b.com.
+Scope = str
 
 # One budget that the request does not fit into, in its unit.
 class Violation(TypedDict):
@@ -1021,6 +1038,7 @@ __all__ = [
     "BudgetPage",
     "BudgetPatch",
     "BudgetRequest",
+    "BudgetScope",
     "Caller",
     "Check",
     "Checks",
