@@ -72,12 +72,9 @@ meets it.`,
 			if err != nil {
 				return err
 			}
-			if length%time.Second != 0 {
-				return usageError{fmt.Errorf("--rolling: %s is not a number of whole minutes", length)}
-			}
-			window.Period, window.RollingSeconds = period.value, int64(length/time.Second)
-			if length != 0 {
-				window.Period = earmark.PeriodRolling
+			window.Period = period.value
+			if err := setRolling(&window, length); err != nil {
+				return err
 			}
 			request := earmark.BudgetRequest{
 				Scope: scope, Unit: args[1], Limit: &limit, SoftCeiling: ceiling.value, Overage: overage.value,
@@ -116,6 +113,17 @@ meets it.`,
 	completeWords(cmd, "anchor", nil)
 	o.flags(cmd)
 	return cmd
+}
+
+// setRolling makes the window a rolling one, unless length is 0.
+func setRolling(window *earmark.Window, length time.Duration) error {
+	if length%time.Second != 0 {
+		return usageError{fmt.Errorf("--rolling: %s is not a number of whole minutes", length)}
+	}
+	if length != 0 {
+		window.Period, window.RollingSeconds = earmark.PeriodRolling, int64(length/time.Second)
+	}
+	return nil
 }
 
 func newBudgetList() *cobra.Command {

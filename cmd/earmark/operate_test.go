@@ -111,6 +111,23 @@ func TestOperate(t *testing.T) {
 	run("budget", "archive", budget, "--yes").ok(t)
 	require.Equal(t, "No budgets. `earmark budget create SCOPE UNIT LIMIT` makes one.", run("budget", "list").ok(t))
 	require.Equal(t, exitNotFound, run("reserve", "acme/u1", "--amount", "tokens=1").code)
+
+	template := run("budget", "create", "app/users/*", "tokens", "100", "--period", "day", "--quiet").ok(t)
+	require.Contains(t, run("budget", "show", template).ok(t), "gives each child a budget of its own")
+	run("reserve", "app/users/ana", "--amount", "tokens=60", "--require-budget").ok(t)
+	require.Equal(t, exitDenied, run("reserve", "app/users/ana", "--amount", "tokens=41").code)
+	require.Contains(t, run("budget", "list", "--scope", "app/users/*").ok(t), template)
+	children := run("budget", "list", "--template", template).ok(t)
+	require.Contains(t, children, "app/users/ana")
+	require.NotContains(t, children, "app/users/*")
+	child := strings.Fields(strings.Split(children, "\n")[1])[0]
+	require.Contains(t, run("budget", "show", child).ok(t), template+", followed")
+	run("budget", "set", template, "--limit", "300", "--effective", "next_window").ok(t)
+	require.Contains(t, run("budget", "show", child).ok(t), "100 tokens a day")
+	run("budget", "set", child, "--limit", "70").ok(t)
+	require.Contains(t, run("budget", "set", child, "--follow-template").ok(t), "300 tokens a day")
+	require.Contains(t, run("budget", "set", child, "--follow-template=false").ok(t), "not followed")
+	require.Equal(t, exitUsage, run("budget", "set", child, "--effective", "now").code)
 }
 
 // What an operator does in the place of a caller: who and why is in the journal, and
