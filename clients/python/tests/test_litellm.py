@@ -88,10 +88,18 @@ def test_a_call_is_charged_what_litellm_reports(provider: FakeProvider, fake: Fa
     assert 100 < fake.bodies[0]["amounts"]["tokens"] < 200
 
 
+def test_numbers_that_count_nothing_are_no_usage() -> None:
+    read: Any = importlib.import_module("earmark.litellm")._counts_of
+    assert read({"usage": {"prompt_tokens": 11, "completion_tokens": 7}}, exact=True).output_tokens == 7
+    for usage in ({"prompt_tokens": -11, "completion_tokens": 7}, {"prompt_tokens": 11, "completion_tokens": 7.5}, {"prompt_tokens": 2**60}):
+        assert read({"usage": usage}, exact=True) is None
+
+
 def test_earmark_counts_by_the_model_and_the_usage(provider: FakeProvider, fake: FakeEarmark, monkeypatch: pytest.MonkeyPatch) -> None:
-    guard(fake, monkeypatch, units=None, provider="openai")
+    guard(fake, monkeypatch, units=None, provider="openai", require_budget=True)
     ask(provider, fake, 2)
     assert (fake.bodies[0]["estimate"]["model"], fake.bodies[0]["estimate"]["provider"]) == ("gpt-5", "openai")
+    assert fake.bodies[0]["require_budget"] is True
     assert fake.bodies[1]["provider_usage"]["total_tokens"] == TOTAL
 
 

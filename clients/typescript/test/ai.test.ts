@@ -120,7 +120,8 @@ for (const [name, { ai, openai, anthropic }] of Object.entries(versions)) {
     });
 
     test("lets Earmark count", async () => {
-      await generate(gpt({ units: undefined, inputTokens: () => 20, provider: "openai" }), { maxOutputTokens: 30 });
+      await generate(gpt({ units: undefined, inputTokens: () => 20, provider: "openai", require_budget: true }), { maxOutputTokens: 30 });
+      assert.equal(earmark.calls[0]!.body.require_budget, true);
       assert.deepEqual(earmark.calls[0]!.body.estimate, { model: "gpt-5", provider: "openai", input_tokens: 20, max_output_tokens: 30, n: 1 });
       const { provider_usage: usage, usage_format: format } = earmark.calls[1]!.body;
       assert.equal(format, name === "ai 5" ? "openai_chat" : "ai_sdk_v6");
