@@ -10,7 +10,7 @@ type StuckReason string
 // The reasons. If several apply, Earmark reports the first in this order: a cause
 // comes before its effects.
 const (
-	// StuckPaused: somebody paused the workflow, so it does not run. Only Temporal knows.
+	// StuckPaused: somebody paused the workflow, or its activity, so it does not run. Only Temporal knows.
 	StuckPaused StuckReason = "paused"
 	// StuckTaskFailing: the workflow's code or its worker fails, so the workflow
 	// does not run. Only Temporal knows.
@@ -38,7 +38,7 @@ const ExpiryMissedAfter = 5 * time.Second
 func (r StuckReason) Description() string {
 	switch r {
 	case StuckPaused:
-		return "the workflow is paused, so it does not run"
+		return "the workflow or its activity is paused, so it does not run"
 	case StuckTaskFailing:
 		return "the workflow's task fails, so the workflow does not run"
 	case StuckSettlementFailing:

@@ -148,6 +148,9 @@ func explain(r *earmark.Reservation, workflow workflowstore.StuckWorkflow) {
 		r.Stuck.Detail = "a budget refused the usage " + r.RejectedUsage.String() + ", which is more than was reserved"
 	}
 	r.Stuck.Remedy = card.Remedy(r, r.Stuck.Reason)
+	if r.Stuck.Reason == earmark.StuckPaused && workflow.ActivityID != "" {
+		r.Stuck.Remedy = card.UnpauseActivity(r.WorkflowID, workflow.ActivityID)
+	}
 }
 
 // lost returns the reservations whose settlement fails and that Postgres no longer has.

@@ -22,7 +22,7 @@ func newStuck() *cobra.Command {
 		Long: `List the reservations that need a person, newest first: why, for how
 long, what they hold, the link to the workflow, and the command to fix each.
 
-  paused              the workflow is paused, so it does not run
+  paused              the workflow or its activity is paused, so it does not run
   task_failing        the workflow's task fails, so the workflow does not run
   settlement_failing  the workflow cannot settle it and keeps trying
   orphan              no open workflow guards it

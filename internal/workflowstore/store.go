@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
@@ -51,13 +53,17 @@ func (s *Store) Open(ctx context.Context, workflowIDs []string) (map[string]bool
 	return open, nil
 }
 
-// Status describes the latest workflow with that id.
+// Status describes the latest workflow with that id. It is paused also if one of its activities is.
 func (s *Store) Status(ctx context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error) {
 	description, err := s.Client.DescribeWorkflowExecution(ctx, workflowID, "")
 	if err != nil {
 		return enumspb.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED, err
 	}
-	return description.GetWorkflowExecutionInfo().GetStatus(), nil
+	status := description.GetWorkflowExecutionInfo().GetStatus()
+	if status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING && slices.ContainsFunc(description.GetPendingActivities(), (*workflowpb.PendingActivityInfo).GetPaused) {
+		return enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED, nil
+	}
+	return status, nil
 }
 
 // Result returns the result of the latest workflow with that id; zero if it is open or
@@ -86,33 +92,56 @@ func (s *Store) Refresh(ctx context.Context, workflowID string) error {
 	return s.Client.SignalWorkflow(ctx, workflowID, "", workflows.SignalRefresh, nil)
 }
 
-// Paused returns the ids of the reservations whose workflow is paused; none if Temporal
+// Paused returns the ids of the reservations whose workflow is paused, or one of its activities; none if Temporal
 // cannot pause.
 func (s *Store) Paused(ctx context.Context) ([]string, error) {
-	ids, _, err := listIDs(ctx, s.Client, s.Prefix, pausedWorkflows)
-	var refused *serviceerror.InvalidArgument
-	if errors.As(err, &refused) {
-		return nil, nil
+	var paused []string
+	for _, query := range []string{pausedWorkflows, pausedActivities} {
+		ids, _, err := listIDs(ctx, s.Client, s.Prefix, query)
+		var refused *serviceerror.InvalidArgument
+		if errors.As(err, &refused) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		for _, id := range ids {
+			paused = append(paused, s.Prefix.ReservationOf(id))
+		}
 	}
-	for i, id := range ids {
-		ids[i] = s.Prefix.ReservationOf(id)
-	}
-	return ids, err
+	return paused, nil
 }
 
 // unpauseIdentity is the name that Temporal UI shows.
 const unpauseIdentity = "earmark-reconciler"
 
-// Unpause lets a paused workflow continue; it has no effect on one that runs.
+// Unpause lets a paused workflow, and its paused activities, continue; it has no effect on what runs.
 func (s *Store) Unpause(ctx context.Context, namespace, workflowID, reason string) error {
-	_, err := s.Client.WorkflowService().UnpauseWorkflowExecution(ctx, &workflowservice.UnpauseWorkflowExecutionRequest{
-		Namespace: namespace, WorkflowId: workflowID, Identity: unpauseIdentity, Reason: reason,
-	})
-	var notPaused *serviceerror.FailedPrecondition
-	if errors.As(err, &notPaused) {
-		return nil
+	description, err := s.Client.DescribeWorkflowExecution(ctx, workflowID, "")
+	if err != nil {
+		return err
 	}
-	return err
+	if description.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED {
+		_, err := s.Client.WorkflowService().UnpauseWorkflowExecution(ctx, &workflowservice.UnpauseWorkflowExecutionRequest{
+			Namespace: namespace, WorkflowId: workflowID, Identity: unpauseIdentity, Reason: reason,
+		})
+		var notPaused *serviceerror.FailedPrecondition
+		if err != nil && !errors.As(err, &notPaused) {
+			return err
+		}
+	}
+	for _, activity := range description.GetPendingActivities() {
+		if !activity.GetPaused() { // mutation: unpause-activity
+			continue
+		}
+		_, err := s.Client.WorkflowService().UnpauseActivity(ctx, &workflowservice.UnpauseActivityRequest{
+			Namespace: namespace, Execution: execution(workflowID), Identity: unpauseIdentity,
+			Activity: &workflowservice.UnpauseActivityRequest_Id{Id: activity.GetActivityId()},
+		})
+		if err := ignoreNotFound(err); err != nil { // it may have ended
+			return err
+		}
+	}
+	return nil
 }
 
 // Adopt starts a workflow for an existing reservation; it succeeds too if one is already

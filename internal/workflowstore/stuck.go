@@ -1,6 +1,7 @@
 package workflowstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,13 +41,14 @@ const (
 )
 
 // The searches for stuck workflows. Temporal before 1.31 has no attribute for failing
-// tasks, so look describes the workflow. Temporal before 1.30 cannot pause a workflow.
+// tasks, so look describes the workflow. Temporal before 1.30 cannot pause a workflow, and before 1.28 no activity.
 const (
 	openReservations   = "WorkflowType = '" + workflows.ReservationType + "' AND ExecutionStatus = 'Running'"
 	settlementFailing  = openReservations + " AND EarmarkState = '" + workflows.StateAttributeSettling + "'"
 	inReview           = openReservations + " AND EarmarkState = '" + workflows.StateAttributeReview + "'"
 	taskFailing        = openReservations + " AND TemporalReportedProblems IS NOT NULL"
 	pausedWorkflows    = "WorkflowType = '" + workflows.ReservationType + "' AND ExecutionStatus = 'Paused'"
+	pausedActivities   = openReservations + " AND TemporalPauseInfo IS NOT NULL"
 	overdueReservation = openReservations + " AND EarmarkState IS NULL AND EarmarkExpiresAt < '%s'" // the attribute does not follow an extension
 )
 
@@ -56,6 +58,7 @@ type StuckWorkflow struct {
 	Reason     earmark.StuckReason
 	Since      *time.Time // nil if it is not known
 	Detail     string     // the last error, or who paused it and why
+	ActivityID string     // of the paused activity, if it is not the workflow that is paused
 }
 
 // Findings are the stuck workflows that one call of Find found.
@@ -72,8 +75,9 @@ type StuckFinder struct {
 	Prefix    workflows.Prefix
 	Unindexed bool // the namespace has no search attributes of Earmark
 
-	unreported  atomic.Bool // Temporal does not report failing tasks
-	neverPaused atomic.Bool // Temporal does not know the status
+	unreported       atomic.Bool // Temporal does not report failing tasks
+	neverPaused      atomic.Bool // Temporal does not know the status
+	activitiesAlways atomic.Bool // Temporal does not report paused activities
 }
 
 // Find describes the workflows of a tenant that the searches return, and suspects, which are
@@ -92,8 +96,13 @@ func (f *StuckFinder) Find(ctx context.Context, tenant string, suspects []string
 	if err != nil {
 		return Findings{}, err
 	}
+	waiting, moreWaiting, err := f.listIfKnown(ctx, pausedActivities+f.oneOf(tenant), &f.activitiesAlways)
+	if err != nil {
+		return Findings{}, err
+	}
+	paused = append(paused, waiting...)
 	var findings Findings
-	if moreSettling || moreReported || morePaused {
+	if moreSettling || moreReported || morePaused || moreWaiting {
 		findings.Incomplete = fmt.Sprintf("Temporal reports more than %d stuck workflows; the rest of them is not listed", maxListed)
 	}
 	known := make(map[string]earmark.StuckReason, len(settling)+len(reported)+len(paused))
@@ -240,6 +249,14 @@ func (f *StuckFinder) look(ctx context.Context, workflowID string, listed bool) 
 		return stuck, err
 	}
 	for _, activity := range description.GetPendingActivities() {
+		if activity.GetPaused() {
+			return &StuckWorkflow{
+				WorkflowID: workflowID, Reason: earmark.StuckPaused, Since: timeOf(activity.GetPauseInfo().GetPauseTime()),
+				Detail: pausedActivityText(activity), ActivityID: activity.GetActivityId(),
+			}, nil
+		}
+	}
+	for _, activity := range description.GetPendingActivities() {
 		if activity.GetAttempt() < failingTries && !listed {
 			continue
 		}
@@ -347,6 +364,9 @@ func (f *StuckFinder) Searches(tenant string, now time.Time) []earmark.Search {
 	if !f.neverPaused.Load() {
 		searches = append(searches, earmark.Search{Title: "paused", Query: pausedWorkflows})
 	}
+	if !f.activitiesAlways.Load() {
+		searches = append(searches, earmark.Search{Title: "activity paused", Query: pausedActivities})
+	}
 	if !f.unreported.Load() {
 		searches = append(searches, earmark.Search{Title: "task failing", Query: taskFailing})
 	}
@@ -358,14 +378,27 @@ func (f *StuckFinder) Searches(tenant string, now time.Time) []earmark.Search {
 
 // pausedText returns who paused a workflow and why.
 func pausedText(pause *workflowpb.WorkflowExecutionPauseInfo) string {
-	text := "paused"
-	if by := pause.GetIdentity(); by != "" {
-		text += " by " + by
-	}
-	if why := pause.GetReason(); why != "" {
-		text += ": " + why
+	return inOneLine(byAndWhy("paused", pause.GetIdentity(), pause.GetReason()))
+}
+
+// pausedActivityText returns which activity is paused, by whom and why, and why it was tried again.
+func pausedActivityText(activity *workflowpb.PendingActivityInfo) string {
+	manual, rule := activity.GetPauseInfo().GetManual(), activity.GetPauseInfo().GetRule()
+	text := byAndWhy("activity "+activity.GetActivityType().GetName()+" paused", cmp.Or(manual.GetIdentity(), rule.GetIdentity()), cmp.Or(manual.GetReason(), rule.GetReason()))
+	if failure := failureText(activity.GetLastFailure()); failure != "" {
+		text += "; its last error: " + failure
 	}
 	return inOneLine(text)
+}
+
+func byAndWhy(what, by, why string) string {
+	if by != "" {
+		what += " by " + by
+	}
+	if why != "" {
+		what += ": " + why
+	}
+	return what
 }
 
 // failureText returns the messages of the failure and its causes, cut to fit one line.

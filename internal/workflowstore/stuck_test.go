@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
+	failurepb "go.temporal.io/api/failure/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -83,14 +84,18 @@ type server struct {
 
 func (s *server) ListWorkflow(_ context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
 	answer := &workflowservice.ListWorkflowExecutionsResponse{}
-	if !strings.Contains(request.GetQuery(), "'Paused'") {
+	activities := strings.Contains(request.GetQuery(), "TemporalPauseInfo")
+	if !activities && !strings.Contains(request.GetQuery(), "'Paused'") {
 		return answer, nil
 	}
 	s.searches = append(s.searches, request.GetQuery())
 	if s.old {
-		return nil, serviceerror.NewInvalidArgument("invalid query: invalid ExecutionStatus value 'Paused'")
+		return nil, serviceerror.NewInvalidArgument("invalid query")
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.status)) {
+		if activities != (len(s.status[id].GetPendingActivities()) > 0) {
+			continue
+		}
 		answer.Executions = append(answer.Executions, &workflowpb.WorkflowExecutionInfo{Execution: &commonpb.WorkflowExecution{WorkflowId: id}})
 	}
 	return answer, nil
@@ -113,6 +118,14 @@ func TestStuckFinderFindsPausedWorkflows(t *testing.T) {
 		"reservation-a": described(enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED, &workflowpb.WorkflowExecutionPauseInfo{Identity: "alice", Reason: "the bill\nis wrong", PausedTime: timestamppb.New(at)}),
 		"reservation-b": described(enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED, nil),
 		"reservation-c": described(enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, nil), // unpaused, and visibility lags behind
+		"reservation-d": {
+			WorkflowExecutionInfo: &workflowpb.WorkflowExecutionInfo{Status: enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING},
+			PendingActivities: []*workflowpb.PendingActivityInfo{{
+				ActivityId: "12", ActivityType: &commonpb.ActivityType{Name: "Commit"}, Attempt: 2, Paused: true, LastFailure: &failurepb.Failure{Message: "Postgres is away"},
+				PauseInfo: &workflowpb.PendingActivityInfo_PauseInfo{PauseTime: timestamppb.New(at), PausedBy: &workflowpb.PendingActivityInfo_PauseInfo_Manual_{
+					Manual: &workflowpb.PendingActivityInfo_PauseInfo_Manual{Identity: "bob", Reason: "wait"}}},
+			}},
+		},
 	}}
 	f := &workflowstore.StuckFinder{Client: temporal}
 	findings, err := f.Find(t.Context(), "acme", []string{"reservation-b"})
@@ -120,10 +133,11 @@ func TestStuckFinderFindsPausedWorkflows(t *testing.T) {
 	require.Equal(t, []workflowstore.StuckWorkflow{
 		{WorkflowID: "reservation-a", Reason: earmark.StuckPaused, Since: &at, Detail: "paused by alice: the bill is wrong"},
 		{WorkflowID: "reservation-b", Reason: earmark.StuckPaused, Detail: "paused"},
+		{WorkflowID: "reservation-d", Reason: earmark.StuckPaused, Since: &at, Detail: "activity Commit paused by bob: wait; its last error: Postgres is away", ActivityID: "12"},
 	}, findings.Workflows)
-	require.Contains(t, titles(f), "paused")
+	require.Subset(t, titles(f), []string{"paused", "activity paused"})
 
-	// A server that cannot pause refuses the search. It is asked once.
+	// A server that cannot pause refuses both searches. It is asked once for each.
 	old := &server{old: true}
 	f = &workflowstore.StuckFinder{Client: old}
 	for range 2 {
@@ -131,8 +145,9 @@ func TestStuckFinderFindsPausedWorkflows(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, findings)
 	}
-	require.Len(t, old.searches, 1)
+	require.Len(t, old.searches, 2)
 	require.NotContains(t, titles(f), "paused")
+	require.NotContains(t, titles(f), "activity paused")
 }
 
 func titles(f *workflowstore.StuckFinder) (titles []string) {

@@ -75,16 +75,6 @@ func TestPausedWorkflow(t *testing.T) {
 	stack.Eventually(t, moment, "an empty list", func() bool { return len(b.stuck().Data) == 0 })
 }
 
-// reconcileUntilClosed runs the reconciler until the workflow of a reservation has completed: one run notes that it is
-// due, another one has it.
-func (b *env) reconcileUntilClosed(id string) {
-	b.t.Helper()
-	stack.Eventually(b.t, moment, "the workflow of "+id+" to end", func() bool {
-		b.reconcile("earmark-reconcile")
-		return b.describe(id).Status == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
-	})
-}
-
 // Temporal from 1.31 on reports workflows whose tasks fail. So the list of what is stuck has one whose reservation is settled,
 // which the ledger has no reason to suspect.
 func TestFailingTaskIsReported(t *testing.T) {

@@ -179,6 +179,7 @@ var mechanisms = []mechanism{
 	{"who settles out of review has the workflow looked at", "refresh-after-review", []string{"refresh_due = r.refresh_due -- in review no timer looks again"}, database + "TestSettledOutOfReviewIsLookedAt"},
 	{"the workflows that a process keeps in memory are bounded", "cache-bounded", []string{"_ = cmp.Or(options.cached, cachedWorkflows)"}, "worker TestCachedWorkflowsAreBounded"},
 	{"the reconciler looks for paused workflows", "look-for-paused", []string{"if err := ctx.Err(); err != nil {"}, "activities TestReconcileLooksForPausedWorkflows"},
+	{"the reconciler unpauses an activity of a workflow whose reservation is settled", "unpause-activity", []string{"if true {"}, whole + "TestPausedActivity"},
 	{"the reconciler unpauses a workflow whose reservation is settled", "unpause-settled", []string{"if false {"}, "activities TestReconcile"},
 	{"the reconciler's schedule is made by the workers", "schedule", []string{""}, whole + "TestTemporalLosesItsData"},
 	{"cancellation gives back", "cancel", []string{"return cancelled"}, workflow + "TestCancel"},

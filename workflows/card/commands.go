@@ -28,6 +28,12 @@ func Remedy(r *earmark.Reservation, reason earmark.StuckReason) string {
 	return "earmark " + releaseCommand(r.ID)
 }
 
+// UnpauseActivity returns the command that lets a paused activity continue. The shell refuses it until the person has
+// replaced <you>.
+func UnpauseActivity(workflowID, activityID string) string {
+	return "temporal activity unpause --workflow-id " + workflowID + " --activity-id " + activityID + " --identity <you>"
+}
+
 // commitCommand returns the command that commits usage in the units of amounts; value
 // returns the amount of a unit.
 func commitCommand(id string, amounts earmark.Amounts, value func(unit string) string) string {

@@ -1784,8 +1784,8 @@ export interface components {
             lost?: boolean;
         };
         /**
-         * @description Why a reservation needs a person; if several reasons apply, the first in this order. `paused`: somebody paused its workflow
-         *     in Temporal, so the workflow does not run. `task_failing`:
+         * @description Why a reservation needs a person; if several reasons apply, the first in this order. `paused`: somebody paused its workflow,
+         *     or the workflow's activity, in Temporal, so the workflow does not run. `task_failing`:
          *     its workflow's task fails, so the workflow does not run. `settlement_failing`: its workflow cannot settle
          *     it and keeps trying. `orphan`: no open workflow guards it. `review`: it has expired and waits for
          *     a decision. `expiry_missed`: it has been overdue for more than 5 seconds, and nothing has expired it.

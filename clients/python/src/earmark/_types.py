@@ -687,10 +687,10 @@ class ResponseRecord(_ResponseRecord, total=False):
     # The prices; absent if none were needed.
     price_version: int
 
-# Why a reservation needs a person; if several reasons apply, the first in this order. `paused`: somebody paused its workflow in Temporal,
-# so the workflow does not run. `task_failing`: its workflow's task fails, so the workflow does not run. `settlement_failing`: its workflow
-# cannot settle it and keeps trying. `orphan`: no open workflow guards it. `review`: it has expired and waits for a decision.
-# `expiry_missed`: it has been overdue for more than 5 seconds, and nothing has expired it.
+# Why a reservation needs a person; if several reasons apply, the first in this order. `paused`: somebody paused its workflow, or the
+# workflow's activity, in Temporal, so the workflow does not run. `task_failing`: its workflow's task fails, so the workflow does not run.
+# `settlement_failing`: its workflow cannot settle it and keeps trying. `orphan`: no open workflow guards it. `review`: it has expired and
+# waits for a decision. `expiry_missed`: it has been overdue for more than 5 seconds, and nothing has expired it.
 StuckReason = Literal["paused", "task_failing", "settlement_failing", "orphan", "review", "expiry_missed"]
 
 # What is wrong with a reservation. Only with `stuck=true`.
