@@ -31,3 +31,6 @@ func (s *Temporal) Kill() {
 
 // Dir holds the logs of the stack's processes, and the data of services of its own.
 func (s *Stack) Dir() string { return s.dir }
+
+// PID is that of the postmaster, whose children do the work.
+func (p *Postgres) PID() int { return p.server.PID() }

@@ -45,8 +45,9 @@ const (
 
 // temporalCluster is a Temporal of several nodes, each a process with an address of its own, on a Postgres of its own.
 type temporalCluster struct {
-	t        *testing.T
+	t        testing.TB
 	dir      string
+	server   *devstack.Postgres
 	postgres *pgx.ConnConfig
 	network  string // the first two bytes of the nodes' addresses
 	ports    []int  // of the services, by role, and then of their membership
@@ -60,20 +61,17 @@ type temporalNode struct {
 }
 
 // newTemporalCluster starts the nodes, as many of each role as counts says, and creates the namespace default. Schemas,
-// namespace and dynamic settings are those of docker-compose.yml.
-func newTemporalCluster(t *testing.T, counts map[string]int) *temporalCluster {
+// namespace and dynamic settings are those of docker-compose.yml. With fast, its Postgres is not durable.
+func newTemporalCluster(t testing.TB, fast bool, counts map[string]int) *temporalCluster {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "earmark-temporal-")
-	require.NoError(t, err)
-	require.NoError(t, os.Chmod(dir, 0o755)) // Postgres may run as another user
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	server, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{Dir: filepath.Join(dir, "postgres"), Superuser: true, Fast: true})
+	dir := serverDir(t)
+	server, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{Dir: dir, Superuser: true, Fast: fast})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Stop(context.Background())) })
 	config, err := pgx.ParseConfig(server.URL())
 	require.NoError(t, err)
 
-	c := &temporalCluster{t: t, dir: dir, postgres: config, network: fmt.Sprintf("127.%d", 1+rand.IntN(254)), ports: stack.FreePorts(t, 2*len(roles)), names: newNameServer(t)}
+	c := &temporalCluster{t: t, dir: filepath.Dir(dir), server: server, postgres: config, network: fmt.Sprintf("127.%d", 1+rand.IntN(254)), ports: stack.FreePorts(t, 2*len(roles)), names: newNameServer(t)}
 	c.createSchemas()
 	for _, role := range roles {
 		for range counts[role] {
@@ -220,6 +218,15 @@ func (c *temporalCluster) count(sql string, args ...any) (count int) {
 	return count
 }
 
+// writes of its Postgres.
+func (c *temporalCluster) writes() (w writes) {
+	c.t.Helper()
+	c.query(func(conn *pgx.Conn) error {
+		return conn.QueryRow(context.Background(), writesSQL).Scan(&w.log, &w.commits)
+	})
+	return w
+}
+
 func (c *temporalCluster) query(run func(conn *pgx.Conn) error) {
 	c.t.Helper()
 	config := c.postgres.Copy()
@@ -268,7 +275,7 @@ type nameServer struct {
 	addresses map[string][]string
 }
 
-func newNameServer(t *testing.T) *nameServer {
+func newNameServer(t testing.TB) *nameServer {
 	t.Helper()
 	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -335,7 +342,7 @@ func (s *nameServer) reply(question []byte) ([]byte, error) {
 // TestTemporalCluster kills, freezes and adds each kind of node of a Temporal cluster with several Earmark servers and
 // workers, under load.
 func TestTemporalCluster(t *testing.T) {
-	temporal := newTemporalCluster(t, map[string]int{roleFrontend: 2, roleHistory: 3, roleMatching: 2, roleWorker: 1})
+	temporal := newTemporalCluster(t, true, map[string]int{roleFrontend: 2, roleHistory: 3, roleMatching: 2, roleWorker: 1})
 	t.Logf("Temporal runs as %d processes", len(temporal.nodes))
 	c := newBareCluster(t, stack.Options{
 		OwnPostgres: true, Durable: true, TemporalAddress: temporal.address(), Grace: grace, AdmissionDeadline: drillDeadline, Keys: true,
