@@ -85,7 +85,7 @@ func (p *Postgres) Stop() {
 // pingedAfter by then.
 func (p *Postgres) Start() {
 	if p.server == nil {
-		time.Sleep(time.Until(p.stopped.Add(pingedAfter)))
+		time.Sleep(time.Until(p.stopped.Add(pingedAfter))) //nolint:forbidigo // nothing tells that pools have lost their connections
 		var err error
 		p.server, err = devstack.StartPostgres(context.Background(), p.options)
 		require.NoError(p.t, err)
