@@ -62,22 +62,22 @@ type temporalNode struct {
 
 // newTemporalCluster starts the nodes, as many of each role as counts says, and creates the namespace default. Schemas,
 // namespace and dynamic settings are those of docker-compose.yml. With fast, its Postgres is not durable.
-func newTemporalCluster(t testing.TB, fast bool, counts map[string]int) *temporalCluster {
-	t.Helper()
-	dir := serverDir(t)
-	server, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{Dir: dir, Superuser: true, Fast: fast})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, server.Stop(context.Background())) })
+func newTemporalCluster(tb testing.TB, fast bool, counts map[string]int) *temporalCluster {
+	tb.Helper()
+	dir := serverDir(tb)
+	server, err := devstack.StartPostgres(tb.Context(), devstack.PostgresOptions{Dir: dir, Superuser: true, Fast: fast})
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, server.Stop(context.Background())) })
 	config, err := pgx.ParseConfig(server.URL())
-	require.NoError(t, err)
+	require.NoError(tb, err)
 
-	c := &temporalCluster{t: t, dir: filepath.Dir(dir), server: server, postgres: config, network: fmt.Sprintf("127.%d", 1+rand.IntN(254)), ports: stack.FreePorts(t, 2*len(roles)), names: newNameServer(t)}
+	c := &temporalCluster{t: tb, dir: filepath.Dir(dir), server: server, postgres: config, network: fmt.Sprintf("127.%d", 1+rand.IntN(254)), ports: stack.FreePorts(tb, 2*len(roles)), names: newNameServer(tb)}
 	c.createSchemas()
 	for _, role := range roles {
 		for range counts[role] {
 			c.add(role)
 			// The first node ever describes the cluster; one that tries to at the same time fails.
-			stack.Eventually(t, memberLimit, "the description of the cluster", func() bool { return c.count("SELECT count(*) FROM cluster_metadata_info") > 0 })
+			stack.Eventually(tb, memberLimit, "the description of the cluster", func() bool { return c.count("SELECT count(*) FROM cluster_metadata_info") > 0 })
 		}
 	}
 	for _, n := range c.nodes {
@@ -275,17 +275,17 @@ type nameServer struct {
 	addresses map[string][]string
 }
 
-func newNameServer(t testing.TB) *nameServer {
-	t.Helper()
+func newNameServer(tb testing.TB) *nameServer {
+	tb.Helper()
 	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	s := &nameServer{conn: conn, addresses: map[string][]string{}}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		s.serve()
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = conn.Close()
 		<-done
 	})
