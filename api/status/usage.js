@@ -35,12 +35,15 @@ export async function refresh(budgets) {
 }
 
 function show(budget, report) {
-  const { limit, reserved, committed, available } = report.balance;
+  const { limit, effective_limit: most, reserved, committed, available } = report.balance;
   const steps = stepsOf(report);
+  const thresholds = thresholdsOf(budget);
   setText(find("figcaption", figure), `${scopeWords(budget.scope)}, ${report.unit}: ${amount(committed)} committed, ${amount(reserved)} reserved, ` +
-    `${available < 0 ? `${amount(-available)} over the limit` : `${amount(available)} available`}, limit ${amount(limit)}. ` +
-    `The line is what was committed from ${day(report.from, report.timezone)} on; the bar at its end is what is reserved now; the dashed line is the limit.`);
-  draw(report, steps);
+    `${available < 0 ? `${amount(-available)} over the limit` : `${amount(available)} available`}, ` +
+    `limit ${amount(most)}${most === limit ? "" : ` with overrides, ${amount(limit)} without`}. ` +
+    `The line is what was committed from ${day(report.from, report.timezone)} on; the bar at its end is what is reserved now; the dashed line is the limit` +
+    `${thresholds.length ? `, and the dotted ones are thresholds: ${thresholds.map((t) => t.words).join(", ")}` : ""}.`);
+  draw(report, steps, thresholds);
   sync(find("tbody", figure), steps, (s) => s.start, () => make("tr", {}, make("th", { scope: "row" }), make("td", { class: "number" }), make("td", { class: "number" })),
     (row, step) => [day(step.start, report.timezone), amount(step.committed), amount(step.level)].forEach((text, i) => setText(row.cells[i], text)));
 }
@@ -54,11 +57,19 @@ function stepsOf(report) {
   });
 }
 
-function draw({ from, to, balance, total }, steps) {
+// thresholdsOf says for each threshold which amount it is. As in the ledger, a part of the limit is rounded up.
+function thresholdsOf({ limit, thresholds = [] }) {
+  return thresholds.map(({ percent, amount: n, of }) => {
+    const at = percent ? (BigInt(limit) * BigInt(percent) + 99n) / 100n || 1n : BigInt(n);
+    return { at, words: `${amount(at)} ${of}${percent ? ` (${percent} %)` : ""}` };
+  });
+}
+
+function draw({ from, to, balance, total }, steps, thresholds) {
   const [first, last] = [new Date(from).getTime(), new Date(to).getTime()];
   const now = Math.min(last, Math.max(first, Date.now()));
   const used = Number(balance.committed) + Number(balance.reserved);
-  const most = Math.max(Number(balance.limit), used, ...steps.map((s) => Number(s.level)), 1) * 1.05;
+  const most = Math.max(Number(balance.effective_limit), used, ...steps.map((s) => Number(s.level)), 1) * 1.05;
   const x = (at) => (width * (at - first)) / (last - first || 1);
   const y = (n) => height - (height * Number(n)) / most;
   let line = `M0,${y(BigInt(balance.committed) - BigInt(total.committed))}`;
@@ -69,5 +80,6 @@ function draw({ from, to, balance, total }, steps) {
   };
   shape(".settled", { d: `${line} V${height} H0 Z` });
   shape(".held", { x: Math.min(x(now), width - 6), y: y(used), width: 6, height: y(balance.committed) - y(used) });
-  shape(".most", { y1: y(balance.limit), y2: y(balance.limit) });
+  shape(".most", { y1: y(balance.effective_limit), y2: y(balance.effective_limit) });
+  shape(".thresholds", { d: thresholds.filter((t) => Number(t.at) <= most).map((t) => `M0,${y(t.at)} H${width}`).join(" ") });
 }

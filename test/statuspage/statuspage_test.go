@@ -91,7 +91,11 @@ func busy(t *testing.T) (*stack.Stack, *stack.Server) {
 	}
 	_, err := c.CreateBudget(ctx, limited("huge", 9_223_372_036_854_775_807))
 	require.NoError(t, err)
-	_, err = c.CreateBudget(ctx, limited("over", 1_000))
+	over := limited("over", 900)
+	over.Thresholds = []earmark.Threshold{{Percent: 80, Of: earmark.ThresholdOfCommitted}, {Amount: 500, Of: earmark.ThresholdOfUsed}}
+	made, err := c.CreateBudget(ctx, over)
+	require.NoError(t, err)
+	_, err = c.CreateOverride(ctx, made.ID, "a-bit-more", earmark.OverrideRequest{Amount: 100, Reason: "a bit more"})
 	require.NoError(t, err)
 	_, err = c.ChargeUsage(ctx, "over", earmark.UsageRequest{Scopes: []string{"over"}, Amounts: earmark.Amounts{"tokens": 1_300}})
 	require.NoError(t, err)
@@ -161,11 +165,17 @@ func checkUsage(t *testing.T, v *visit) {
 	v.run(chromedp.Focus("#budgets .usage-of"))
 	v.press(kb.Enter)
 	v.await(`!document.querySelector("#usage").hidden`)
-	require.Contains(t, v.text("#usage figcaption"), "over, tokens: 1,300 committed, 0 reserved, 300 over the limit, limit 1,000.")
+	require.Contains(t, v.text("#usage figcaption"), "over, tokens: 1,300 committed, 0 reserved, 300 over the limit, limit 1,000 with overrides, 900 without.")
+	require.Contains(t, v.text("#usage figcaption"), "and the dotted ones are thresholds: 720 committed (80 %), 500 used.")
 	box := func(selector string) float64 {
 		return ask[float64](v, fmt.Sprintf(`document.querySelector("#usage %s").getBoundingClientRect().height`, selector))
 	}
-	limit := ask[float64](v, `document.querySelector("#usage svg").getBoundingClientRect().bottom - document.querySelector("#usage .most").getBoundingClientRect().bottom`)
+	above := func(edge, selector string) float64 { // the bottom of the chart
+		return ask[float64](v, fmt.Sprintf(`document.querySelector("#usage svg").getBoundingClientRect().bottom - document.querySelector("#usage %s").getBoundingClientRect().%s`, selector, edge))
+	}
+	limit := above("bottom", ".most")
+	require.InEpsilon(t, 0.72, above("top", ".thresholds")/limit, 0.05, "the upper threshold against the limit")
+	require.InEpsilon(t, 0.5, above("bottom", ".thresholds")/limit, 0.05, "the lower one")
 	require.InEpsilon(t, 1.3, box(".settled")/limit, 0.05, "what is committed against the limit")
 	require.Zero(t, box(".held"), "nothing is reserved")
 	v.run(chromedp.Evaluate(`document.querySelector("#usage summary").click()`, nil))
