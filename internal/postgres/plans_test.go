@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/ledgertest"
 	"github.com/earmark-dev/earmark/internal/postgres"
+	"github.com/earmark-dev/earmark/internal/webhook"
 )
 
 // planCall is a call of the API in docs/plans.md.
@@ -60,9 +62,60 @@ func TestPlans(t *testing.T) {
 	for name, calls := range plans(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newPlanYear(t, calls).run()
+			isWebhook := func(c planCall) bool { return c.path == "/v1/webhooks" }
+			y := newPlanYear(t, slices.DeleteFunc(slices.Clone(calls), isWebhook))
+			for _, call := range calls {
+				if isWebhook(call) {
+					y.watch(decodeStrictly[earmark.WebhookRequest](t, call.body))
+				}
+			}
+			y.run()
+			y.checkDeliveries()
 		})
 	}
+}
+
+// watch makes a webhook of thresholds.
+func (y *planYear) watch(request earmark.WebhookRequest) {
+	y.t.Helper()
+	require.NoError(y.t, request.Validate())
+	require.Equal(y.t, []earmark.EventType{earmark.EventThreshold}, request.Types)
+	made, err := y.ledgers[0].(*postgres.Ledger).CreateWebhook(ctx(), earmark.DefaultTenant, request, earmark.ActorAPI)
+	require.NoError(y.t, err)
+	y.webhook = made.ID
+}
+
+// checkDeliveries compares what the webhook is to be sent over the year with the crossings of the model.
+func (y *planYear) checkDeliveries() {
+	y.t.Helper()
+	if y.webhook == "" {
+		return
+	}
+	var want, got []string
+	for _, e := range y.ledgers[1].(*ledgertest.Ledger).Events() {
+		if e.Type == earmark.EventThreshold {
+			want = append(want, fmt.Sprintf("%s %d %s", e.BudgetID, e.ThresholdAmount, e.WindowStart.UTC()))
+		}
+	}
+	require.GreaterOrEqual(y.t, len(want), 12, "one in each month")
+	require.Eventually(y.t, func() bool { // while other tests have transactions open, events are kept back
+		batch, err := y.ledgers[0].(*postgres.Ledger).NextDeliveries(ctx(), y.webhook, planDays)
+		require.NoError(y.t, err)
+		var attempts []webhook.Attempt
+		for _, e := range batch.Events {
+			amount := decodedJSON[struct {
+				ThresholdAmount int64 `json:"threshold_amount"`
+			}](y.t, e.Data).ThresholdAmount
+			got = append(got, fmt.Sprintf("%s %d %s", e.BudgetID, amount, e.WindowStart.UTC()))
+			attempts = append(attempts, webhook.Attempt{EventID: e.ID, Type: e.Type, Attempt: 1, At: y.now, Status: 200})
+		}
+		if len(attempts) > 0 {
+			_, err = y.ledgers[0].(*postgres.Ledger).RecordDeliveries(ctx(), y.webhook, batch.After, attempts, 0)
+			require.NoError(y.t, err)
+		}
+		return len(got) >= len(want)
+	}, 3*time.Minute, 10*time.Millisecond)
+	require.Equal(y.t, want, got)
 }
 
 const planDays = 366
@@ -77,6 +130,7 @@ type planYear struct {
 	budgets []*earmark.Budget
 	calls   int
 	denials map[string]int // by budget, or by its template
+	webhook string         // its id, if the plan has one
 }
 
 func newPlanYear(t *testing.T, calls []planCall) *planYear {
