@@ -65,7 +65,8 @@ DECLARE
     v_affected   earmark.affected_budget[];
 BEGIN
     PERFORM earmark.require_read_committed();
-    IF EXISTS (SELECT FROM earmark.budgets x WHERE x.tenant = p_tenant AND earmark.is_template(x.scope) AND x.archived_at IS NULL) THEN
+    IF EXISTS (SELECT FROM earmark.budgets x WHERE x.tenant = p_tenant AND earmark.is_template(x.scope) AND x.archived_at IS NULL
+                 AND x.scope = ANY (earmark.template_scopes(v_paths))) THEN
         v_match := earmark.templates_of(p_tenant, v_paths, p_units, p_pairs);
         v_templates := v_match.templates;
         IF v_match.is_missing THEN

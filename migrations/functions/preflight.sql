@@ -64,7 +64,7 @@ DECLARE
     v_paths  text[];
     v_fits   boolean;
     v_units  text[];
-    v_templates boolean; -- whether the tenant has any
+    v_templates boolean; -- whether one is meant for these scopes
 BEGIN
     IF v_answer IS NOT NULL THEN
         RETURN v_answer || jsonb_build_object('now', clock_timestamp());
@@ -74,7 +74,8 @@ BEGIN
                     <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)
                     AND (b.overridden_until > v_now) IS NOT TRUE AND (b.template_id IS NULL OR NOT earmark.is_behind(b))),
            array_agg(b.unit),
-           EXISTS (SELECT FROM earmark.budgets t WHERE t.tenant = p_tenant AND earmark.is_template(t.scope) AND t.archived_at IS NULL)
+           EXISTS (SELECT FROM earmark.budgets t WHERE t.tenant = p_tenant AND earmark.is_template(t.scope) AND t.archived_at IS NULL
+                     AND t.scope = ANY (earmark.template_scopes(v_paths)))
     INTO v_fits, v_units, v_templates
     FROM earmark.budgets b LEFT JOIN LATERAL ( -- as earmark.window_at finds it; the bounds are of no interest here
         SELECT CASE WHEN x.window_end <= v_now THEN 0 ELSE x.reserved + x.committed END AS counted

@@ -39,7 +39,7 @@ BEGIN
 END $$;
 
 -- The templates that give one of p_paths a budget in one of p_units, with the number of budgets that they give; and whether one
--- of these does not exist. p_pairs is as for lock_affected. Most tenants have no templates, and pay one search of an empty index.
+-- of these does not exist. p_pairs is as for lock_affected.
 CREATE OR REPLACE FUNCTION earmark.templates_of(p_tenant text, p_paths text[], p_units text[], p_pairs text[] DEFAULT NULL,
     OUT templates earmark.budgets[], OUT children bigint, OUT is_missing boolean)
 LANGUAGE plpgsql STABLE AS $$
