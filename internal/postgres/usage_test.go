@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
@@ -397,21 +396,6 @@ func TestUsageOfFormerCheckpoints(t *testing.T) {
 		require.Equal(t, earmark.UsageSum{Committed: 10, Charges: 1}, b.usage(budget.ID, earmark.UsageQuery{}).Total)
 		require.Equal(t, []string{"none: 10 in 1"}, parts(b.usage(budget.ID, earmark.UsageQuery{By: "scope"})))
 		b.rolledUp()
-	}
-}
-
-// Days of reports are the days of windows, in zones whose clocks change at midnight, by half
-// an hour, and by a day.
-func TestUsageDaysAreThoseOfWindows(t *testing.T) {
-	b := setup(t)
-	for _, zone := range []string{"UTC", "Europe/Berlin", "America/Havana", "Asia/Beirut", "Pacific/Apia", "Australia/Lord_Howe", "Asia/Kathmandu", "America/Sao_Paulo"} {
-		rows, err := b.pool.Query(ctx(), `SELECT at::text FROM generate_series(timestamptz '2008-01-01', '2012-02-01', interval '45 minutes') AS at,
-			earmark.window_bounds('day', $1, at) AS w, earmark.usage_day($1, at) AS d
-			WHERE (w.window_start, w.window_end) IS DISTINCT FROM (d.day_start, d.day_end) LIMIT 3`, zone)
-		require.NoError(t, err)
-		differ, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		require.NoError(t, err)
-		require.Empty(t, differ, zone)
 	}
 }
 

@@ -11,26 +11,7 @@ LANGUAGE sql STABLE AS $$
     SELECT greatest(p_window_start, date_bin(interval '15 minutes', least(p_at, p_window_end - interval '1 microsecond'), timestamptz 'epoch')) -- mutation: usage-in-its-window
 $$;
 
--- The day in p_timezone that contains p_at: it starts at the first instant of its date, and ends where the next one starts.
-CREATE OR REPLACE FUNCTION earmark.usage_day(p_timezone text, p_at timestamptz, OUT day_start timestamptz, OUT day_end timestamptz)
-LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    c_day   CONSTANT interval := '1 day';
-    v_local timestamp := p_at AT TIME ZONE p_timezone;
-    v_first timestamp := date_trunc('day', v_local);
-BEGIN
-    IF p_timezone = 'UTC' THEN
-        day_start := v_first AT TIME ZONE p_timezone;
-        day_end := (v_first + c_day) AT TIME ZONE p_timezone;
-        RETURN;
-    END IF;
-    day_start := earmark.first_instant(p_timezone, v_first, p_at - (v_local - v_first));
-    day_end := earmark.first_instant(p_timezone, v_first + c_day, p_at + (v_first + c_day - v_local));
-    IF day_end <= p_at THEN -- the next day began before p_at, and then clocks went back into this one
-        day_start := day_end;
-        day_end := earmark.first_instant(p_timezone, v_first + c_day + c_day, day_end + c_day);
-    END IF;
-END $$;
+DROP FUNCTION IF EXISTS earmark.usage_day(text, timestamptz); -- the day of earmark.window_bounds is the same
 
 -- The scope of a reservation by which a budget on p_budget_scope counts it: the first that the budget covers. Callers look at a
 -- single scope themselves, which is faster.
@@ -93,7 +74,7 @@ BEGIN
         ON CONFLICT (budget_id, dimension, bucket, value, other) DO UPDATE
         SET committed = u.committed + excluded.committed, charges = u.charges + excluded.charges
     ), days AS (
-        SELECT q.*, d.day_start FROM (SELECT DISTINCT timezone, quarter FROM moved) AS q CROSS JOIN LATERAL earmark.usage_day(q.timezone, q.quarter) AS d
+        SELECT q.*, d.window_start AS day_start FROM (SELECT DISTINCT timezone, quarter FROM moved) AS q CROSS JOIN LATERAL earmark.window_bounds('day', q.timezone, q.quarter) AS d
     ), valued AS (
         SELECT m.budget_id, d.dimension, greatest(m.cut_at, days.day_start) AS bucket, d.value, sum(m.committed) AS committed, sum(m.charges) AS charges, min(m.id) AS first_id
         FROM moved m JOIN days USING (timezone, quarter)
@@ -159,8 +140,8 @@ BEGIN
         ORDER BY window_start DESC LIMIT 1;
     END IF;
     IF v_values THEN
-        SELECT day_start INTO v_from FROM earmark.usage_day(v_zone, p_from);
-        SELECT day_end INTO v_to FROM earmark.usage_day(v_zone, p_to - c_moment);
+        SELECT window_start INTO v_from FROM earmark.window_bounds('day', v_zone, p_from);
+        SELECT window_end INTO v_to FROM earmark.window_bounds('day', v_zone, p_to - c_moment);
     ELSE
         v_from := date_bin(interval '15 minutes', p_from, timestamptz 'epoch');
         v_to := date_bin(interval '15 minutes', p_to - c_moment, timestamptz 'epoch') + interval '15 minutes';
@@ -169,12 +150,12 @@ BEGIN
     v_to := least(v_to, v_last.window_end);
 
     IF p_by = 'day' THEN
-        SELECT * INTO v_day FROM earmark.usage_day(v_zone, v_from);
-        v_days := ARRAY [v_day.day_start];
+        SELECT * INTO v_day FROM earmark.window_bounds('day', v_zone, v_from);
+        v_days := ARRAY [v_day.window_start];
         LOOP
-            v_days := v_days || v_day.day_end;
-            EXIT WHEN v_day.day_end >= v_to;
-            SELECT * INTO v_day FROM earmark.usage_day(v_zone, v_day.day_end);
+            v_days := v_days || v_day.window_end;
+            EXIT WHEN v_day.window_end >= v_to;
+            SELECT * INTO v_day FROM earmark.window_bounds('day', v_zone, v_day.window_end);
         END LOOP;
     END IF;
 
