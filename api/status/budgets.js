@@ -15,7 +15,6 @@ let latest = { data: [], more: false };
 export const load = () => list("v1/budgets", mostPages);
 
 export function show(budgets) {
-  const templates = budgets.data.filter((b) => b.template);
   latest = { more: budgets.more, data: budgets.data.filter((b) => !b.template).map(judge) };
   const over = latest.data.filter((b) => b.level === "over").length;
   setText(find("#budgets-count"), (latest.more ? "over " : "") + amount(latest.data.length));
@@ -25,19 +24,12 @@ export function show(budgets) {
   find(".first", section).hidden = !empty;
   if (empty) showFirst();
   else render();
-  showTemplates(templates);
+  const templates = budgets.data.filter((b) => b.template).map((b) => `each ${scopeWords(b.scope)}: ${amount(b.limit)} ${unitWords(b)}`);
+  setText(find("#templates"), templates.join("; "));
   return usage.refresh(latest.data);
 }
 
-function showTemplates(templates) {
-  const part = find("#templates", section);
-  part.hidden = templates.length === 0;
-  sync(find("ul", part), templates.sort(byScope), (b) => b.id, () => make("li"),
-    (item, b) => setText(item, `${scopeWords(b.scope)}: ${amount(b.limit)} ${unitWords(b)}`));
-}
-
-// judge adds how full a budget is. A limit may have been lowered, and late usage is always charged, so that more than
-// all may be used.
+// judge adds how full a budget is: over its limit too, after a cut or late usage.
 function judge(budget) {
   const { effective_limit: limit, reserved, committed, available } = budget.balance;
   const used = Number(reserved) + Number(committed);
@@ -144,7 +136,7 @@ function endWords({ window, balance: { window_end: end } }) {
   return `ends in ${span((new Date(end) - Date.now()) / 1000)}, ${day(end, window.timezone)}`;
 }
 
-// drawBar is as long as the limit, or as what is used where that is more; the limit is then a mark within it.
+// drawBar is as long as the limit or what is used, whichever is more; a limit within it is a mark.
 function drawBar(bar, { used, balance }) {
   const limit = Number(balance.effective_limit);
   const whole = Math.max(limit, used, 1);
