@@ -193,6 +193,10 @@ bench-growth: build bin/earmark-bench ## the same on top of up to 10 million set
 	@mkdir -p dist
 	@bin/earmark-bench --scenario growth --rows 10000,1000000,10000000 --json dist/bench-growth.json --markdown dist/bench-growth.md $(ARGS)
 
+.PHONY: bench-scale
+bench-scale: $(TEMPORAL) bin/temporal-server bin/temporal-sql-tool ## measure lifecycles by the cores that Temporal may use, and tenants over two Postgres servers; Linux
+	@PATH="$(CURDIR)/bin:$$PATH" $(GO) test -C test -timeout 20m -tags drills -run '^$$' -bench '^Benchmark(TemporalOnCores|TenantsOverPostgres)$$' -benchtime 1x -v ./chaos
+
 .PHONY: bench-micro
 bench-micro: $(TEMPORAL) ## run the benchmarks of single functions
 	@$(GO) test -timeout 30m -p 1 -run '^$$' -bench . -benchmem ./...

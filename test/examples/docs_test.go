@@ -116,6 +116,7 @@ var covered = map[string]struct {
 	"docs/kubernetes.md/Install/yaml":                           {1, "TestDocument in tools/helm"},
 	"docs/runbook.md/Paused/sh":                                 {1, "TestStatusPageUnpausesAll, which runs the line that the status page shows"},
 	"docs/sizing.md/What a request needs/sh":                    {1, "takes minutes; TestCachedWorkflowsAreBounded has the bound"},
+	"docs/sizing.md/When you outgrow one machine/sh":            {1, "takes minutes, and a build of Temporal's server"},
 	"docs/design.md/States/":                                    {1, "a picture"},
 	"docs/design.md/Admission/":                                 {1, "a picture"},
 	"docs/gateway.md//sh":                                       {2, "TestGateway, with a fake provider in the place of OpenAI"},
