@@ -1,5 +1,4 @@
 -- The bounds of a window.
-DROP FUNCTION IF EXISTS earmark.window_at(text, text, text, timestamptz); -- by parts of a budget
 DROP FUNCTION IF EXISTS earmark.window_bounds(text, text, timestamptz); -- without p_every: calls would be ambiguous
 
 -- Nothing here depends on the time zone of the session. Postgres uses that zone when it
@@ -161,3 +160,10 @@ BEGIN
     reserved := 0;
     committed := 0;
 END $$;
+
+-- The same by parts of a budget, as programs for schema 12 and earlier call it in their lists.
+CREATE OR REPLACE FUNCTION earmark.window_at(p_budget_id text, p_period text, p_timezone text, p_at timestamptz,
+    OUT window_start timestamptz, OUT window_end timestamptz, OUT reserved bigint, OUT committed bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT w.window_start, w.window_end, w.reserved, w.committed FROM earmark.budgets b CROSS JOIN LATERAL earmark.window_at(b, p_at) w WHERE b.id = p_budget_id
+$$;
