@@ -51,6 +51,7 @@ type cluster struct {
 	nodes   []*node
 	proxies *toxiproxy.ApiServer
 	broken  *timeline
+	former  bool     // some servers are of an earlier version
 	flags   []string // of every process
 	second  string   // host and port of a second Postgres server, if there is one
 }

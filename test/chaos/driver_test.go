@@ -39,6 +39,7 @@ type driver struct {
 	tenants  []*tenant
 	temporal temporal.Client
 	seed     uint64
+	former   bool // some servers are of a version that makes no corrections
 
 	stop  context.CancelFunc // begins no more requests
 	ctx   context.Context    // of the calls
@@ -57,7 +58,7 @@ type driver struct {
 
 func newDriver(c *cluster, seed uint64) *driver {
 	c.t.Helper()
-	d := &driver{temporal: c.Client(), seed: seed, slots: make(chan struct{}, mostAtOnce)}
+	d := &driver{temporal: c.Client(), seed: seed, former: c.former, slots: make(chan struct{}, mostAtOnce)}
 	d.ctx, d.abort = context.WithCancel(context.Background())
 	c.t.Cleanup(d.abort)
 	for _, name := range tenantNames {

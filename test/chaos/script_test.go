@@ -67,7 +67,7 @@ var scripts = []script{
 	}},
 	{"commit and correct", 6, func(d *driver, l *life, rng *rand.Rand) {
 		d.think(l, rng)
-		if d.commit(l, usage(l, rng, less)).Outcome == done {
+		if d.commit(l, usage(l, rng, less)).Outcome == done && !d.former {
 			d.correct(l)
 		}
 	}},

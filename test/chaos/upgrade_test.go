@@ -37,6 +37,7 @@ const (
 func TestUpgradeUnderLoad(t *testing.T) {
 	former := buildCommit(t, *fromFlag)
 	c := newBareCluster(t, stack.Options{OwnPostgres: true, OwnTemporal: true, Durable: true, Grace: grace, AdmissionDeadline: drillDeadline, Keys: true, Unmigrated: true})
+	c.former = true
 	c.Use(former)
 	c.MustRun("migrate", "up")
 	c.populate(2, 2)
