@@ -80,10 +80,23 @@ var releasedCalls = []string{
 	"SELECT earmark.end_sign_in(p_hash => $1::bytea)",
 	"SELECT earmark.create_tenant(p_id => $1::text, p_actor => $2::text, p_reason => $3::text)",
 	"SELECT earmark.set_tenant_disabled(p_id => $1::text, p_disabled => $2::boolean, p_actor => $3::text, p_reason => $4::text)",
+	"SELECT earmark.add_price_version(p_after => $1::bigint, p_tenant => $2::text, p_prices => $3::jsonb, p_source => $4::text, p_actor => $5::text, p_reason => $6::text)",
+	"SELECT earmark.add_own_prices(p_after => $1::bigint, p_tenant => $2::text, p_entries => $3::jsonb, p_source => $4::text, p_actor => $5::text, p_reason => $6::text)",
+	"SELECT earmark.counted_units(p_id => $1::text, p_tenant => $2::text, p_hash => $3::text, p_scopes => $4::text[])",
+	"SELECT id, tenant, workflow_id, state, scopes, amounts, created_at, expires_at, on_expiry, request_hash FROM earmark.claim_checks(p_age_ms => $1::bigint, p_max => $2::integer)",
+	"SELECT earmark.mark_checked(p_tenant => $1::text, p_id => $2::text, p_orphan => $3::boolean, p_refreshed => $4::boolean)",
+	"SELECT earmark.mark_guarded(p_ids => $1::text[])",
+	"SELECT earmark.mark_paused(p_ids => $1::text[])",
+	"SELECT earmark.mark_unnotified(p_tenant => $1::text, p_id => $2::text)",
+	"SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at FROM earmark.lock_budget(p_tenant => $1::text, p_id => $2::text)",
+	"SELECT earmark.result('same', r) FROM earmark.reservations r WHERE r.tenant = $1 AND r.id = $2",
+	"SELECT earmark.functions_fingerprint()",
 }
 
-// Postgres finds a function for each released call: no argument was renamed, taken away, or added
-// without a default.
+// Postgres finds what each released call and query names: no argument was renamed, taken away, or
+// added without a default, and no function, table or column of a query is gone. The queries are those
+// of testdata/released: the former texts of internal/postgres/sql, named by the last schema whose
+// programs send them.
 func TestReleasedCallsStillWork(t *testing.T) {
 	b := setup(t)
 	conn, err := b.pool.Acquire(ctx())
@@ -92,5 +105,14 @@ func TestReleasedCallsStillWork(t *testing.T) {
 	for _, call := range releasedCalls {
 		_, err := conn.Conn().Prepare(ctx(), call, call)
 		require.NoError(t, err, call)
+	}
+	queries, err := filepath.Glob(filepath.Join("testdata", "released", "*.sql"))
+	require.NoError(t, err)
+	require.NotEmpty(t, queries)
+	for _, path := range queries {
+		query, err := os.ReadFile(path)
+		require.NoError(t, err)
+		_, err = conn.Conn().Prepare(ctx(), path, string(query))
+		require.NoError(t, err, path)
 	}
 }
