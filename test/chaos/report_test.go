@@ -19,7 +19,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// report counts what was injected and survived.
+// report counts what was injected and survived; a drill lists its faults itself.
 func (d *driver) report(c *cluster, injected map[string]int, mended time.Time) string {
 	rows := readRows(c.t, c.Pool())
 	count := map[string]int{}
@@ -40,7 +40,9 @@ func (d *driver) report(c *cluster, injected map[string]int, mended time.Time) s
 	}
 	var text strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }
-	line("survived %s", faultLines(injected))
+	if len(injected) > 0 {
+		line("survived %s", faultLines(injected))
+	}
 	line("%d requests in %.0f s (%d more did not begin, since %d were under way): %d admitted, %d denied, %d charged directly, %d not known", len(d.lives), d.took.Seconds(),
 		d.skipped, mostAtOnce, count["admitted"], count["denied"], count["charged"], count["open"])
 	line("%d calls: %d done, %d accepted (202 or a signal), %d refused, %d without a known outcome, of which %d requests resolved theirs later and %d gave up",
