@@ -1,11 +1,14 @@
 package postgres_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/earmark-dev/earmark"
 	"github.com/earmark-dev/earmark/internal/postgres"
@@ -188,6 +191,65 @@ func TestChildIsMadeAgainWhileItIsArchived(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, archived.FollowsTemplate)
 	b.requireBalance(child.ID, 100, 0)
+}
+
+// Calls that meet a child while it is archived, and one that comes next, want the same budgets: the child's successor and another one. None
+// locks the other one and then has to make the successor, for which the next call may be waiting for the other one.
+func TestCallsOnAChildThatIsArchivedDoNotLockEachOtherOut(t *testing.T) {
+	b := setup(t)
+	b.budget("*", "tokens", 100)
+	b.held(admission("k", tokens(1), "ana"))
+	child := b.only("ana")
+	var other earmark.Budget // locked after the child
+	for n := 0; other.ID <= child.ID; n++ {
+		other = *b.budget(fmt.Sprintf("other/%d/team", n), "tokens", 100)
+	}
+	archiving, lock := b.begin(), b.begin()
+	_, err := archiving.Exec(ctx(), "SELECT earmark.archive_budget('default', $1, 'api')", child.ID)
+	require.NoError(t, err)
+	_, err = lock.Exec(ctx(), "SELECT FROM earmark.budgets WHERE id = $1 FOR UPDATE", other.ID)
+	require.NoError(t, err)
+
+	var calls errgroup.Group
+	reserve := func(key string) { // past the coalescer, which would make one batch of both
+		a := admission(key, tokens(1), "ana", other.Scope)
+		calls.Go(func() error {
+			var result []byte
+			return b.pool.QueryRow(ctx(), reserveUnderWay, a.ID, a.RequestHash, a.Request.Scopes, a.Request.Amounts).Scan(&result)
+		})
+	}
+	reserve("l")
+	b.awaitWaiting(1)
+	require.NoError(t, archiving.Commit(ctx()))
+	b.awaitBlockedBy(lock, 1)
+	reserve("m")
+	b.awaitWaiting(2)
+	require.NoError(t, lock.Rollback(ctx()))
+	require.NoError(t, calls.Wait())
+	b.requireBalance(b.only("ana").ID, 2, 0)
+}
+
+// awaitWaiting waits until so many sessions of the test's database wait for a lock.
+func (b *env) awaitWaiting(sessions int) {
+	b.t.Helper()
+	b.await(sessions, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+}
+
+// awaitBlockedBy waits until so many sessions wait for a lock of tx.
+func (b *env) awaitBlockedBy(tx pgx.Tx, sessions int) {
+	b.t.Helper()
+	b.await(sessions, "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))", tx.Conn().PgConn().PID())
+}
+
+func (b *env) await(sessions int, count string, args ...any) {
+	b.t.Helper()
+	within, done := context.WithTimeout(ctx(), time.Minute)
+	defer done()
+	poll := time.NewTicker(pollPause)
+	defer poll.Stop()
+	for found := -1; found != sessions; <-poll.C {
+		require.NoError(b.t, b.pool.QueryRow(within, count, args...).Scan(&found))
+	}
 }
 
 func (b *env) onlyOf(scope, unit string) (found earmark.Budget) {

@@ -89,13 +89,15 @@ BEGIN
 END $$;
 
 -- Archiving twice is once. It does nothing when there is no such budget. A child keeps what it has; its template makes another one when a
--- call next meets its scope.
+-- call next meets its scope. Calls that may be on a child end before it is archived (earmark.keep_children).
 CREATE OR REPLACE FUNCTION earmark.archive_budget(p_tenant text, p_id text, p_actor text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     b        earmark.budgets;
     v_before jsonb;
 BEGIN
+    SELECT * INTO b FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id;
+    PERFORM pg_advisory_xact_lock(earmark.child_key(b.tenant, b.scope));
     SELECT * INTO b FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id FOR NO KEY UPDATE;
     IF NOT FOUND OR b.archived_at IS NOT NULL THEN
         RETURN;

@@ -1,4 +1,4 @@
--- The locks of every transition, in one order (R6): the reservation, budgets by id, windows
+-- The locks of every transition, in one order (R6): children of templates by key, the reservation, budgets by id, windows
 -- by (budget, start).
 --
 -- The functions that callers call set plan_cache_mode and enable_seqscan. Every lookup in
@@ -53,7 +53,6 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_paths     text[] := earmark.scope_paths(p_scopes);
     v_match     record;
-    v_templates earmark.budgets[] := '{}';
     v_budgets   earmark.budgets[];
     b           earmark.budgets;
     v_window    record;
@@ -67,22 +66,17 @@ BEGIN
     PERFORM earmark.require_read_committed();
     IF EXISTS (SELECT FROM earmark.budgets x WHERE x.tenant = p_tenant AND earmark.is_template(x.scope) AND x.archived_at IS NULL
                  AND x.scope = ANY (earmark.template_scopes(v_paths))) THEN
+        PERFORM earmark.keep_children(p_tenant, v_paths); -- mutation: child-kept
         v_match := earmark.templates_of(p_tenant, v_paths, p_units, p_pairs);
-        v_templates := v_match.templates;
         IF v_match.is_missing THEN
-            PERFORM earmark.make_children(v_templates, v_paths, p_pairs, p_actor);
+            PERFORM earmark.make_children(v_match.templates, v_paths, p_pairs, p_actor);
         END IF;
     END IF;
-    LOOP
-        v_budgets := ARRAY ( -- reads the current version of a row that it had to wait for
-            SELECT x FROM earmark.budgets x
-            WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (v_paths) AND x.unit = ANY (p_units)
-              AND (p_pairs IS NULL OR x.scope || ' ' || x.unit = ANY (p_pairs)) -- mutation: own-pairs
-            ORDER BY x.id FOR NO KEY UPDATE); -- mutation: budgets-locked
-        EXIT WHEN v_templates = '{}';
-        EXIT WHEN earmark.children_among(v_budgets, v_templates) >= v_match.children; -- mutation: child-again
-        PERFORM earmark.make_children(v_templates, v_paths, p_pairs, p_actor); -- one was archived while this call waited
-    END LOOP;
+    v_budgets := ARRAY ( -- reads the current version of a row that it had to wait for
+        SELECT x FROM earmark.budgets x
+        WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (v_paths) AND x.unit = ANY (p_units)
+          AND (p_pairs IS NULL OR x.scope || ' ' || x.unit = ANY (p_pairs)) -- mutation: own-pairs
+        ORDER BY x.id FOR NO KEY UPDATE); -- mutation: budgets-locked
     FOREACH b IN ARRAY v_budgets LOOP
         -- As earmark.window_at does, and by key: while the tables have no statistics, a join would be planned as a scan.
         SELECT window_start, window_end, reserved, committed INTO v_start, v_end, v_reserved, v_committed FROM earmark.windows

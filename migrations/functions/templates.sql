@@ -38,16 +38,15 @@ BEGIN
                      AND x.period = t.period AND x.every = t.every AND x.archived_at IS NULL);
 END $$;
 
--- The templates that give one of p_paths a budget in one of p_units, with the number of budgets that they give; and whether one
--- of these does not exist. p_pairs is as for lock_affected.
+DROP FUNCTION IF EXISTS earmark.templates_of(text, text[], text[], text[]); -- with other results
+-- The templates that give one of p_paths a budget in one of p_units; and whether one of these does not exist. p_pairs is as for lock_affected.
 CREATE OR REPLACE FUNCTION earmark.templates_of(p_tenant text, p_paths text[], p_units text[], p_pairs text[] DEFAULT NULL,
-    OUT templates earmark.budgets[], OUT children bigint, OUT is_missing boolean)
+    OUT templates earmark.budgets[], OUT is_missing boolean)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_scopes text[] := earmark.template_scopes(p_paths);
     t        earmark.budgets;
 BEGIN
-    children := 0;
     is_missing := false;
     templates := ARRAY (
         SELECT x FROM earmark.budgets x
@@ -55,30 +54,31 @@ BEGIN
     FOREACH t IN ARRAY templates LOOP
         FOR i IN 1 .. cardinality(p_paths) LOOP
             IF v_scopes[i] = t.scope AND (p_pairs IS NULL OR p_paths[i] || ' ' || t.unit = ANY (p_pairs)) THEN
-                children := children + 1;
                 is_missing := is_missing OR NOT earmark.has_child(t, p_paths[i]);
             END IF;
         END LOOP;
     END LOOP;
 END $$;
 
--- How many of p_budgets are those that p_templates give.
-CREATE OR REPLACE FUNCTION earmark.children_among(p_budgets earmark.budgets[], p_templates earmark.budgets[]) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
+-- The key of the advisory lock on the budgets of a scope, which comes before every row (R6).
+CREATE OR REPLACE FUNCTION earmark.child_key(p_tenant text, p_scope text) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT hashtextextended('earmark.child ' || p_tenant || ' ' || p_scope, 0)
+$$;
+
+-- Keeps what templates give to p_paths from being archived until the transaction ends. So no call finds a child gone for which it waited
+-- with the locks of other budgets: to make another one then would break the order of locks.
+CREATE OR REPLACE FUNCTION earmark.keep_children(p_tenant text, p_paths text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    b       earmark.budgets;
-    t       earmark.budgets;
-    v_scope text;
-    v_found bigint := 0;
+    v_key bigint;
 BEGIN
-    FOREACH b IN ARRAY p_budgets LOOP
-        v_scope := earmark.template_scope(b.scope);
-        FOREACH t IN ARRAY p_templates LOOP
-            IF t.scope = v_scope AND t.unit = b.unit AND t.period = b.period AND t.every = b.every THEN
-                v_found := v_found + 1;
-            END IF;
-        END LOOP;
+    FOR v_key IN
+        SELECT earmark.child_key(p_tenant, path) FROM unnest(p_paths) AS path
+        WHERE EXISTS (SELECT FROM earmark.budgets x WHERE x.tenant = p_tenant AND earmark.is_template(x.scope) AND x.archived_at IS NULL
+                        AND x.scope = earmark.template_scope(path))
+        ORDER BY 1
+    LOOP
+        PERFORM pg_advisory_xact_lock_shared(v_key);
     END LOOP;
-    RETURN v_found;
 END $$;
 
 -- The id of the budget that a template makes on p_scope: `bud_` and the base32 of 16 bytes of a SHA-256. It depends on how many the template
@@ -118,7 +118,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- Makes the missing children in the order of their ids (R6). It holds no other lock yet: a call that makes the same child waits here.
+-- Makes the missing children in the order of their ids (R6). It has locked no other row yet: a call that makes the same child waits here.
 CREATE OR REPLACE FUNCTION earmark.make_children(p_templates earmark.budgets[], p_paths text[], p_pairs text[], p_actor text) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
