@@ -17,7 +17,8 @@ import (
 )
 
 // TestContentionMakesNoErrors runs admissions over overlapping sets of scopes, in
-// orders of their own, beside settlements, expiries, sweeps and changes of limits.
+// orders of their own, beside settlements, expiries, sweeps, changes of limits and of
+// a template, whose children are first met here and archived now and then.
 // No call may fail, not by a deadlock (40P01) nor by waiting too long (55P03), the
 // rules hold at every moment, and in the end nothing is left set aside.
 func TestContentionMakesNoErrors(t *testing.T) {
@@ -31,11 +32,13 @@ func TestContentionMakesNoErrors(t *testing.T) {
 	c.budgets = append(c.budgets, b.budget("o", "requests", 500).ID, b.budget("o/a", "tokens", 2000, func(r *earmark.BudgetRequest) {
 		r.Window.Period, r.Overage = earmark.PeriodHour, earmark.OverageAllowIfAvailable
 	}).ID)
+	c.template = b.budget("t/*", "tokens", 3000).ID
+	c.budgets = append(c.budgets, c.template)
 
 	const clients, requestsEach = 12, 40
 	busy, stop := context.WithCancel(ctx())
 	var background errgroup.Group
-	for i, disturb := range []func(*rand.Rand) error{c.sweepSome, c.sweepSome, c.patchSome, c.auditOnce} {
+	for i, disturb := range []func(*rand.Rand) error{c.sweepSome, c.sweepSome, c.patchSome, c.changeAChild, c.auditOnce} {
 		random := rand.New(rand.NewPCG(seed, uint64(1000+i)))
 		background.Go(func() error {
 			for busy.Err() == nil {
@@ -67,26 +70,26 @@ func TestContentionMakesNoErrors(t *testing.T) {
 	require.Positive(t, c.admitted.Load())
 	require.Positive(t, c.denied.Load(), "limits that are never met show nothing")
 	t.Logf("%d admitted, %d denied, %d swept", c.admitted.Load(), c.denied.Load(), c.swept.Load())
-	for _, id := range c.budgets {
-		budget, err := b.Budget(ctx(), earmark.DefaultTenant, id)
-		require.NoError(t, err)
-		require.Zero(t, budget.Balance.Reserved)
-	}
+	require.Positive(t, c.archived.Load())
+	var reserved int64
+	require.NoError(t, b.pool.QueryRow(ctx(), "SELECT sum(reserved) FROM earmark.windows").Scan(&reserved))
+	require.Zero(t, reserved)
 }
 
 var contendedScopes = []string{"o", "o/a", "o/b", "o/a/u1", "o/b/u2", "p", "p/c"}
 
 type contention struct {
 	*env
-	budgets                 []string
-	left                    sync.Map // of ids, which nobody settled
-	admitted, denied, swept atomic.Int64
+	budgets                           []string
+	template                          string
+	left                              sync.Map // of ids, which nobody settled
+	admitted, denied, swept, archived atomic.Int64
 }
 
 // request reserves on scopes in a random order and does one of all the things
 // that may follow.
 func (c *contention) request(random *rand.Rand, key string) error {
-	scopes := slices.Clone(contendedScopes)
+	scopes := append(slices.Clone(contendedScopes), childScope(random), childScope(random))
 	random.Shuffle(len(scopes), func(i, j int) { scopes[i], scopes[j] = scopes[j], scopes[i] })
 	amounts := tokens(1 + random.Int64N(60))
 	a := admission(key, amounts, scopes[:1+random.IntN(4)]...)
@@ -146,6 +149,27 @@ func (c *contention) sweepSome(random *rand.Rand) error {
 func (c *contention) patchSome(random *rand.Rand) error {
 	id := c.budgets[random.IntN(len(c.budgets))]
 	_, err := c.PatchBudget(ctx(), earmark.DefaultTenant, id, earmark.BudgetPatch{Limit: new(200 + random.Int64N(3000))}, earmark.ActorAPI)
+	return err
+}
+
+func childScope(random *rand.Rand) string { return fmt.Sprintf("t/%d", random.IntN(20)) }
+
+// changeAChild archives a child, or changes it by hand, or lets it follow again.
+func (c *contention) changeAChild(random *rand.Rand) error {
+	page, err := c.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{TemplateID: c.template})
+	if err != nil || len(page.Data) == 0 {
+		return err
+	}
+	child := page.Data[random.IntN(len(page.Data))]
+	switch random.IntN(3) {
+	case 0:
+		_, err = c.ArchiveBudget(ctx(), earmark.DefaultTenant, child.ID, earmark.ActorAPI)
+		c.archived.Add(1)
+	case 1:
+		_, err = c.PatchBudget(ctx(), earmark.DefaultTenant, child.ID, earmark.BudgetPatch{Limit: new(random.Int64N(3000))}, earmark.ActorAPI)
+	default:
+		_, err = c.PatchBudget(ctx(), earmark.DefaultTenant, child.ID, earmark.BudgetPatch{FollowsTemplate: new(true)}, earmark.ActorAPI)
+	}
 	return err
 }
 
