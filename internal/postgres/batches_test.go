@@ -146,3 +146,26 @@ func TestBatchMakesNoWindowThatNobodyAskedFor(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"acme/a tokens", "acme/b requests"}, windows)
 }
+
+// A batch names for each child whoever met it first, as a single call does.
+func TestBatchNamesWhoMetAChild(t *testing.T) {
+	b := setup(t)
+	b.budget("app", "tokens", 1000)
+	template := b.budget("app/*", "tokens", 100)
+	b.held(admission("k", tokens(1), "app")) // from now on, what is on app goes together
+	for round, action := range []string{"budget.create", "budget.change"} {
+		var admissions []earmark.Admission
+		for n := range 12 {
+			a := admission(fmt.Sprint(action, n), tokens(1), fmt.Sprintf("app/u%d/chat", n))
+			a.KeyID = fmt.Sprintf("key%d of %s", n, action)
+			admissions = append(admissions, a)
+		}
+		require.Equal(t, map[earmark.Outcome]int{earmark.OutcomeApplied: 12}, b.many(admissions))
+		for n, a := range admissions {
+			record := b.auditLog(earmark.DefaultTenant, earmark.AuditFilter{Subject: b.only(fmt.Sprintf("app/u%d", n)).ID})[0]
+			require.Equal(t, [2]any{action, a.Actor()}, [2]any{record.Action, record.Actor})
+		}
+		_, err := b.patch(template.ID, earmark.BudgetPatch{Limit: new(int64(200 + round))})
+		require.NoError(t, err)
+	}
+}

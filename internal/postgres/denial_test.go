@@ -174,11 +174,17 @@ func (b *env) onML() (id string) {
 	return id
 }
 
+// clock is Postgres' time.
+func (b *env) clock() (now time.Time) {
+	b.t.Helper()
+	require.NoError(b.t, b.pool.QueryRow(ctx(), "SELECT clock_timestamp()").Scan(&now))
+	return now
+}
+
 // overridden overrides the budget on acme/ml from and until some time after now; 0 is now and never.
 func (b *env) overridden(amount int64, from, until time.Duration) {
 	b.t.Helper()
-	var now time.Time
-	require.NoError(b.t, b.pool.QueryRow(ctx(), "SELECT clock_timestamp()").Scan(&now))
+	now := b.clock()
 	r := earmark.OverrideRequest{Amount: amount, EffectiveAt: new(now.Add(from))}
 	if until > 0 {
 		r.ExpiresAt = new(now.Add(until))

@@ -102,6 +102,31 @@ func TestOverrideAppliesOnce(t *testing.T) {
 	require.Equal(t, earmark.CodeIdempotencyMismatch, earmark.ErrorCode(err))
 }
 
+// A call is decided by the limit of its own moment. If an override begins while it waits, its denial says that asking again helps at once.
+func TestOverrideThatBeginsWhileACallWaits(t *testing.T) {
+	b := setup(t)
+	budget := b.budget("acme", "tokens", 100)
+	create := func(key string, amount int64) func(pgx.Tx) error {
+		return func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx(), "SELECT earmark.create_override($1, 'default', $2, '', 'manual', $3, NULL, NULL, NULL, 'api', 'a launch')", key, budget.ID, amount)
+			return err
+		}
+	}
+	const lock = "SELECT FROM earmark.budgets WHERE id = $1 FOR UPDATE"
+	var denied earmark.Result
+	require.True(t, b.duringTx(lock, []any{budget.ID}, func() { denied = b.reserve(admission("k", tokens(150), "acme")) }, create("raise", 50)))
+	require.Equal(t, earmark.OutcomeDenied, denied.Outcome)
+	require.EqualValues(t, 100, denied.Decision.Violations[0].Limit)
+	require.True(t, denied.Decision.Retryable)
+	require.False(t, denied.Decision.RetryAt.After(b.clock()))
+
+	held := b.held(admission("l", tokens(150), "acme"))
+	require.True(t, b.duringTx(lock, []any{budget.ID}, func() { denied = b.reserve(admission("m", tokens(150), "acme")) }, create("cut", -50)))
+	require.EqualValues(t, 150, denied.Decision.Violations[0].Limit)
+	require.False(t, denied.Decision.Retryable, "the end of the hold gives back less than that now")
+	b.release(held)
+}
+
 func TestOverrideEnds(t *testing.T) {
 	b, pool := onClock(t)
 	at := time.Date(2026, 1, 31, 23, 0, 0, 0, time.UTC)

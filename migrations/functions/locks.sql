@@ -42,13 +42,15 @@ BEGIN
 END $$;
 
 DROP FUNCTION IF EXISTS earmark.lock_affected(text, text[], text[], timestamptz, text[]); -- without p_actor: calls would be ambiguous
+DROP FUNCTION IF EXISTS earmark.lock_affected(text, text[], text[], timestamptz, text[], text); -- without p_calls
 
 -- Locks the budgets that cover p_scopes in p_units, then their windows at p_at, each in the
 -- order of its key. Creates missing windows. Returns both as they are under the locks. If
 -- p_pairs is given, it has the pairs 'scope unit' that a call needs. Before it locks, it makes the budgets that templates give
--- to p_scopes; after it has locked, those take over what their templates have changed. Both are p_actor's doing.
+-- to p_scopes; after it has locked, those take over what their templates have changed. Both are p_actor's doing, or if p_calls has the calls
+-- of a batch, that of the first one on the budget.
 CREATE OR REPLACE FUNCTION earmark.lock_affected(p_tenant text, p_scopes text[], p_units text[], p_at timestamptz, p_pairs text[] DEFAULT NULL,
-    p_actor text DEFAULT NULL) RETURNS earmark.affected_budget[]
+    p_actor text DEFAULT NULL, p_calls jsonb DEFAULT NULL) RETURNS earmark.affected_budget[]
 LANGUAGE plpgsql AS $$
 DECLARE
     v_paths     text[] := earmark.scope_paths(p_scopes);
@@ -69,7 +71,7 @@ BEGIN
         PERFORM earmark.keep_children(p_tenant, v_paths); -- mutation: child-kept
         v_match := earmark.templates_of(p_tenant, v_paths, p_units, p_pairs);
         IF v_match.is_missing THEN
-            PERFORM earmark.make_children(v_match.templates, v_paths, p_pairs, p_actor);
+            PERFORM earmark.make_children(v_match.templates, v_paths, p_pairs, p_actor, p_calls);
         END IF;
     END IF;
     v_budgets := ARRAY ( -- reads the current version of a row that it had to wait for
@@ -84,7 +86,7 @@ BEGIN
         v_stored := FOUND AND (v_end <= p_at) IS NOT TRUE;
         IF b.template_id IS NOT NULL AND earmark.is_behind(b) THEN
             -- After the lock of the window at p_at, because it may lock a later one (R6).
-            b := earmark.follow(b, p_actor); -- mutation: follows-locked
+            b := earmark.follow(b, coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor)); -- mutation: follows-locked
         END IF;
         IF NOT v_stored THEN
             v_window := earmark.window_at(b, p_at);

@@ -33,7 +33,7 @@ BEGIN
     IF v_answer IS NOT NULL THEN
         RETURN v_answer;
     END IF;
-    v_answer := earmark.check_fit(v_affected, p_amounts);
+    v_answer := earmark.check_fit(v_affected, p_amounts, v_now);
     IF v_answer IS NOT NULL THEN
         FOR i IN 1 .. cardinality(v_affected) LOOP
             SELECT coalesce(sum(reserved), 0), count(*) INTO v_overdue, v_holds FROM (
@@ -47,7 +47,7 @@ BEGIN
             v_affected[i].reserved := v_affected[i].reserved - v_overdue;
             v_past[i] := CASE WHEN v_holds < earmark.max_blocking_holds() THEN v_now END; -- otherwise more may be overdue
         END LOOP;
-        v_answer := earmark.check_fit(v_affected, p_amounts, v_past);
+        v_answer := earmark.check_fit(v_affected, p_amounts, v_now, v_past);
     END IF;
     RETURN coalesce(v_answer, jsonb_build_object('outcome', 'applied'));
 END $$;

@@ -48,16 +48,18 @@ BEGIN
          ORDER BY overdue_at LIMIT 1));
 END $$;
 
--- The first moment at which p_requested, which does not fit into t now, may fit: the end of the first lease, if it fits
+DROP FUNCTION IF EXISTS earmark.may_fit_at(earmark.affected_budget, numeric, timestamptz); -- with a clock of its own
+
+-- The first moment at which p_requested, which does not fit into t as it is at p_at, may fit: the end of the first lease, if it fits
 -- without the holds; the begin or end of an override that makes room; or the end of the window, if it fits into an empty
 -- one. Slices leave a rolling window one by one, and each makes room. Null if it fits at none of them, without another
--- call. A change of a template that waits for the next window counts from there on. p_past is as for first_lease_end.
-CREATE OR REPLACE FUNCTION earmark.may_fit_at(t earmark.affected_budget, p_requested numeric, p_past timestamptz) RETURNS timestamptz
+-- call. It may be over: what makes room after p_at may have come while the call waited. A change of a template that waits for the next
+-- window counts from there on. p_past is as for first_lease_end.
+CREATE OR REPLACE FUNCTION earmark.may_fit_at(t earmark.affected_budget, p_requested numeric, p_at timestamptz, p_past timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     c_moments CONSTANT integer := 200; -- of the slices and overrides of one budget, so that a denial stays cheap
     b         earmark.budgets;
-    v_now     timestamptz := clock_timestamp();
     v_lease   timestamptz;
     v_before  earmark.budgets;
     v_then    earmark.budgets;
@@ -66,9 +68,9 @@ DECLARE
     v_more    numeric; -- by how much the ceiling then is higher; null if there is none then
 BEGIN
     SELECT * INTO b FROM earmark.budgets WHERE id = t.budget_id;
-    IF b.overridden_until > v_now OR t.slice IS NOT NULL OR earmark.is_behind(b) THEN
+    IF b.overridden_until > p_at OR t.slice IS NOT NULL OR earmark.is_behind(b) THEN
         v_lease := (SELECT min(earmark.first_lease_end(t.budget_id, w, p_past)) FROM earmark.counted_windows(t) AS w);
-        v_before := earmark.in_force(b, v_now);
+        v_before := earmark.in_force(b, p_at);
         FOR v_at IN
             SELECT moment FROM (
                 SELECT t.window_end AS moment WHERE t.slice IS NULL
@@ -76,10 +78,10 @@ BEGIN
                 WHERE w.budget_id = b.id AND w.window_start >= t.window_start - t.slice * earmark.slices_before() AND w.reserved + w.committed > 0
                 UNION SELECT v_lease
                 UNION SELECT unnest(ARRAY [effective_at, least(expires_at, ended_at)]) FROM earmark.overrides
-                WHERE budget_id = b.id AND least(expires_at, ended_at, 'infinity') > v_now) AS m
-            WHERE moment > v_now OR moment = v_lease ORDER BY moment LIMIT c_moments
+                WHERE budget_id = b.id AND least(expires_at, ended_at, 'infinity') > p_at) AS m
+            WHERE moment > p_at OR moment = v_lease ORDER BY moment LIMIT c_moments
         LOOP
-            v_then := earmark.in_force(b, greatest(v_at, v_now)); -- the first lease may have ended
+            v_then := earmark.in_force(b, greatest(v_at, p_at)); -- the first lease may have ended
             v_used := CASE
                 WHEN t.slice IS NOT NULL THEN
                     (SELECT coalesce(sum(w.committed::numeric + CASE WHEN v_at >= v_lease THEN 0 ELSE w.reserved END), 0) FROM earmark.windows w
@@ -100,14 +102,16 @@ BEGIN
     RETURN NULL;
 END $$;
 
+DROP FUNCTION IF EXISTS earmark.check_fit(earmark.affected_budget[], jsonb, timestamptz[]); -- without p_at
+
 -- Whether p_amounts fit into p_affected: a 'denied' or 'overflow' answer, or null if they
 -- fit. This is the rule that denies. Sums are numeric here, so that none can overflow (R8).
 --
 -- retry_at of a denial is the moment to ask again at the latest. For each budget that the
 -- amounts do not fit into, it is the first moment at which they may; retry_at is the latest of
--- them. It is null, and retryable false, if one of the budgets has none. p_past says for each
+-- them. It is null, and retryable false, if one of the budgets has none. p_at is the moment whose limits p_affected has. p_past says for each
 -- budget which overdue holds do not count.
-CREATE OR REPLACE FUNCTION earmark.check_fit(p_affected earmark.affected_budget[], p_amounts jsonb, p_past timestamptz[] DEFAULT NULL) RETURNS jsonb
+CREATE OR REPLACE FUNCTION earmark.check_fit(p_affected earmark.affected_budget[], p_amounts jsonb, p_at timestamptz, p_past timestamptz[] DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     t            earmark.affected_budget;
@@ -129,7 +133,7 @@ BEGIN
                 'limit', t.ceiling + t.other_reserved + t.other_committed,
                 'reserved', t.reserved + t.other_reserved, 'committed', t.committed + t.other_committed,
                 'available', t.ceiling::numeric - t.reserved - t.committed, 'requested', v_requested);
-            v_change_at := earmark.may_fit_at(t, v_requested, coalesce(p_past[i], '-infinity'));
+            v_change_at := earmark.may_fit_at(t, v_requested, p_at, coalesce(p_past[i], '-infinity'));
             v_retryable := v_retryable AND v_change_at IS NOT NULL;
             v_retry_at := greatest(v_retry_at, v_change_at);
         END IF;
@@ -202,10 +206,10 @@ BEGIN
         END IF;
     END IF;
     IF NOT v_fits THEN -- mutation: fit
-        v_answer := earmark.check_fit(v_affected, p_amounts);
+        v_answer := earmark.check_fit(v_affected, p_amounts, v_at);
         IF earmark.expire_blocking_holds(v_affected, split_part(p_actor, ' ', 1)) > 0 THEN -- mutation: blocking-holds
             v_affected := earmark.lock_windows(v_affected);
-            v_answer := earmark.check_fit(v_affected, p_amounts);
+            v_answer := earmark.check_fit(v_affected, p_amounts, v_at);
             v_over_limit := EXISTS (SELECT 1 FROM unnest(v_affected) u WHERE (p_amounts ->> u.unit)::numeric + u.reserved + u.committed > u.limit_amount - u.other_reserved - u.other_committed);
         END IF;
         IF v_answer IS NOT NULL THEN
@@ -249,7 +253,7 @@ BEGIN
             FROM jsonb_to_recordset(p_calls) AS x (scopes text[], amounts jsonb, released boolean),
                  unnest(earmark.scope_paths(x.scopes)) AS path, jsonb_object_keys(x.amounts) AS unit
             WHERE NOT x.released);
-        PERFORM earmark.lock_affected(p_tenant, v_scopes, v_units, v_at, v_pairs, p_actor);
+        PERFORM earmark.lock_affected(p_tenant, v_scopes, v_units, v_at, v_pairs, p_actor, p_calls);
     END IF;
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (id text, hash text, scopes text[], amounts jsonb, ttl_ms bigint, on_expiry text,
                                                              metadata jsonb, workflow_id text, admit_by timestamptz, released boolean,

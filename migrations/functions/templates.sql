@@ -118,19 +118,31 @@ BEGIN
     END LOOP;
 END $$;
 
+-- The actor of the first of p_calls, which are as for earmark.reserve_batch, that needs the budget on p_scope in p_unit. Null if there are no calls.
+CREATE OR REPLACE FUNCTION earmark.first_actor(p_calls jsonb, p_scope text, p_unit text) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT c ->> 'actor' FROM jsonb_array_elements(p_calls) WITH ORDINALITY AS calls (c, n)
+            WHERE NOT (c ->> 'released')::boolean AND c -> 'amounts' ? p_unit
+              AND EXISTS (SELECT FROM jsonb_array_elements_text(c -> 'scopes') AS scope WHERE scope = p_scope OR starts_with(scope, p_scope || '/'))
+            ORDER BY n LIMIT 1);
+END $$;
+
+DROP FUNCTION IF EXISTS earmark.make_children(earmark.budgets[], text[], text[], text); -- without p_calls
 -- Makes the missing children in the order of their ids (R6). It has locked no other row yet: a call that makes the same child waits here.
-CREATE OR REPLACE FUNCTION earmark.make_children(p_templates earmark.budgets[], p_paths text[], p_pairs text[], p_actor text) RETURNS void
+CREATE OR REPLACE FUNCTION earmark.make_children(p_templates earmark.budgets[], p_paths text[], p_pairs text[], p_actor text, p_calls jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     b        earmark.budgets;
+    v_actor  text;
     v_reason text;
 BEGIN
     FOR b IN SELECT * FROM earmark.missing_children(p_templates, p_paths, p_pairs) ORDER BY id LOOP
         INSERT INTO earmark.budgets SELECT b.* ON CONFLICT DO NOTHING; -- mutation: child-once
         IF FOUND THEN
+            v_actor := coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor);
             v_reason := format('made with limit %s, from the template %s', b.limit_amount, b.template_id);
-            PERFORM earmark.note('budget', b.tenant, NULL, b.id, p_actor, v_reason);
-            PERFORM earmark.log_change(b.tenant, p_actor, 'budget.create', b.id, v_reason, NULL, earmark.budget_json(b));
+            PERFORM earmark.note('budget', b.tenant, NULL, b.id, v_actor, v_reason);
+            PERFORM earmark.log_change(b.tenant, v_actor, 'budget.create', b.id, v_reason, NULL, earmark.budget_json(b));
         END IF;
     END LOOP;
 END $$;
