@@ -245,22 +245,27 @@ type eventSplitter struct {
 	pending   []byte
 	scanned   int // of pending
 	lineBytes int // of the line that scanned is in
+	afterCR   bool
 }
 
 // push returns the events that are complete now, each with the empty line that ends it. They
-// are valid until the next push.
+// are valid until the next push. A line ends with CR, LF or both. A CR in an empty line ends
+// the event at once; an LF that follows is returned as an empty line of its own.
 func (s *eventSplitter) push(chunk []byte) (events [][]byte) {
 	s.pending = append(s.pending, chunk...)
 	from := 0
 	for i := s.scanned; i < len(s.pending); i++ {
+		c := s.pending[i]
+		secondHalf := c == '\n' && s.afterCR // of the end of a line
+		s.afterCR = c == '\r'
 		switch {
-		case s.pending[i] == '\n' && s.lineBytes == 0:
+		case c != '\r' && c != '\n':
+			s.lineBytes++
+		case s.lineBytes > 0:
+			s.lineBytes = 0
+		case !secondHalf || i == from:
 			events = append(events, s.pending[from:i+1])
 			from = i + 1
-		case s.pending[i] == '\n':
-			s.lineBytes = 0
-		case s.pending[i] != '\r':
-			s.lineBytes++
 		}
 	}
 	if from == len(s.pending) || len(s.pending)-from > maxEventBytes {
@@ -283,7 +288,7 @@ func (s *eventSplitter) rest() []byte { return s.pending }
 // dataOf returns the data of an event.
 func dataOf(event []byte) []byte {
 	var data [][]byte
-	for line := range bytes.Lines(event) {
+	for _, line := range bytes.FieldsFunc(event, func(r rune) bool { return r == '\r' || r == '\n' }) {
 		if rest, ok := bytes.CutPrefix(line, []byte("data:")); ok {
 			data = append(data, bytes.TrimSpace(rest))
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -27,6 +28,7 @@ const (
 	chatBody  = `{"model": "gpt-5", "messages": [{"role":"user","content":"Count."}]}`
 	chatPath  = "/v1/chat/completions"
 	streaming = `{"model":"gpt-5","stream":true}`
+	events    = "text/event-stream"
 )
 
 // guarded is a provider behind a Transport, and the Earmark that it asks.
@@ -182,6 +184,73 @@ func TestTransportChargesBeforeTheEnd(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, billed, g.charged(t))
 		require.NoError(t, response.Body.Close())
+	}
+}
+
+func TestTransportPassesTheLastBytesBeforeItSettles(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{`{"model":"gpt-5","stream":true,"stream_options":{"include_usage":true}}`, streaming} {
+		g := newGuarded(t, nil)
+		const stream = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":7}}\n\ndata: [DONE]\n\n"
+		g.answer(t, events, iotest.DataErrReader(strings.NewReader(stream)))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+chatPath, strings.NewReader(body))
+		require.NoError(t, err)
+		response, err := g.http.Do(r)
+		require.NoError(t, err)
+		n, err := response.Body.Read(make([]byte, 1024))
+		require.NoError(t, err)
+		require.Positive(t, n)
+		require.Equal(t, []string{"reserve"}, g.earmark.Verbs())
+		_, err = response.Body.Read(make([]byte, 1024))
+		require.Equal(t, io.EOF, err)
+		require.EqualValues(t, billed, g.charged(t))
+		require.NoError(t, response.Body.Close())
+	}
+}
+
+func TestTransportReadsEveryLineEnd(t *testing.T) {
+	t.Parallel()
+	const (
+		word  = `data: {"choices":[{"index":0,"delta":{"content":"one"},"finish_reason":"stop"}]}`
+		usage = `data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7}}`
+		done  = `data: [DONE]`
+	)
+	for name, end := range map[string]string{"LF": "\n", "CRLF": "\r\n", "CR": "\r"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			whole := strings.Join([]string{word, "", usage, "", done, "", ""}, end)
+			shown := strings.Join([]string{word, "", done, "", ""}, end)
+			for split := range len(whole) + 1 {
+				g := newGuarded(t, nil)
+				g.answer(t, events, io.MultiReader(strings.NewReader(whole[:split]), strings.NewReader(whole[split:])))
+				_, answer, err := g.call(t.Context(), chatPath, streaming)
+				require.NoError(t, err)
+				require.Equal(t, shown, answer, "split at %d", split)
+				require.EqualValues(t, billed, g.charged(t), "split at %d", split)
+				require.False(t, g.settlement(t).Estimated, "split at %d", split)
+			}
+			g := newGuarded(t, nil)
+			g.answer(t, events, iotest.OneByteReader(strings.NewReader(whole)))
+			_, answer, err := g.call(t.Context(), chatPath, streaming)
+			require.NoError(t, err)
+			require.Equal(t, shown, answer)
+			require.EqualValues(t, billed, g.charged(t))
+
+			// An event is passed on although nothing follows.
+			g = newGuarded(t, nil)
+			rest, more := io.Pipe()
+			g.answer(t, events, io.MultiReader(strings.NewReader(word+end+end), rest))
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+chatPath, strings.NewReader(streaming))
+			require.NoError(t, err)
+			response, err := g.http.Do(r)
+			require.NoError(t, err)
+			first := make([]byte, len(word+end+end))
+			_, err = io.ReadFull(response.Body, first)
+			require.NoError(t, err)
+			require.Equal(t, word+end+end, string(first))
+			require.NoError(t, more.Close())
+			require.NoError(t, response.Body.Close())
+		})
 	}
 }
 
@@ -472,7 +541,7 @@ func TestTransportAtAnEnding(t *testing.T) {
 		g := newGuarded(t, nil)
 		g.provider.Behave = func(fakeprovider.Call) fakeprovider.Behaviour { return fakeprovider.Behaviour{} }
 		list := `[{"usageMetadata":{"promptTokenCount":1}},{"usageMetadata":{"promptTokenCount":11,"candidatesTokenCount":7,"totalTokenCount":18}}]`
-		g.http.Transport = replace(t, g, "application/json", list)
+		g.answer(t, "application/json", strings.NewReader(list))
 		_, answer, err := g.call(t.Context(), "/v1beta/models/gemini-3:streamGenerateContent", `{"contents":[]}`)
 		require.NoError(t, err)
 		require.Equal(t, list, answer)
@@ -489,17 +558,16 @@ func TestTransportAtAnEnding(t *testing.T) {
 	})
 }
 
-// replace is a Transport whose base answers by itself.
-func replace(t *testing.T, g *guarded, kind, body string) http.RoundTripper {
+// answer puts an answer in the place of the provider's.
+func (g *guarded) answer(t *testing.T, kind string, body io.Reader) {
 	t.Helper()
 	c, err := client.New("http://earmark.test", client.WithHTTPClient(&http.Client{Transport: g.earmark}))
 	require.NoError(t, err)
-	transport, err := client.NewTransport(c, client.TransportOptions{Scopes: []string{"acme"}, OnExpiry: earmark.OnExpiryCommit,
+	g.http.Transport, err = client.NewTransport(c, client.TransportOptions{Scopes: []string{"acme"}, OnExpiry: earmark.OnExpiryCommit,
 		Base: roundTripper(func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {kind}}, Body: io.NopCloser(strings.NewReader(body))}, nil
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {kind}}, Body: io.NopCloser(body)}, nil
 		})})
 	require.NoError(t, err)
-	return transport
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

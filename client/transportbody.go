@@ -16,8 +16,9 @@ type streamBody struct {
 	hideUsage bool
 
 	// Of Read alone.
-	shown []byte // to be read
-	err   error  // after that
+	shown  []byte // to be read
+	err    error  // after that
+	hiding bool   // the event that was read last
 
 	mu       sync.Mutex // of what follows: the context may end while Read waits
 	stop     func() bool
@@ -25,29 +26,36 @@ type streamBody struct {
 	reader   streamReader
 }
 
-func (s *streamBody) Read(p []byte) (int, error) {
+// Read returns what has come before it settles: the last bytes may come with the end, and
+// do not wait for the commit.
+func (s *streamBody) Read(p []byte) (n int, err error) {
 	for len(s.shown) == 0 {
 		if s.err != nil {
+			s.finish() // mutation: before-the-end
 			return 0, s.err
 		}
 		if !s.hideUsage {
-			n, err := s.source.Read(p)
-			s.observe(p[:n], err)
-			return n, err
+			n, s.err = s.source.Read(p)
+			s.observe(p[:n], s.err)
+			if n > 0 || len(p) == 0 {
+				return n, nil
+			}
+			continue
 		}
 		chunk := make([]byte, max(len(p), bytes.MinRead))
-		n, err := s.source.Read(chunk)
-		s.shown, s.err = s.observe(chunk[:n], err), err
+		n, s.err = s.source.Read(chunk)
+		s.shown = s.observe(chunk[:n], s.err)
 	}
-	n := copy(p, s.shown)
+	n = copy(p, s.shown)
 	s.shown = s.shown[n:]
 	return n, nil
 }
 
 // observe reads the usage of a chunk, and returns what the caller may see of the events that
-// are complete. An error ends the call.
+// are complete, or of all that has come if err ends the stream.
 func (s *streamBody) observe(chunk []byte, err error) (shown []byte) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	events := s.splitter.push(chunk)
 	if err != nil {
 		if rest := s.splitter.rest(); len(rest) > 0 {
@@ -57,13 +65,12 @@ func (s *streamBody) observe(chunk []byte, err error) (shown []byte) {
 	for _, event := range events {
 		data := dataOf(event)
 		s.reader.push(data)
-		if s.hideUsage && !isUsageEvent(data) {
+		if len(event) > 1 { // one byte is an empty line, and goes with the event before it
+			s.hiding = s.hideUsage && isUsageEvent(data)
+		}
+		if s.hideUsage && !s.hiding {
 			shown = append(shown, event...)
 		}
-	}
-	s.mu.Unlock()
-	if err != nil {
-		s.finish() // mutation: before-the-end
 	}
 	return shown
 }

@@ -85,6 +85,10 @@ func (r *transportRunner) call(t *testing.T, call *conformance.ProviderCall) res
 	return got
 }
 
+func eventsIn(text string) int {
+	return strings.Count(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text), "\n\n")
+}
+
 func (r *transportRunner) send(t *testing.T, call *conformance.ProviderCall) result {
 	t.Helper()
 	ctx, leave := context.WithTimeout(t.Context(), time.Minute)
@@ -110,7 +114,7 @@ func (r *transportRunner) send(t *testing.T, call *conformance.ProviderCall) res
 		var n int
 		n, err = response.Body.Read(chunk)
 		read.Write(chunk[:n])
-		if call.LeavesAfter > 0 && bytes.Count(read.Bytes(), []byte("\n\n")) >= call.LeavesAfter {
+		if call.LeavesAfter > 0 && eventsIn(read.String()) >= call.LeavesAfter {
 			if call.Leaves == "abort" {
 				leave()
 				_, err = io.Copy(&read, response.Body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -106,7 +107,8 @@ class Answer:
     def reads(self, text: str) -> bool:
         """Whether the caller leaves now."""
         self.text += text
-        self.left = self.leaves_after is not None and self.text.count("\n\n") >= self.leaves_after
+        events = re.sub("\r\n?", "\n", self.text).count("\n\n")
+        self.left = self.leaves_after is not None and events >= self.leaves_after
         return self.left
 
     def result(self, unsettled: list[UnsettledError]) -> Result:

@@ -5,7 +5,7 @@ import { admitOrOpen, guardSettings, type GuardedRun, type GuardRequest } from "
 import { failOpenOf, type OpenRun } from "./late.js";
 import { apiOf, askForUsage, callOf, countsOf, estimatedInputTokens, isFree, isUsageEvent, StreamReader, type Counts, type ProviderCall } from "./providers.js";
 import { callName, isRetry, LeftAttempts, type LeftAttempt } from "./retries.js";
-import { concat, EventSplitter } from "./sse.js";
+import { concat, EventSplitter, type StreamEvent } from "./sse.js";
 import type { Violation } from "./types.js";
 
 /** How much a guarded fetch reads ahead of its reader, in bytes: more than a model writes. */
@@ -186,6 +186,7 @@ interface Passing {
 class PassingEvents implements Passing {
   readonly #splitter = new EventSplitter();
   readonly #reader: StreamReader;
+  #hiding = false; // the event that was read last
 
   constructor(
     call: ProviderCall,
@@ -197,13 +198,18 @@ class PassingEvents implements Passing {
   shown(chunk: Uint8Array): Uint8Array {
     const events = this.#splitter.push(chunk);
     for (const { data } of events) this.#reader.push(data);
-    return this.hideUsage ? concat(events.filter(({ data }) => !isUsageEvent(data)).map(({ bytes }) => bytes)) : chunk;
+    return this.hideUsage ? concat(events.filter((event) => this.#shows(event)).map(({ bytes }) => bytes)) : chunk;
   }
 
   rest(): Uint8Array {
     const rest = this.#splitter.end();
     this.#reader.push(rest.data);
-    return this.hideUsage ? rest.bytes : nothing;
+    return this.hideUsage && this.#shows(rest) ? rest.bytes : nothing;
+  }
+
+  #shows({ bytes, data }: StreamEvent): boolean {
+    if (bytes.length > 1) this.#hiding = isUsageEvent(data); // one byte is an empty line, and goes with the event before it
+    return !this.#hiding;
   }
 
   counts(): Counts | undefined {

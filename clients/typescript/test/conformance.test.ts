@@ -129,7 +129,7 @@ class TransportRunner {
         const { done, value } = await reader.read();
         read += decoder.decode(value, { stream: !done });
         if (done) break;
-        if (read.split("\n\n").length <= leaves_after) continue;
+        if (read.replace(/\r\n?/g, "\n").split("\n\n").length <= leaves_after) continue;
         if (leaves === "abort") {
           caller.abort();
           await assert.rejects(reader.read(), { name: "AbortError" });

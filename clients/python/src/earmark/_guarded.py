@@ -25,7 +25,7 @@ from ._late import FailOpen, fail_open_of
 from ._libraries import is_unsent, library_of
 from ._providers import ProviderCall, StreamReader, api_of, ask_for_usage, call_of, counts_of, is_free, is_usage_event
 from ._retries import LeftAttempts, call_name, is_retry
-from ._sse import EventSplitter
+from ._sse import EventSplitter, StreamEvent
 from ._transport import moment_of
 from ._types import OnExpiry, Violation
 
@@ -162,6 +162,7 @@ class _Reader:
         self._call = call
         self._splitter = EventSplitter()
         self._reader = StreamReader(call._asked.call)
+        self._hiding = False  # the event that was read last
 
     def push(self, chunk: bytes) -> bytes:
         """What of it the caller gets."""
@@ -170,13 +171,18 @@ class _Reader:
             self._reader.push(event.data)
         if not self._call.hides_usage:
             return chunk
-        return b"".join(event.content for event in events if not is_usage_event(event.data))
+        return b"".join(event.content for event in events if self._shows(event))
+
+    def _shows(self, event: StreamEvent) -> bool:
+        if len(event.content) > 1:  # one byte is an empty line, and goes with the event before it
+            self._hiding = is_usage_event(event.data)
+        return not self._hiding
 
     def rest(self) -> bytes:
         """What came after the last whole event."""
         rest = self._splitter.end()
         self._reader.push(rest.data)
-        return rest.content if self._call.hides_usage else b""
+        return rest.content if self._call.hides_usage and self._shows(rest) else b""
 
     def end(self, error: BaseException | None) -> Future[Any]:
         return self._call.end(self._reader.counts(), error)

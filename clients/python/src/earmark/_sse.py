@@ -3,7 +3,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_END = re.compile(rb"\n\r?\n")
+_EMPTY_LINE = re.compile(rb"[\r\n]")
+_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r|\n)")
 # Bounds an event. A longer one passes on unread.
 _MAX_EVENT_BYTES = 16 << 20
 
@@ -16,7 +17,8 @@ class StreamEvent(NamedTuple):
 
 
 class EventSplitter:
-    """Cuts a stream of server-sent events into events, and keeps every byte."""
+    """Cuts a stream of server-sent events into events, and keeps every byte. A line ends with CR, LF or both. A CR in an empty line
+    ends the event at once; an LF that comes later is an empty line of its own."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
@@ -26,9 +28,9 @@ class EventSplitter:
         self._pending += chunk
         events: list[StreamEvent] = []
         begin = 0
-        # A part of the end may have been seen: the line feed before an empty line, and its carriage return.
+        # A part of the end may have been seen: that of the line before the empty one.
         at = max(0, self._scanned - 2)
-        while found := _END.search(self._pending, max(begin, at)):
+        while found := _EMPTY_LINE.match(self._pending, begin) or _END.search(self._pending, max(begin, at)):
             events.append(_event_of(bytes(self._pending[begin : found.end()])))
             begin = at = found.end()
         if len(self._pending) - begin > _MAX_EVENT_BYTES:
@@ -44,6 +46,6 @@ class EventSplitter:
 
 
 def _event_of(content: bytes) -> StreamEvent:
-    lines = re.split(r"\r?\n", content.decode("utf-8", "replace"))
+    lines = re.split(r"[\r\n]", content.decode("utf-8", "replace"))
     data = [line[len("data:") :].lstrip() for line in lines if line.startswith("data:")]
     return StreamEvent(content, "\n".join(data))
