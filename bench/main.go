@@ -61,6 +61,8 @@ type benchSettings struct {
 	json     string
 	markdown string
 	plot     string
+
+	plainProxy string
 }
 
 func newBench() *cobra.Command {
@@ -91,6 +93,9 @@ Scenarios:` + list.String(),
   earmark-bench --json bench.json --markdown bench.md --plot bench.svg`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if b.plainProxy != "" {
+				return bench.ServePlainProxy(cmd.Context(), b.plainProxy)
+			}
 			if err := errors.Join(b.load(cmd), b.check(cmd, names)); err != nil {
 				return err
 			}
@@ -115,6 +120,8 @@ Scenarios:` + list.String(),
 	flags.StringVar(&b.Dir, "data-dir", "", "where the temporary data go (default: the system's temporary directory)")
 	flags.StringVar(&b.DatabaseURL, "database-url", "", "use this Postgres, in databases of its own that are dropped in the end; CPU is then not measured (EARMARK_DATABASE_URL is not read)")
 	flags.StringVar(&b.TemporalAddress, "temporal-address", "", "use this Temporal, in namespaces of its own that are deleted in the end")
+	flags.StringVar(&b.plainProxy, bench.PlainProxyFlag, "", "")
+	_ = flags.MarkHidden(bench.PlainProxyFlag) // it is defined
 	return cmd
 }
 

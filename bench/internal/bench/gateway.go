@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
@@ -28,6 +29,7 @@ import (
 
 const (
 	gatewayListens    = "The gateway listens."
+	plainProxyListens = "The plain proxy listens."
 	streamsAtOnce     = 1000
 	quickStreams      = 50
 	mebibyte          = 1 << 20
@@ -40,8 +42,9 @@ const (
 )
 
 // gateway measures how long a caller waits for the first byte of a stream: through a plain
-// reverse proxy and through earmark gateway, in turns, beside an admission alone. The calls
-// are so far apart that the settlement of one does not overlap the next.
+// reverse proxy and through earmark gateway, each in a process of its own, in turns, beside
+// an admission alone. The calls are so far apart that the settlement of one does not overlap
+// the next.
 func (r *run) gateway(ctx context.Context) error {
 	main, err := r.serving(ctx, mainName)
 	if err != nil {
@@ -50,20 +53,20 @@ func (r *run) gateway(ctx context.Context) error {
 	provider := &fakeprovider.Provider{}
 	upstream, stop := provider.Serve()
 	defer stop()
-	plain, stopPlain, err := plainProxy(upstream)
+	plain, err := startPlainProxy(ctx, main, upstream)
 	if err != nil {
 		return err
 	}
-	defer stopPlain()
+	defer plain.stop(ctx)
 	guard, err := startGateway(ctx, main, upstream)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = guard.child.Stop(context.WithoutCancel(ctx)) }()
+	defer guard.stop(ctx)
 
 	f := &r.report.figures
 	ways := []*way{
-		newStreams(keyPlain, "a plain reverse proxy", plain).way(),
+		newStreams(keyPlain, "a plain reverse proxy", plain.url).way(),
 		newStreams(keyGuarded, "earmark gateway", guard.url).way(),
 		{key: keyAdmission, title: "an admission by its estimate", on: main, admit: main.reserveEstimate, settle: main.commit},
 	}
@@ -106,7 +109,7 @@ func (d *deployment) reserveEstimate(ctx context.Context, n int64) (id string, e
 }
 
 // streamsAtOnce holds many streams open after their first event, and then ends them.
-func (r *run) streamsAtOnce(ctx context.Context, provider *fakeprovider.Provider, guard *gatewayProcess) error {
+func (r *run) streamsAtOnce(ctx context.Context, provider *fakeprovider.Provider, guard *proxyProcess) error {
 	n := streamsAtOnce
 	if r.Quick {
 		n = quickStreams
@@ -211,38 +214,66 @@ func (s *streams) end(_ context.Context, id string) error {
 	return err
 }
 
-func plainProxy(upstream string) (address string, stop func(), err error) {
+// PlainProxyFlag is the flag of this program that makes it a plain reverse proxy in front of
+// a URL. It takes the place of earmark gateway, and so has to be a process as well.
+const PlainProxyFlag = "plain-proxy"
+
+// ServePlainProxy serves the plain reverse proxy until ctx has ended.
+func ServePlainProxy(ctx context.Context, upstream string) error {
 	target, err := url.Parse(upstream)
 	if err != nil {
-		return "", nil, err
+		return err
 	}
-	server := httptest.NewServer(&httputil.ReverseProxy{
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: &httputil.ReverseProxy{
 		Rewrite:       func(p *httputil.ProxyRequest) { p.SetURL(target) },
 		Transport:     &http.Transport{MaxIdleConns: maxIdleConns, MaxIdleConnsPerHost: maxIdleConns},
 		FlushInterval: -1,
-	})
-	return server.URL, server.Close, nil
+	}}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	slog.New(slog.NewJSONHandler(os.Stderr, nil)).InfoContext(ctx, plainProxyListens, "address", listener.Addr().String())
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
-type gatewayProcess struct {
+type proxyProcess struct {
 	child *devstack.Child
 	url   string
 }
 
-func startGateway(ctx context.Context, d *deployment, upstream string) (*gatewayProcess, error) {
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), d.services.options.Program, "gateway", "--upstream", upstream, //nolint:gosec // the program to measure is the caller's choice
-		"--url", d.url, "--listen", "127.0.0.1:0", "--on-expiry", "commit", "--drain-timeout", "0s")
-	cmd.Env = os.Environ()
-	logPath := filepath.Join(d.services.dir, d.name+"-gateway.log")
-	child, err := devstack.StartChild("earmark gateway", cmd, logPath)
+func (p *proxyProcess) stop(ctx context.Context) { _ = p.child.Stop(context.WithoutCancel(ctx)) }
+
+func startPlainProxy(ctx context.Context, d *deployment, upstream string) (*proxyProcess, error) {
+	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	g := &gatewayProcess{child: child}
+	return startProxy(ctx, d, plainProxyListens, self, "--"+PlainProxyFlag, upstream)
+}
+
+func startGateway(ctx context.Context, d *deployment, upstream string) (*proxyProcess, error) {
+	return startProxy(ctx, d, gatewayListens, d.services.options.Program, "gateway", "--upstream", upstream,
+		"--url", d.url, "--listen", "127.0.0.1:0", "--on-expiry", "commit", "--drain-timeout", "0s")
+}
+
+func startProxy(ctx context.Context, d *deployment, listens, program string, args ...string) (*proxyProcess, error) {
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...)
+	cmd.Env = os.Environ()
+	logPath := filepath.Join(d.services.dir, d.name+"-"+strings.Trim(args[0], "-")+".log")
+	child, err := devstack.StartChild(program, cmd, logPath)
+	if err != nil {
+		return nil, err
+	}
+	p := &proxyProcess{child: child}
 	ctx, cancel := whileAlive(ctx, child)
 	defer cancel()
-	return g, await(ctx, "the gateway", func() error {
-		if g.url = listensAt(logPath, gatewayListens); g.url == "" {
+	return p, await(ctx, "the proxy", func() error {
+		if p.url = listensAt(logPath, listens); p.url == "" {
 			return errors.New("it does not listen yet")
 		}
 		return nil
