@@ -153,7 +153,9 @@ type UsageRequest struct {
 	Scopes  []string `json:"scopes"`
 	Amounts Amounts  `json:"amounts,omitempty"` // each at least 0
 	Response
-	Metadata Metadata `json:"metadata,omitempty"`
+	// RequireBudget refuses a scope without a budget of its own, as in a ReservationRequest.
+	RequireBudget bool     `json:"require_budget,omitempty"`
+	Metadata      Metadata `json:"metadata,omitempty"`
 }
 
 // WithDefaults drops repeated scopes.

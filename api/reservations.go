@@ -129,26 +129,28 @@ func refused(admission earmark.Admission, result earmark.Result) error {
 		err.ReservationID = admission.ID
 		return err
 	default:
-		return notBudgeted(result, admission.Request.RequireBudget)
+		return notBudgeted(result, admission.Request)
 	}
 }
 
 // notBudgeted turns the outcomes that a reservation, a decision and a usage have in common
-// into errors that name the field. own says that each scope needs a budget of its own.
-func notBudgeted(result earmark.Result, own bool) error {
+// into errors that name the field.
+func notBudgeted(result earmark.Result, request earmark.ReservationRequest) error {
 	switch result.Outcome {
 	case earmark.OutcomeNoBudget:
 		err := earmark.Errorf(earmark.CodeNoBudget, "%q meets no budget; create one on it or on a scope above it", result.Subject)
-		if own {
+		if request.RequireBudget {
 			err.Message = fmt.Sprintf("%q has no budget of its own, which \"require_budget\" asks for; create one on it", result.Subject)
 		}
 		err.Field = "scopes"
 		return err
 	case earmark.OutcomeUnitNotBudgeted:
-		err := earmark.Errorf(earmark.CodeUnitNotBudgeted,
-			"no budget on %q or above it counts %q; create one, leave the unit out, or send \"coverage\": \"any_scope\"", result.Scope, result.Subject)
-		if own {
-			err.Message = fmt.Sprintf("no budget of %q itself counts %q, which \"require_budget\" asks for; create one, leave the unit out, or send \"coverage\": \"any_scope\"", result.Scope, result.Subject)
+		err := earmark.Errorf(earmark.CodeUnitNotBudgeted, "no budget on %q or above it counts %q; create one, leave the unit out", result.Scope, result.Subject)
+		if request.RequireBudget {
+			err.Message = fmt.Sprintf("no budget of %q itself counts %q, which \"require_budget\" asks for; create one, leave the unit out", result.Scope, result.Subject)
+		}
+		if !request.AnyScope() {
+			err.Message += `, or send "coverage": "any_scope"`
 		}
 		err.Field = "amounts." + result.Subject
 		return err

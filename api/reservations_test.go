@@ -95,6 +95,7 @@ func TestAdviceOnARequiredBudget(t *testing.T) {
 		f.preflight = earmark.Preflight{Result: f.result}
 		require.Contains(t, b.do("POST", "/v1/reservations", body).problem(http.StatusNotFound, earmark.CodeNoBudget).Detail, want)
 		require.Contains(t, b.do("POST", "/v1/decisions", body).problem(http.StatusNotFound, earmark.CodeNoBudget).Detail, want)
+		require.Contains(t, b.do("POST", "/v1/usage", body, "Idempotency-Key", testKey).problem(http.StatusNotFound, earmark.CodeNoBudget).Detail, want)
 	}
 	f.result = earmark.Result{Outcome: earmark.OutcomeUnitNotBudgeted, Subject: "tokens", Scope: "acme/ml/u1"}
 	detail := b.do("POST", "/v1/decisions", `{"scopes":["acme/ml/u1"],"amounts":{"tokens":5},"require_budget":true}`).problem(http.StatusUnprocessableEntity, earmark.CodeUnitNotBudgeted).Detail

@@ -50,7 +50,7 @@ func (s *server) chargeUsage(c *gin.Context) error {
 	if err != nil {
 		return withReservationID(err, charge.ID)
 	}
-	return s.answerCharge(c, result)
+	return s.answerCharge(c, request, result)
 }
 
 // charge charges amounts, or what a response cost.
@@ -65,16 +65,17 @@ func (s *server) charge(c *gin.Context, charge earmark.Charge) (earmark.Result, 
 	})
 }
 
-func (s *server) answerCharge(c *gin.Context, result earmark.Result) error {
+func (s *server) answerCharge(c *gin.Context, request earmark.UsageRequest, result earmark.Result) error {
+	asked := earmark.ReservationRequest{RequireBudget: request.RequireBudget, Coverage: earmark.CoverageAnyScope}
 	switch {
 	case result.Reservation == nil:
-		return notBudgeted(result, false)
+		return notBudgeted(result, asked)
 	case result.Outcome == earmark.OutcomeApplied:
 	case result.Outcome == earmark.OutcomeSame && result.Reservation.ExpiresAt == nil:
 	case result.Outcome == earmark.OutcomeSame: // the key belongs to a reservation with a lease
-		return notBudgeted(earmark.Result{Outcome: earmark.OutcomeMismatch}, false)
+		return notBudgeted(earmark.Result{Outcome: earmark.OutcomeMismatch}, asked)
 	default:
-		return notBudgeted(result, false)
+		return notBudgeted(result, asked)
 	}
 	return s.answerMade(c, result.Reservation, result.Outcome == earmark.OutcomeSame)
 }
@@ -102,7 +103,7 @@ func (s *server) decide(c *gin.Context) error {
 			decision = *result.Decision
 		}
 	default:
-		return asEstimates(notBudgeted(result, request.RequireBudget), request)
+		return asEstimates(notBudgeted(result, request), request)
 	}
 	decision.Violations = orEmpty(decision.Violations)
 	if request.Estimate != nil {

@@ -13,14 +13,14 @@ func TestChargeUsage(t *testing.T) {
 	t.Parallel()
 	f := &fake{result: earmark.Result{Outcome: earmark.OutcomeApplied, Reservation: chargedUsage()}}
 	b := setup(t, f)
-	body := `{"scopes":["acme/ml/u1","acme/ml/u1"],"amounts":{"tokens":873},"metadata":{"a":"b"}}`
+	body := `{"scopes":["acme/ml/u1","acme/ml/u1"],"amounts":{"tokens":873},"require_budget":true,"metadata":{"a":"b"}}`
 	x := b.do("POST", "/v1/usage", body, "Idempotency-Key", testKey).status(http.StatusCreated)
 	require.Equal(t, "/v1/reservations/"+testReservationID, x.resp.Header.Get("Location"))
 	require.Empty(t, x.resp.Header.Get("Idempotency-Hit"))
 	require.Empty(t, decoded[earmark.Reservation](x).UIURL, "no workflow guards it")
 	require.NotContains(t, string(x.body), "replayed")
 
-	request := earmark.UsageRequest{Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": 873}, Metadata: earmark.Metadata{"a": "b"}}
+	request := earmark.UsageRequest{Scopes: []string{"acme/ml/u1"}, Amounts: earmark.Amounts{"tokens": 873}, RequireBudget: true, Metadata: earmark.Metadata{"a": "b"}}
 	charge := f.last().(earmark.Charge)
 	require.NotEmpty(t, charge.Reason)
 	charge.Reason = ""
@@ -54,6 +54,7 @@ func TestChargeUsageOutcomes(t *testing.T) {
 			t.Parallel()
 			p := setup(t, &fake{result: test.result}).do("POST", "/v1/usage", reserveBody, "Idempotency-Key", testKey).problem(test.status, test.code)
 			require.Equal(t, test.field, p.Field)
+			require.NotContains(t, p.Detail, "coverage", "it is no field of a usage")
 		})
 	}
 	p := setup(t, &fake{err: earmark.Errorf(earmark.CodeUnavailable, "away")}).

@@ -115,6 +115,7 @@ type cannedLedger struct {
 	reason       string
 	ttl          time.Duration
 	admission    earmark.Admission
+	charge       earmark.Charge
 	correction   earmark.Correction
 	accepted     bool
 	guarded      bool
@@ -130,7 +131,8 @@ func (l *cannedLedger) Decide(context.Context, string, earmark.ReservationReques
 	return l.result, l.err
 }
 
-func (l *cannedLedger) Charge(context.Context, earmark.Charge) (earmark.Result, error) {
+func (l *cannedLedger) Charge(_ context.Context, charge earmark.Charge) (earmark.Result, error) {
+	l.charge = charge
 	return l.result, l.err
 }
 
@@ -752,6 +754,8 @@ func TestRequests(t *testing.T) {
 		OnExpiry: earmark.OnExpiryReview, Coverage: earmark.CoverageEachScope, RequireBudget: true, Metadata: earmark.Metadata{"note": "a=b,c"},
 	}, ledger.admission.Request)
 	require.Equal(t, earmark.ReservationID(earmark.DefaultTenant, "k"), ledger.admission.ID)
+	run("usage a --amount tokens=5 --key k --require-budget")
+	require.True(t, ledger.charge.Request.RequireBudget)
 }
 
 func TestConfirm(t *testing.T) {

@@ -35,9 +35,13 @@ func (f *requestFlags) flags(cmd *cobra.Command) {
 	cmd.Flags().Var(&f.ttl, "ttl", "how long to hold it: 90s, 5m, or a number of seconds")
 	f.onExpiry.define(cmd, "on-expiry", "give it back, charge it, or keep it for an operator when that has passed")
 	cmd.Flags().BoolVar(&f.anyScope, "any-scope", false, "admit a unit that a budget on one of several scopes counts; on the others it is unlimited then")
-	cmd.Flags().BoolVar(&f.own, "require-budget", false, "refuse a scope without a budget of its own, although one above it would limit it")
+	requireBudgetFlag(cmd, &f.own)
 	cmd.Flags().Var(metadataFlag(f.metadata), "metadata", "a note of your own, such as model=large; repeat it for more")
 	complete(cmd, "amount", budgetedUnits)
+}
+
+func requireBudgetFlag(cmd *cobra.Command, own *bool) {
+	cmd.Flags().BoolVar(own, "require-budget", false, "refuse a scope without a budget of its own, although one above it would limit it")
 }
 
 // request checks the arguments before anything is sent.

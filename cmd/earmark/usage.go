@@ -29,7 +29,7 @@ scopes. Earmark always charges it, even past a limit, because it is spent. The
 				return err
 			}
 			request.Scopes = scopes
-			s.subject = subject{scopes: scopes, amounts: request.Amounts, key: key, verb: "usage"}
+			s.subject = subject{scopes: scopes, amounts: request.Amounts, key: key, verb: "usage", requireBudget: request.RequireBudget}
 			switch {
 			case len(request.Amounts) == 0:
 				return usageError{fmt.Errorf("--amount is missing: say how much, such as --amount tokens=1200")}
@@ -47,6 +47,7 @@ scopes. Earmark always charges it, even past a limit, because it is spent. The
 		}),
 	}
 	cmd.Flags().Var(amountsFlag(request.Amounts), "amount", "an amount that was used, such as tokens=1200; repeat it for more units (required)")
+	requireBudgetFlag(cmd, &request.RequireBudget)
 	cmd.Flags().Var(metadataFlag(request.Metadata), "metadata", "a note of your own, such as source=batch; repeat it for more")
 	cmd.Flags().StringVar(&key, "key", "", "idempotency `KEY`: names the usage (required)")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id alone")

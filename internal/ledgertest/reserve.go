@@ -83,7 +83,7 @@ func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, er
 		at = c.At
 	}
 	budgets := l.affected(c.Tenant, c.Request.Scopes, c.Request.Amounts, at)
-	answer := l.unmet(c.Tenant, c.Request.Scopes, c.Request.Amounts, budgets, earmark.ReservationRequest{Coverage: earmark.CoverageAnyScope})
+	answer := l.unmet(c.Tenant, c.Request.Scopes, c.Request.Amounts, budgets, earmark.ReservationRequest{Coverage: earmark.CoverageAnyScope, RequireBudget: c.Request.RequireBudget})
 	for _, b := range budgets {
 		if s := b.at(b.start); answer == nil && c.Request.Amounts[b.Unit] > math.MaxInt64-s.reserved-s.committed {
 			return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil // Postgres has rolled back what it made

@@ -88,6 +88,17 @@ func TestRequiredBudget(t *testing.T) {
 	b.requireBalance(above.ID, 4, 0)
 	b.requireBalance(money.ID, 1, 0)
 
+	charge := func(required bool) earmark.Result {
+		usage := earmark.UsageRequest{Scopes: []string{"acme/u3"}, Amounts: tokens(5), RequireBudget: required}
+		result, err := b.Charge(ctx(), earmark.Charge{ID: earmark.ReservationID(earmark.DefaultTenant, "u"), Tenant: earmark.DefaultTenant, Request: usage, RequestHash: usage.Hash(), Actor: earmark.ActorAPI})
+		require.NoError(t, err)
+		return result
+	}
+	require.Equal(t, noBudget("acme/u3"), charge(true))
+	b.requireBalance(above.ID, 4, 0)
+	require.Equal(t, earmark.OutcomeApplied, charge(false).Outcome)
+	b.requireBalance(above.ID, 4, 5)
+
 	// Several calls in one transaction, of which one requires it.
 	calls := []map[string]any{}
 	for _, required := range []bool{false, true} {

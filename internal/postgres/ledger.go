@@ -49,7 +49,7 @@ const (
 	extendSQL    = "SELECT earmark.extend(p_tenant => @tenant, p_id => @id, p_ttl_ms => @ttl_ms, p_actor => @actor, p_reason => @reason)"
 	adoptSQL     = "SELECT earmark.adopt(p_tenant => @tenant, p_id => @id, p_actor => @actor, p_reason => @reason)"
 	chargeSQL    = "SELECT earmark.charge(p_id => @id, p_tenant => @tenant, p_hash => @hash, p_scopes => @scopes, p_amounts => @amounts, " +
-		"p_metadata => @metadata, p_at => @at, p_actor => @actor, p_reason => @reason, p_response => @response)"
+		"p_metadata => @metadata, p_at => @at, p_actor => @actor, p_reason => @reason, p_response => @response, p_require_budget => @require_budget)"
 	correctSQL = "SELECT earmark.correct(p_tenant => @tenant, p_id => @id, p_correction_id => @correction_id, p_hash => @hash, p_amounts => @amounts, " +
 		"p_actor => @actor, p_reason => @reason)"
 	inspectSQL = "SELECT earmark.result('same', r) FROM earmark.reservations r WHERE r.tenant = @tenant AND r.id = @id"
@@ -157,7 +157,7 @@ func (l *Ledger) Charge(ctx context.Context, c earmark.Charge) (earmark.Result, 
 	return l.transition(ctx, chargeSQL, namedArgs{
 		"id": c.ID, "tenant": c.Tenant, "hash": c.RequestHash, "scopes": c.Request.Scopes, "amounts": c.Request.Amounts,
 		"metadata": metadata(c.Request.Metadata), "at": orNull(c.At), "actor": c.Actor.String(), "reason": c.Reason,
-		"response": c.Response})
+		"response": c.Response, "require_budget": c.Request.RequireBudget})
 }
 
 // Correct adds signed amounts to a final charge, in the windows that were charged. Outcomes: applied,

@@ -576,7 +576,7 @@ func (m *machine) extend(t *rapid.T) {
 }
 
 func (m *machine) charge(t *rapid.T) {
-	r := earmark.UsageRequest{Scopes: drawScopes(t), Amounts: m.drawAmounts(t)}
+	r := earmark.UsageRequest{Scopes: drawScopes(t), Amounts: m.drawAmounts(t), RequireBudget: oneIn(t, 5, "require budget")}
 	require.NoError(t, r.Validate())
 	if !oneIn(t, 3, "charge") {
 		t.Skip("what is charged is not there to be reserved")

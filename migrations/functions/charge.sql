@@ -1,12 +1,14 @@
 -- Usage without a reservation. Late usage of a reservation is in commit.sql.
 
 DROP FUNCTION IF EXISTS earmark.charge(text, text, text, text[], jsonb, jsonb, timestamptz, text, text); -- without p_response: calls would be ambiguous
+DROP FUNCTION IF EXISTS earmark.charge(text, text, text, text[], jsonb, jsonb, timestamptz, text, text, jsonb); -- without p_require_budget
 
 -- Charges p_amounts without a reservation, whatever the limits are, and records them as a
 -- committed reservation. p_at (null: now) selects the windows. p_response is the response
--- from which the amounts were computed, if they were.
+-- from which the amounts were computed, if they were. p_require_budget: each scope needs a
+-- budget of its own.
 CREATE OR REPLACE FUNCTION earmark.charge(p_id text, p_tenant text, p_hash text, p_scopes text[], p_amounts jsonb, p_metadata jsonb,
-    p_at timestamptz, p_actor text, p_reason text, p_response jsonb DEFAULT NULL) RETURNS jsonb
+    p_at timestamptz, p_actor text, p_reason text, p_response jsonb DEFAULT NULL, p_require_budget boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     t         earmark.affected_budget;
@@ -20,7 +22,8 @@ BEGIN
         RETURN v_answer;
     END IF;
     v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), coalesce(p_at, v_now), p_actor => p_actor);
-    v_answer := coalesce(earmark.existing_result(p_id, p_tenant, p_hash), earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, true));
+    v_answer := coalesce(earmark.existing_result(p_id, p_tenant, p_hash),
+                         earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, true, p_require_budget));
     IF v_answer IS NOT NULL THEN
         RETURN v_answer;
     END IF;

@@ -1322,11 +1322,7 @@ export interface components {
              * @enum {string}
              */
             coverage: "each_scope" | "any_scope";
-            /**
-             * @description Whether each scope needs a budget of its own. A budget above a scope then limits the request, but does not cover the scope: without a budget on the scope itself it is refused (404 `no_budget`, or 422 `unit_not_budgeted`).
-             * @default false
-             */
-            require_budget: boolean;
+            require_budget?: components["schemas"]["RequireBudget"];
             metadata?: components["schemas"]["Metadata"];
         };
         /** @description Exactly one of `amounts` and `provider_usage`. */
@@ -1338,8 +1334,14 @@ export interface components {
             model?: components["schemas"]["AnsweringModel"];
             provider?: components["schemas"]["AnsweringProvider"];
             responded_at?: components["schemas"]["RespondedAt"];
+            require_budget?: components["schemas"]["RequireBudget"];
             metadata?: components["schemas"]["Metadata"];
         };
+        /**
+         * @description Whether each scope needs a budget of its own. A budget above a scope then counts the request, but does not cover the scope: without a budget on the scope itself it is refused (404 `no_budget`, or 422 `unit_not_budgeted`).
+         * @default false
+         */
+        RequireBudget: boolean;
         /**
          * @description One call of a model, in the place of `amounts`: Earmark computes the most that it may cost in each of `tokens`,
          *     `input_tokens`, `output_tokens`, `usd_micros` and `requests` that a budget on the scopes counts. Exactly one of

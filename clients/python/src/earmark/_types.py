@@ -837,6 +837,10 @@ class ReleaseRequest(TypedDict, total=False):
 # 1 to 8 units, each with a whole number from 0. The keys are units, see `Unit`.
 RequestedAmounts = dict[str, int]
 
+# Whether each scope needs a budget of its own. A budget above a scope then counts the request, but does not cover the scope: without a
+# budget on the scope itself it is refused (404 `no_budget`, or 422 `unit_not_budgeted`).
+RequireBudget = bool
+
 # A query for the list of workflows in Temporal UI.
 class Search(TypedDict):
     title: str
@@ -873,9 +877,7 @@ class ReservationRequest(_ReservationRequest, total=False):
     # A unit that no budget counts on a scope is unlimited there. `each_scope` refuses that (422 `unit_not_budgeted`); with `any_scope` a
     # budget on one of the scopes is enough.
     coverage: Literal["each_scope", "any_scope"]
-    # Whether each scope needs a budget of its own. A budget above a scope then limits the request, but does not cover the scope: without a
-    # budget on the scope itself it is refused (404 `no_budget`, or 422 `unit_not_budgeted`).
-    require_budget: bool
+    require_budget: RequireBudget
     metadata: Metadata
 
 class RevokeKeyRequest(TypedDict, total=False):
@@ -942,6 +944,7 @@ class UsageRequest(_UsageRequest, total=False):
     model: AnsweringModel
     provider: AnsweringProvider
     responded_at: RespondedAt
+    require_budget: RequireBudget
     metadata: Metadata
 
 class Webhook(TypedDict):
@@ -1088,6 +1091,7 @@ __all__ = [
     "ReasonRequest",
     "ReleaseRequest",
     "RequestedAmounts",
+    "RequireBudget",
     "Reservation",
     "ReservationBudget",
     "ReservationId",
