@@ -28,6 +28,7 @@ const (
 	scopeFit    = "chaos/fit"
 	scopeLeft   = "chaos/left"
 	scopeRight  = "chaos/right"
+	scopeEach   = "chaos/each" // below it a template gives each scope a budget
 	scopeProbe  = "probe"
 )
 
@@ -35,7 +36,11 @@ const (
 	// raiseEvery is how often the limits follow what was spent: a limit that was
 	// reached for good would deny everything from then on.
 	raiseEvery = 2 * time.Second
-	ample      = 1_000_000_000
+	// templateStep is by how much a template's limit is raised each time: a template has no balance to follow.
+	templateStep = 300
+	// archiveEvery is after how many raises one of a template's children is archived.
+	archiveEvery = 3
+	ample        = 1_000_000_000
 )
 
 // budget is one of a tenant's budgets, with every limit it was ever given.
@@ -56,7 +61,7 @@ type budgets struct {
 	list []*budget
 }
 
-func newBudgets(t *testing.T, api *client.Client) *budgets {
+func newBudgets(t *testing.T, api *client.Client, former bool) *budgets {
 	t.Helper()
 	b := &budgets{}
 	add := func(headroom int64, request earmark.BudgetRequest) {
@@ -92,13 +97,16 @@ func newBudgets(t *testing.T, api *client.Client) *budgets {
 	add(2500, earmark.BudgetRequest{Scope: scopeLeft, Unit: unitTokens})
 	add(2500, earmark.BudgetRequest{Scope: scopeRight, Unit: unitTokens, Window: hourly})
 	add(0, earmark.BudgetRequest{Scope: scopeProbe, Unit: unitTokens})
+	if !former {
+		add(600, earmark.BudgetRequest{Scope: scopeEach + "/*", Unit: unitTokens, Window: hourly})
+	}
 	return b
 }
 
 // raise raises the limits after what is counted, until ctx is done. Limits only
-// grow, and so do soft ceilings, which is where their budgets end.
+// grow, and so do soft ceilings, which is where their budgets end. Now and then it archives a child of a template.
 func (b *budgets) raise(ctx context.Context, clients []*client.Client) {
-	for ctxtime.Sleep(ctx, raiseEvery) {
+	for n := 0; ctxtime.Sleep(ctx, raiseEvery); n++ {
 		for _, budget := range b.list {
 			if budget.headroom == 0 {
 				continue
@@ -110,6 +118,9 @@ func (b *budgets) raise(ctx context.Context, clients []*client.Client) {
 			}
 			limit := now.Balance.Reserved + now.Balance.Committed + budget.headroom
 			b.mu.Lock()
+			if budget.Template {
+				limit = budget.limits[len(budget.limits)-1].limit + templateStep
+			}
 			if last := budget.limits[len(budget.limits)-1]; limit > last.limit {
 				budget.limits = append(budget.limits, limitChange{limit, time.Now()})
 			}
@@ -121,6 +132,11 @@ func (b *budgets) raise(ctx context.Context, clients []*client.Client) {
 				patch.SoftCeiling = &ceiling
 			}
 			_, _ = api.PatchBudget(ctx, budget.ID, patch) // tried again soon
+			if budget.Template && n%archiveEvery == 0 {
+				if page, err := api.Budgets(ctx, earmark.BudgetFilter{TemplateID: budget.ID}); err == nil && len(page.Data) > 0 {
+					_, _ = api.ArchiveBudget(ctx, page.Data[rand.IntN(len(page.Data))].ID)
+				}
+			}
 		}
 	}
 }

@@ -16,8 +16,8 @@ import (
 // lists what does not hold, each with its evidence. It runs when nothing changes any
 // more.
 func (d *driver) check(c *cluster) []string {
+	problems := d.children(c)
 	rows := readRows(c.t, c.Pool())
-	var problems []string
 	known := map[string]bool{}
 	for _, l := range d.lives {
 		known[l.ID] = true

@@ -180,7 +180,7 @@ func (x *crossing) lists(own *tenant, server string) {
 	}
 	for path, rows := range map[string]int{
 		"/v1/reservations?": count("reservations WHERE tenant = $1"),
-		"/v1/budgets?":      count("budgets WHERE tenant = $1"),
+		"/v1/budgets?":      count("budgets WHERE tenant = $1 AND archived_at IS NULL"),
 		"/v1/entries?":      count("entries WHERE tenant = $1"),
 		"/v1/keys?":         count("keys WHERE tenant = $1"),
 		"/v1/audit?":        count("audit_log WHERE tenant = $1"),

@@ -139,8 +139,8 @@ type written struct {
 // changes any more.
 func (d *driver) checkEvents(c *cluster, watchers []*watcher) (problems []string) {
 	c.t.Helper()
-	all := collect[written](c.t, c.Pool(), `SELECT 'evt_' || tx || '_' || id AS id, tenant, type, coalesce(budget_id, '') AS budget_id,
-		coalesce(reservation_id, '') AS reservation_id, window_start, created_at, data FROM earmark.events ORDER BY tx, id`)
+	all := collect[written](c.t, c.Pool(), `SELECT 'evt_' || tx || '_' || e.id AS id, tenant, type, coalesce(budget_id, '') AS budget_id,
+		coalesce(reservation_id, '') AS reservation_id, window_start, created_at, data FROM earmark.events e ORDER BY e.tx, e.id`)
 	problems = append(problems, judgeReservationEvents(readRows(c.t, c.Pool()), all)...)
 	problems = append(problems, d.judgeBudgetEvents(c, all)...)
 	count := map[earmark.EventType]int{}

@@ -140,8 +140,8 @@ func request(rng *rand.Rand) earmark.ReservationRequest {
 	user := fmt.Sprintf("/u%d", rng.IntN(20))
 	scopes := [][]string{
 		{scopeHot + user}, {scopeHot}, {scopeHot + user}, {scopeSoft + user}, {scopeReject + user}, {scopeFit + user},
-		{scopeLeft + user, scopeRight + user}, {scopeRight, scopeLeft}, {scopeAll + user, scopeHot},
-	}[rng.IntN(9)]
+		{scopeLeft + user, scopeRight + user}, {scopeRight, scopeLeft}, {scopeAll + user, scopeHot}, {scopeEach + user + "/chat"}, {scopeHot, scopeEach + user},
+	}[rng.IntN(11)]
 	r := earmark.ReservationRequest{
 		Scopes: scopes, Amounts: earmark.Amounts{unitTokens: 1 + rng.Int64N(mostTokens)}, TTLSeconds: 1 + rng.Int64N(mostTTLSeconds),
 		OnExpiry: []earmark.OnExpiry{earmark.OnExpiryRelease, earmark.OnExpiryRelease, earmark.OnExpiryRelease, earmark.OnExpiryCommit, earmark.OnExpiryReview}[rng.IntN(5)],

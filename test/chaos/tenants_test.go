@@ -44,7 +44,7 @@ func newTenant(c *cluster, name string) *tenant {
 			own.clients = append(own.clients, api)
 		}
 	}
-	own.budgets = newBudgets(c.t, own.clients[0])
+	own.budgets = newBudgets(c.t, own.clients[0], c.former)
 	return own
 }
 
