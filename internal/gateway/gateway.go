@@ -152,6 +152,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.refuseFor(w, r, err)
 		return
 	}
+	// A provider may answer before it has read a body that passes unguarded. Without this the
+	// server then takes the rest of the body away, and the answer is cut.
+	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 is always so
 	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, admittedKey{}, who)))
 }
 

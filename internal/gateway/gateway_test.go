@@ -263,6 +263,41 @@ func TestOtherCallsDoNotPass(t *testing.T) {
 	require.Equal(t, http.StatusOK, response.StatusCode)
 }
 
+// A provider that answers a call without a reservation before it has read the whole body loses neither.
+func TestAnswersBeforeTheEndOfTheBody(t *testing.T) {
+	t.Parallel()
+	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := http.NewResponseController(w)
+		_ = answer.EnableFullDuplex()
+		_ = answer.Flush()
+		read, err := io.ReadAll(r.Body)
+		_, _ = fmt.Fprint(w, len(read), err)
+	}))
+	t.Cleanup(provider.Close)
+	e := setup(t, func(o *gateway.Options) {
+		var err error
+		o.Upstream, err = url.Parse(provider.URL)
+		require.NoError(t, err)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	body, rest := io.Pipe()
+	defer context.AfterFunc(ctx, func() { _ = rest.CloseWithError(ctx.Err()) })()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url+"/v1/messages/count_tokens", body)
+	require.NoError(t, err)
+	r.Header.Set("Authorization", "Bearer "+boundKey)
+	go func() { _, _ = io.WriteString(rest, "0123456789") }()
+	response, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	_, err = io.WriteString(rest, "0123456789")
+	require.NoError(t, err)
+	require.NoError(t, rest.Close())
+	read, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.Equal(t, "20 <nil>", string(read))
+}
+
 func TestStreamsPassAtOnce(t *testing.T) {
 	t.Parallel()
 	e := setup(t, nil)
