@@ -15,8 +15,12 @@ import (
 const (
 	// SendBudget is how long one activity begins attempts.
 	SendBudget = 10 * time.Second
-	// eventsPerDelivery bounds the events that one activity sends.
-	eventsPerDelivery = 500
+	// eventsPerBatch bounds the events that one record is about.
+	eventsPerBatch = 500
+	// idlePause is between the looks for a next event that an activity takes after it has sent some, and idleLooks are how many it takes.
+	// Where events keep coming, each would otherwise wait for the dispatcher's next look, and cost an activity.
+	idlePause = 200 * time.Millisecond
+	idleLooks = 5
 	// DeliveryHeartbeat is after how long without a heartbeat Temporal gives a delivery to another worker: its own was killed.
 	DeliveryHeartbeat = 12 * time.Second
 	// DeliveryBeat is how often a delivery that is under way says so.
@@ -53,15 +57,34 @@ type DeliverReport struct {
 }
 
 // Deliver sends the events that an endpoint wants, in their order, until one fails, none is left or SendBudget is over,
-// and records the attempts. If it is lost before the record, the events are sent again under the same ids.
+// and records the attempts of each batch. If it is lost before the record, the events of the batch are sent again under the same ids.
 func (w *Webhooks) Deliver(ctx context.Context, id string) (DeliverReport, error) {
-	batch, err := w.Ledger.NextDeliveries(ctx, id, eventsPerDelivery)
+	defer beat(ctx)()
+	begun, delivered, looks := time.Now(), 0, 0
+	for {
+		report, err := w.deliverBatch(ctx, id, begun)
+		delivered += report.Delivered
+		report.Delivered = delivered
+		if looks++; report.State == webhook.StateDue {
+			looks = 0
+		}
+		more := report.State == webhook.StateDue || report.State == webhook.StateIdle && delivered > 0 && looks <= idleLooks
+		if err != nil || !more || ctx.Err() != nil || time.Since(begun) > SendBudget {
+			return report, err
+		}
+		if report.State == webhook.StateIdle && !ctxtime.Sleep(ctx, idlePause) {
+			return report, nil
+		}
+	}
+}
+
+// deliverBatch sends what the ledger has for an endpoint now, and records the attempts.
+func (w *Webhooks) deliverBatch(ctx context.Context, id string, begun time.Time) (DeliverReport, error) {
+	batch, err := w.Ledger.NextDeliveries(ctx, id, eventsPerBatch)
 	if err != nil || batch.State != webhook.StateDue {
 		return DeliverReport{State: batch.State, WaitMS: batch.WaitMS}, err
 	}
-	stop := beat(ctx)
-	attempts, err := w.send(ctx, batch)
-	stop()
+	attempts, err := w.send(ctx, batch, begun)
 	if len(attempts) == 0 {
 		return DeliverReport{}, err
 	}
@@ -87,11 +110,8 @@ func beat(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var beating sync.WaitGroup
 	beating.Go(func() {
-		for {
+		for ctxtime.Sleep(ctx, DeliveryBeat) {
 			activity.RecordHeartbeat(ctx)
-			if !ctxtime.Sleep(ctx, DeliveryBeat) {
-				return
-			}
 		}
 	})
 	return func() {
@@ -101,8 +121,7 @@ func beat(ctx context.Context) (stop func()) {
 }
 
 // send makes attempts until one fails. An attempt that ended because the worker stops counts for none; the error says so.
-func (w *Webhooks) send(ctx context.Context, batch webhook.Batch) (attempts []webhook.Attempt, err error) {
-	begun := time.Now()
+func (w *Webhooks) send(ctx context.Context, batch webhook.Batch, begun time.Time) (attempts []webhook.Attempt, err error) {
 	for i, event := range batch.Events {
 		if i > 0 && time.Since(begun) > SendBudget {
 			break

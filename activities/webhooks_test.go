@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -16,9 +17,10 @@ import (
 	"github.com/earmark-dev/earmark/internal/webhook"
 )
 
-// endpoint is a ledger with a batch of events, and the endpoint that receives them.
+// endpoint is a ledger with batches of events, and the endpoint that receives them.
 type endpoint struct {
-	batch    webhook.Batch
+	batches  []webhook.Batch // what the ledger has at each look; idle after the last
+	looks    int
 	fails    map[string]error // by event
 	onSend   func()
 	sent     []string
@@ -30,12 +32,16 @@ type endpoint struct {
 }
 
 func (e *endpoint) NextDeliveries(context.Context, string, int) (webhook.Batch, error) {
-	return e.batch, nil
+	e.looks++
+	if e.looks > len(e.batches) {
+		return webhook.Batch{State: webhook.StateIdle}, nil
+	}
+	return e.batches[e.looks-1], nil
 }
 
 func (e *endpoint) RecordDeliveries(ctx context.Context, _, after string, attempts []webhook.Attempt, retry time.Duration) (bool, error) {
 	e.records++
-	e.recorded, e.after, e.retry = attempts, after, retry
+	e.recorded, e.after, e.retry = append(e.recorded, attempts...), after, retry
 	return e.disabled, ctx.Err()
 }
 
@@ -64,11 +70,19 @@ func (e *endpoint) deliver(ctx context.Context) (DeliverReport, error) {
 }
 
 func due(events int) *endpoint {
-	e := &endpoint{fails: map[string]error{}, batch: webhook.Batch{State: webhook.StateDue, After: "evt_1_0"}}
-	for i := range events {
-		e.batch.Events = append(e.batch.Events, earmark.Event{ID: fmt.Sprintf("evt_1_%d", i+1), Type: earmark.EventExpired})
-	}
+	e := &endpoint{fails: map[string]error{}}
+	e.wait(events)
 	return e
+}
+
+// wait has one more batch wait.
+func (e *endpoint) wait(events int) {
+	after := len(e.batches)
+	batch := webhook.Batch{State: webhook.StateDue, After: fmt.Sprintf("evt_%d_0", after+1)}
+	for i := range events {
+		batch.Events = append(batch.Events, earmark.Event{ID: fmt.Sprintf("evt_%d_%d", after+1, i+1), Type: earmark.EventExpired})
+	}
+	e.batches = append(e.batches, batch)
 }
 
 func TestDeliverStopsAtAFailure(t *testing.T) {
@@ -85,7 +99,7 @@ func TestDeliverStopsAtAFailure(t *testing.T) {
 
 	// The next attempts of the same event are further and further apart.
 	e = due(2)
-	e.batch.Attempts, e.disabled = 3, true
+	e.batches[0].Attempts, e.disabled = 3, true
 	e.fails["evt_1_1"] = errors.New("no answer")
 	report, err = e.deliver(t.Context())
 	require.NoError(t, err)
@@ -95,20 +109,47 @@ func TestDeliverStopsAtAFailure(t *testing.T) {
 	require.True(t, report.Disabled)
 }
 
+// Batch after batch, and what comes soon after, is sent by one activity; each batch has a record.
 func TestDeliverSendsAll(t *testing.T) {
 	t.Parallel()
-	e := due(3)
-	report, err := e.deliver(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, DeliverReport{State: webhook.StateDue, Delivered: 3}, report, "more may wait")
-	require.Len(t, e.recorded, 3)
+	synctest.Test(t, func(t *testing.T) {
+		e := due(3)
+		e.wait(2)
+		e.batches = append(e.batches, webhook.Batch{State: webhook.StateIdle}, webhook.Batch{State: webhook.StateIdle})
+		e.wait(1)
+		begun := time.Now()
+		report, err := e.deliver(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, DeliverReport{State: webhook.StateIdle, Delivered: 6}, report)
+		require.Len(t, e.recorded, 6)
+		require.Equal(t, 3, e.records)
+		require.Equal(t, "evt_5_0", e.after)
+		require.Equal(t, (2+idleLooks)*idlePause, time.Since(begun), "an activity looks for a while after the last event")
+	})
 	for _, state := range []webhook.State{webhook.StateIdle, webhook.StateOver, webhook.StateWaiting} {
-		e := &endpoint{batch: webhook.Batch{State: state, WaitMS: 7}}
+		e := &endpoint{batches: []webhook.Batch{{State: state, WaitMS: 7}}}
 		report, err := e.deliver(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, DeliverReport{State: state, WaitMS: 7}, report)
 		require.Zero(t, e.records)
+		require.Equal(t, 1, e.looks, "without an event there is no other look")
 	}
+}
+
+// An activity ends after SendBudget, so that its workflow can be told something. More may wait then.
+func TestDeliverEndsInTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := due(1)
+		for range 100 {
+			e.wait(1)
+		}
+		e.onSend = func() { time.Sleep(time.Second) } //nolint:forbidigo // how long an attempt takes, by the clock of the bubble
+		report, err := e.deliver(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, webhook.StateDue, report.State)
+		require.InDelta(t, SendBudget.Seconds(), report.Delivered, 1)
+	})
 }
 
 // An attempt that the worker's stop ended says nothing about the endpoint; what was delivered before is recorded.
