@@ -161,6 +161,20 @@ def test_a_connection_that_is_never_made_is_released(provider: FakeProvider, fak
     assert fake.verbs == ["reservations", "release"]
 
 
+def test_an_answer_of_the_cache_is_released(provider: FakeProvider, fake: FakeEarmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(litellm, "cache", litellm.Cache(type="local"))
+
+    async def twice() -> None:
+        for wanted in (2, 4):
+            await router(provider).acompletion(model="first", messages=MESSAGES, caching=True)
+            while len(fake.calls) < wanted:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(twice(), 60))
+    assert fake.verbs == ["reservations", "commit", "reservations", "release"]
+    assert len(provider.bodies) == 1
+
+
 def test_a_stream_that_its_reader_leaves_ends_its_lease(provider: FakeProvider, fake: FakeEarmark) -> None:
     provider.behaviour = Behaviour(hang_after=1)
 
