@@ -58,6 +58,7 @@ type Budget struct {
 	Enforcement Enforcement   `json:"enforcement"`
 	SoftCeiling *int64        `json:"soft_ceiling"` // null: no ceiling
 	Overage     OveragePolicy `json:"overage"`
+	Allowance   Allowance     `json:"allowance"`
 	CreatedAt   time.Time     `json:"created_at"`
 	ArchivedAt  *time.Time    `json:"archived_at"`
 	Balance     Balance       `json:"balance"` // of the current window
@@ -89,9 +90,11 @@ type Balance struct {
 	Reserved       int64      `json:"reserved"`        // set aside by open reservations
 	Committed      int64      `json:"committed"`       // spent
 	Available      int64      `json:"available"`       // effective_limit - reserved - committed; negative if overdrawn
-	EffectiveLimit int64      `json:"effective_limit"` // the limit with the overrides that are in force
+	EffectiveLimit int64      `json:"effective_limit"` // the limit with the overrides that are in force, and with Granted
 	WindowStart    time.Time  `json:"window_start"`    // 1970-01-01 for lifetime; for rolling, the start of the oldest slice that counts
 	WindowEnd      *time.Time `json:"window_end"`      // null for lifetime; for rolling, the end of the current slice
+
+	Granted *Granted `json:"granted,omitempty"` // null: grants neither bear anything here nor have anything left
 }
 
 // BudgetRequest asks for a new budget, or for a template if the last segment of Scope is "*". Scope, Unit
@@ -104,11 +107,12 @@ type BudgetRequest struct {
 	Enforcement Enforcement   `json:"enforcement,omitempty"`
 	SoftCeiling *int64        `json:"soft_ceiling,omitempty"`
 	Overage     OveragePolicy `json:"overage,omitempty"`
+	Allowance   Allowance     `json:"allowance,omitempty"`
 
 	Thresholds []Threshold `json:"thresholds,omitempty"` // at most MaxThresholds
 }
 
-// WithDefaults fills missing fields: a lifetime window, UTC, hard, allow_with_overdraft.
+// WithDefaults fills missing fields: a lifetime window, UTC, hard, allow_with_overdraft, the allowance first.
 func (r BudgetRequest) WithDefaults() BudgetRequest {
 	if r.Window.Period == "" {
 		r.Window.Period = PeriodLifetime
@@ -124,6 +128,9 @@ func (r BudgetRequest) WithDefaults() BudgetRequest {
 	}
 	if r.Overage == "" {
 		r.Overage = OverageAllowWithOverdraft
+	}
+	if r.Allowance == "" {
+		r.Allowance = AllowanceFirst
 	}
 	return r
 }
@@ -153,6 +160,12 @@ func (r BudgetRequest) Validate() error {
 	if err := validateOverage(r.Overage); err != nil {
 		return err
 	}
+	if err := validateAllowance(r.Allowance); err != nil {
+		return err
+	}
+	if r.Allowance == AllowanceLast && r.Window.Period == PeriodRolling {
+		return noRollingAllowance()
+	}
 	if len(r.Thresholds) > 0 && r.Window.Period == PeriodRolling {
 		return NoRollingThresholds()
 	}
@@ -169,6 +182,7 @@ type BudgetPatch struct {
 	SoftCeiling **int64        `json:"soft_ceiling,omitempty"`
 	Enforcement *Enforcement   `json:"enforcement,omitempty"`
 	Overage     *OveragePolicy `json:"overage,omitempty"`
+	Allowance   *Allowance     `json:"allowance,omitempty"`
 	Thresholds  *[]Threshold   `json:"thresholds,omitempty"` // all of them; an empty list removes them
 
 	// Effective says when the children of a template take the change over; nil is EffectiveNow. A change that
@@ -182,9 +196,9 @@ type BudgetPatch struct {
 // Validate checks the patch alone. Apply checks the rules that need the stored budget, such
 // as a soft ceiling below the limit.
 func (p BudgetPatch) Validate() error {
-	sets := p.Limit != nil || p.SoftCeiling != nil || p.Enforcement != nil || p.Overage != nil || p.Thresholds != nil
+	sets := p.Limit != nil || p.SoftCeiling != nil || p.Enforcement != nil || p.Overage != nil || p.Allowance != nil || p.Thresholds != nil
 	if !sets && p.FollowsTemplate == nil {
-		return Invalidf("", "nothing to change: give at least one of limit, soft_ceiling, enforcement, overage, thresholds and follows_template")
+		return Invalidf("", "nothing to change: give at least one of limit, soft_ceiling, enforcement, overage, allowance, thresholds and follows_template")
 	}
 	if p.FollowsTemplate != nil && (sets || p.Effective != nil) {
 		return Invalidf("follows_template", "does not go with other changes: a budget that follows its template has the template's settings, and a change of these ends that anyway")
@@ -211,6 +225,11 @@ func (p BudgetPatch) Validate() error {
 	}
 	if p.Thresholds != nil {
 		if err := ValidateThresholds("thresholds", *p.Thresholds); err != nil {
+			return err
+		}
+	}
+	if p.Allowance != nil {
+		if err := validateAllowance(*p.Allowance); err != nil {
 			return err
 		}
 	}
@@ -243,6 +262,12 @@ func (p BudgetPatch) Apply(b *Budget) error {
 	}
 	if p.Overage != nil {
 		b.Overage = *p.Overage
+	}
+	if p.Allowance != nil {
+		b.Allowance = *p.Allowance
+		if b.Allowance == AllowanceLast && b.Window.Period == PeriodRolling {
+			return noRollingAllowance()
+		}
 	}
 	if p.Enforcement != nil {
 		b.Enforcement = *p.Enforcement
@@ -292,6 +317,14 @@ func validateEnforcement(e Enforcement) error {
 
 func validateOverage(o OveragePolicy) error {
 	return oneOf("overage", o, OverageAllowWithOverdraft, OverageAllowIfAvailable, OverageReject)
+}
+
+func noRollingAllowance() error {
+	return Invalidf("allowance", "\"last\" is not for a rolling window, which takes no grants; only \"first\" is")
+}
+
+func validateAllowance(a Allowance) error {
+	return oneOf("allowance", a, AllowanceFirst, AllowanceLast)
 }
 
 // timezoneAreas are the areas of the world in the IANA time zone database. Names of another

@@ -188,6 +188,9 @@ const (
 	ActionOverrideCreate = "override.create"
 	ActionOverrideEnd    = "override.end"
 
+	ActionGrantCreate = "grant.create"
+	ActionGrantVoid   = "grant.void"
+
 	ActionWebhookCreate = "webhook.create"
 	ActionWebhookChange = "webhook.change"
 	ActionWebhookRotate = "webhook.rotate"
@@ -199,7 +202,7 @@ const (
 var Actions = []string{
 	ActionBudgetCreate, ActionBudgetChange, ActionBudgetArchive, ActionKeyCreate, ActionKeyRotate, ActionKeyRevoke,
 	ActionTenantCreate, ActionTenantDisable, ActionTenantEnable, ActionPriceAdd,
-	ActionOverrideCreate, ActionOverrideEnd,
+	ActionOverrideCreate, ActionOverrideEnd, ActionGrantCreate, ActionGrantVoid,
 	ActionWebhookCreate, ActionWebhookChange, ActionWebhookRotate, ActionWebhookReplay, ActionWebhookDelete,
 }
 

@@ -22,10 +22,11 @@ const (
 // SweepLedger is the part of the ledger that the sweeper uses.
 type SweepLedger interface {
 	Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error)
+	NoteExpiredGrants(ctx context.Context, limit int) (int, error)
 }
 
-// Sweeper expires overdue reservations that no workflow has expired. It does not need
-// Temporal, so that no hold stays if Temporal is lost.
+// Sweeper expires overdue reservations that no workflow has expired, and writes down what of expired
+// grants was unused. It does not need Temporal, so that no hold stays if Temporal is lost.
 type Sweeper struct {
 	Ledger SweepLedger
 	Grace  time.Duration
@@ -58,6 +59,9 @@ func (s *Sweeper) Run(ctx context.Context) error {
 func (s *Sweeper) sweep(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
+	if _, err := s.Ledger.NoteExpiredGrants(ctx, sweepBatch); err != nil { // mutation: expired-grants
+		return nil, err
+	}
 	ids, err := s.Ledger.Sweep(ctx, s.Grace, sweepBatch)
 	for _, id := range ids {
 		s.Logger.WarnContext(ctx, "The sweeper expired a reservation that its workflow did not.", "reservation_id", id)

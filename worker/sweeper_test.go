@@ -18,6 +18,12 @@ type sweeps struct {
 	grace   time.Duration
 	most    int
 	hang    bool
+	noted   int
+}
+
+func (s *sweeps) NoteExpiredGrants(_ context.Context, most int) (int, error) {
+	s.noted += most
+	return 0, nil
 }
 
 func (s *sweeps) Sweep(ctx context.Context, grace time.Duration, most int) ([]string, error) {
@@ -64,6 +70,7 @@ func TestSweeperBeginsAfterOneGrace(t *testing.T) {
 	require.Equal(t, []time.Duration{30 * time.Second, 31 * time.Second}, sweep(t, s, DefaultGrace+1500*time.Millisecond))
 	require.Equal(t, DefaultGrace, s.grace)
 	require.Equal(t, sweepBatch, s.most)
+	require.Equal(t, 2*sweepBatch, s.noted, "of expired grants")
 }
 
 // A full batch means that there is more; others get a breath in between.

@@ -53,18 +53,7 @@ func (l *Ledger) Correct(_ context.Context, c earmark.Correction) (earmark.Resul
 			return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil
 		}
 	}
-	for i := range r.Budgets {
-		share := &r.Budgets[i]
-		delta, named := by[share.Unit]
-		if !named {
-			continue
-		}
-		if delta < 0 { // no budget counts more than the corrected usage
-			delta = min(share.Committed, corrected[share.Unit]) - share.Committed
-		}
-		l.post("correction", r, *share, 0, delta, c.Actor, c.Request.Reason)
-		share.Committed += delta
-	}
+	l.correctShares(r, c, corrected)
 	r.Correction = maps.Clone(r.Correction)
 	if r.corrections == nil {
 		r.corrections, r.Correction = map[string]string{}, earmark.Amounts{}
@@ -76,4 +65,21 @@ func (l *Ledger) Correct(_ context.Context, c earmark.Correction) (earmark.Resul
 	r.Overage, r.Shortfall, r.SettledAt = beyond(corrected, r.Amounts), shortfall(r, corrected), new(l.now())
 	l.emit(earmark.EventCorrected, r, func(e *Event) { e.Amounts, e.Correction, e.Reason = by, r.Correction, c.Request.Reason })
 	return l.result(earmark.OutcomeApplied, r), nil
+}
+
+// correctShares charges a correction to each of r's budgets. No budget counts more than corrected, the usage after it.
+func (l *Ledger) correctShares(r *reservation, c earmark.Correction, corrected earmark.Amounts) {
+	for i := range r.Budgets {
+		share := &r.Budgets[i]
+		delta, named := c.Request.Amounts[share.Unit]
+		if !named {
+			continue
+		}
+		if delta < 0 {
+			delta = min(share.Committed, corrected[share.Unit]) - share.Committed
+		}
+		l.post("correction", r, *share, 0, delta, c.Actor, c.Request.Reason)
+		l.settleGrants(r, *share, share.Committed+delta)
+		share.Committed += delta
+	}
 }

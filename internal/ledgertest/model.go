@@ -35,15 +35,17 @@ type budget struct {
 	windows        map[time.Time]*sums
 	kept           []interval // windows with bounds other than those of Bounds
 	overrides      []*override
+	grants         []*grant
 	revision       int        // of the template that it follows
 	revisions      []revision // of a template
 }
 
-// sums are the reserved and committed amounts of a window. Their sum fits int64 (R8).
+// sums are the reserved and committed amounts of a window, whose sum fits int64 (R8), and the parts that grants bear.
 type sums struct {
-	reserved, committed int64
-	reached             reached
-	stale               bool // see Stale
+	reserved, committed               int64
+	grantedReserved, grantedCommitted int64
+	reached                           reached
+	stale                             bool // see Stale
 }
 
 func (s sums) empty() bool { return s.reserved == 0 && s.committed == 0 }
@@ -54,6 +56,7 @@ type reservation struct {
 	refused         []string          // usage that came after the release, in the words of the journal
 	refusedAttempts []string          // refused attempts at a commit
 	corrections     map[string]string // hashes of the requests, by the correction's id
+	parts           map[*grant]*part
 }
 
 type entry struct {
@@ -79,7 +82,7 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 	}
 	b := &budget{tenant: tenant, windows: map[time.Time]*sums{}, Budget: earmark.Budget{
 		ID: l.NewBudgetID(), Scope: r.Scope, Unit: r.Unit, Limit: *r.Limit, Window: r.Window, Enforcement: r.Enforcement,
-		SoftCeiling: r.SoftCeiling, Overage: r.Overage, Thresholds: r.Thresholds, CreatedAt: l.now(), Template: strings.HasSuffix(r.Scope, "*"),
+		SoftCeiling: r.SoftCeiling, Overage: r.Overage, Allowance: r.Allowance, Thresholds: r.Thresholds, CreatedAt: l.now(), Template: strings.HasSuffix(r.Scope, "*"),
 	}}
 	if b.Window.Every == 1 {
 		b.Window.Every = 0 // not shown
@@ -140,13 +143,16 @@ func (l *Ledger) Budget(_ context.Context, tenant, id string) (*earmark.Budget, 
 	answer := b.Budget
 	start, end := b.window(l.now())
 	s := b.total(start)
+	limit, granted := b.limit(start, l.now()), b.granted(start, l.now())
 	if b.rolling() {
 		start = b.firstCounted(start)
 	}
-	limit := b.raised(b.Limit, l.now())
 	answer.Balance = earmark.Balance{
 		Limit: b.Limit, EffectiveLimit: limit, Reserved: s.reserved, Committed: s.committed, Available: limit - s.reserved - s.committed,
 		WindowStart: start, WindowEnd: end,
+	}
+	if granted != (earmark.Granted{}) {
+		answer.Balance.Granted = &granted
 	}
 	return &answer, nil
 }
@@ -209,6 +215,8 @@ type Window struct {
 	BudgetID            string
 	Start               time.Time
 	Reserved, Committed int64
+	// GrantedReserved and GrantedCommitted are the parts that grants bear.
+	GrantedReserved, GrantedCommitted int64
 }
 
 // Windows returns every window that is not empty, by budget and start.
@@ -217,7 +225,8 @@ func (l *Ledger) Windows() []Window {
 	for id, b := range l.budgets {
 		for start, s := range b.windows {
 			if !s.empty() {
-				windows = append(windows, Window{BudgetID: id, Start: start, Reserved: s.reserved, Committed: s.committed})
+				windows = append(windows, Window{BudgetID: id, Start: start, Reserved: s.reserved, Committed: s.committed,
+					GrantedReserved: s.grantedReserved, GrantedCommitted: s.grantedCommitted})
 			}
 		}
 	}

@@ -65,7 +65,7 @@ func (l *Ledger) ResetBudget(_ context.Context, tenant, budgetID, key string, r 
 		return nil, earmark.Invalidf("", "rolling")
 	}
 	start, end := b.window(l.now())
-	amount := b.at(start).committed
+	amount := b.at(start).committed - b.at(start).grantedCommitted
 	for _, o := range b.overrides {
 		if o.Source == "reset" && o.inForce(l.now()) {
 			amount -= o.Amount

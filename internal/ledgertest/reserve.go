@@ -24,6 +24,9 @@ type touched struct {
 	// overdue is the part reserved by overdue reservations that an admission would expire:
 	// a decision does not count it.
 	overdue int64
+	// The parts of overdue that grants bear, and those that have ended.
+	overdueGranted, lost int64
+	overdueOn            map[*grant]int64
 }
 
 // Reserve sets the amounts aside on every budget that covers one of the scopes,
@@ -64,9 +67,10 @@ func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result
 	for _, b := range budgets {
 		s := b.total(b.start)
 		requested := a.Request.Amounts[b.Unit]
-		r.OverLimit = r.OverLimit || requested > b.raised(b.Limit, now)-s.reserved-s.committed
+		r.OverLimit = r.OverLimit || requested > b.limit(b.start, now)-s.reserved-s.committed
 		share := earmark.ReservationBudget{BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, WindowStart: b.start, Reserved: requested}
 		r.Budgets = append(r.Budgets, share)
+		b.hold(r, share, now)
 		l.post("reserve", r, share, requested, 0, a.Actor(), "")
 	}
 	l.reservations[r.ID] = r
@@ -102,6 +106,9 @@ func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, er
 		share := earmark.ReservationBudget{BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, WindowStart: b.start, Committed: c.Request.Amounts[b.Unit]}
 		r.Budgets = append(r.Budgets, share)
 		l.post("charge", r, share, 0, share.Committed, c.Actor, c.Reason)
+		uncharged := share
+		uncharged.Committed = 0
+		b.settle(r, uncharged, share.Committed, at)
 	}
 	l.reservations[r.ID] = r
 	return l.result(earmark.OutcomeApplied, r), nil
@@ -117,7 +124,7 @@ func (l *Ledger) Decide(_ context.Context, tenant string, request earmark.Reserv
 		for _, r := range l.inTheWay(budgets, math.MaxInt) {
 			for _, share := range r.Budgets {
 				if i := slices.IndexFunc(budgets, func(b touched) bool { return b.is(share) }); i >= 0 {
-					budgets[i].overdue += share.Reserved
+					budgets[i].forget(r, share, l.now())
 				}
 			}
 		}
@@ -216,13 +223,14 @@ func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Res
 	for _, b := range budgets {
 		s := b.total(b.start)
 		s.reserved -= b.overdue
-		requested, ceiling := amounts[b.Unit], l.ceiling(b.budget, l.now())
+		requested, ceiling := amounts[b.Unit], b.withGrants(l.ceiling(b.budget, l.now()), b.start, l.now())
 		if ceiling == nil {
 			if requested > math.MaxInt64-s.reserved-s.committed {
 				return &earmark.Result{Outcome: earmark.OutcomeOverflow, Subject: b.Unit}
 			}
 			continue
 		}
+		*ceiling -= b.lost
 		available := *ceiling - s.reserved - s.committed
 		if requested <= available {
 			continue
@@ -231,7 +239,7 @@ func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Res
 			BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, Limit: *ceiling, Reserved: s.reserved, Committed: s.committed,
 			Available: available, Requested: requested,
 		})
-		changeAt := l.mayFitAt(b, s.reserved, s.committed, requested)
+		changeAt := l.mayFitAt(b, s, requested)
 		if changeAt == nil {
 			decision.Retryable = false
 		} else if changeAt.After(retryAt) {
@@ -248,9 +256,10 @@ func (l *Ledger) misfit(budgets []touched, amounts earmark.Amounts) *earmark.Res
 }
 
 // mayFitAt returns the first moment at which a request that does not fit now may fit without another call; nil if there is none.
-func (l *Ledger) mayFitAt(b touched, reserved, committed, requested int64) (first *time.Time) {
-	lease := l.firstLeaseEnd(b)
-	moments := []*time.Time{b.end, lease}
+func (l *Ledger) mayFitAt(b touched, s sums, requested int64) (first *time.Time) {
+	lease, earlier := l.firstLeaseEnd(b), l.firstEarlierLease(b)
+	freed := earliest(lease, earlier)
+	moments := []*time.Time{b.end, lease, earlier}
 	if b.rolling() {
 		moments = []*time.Time{lease}
 		for slice, s := range b.windows {
@@ -262,25 +271,30 @@ func (l *Ledger) mayFitAt(b touched, reserved, committed, requested int64) (firs
 	for _, o := range b.overrides {
 		moments = append(moments, &o.EffectiveAt, earliest(o.ExpiresAt, o.EndedAt))
 	}
+	for _, g := range b.grants {
+		if g.VoidedAt == nil {
+			moments = append(moments, &g.EffectiveAt)
+		}
+	}
 	for _, at := range moments {
-		if at == nil || at != lease && !at.After(l.now()) {
+		if at == nil || at != lease && at != earlier && !at.After(l.now()) {
 			continue
 		}
-		used := big.NewInt(committed)
+		used := big.NewInt(s.committed - s.grantedCommitted)
 		switch {
 		case b.rolling():
 			used = b.slicesAt(b.start, *at, lease == nil || at.Before(*lease))
 		case b.end != nil && !at.Before(*b.end):
 			used.SetInt64(0)
 		case lease == nil || at.Before(*lease):
-			used.Add(used, big.NewInt(reserved))
+			used.Add(used, big.NewInt(s.reserved-s.grantedReserved+b.overdueGranted))
 		}
 		then := *at
 		if then.Before(l.now()) {
 			then = l.now()
 		}
-		ceiling := l.ceiling(b.budget, then)
-		if ceiling == nil || used.Add(used, big.NewInt(requested)).Cmp(big.NewInt(*ceiling)) <= 0 {
+		ceiling, room := l.ceiling(b.budget, then), b.leftThen(then, freed != nil && !at.Before(*freed))
+		if ceiling == nil || used.Add(used, big.NewInt(requested)).Cmp(room.Add(room, big.NewInt(*ceiling))) <= 0 {
 			first = earliest(first, at)
 		}
 	}

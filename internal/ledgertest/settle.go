@@ -97,11 +97,9 @@ func (l *Ledger) charges(r *reservation, usage earmark.Amounts, late bool) (char
 		b := l.budgets[share.BudgetID]
 		window := b.at(share.WindowStart)
 		charged := usage[share.Unit]
-		at := l.now()
-		if _, end := b.window(share.WindowStart); end != nil && !at.Before(*end) {
-			at = end.Add(-time.Microsecond) // a window keeps what was in force at its end
-		}
-		if ceiling := l.ceiling(b, at); !late && l.followed(b, at).Overage == earmark.OverageAllowIfAvailable && ceiling != nil && charged > share.Reserved {
+		at := l.settledAt(b, share.WindowStart)
+		ceiling := b.withGrants(l.ceiling(b, at), share.WindowStart, at)
+		if !late && l.followed(b, at).Overage == earmark.OverageAllowIfAvailable && ceiling != nil && charged > share.Reserved {
 			free := max(0, *ceiling-window.reserved-window.committed)
 			free = max(0, free-l.heldElsewhere(b, share.WindowStart))
 			charged = share.Reserved + min(charged-share.Reserved, free)
@@ -128,6 +126,7 @@ func (l *Ledger) charge(kind string, r *reservation, charges []int64, actor earm
 			reservedDelta = -share.Reserved
 		}
 		l.post(kind, r, *share, reservedDelta, charges[i]-share.Committed, actor, reason)
+		l.settleGrants(r, *share, charges[i])
 		share.Committed = charges[i]
 	}
 }
@@ -243,6 +242,7 @@ func (l *Ledger) applyExpiry(r *reservation, actor earmark.Actor, reason string)
 		for i := range r.Budgets {
 			share := &r.Budgets[i]
 			l.post("expire", r, *share, -share.Reserved, share.Reserved, actor, reason)
+			l.settleGrants(r, *share, share.Reserved)
 			share.Committed = share.Reserved
 		}
 		r.State, r.Usage, r.Estimated, r.SettledAt, r.Reason = earmark.StateCommitted, r.Amounts, true, new(l.now()), reason
@@ -253,6 +253,7 @@ func (l *Ledger) applyExpiry(r *reservation, actor earmark.Actor, reason string)
 func (l *Ledger) giveBack(r *reservation, to earmark.State, kind string, actor earmark.Actor, reason string) {
 	for _, share := range r.Budgets {
 		l.post(kind, r, share, -share.Reserved, 0, actor, reason)
+		l.settleGrants(r, share, 0)
 	}
 	r.State, r.SettledAt, r.Reason = to, new(l.now()), reason
 }

@@ -34,7 +34,8 @@ func (l *Ledger) revise(b *budget, nextWindow bool) {
 
 // set gives b the settings of a template, or others.
 func (b *budget) set(settings earmark.Budget) {
-	b.Limit, b.Enforcement, b.SoftCeiling, b.Overage, b.Thresholds = settings.Limit, settings.Enforcement, settings.SoftCeiling, settings.Overage, settings.Thresholds
+	b.Limit, b.Enforcement, b.SoftCeiling = settings.Limit, settings.Enforcement, settings.SoftCeiling
+	b.Overage, b.Allowance, b.Thresholds = settings.Overage, settings.Allowance, settings.Thresholds
 }
 
 // take sets b's settings, and moves its thresholds with them.
@@ -97,7 +98,7 @@ func (l *Ledger) setFollowing(b *budget, follow bool, by earmark.Actor) error {
 }
 
 func sameSettings(a, b earmark.Budget) bool {
-	return a.Limit == b.Limit && a.Enforcement == b.Enforcement && a.Overage == b.Overage && equal(a.SoftCeiling, b.SoftCeiling) && slices.Equal(a.Thresholds, b.Thresholds)
+	return a.Limit == b.Limit && a.Enforcement == b.Enforcement && a.Overage == b.Overage && a.Allowance == b.Allowance && equal(a.SoftCeiling, b.SoftCeiling) && slices.Equal(a.Thresholds, b.Thresholds)
 }
 
 // missing returns the budgets that templates give to scopes and those above them in one of units, as far as they

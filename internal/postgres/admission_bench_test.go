@@ -36,11 +36,13 @@ func admits(tb testing.TB, l *postgres.Ledger, key, scope string) time.Duration 
 	return took
 }
 
-// admitted is what a benchmark admits to: a scope in a database without a template, or with one and its children.
+// admitted is what a benchmark admits to: a scope in a database without a template, or with one and its children. granted gives the
+// budget of the scope grants and thresholds.
 type admitted struct {
 	scope    func(n int) string
 	template bool
 	children int
+	granted  earmark.Allowance
 }
 
 func (a admitted) ledger(b *testing.B) *postgres.Ledger {
@@ -52,8 +54,19 @@ func (a admitted) ledger(b *testing.B) *postgres.Ledger {
 		scopes = append(scopes, "app/users/*")
 	}
 	for _, scope := range scopes {
-		_, err := l.CreateBudget(ctx(), earmark.DefaultTenant, earmark.BudgetRequest{Scope: scope, Unit: "tokens", Limit: new(int64(1_000_000_000))}.WithDefaults(), earmark.ActorAPI)
+		request := earmark.BudgetRequest{Scope: scope, Unit: "tokens", Limit: new(int64(1_000_000_000)), Allowance: a.granted}
+		if a.granted != "" {
+			request.Thresholds = []earmark.Threshold{{Percent: 50, Of: earmark.ThresholdOfUsed}, {Percent: 80, Of: earmark.ThresholdOfCommitted}, {Percent: 100, Of: earmark.ThresholdOfCommitted}}
+		}
+		budget, err := l.CreateBudget(ctx(), earmark.DefaultTenant, request.WithDefaults(), earmark.ActorAPI)
 		require.NoError(b, err)
+		for n := range 5 {
+			if a.granted != "" {
+				grant := earmark.GrantRequest{Amount: 1_000_000, ExpiresAt: new(time.Now().AddDate(0, n+1, 0)), Reason: "a top-up"}
+				_, err := l.CreateGrant(ctx(), earmark.DefaultTenant, budget.ID, fmt.Sprint(n), grant.WithDefaults(), earmark.ActorAPI)
+				require.NoError(b, err)
+			}
+		}
 	}
 	_, err := pool.Exec(ctx(), manyChildren, a.children)
 	require.NoError(b, err)
@@ -76,6 +89,8 @@ func BenchmarkAdmission(b *testing.B) {
 		"child with siblings":     {{scope: child, template: true, children: 1}, {scope: child, template: true, children: many}},
 		"new child":               {{scope: plain}, {scope: fresh, template: true}},
 		"new child with siblings": {{scope: fresh, template: true}, {scope: fresh, template: true, children: many}},
+		"beside unused grants":    {{scope: plain}, {scope: plain, granted: earmark.AllowanceFirst}},
+		"on grants":               {{scope: plain}, {scope: plain, granted: earmark.AllowanceLast}},
 	} {
 		b.Run(name, func(b *testing.B) {
 			ledgers := [2]*postgres.Ledger{kinds[0].ledger(b), kinds[1].ledger(b)}

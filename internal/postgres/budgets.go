@@ -16,11 +16,11 @@ import (
 const (
 	createBudgetSQL = "SELECT earmark.create_budget(p_id => @id, p_tenant => @tenant, p_scope => @scope, p_unit => @unit, p_limit => @limit, " +
 		"p_period => @period, p_timezone => @timezone, p_enforcement => @enforcement, p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, " +
-		"p_every => @every, p_anchor => nullif(@anchor::text, '')::timestamp, p_thresholds => @thresholds)"
+		"p_every => @every, p_anchor => nullif(@anchor::text, '')::timestamp, p_thresholds => @thresholds, p_allowance => @allowance)"
 	changeBudgetSQL = "SELECT earmark.change_budget(p_tenant => @tenant, p_id => @id, p_limit => @limit, p_enforcement => @enforcement, " +
-		"p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, p_reason => @reason, p_thresholds => @thresholds, p_next_window => @next_window)"
+		"p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, p_reason => @reason, p_thresholds => @thresholds, p_next_window => @next_window, p_allowance => @allowance)"
 	setFollowingSQL = "SELECT earmark.set_following(p_tenant => @tenant, p_id => @id, p_follow => @follow, p_actor => @actor)"
-	lockBudgetSQL   = "SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at, period, thresholds, scope " +
+	lockBudgetSQL   = "SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at, period, thresholds, scope, allowance " +
 		"FROM earmark.lock_budget(p_tenant => @tenant, p_id => @id)"
 	archiveBudgetSQL = "SELECT earmark.archive_budget(p_tenant => @tenant, p_id => @id, p_actor => @actor)"
 )
@@ -42,7 +42,7 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 	_, err := l.pool.Exec(ctx, createBudgetSQL, namedArgs{
 		"id": id, "tenant": tenant, "scope": r.Scope, "unit": r.Unit, "limit": *r.Limit, "period": string(r.Window.Period), "timezone": r.Window.Timezone,
 		"every": storedEvery(r.Window), "anchor": r.Window.Anchor, "enforcement": string(r.Enforcement), "soft_ceiling": r.SoftCeiling, "overage": string(r.Overage), "actor": by.String(),
-		"thresholds": storedThresholds(r.Thresholds)})
+		"thresholds": storedThresholds(r.Thresholds), "allowance": string(r.Allowance)})
 	if sqlState(err) == uniqueViolation {
 		return nil, earmark.Errorf(earmark.CodeBudgetExists, "%s has a budget of %s per %s already; change it with PATCH, or archive it first", r.Scope, r.Unit, r.Window.Length())
 	}
@@ -119,8 +119,9 @@ func (l *Ledger) BudgetWindows(ctx context.Context, tenant, id string, f earmark
 	}
 	balances, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (earmark.Balance, error) {
 		var b earmark.Balance
-		err := row.Scan(&b.Limit, &b.EffectiveLimit, &b.Reserved, &b.Committed, &b.WindowStart, &b.WindowEnd)
-		return shownBalance(b), err
+		var granted earmark.Granted
+		err := row.Scan(&b.Limit, &b.EffectiveLimit, &b.Reserved, &b.Committed, &b.WindowStart, &b.WindowEnd, &granted.Reserved, &granted.Committed, &granted.Remaining)
+		return shownBalance(b, granted), err
 	})
 	if err != nil {
 		return none, fault(err)
@@ -129,7 +130,10 @@ func (l *Ledger) BudgetWindows(ctx context.Context, tenant, id string, f earmark
 }
 
 // shownBalance fills what follows from the limit and the sums.
-func shownBalance(b earmark.Balance) earmark.Balance {
+func shownBalance(b earmark.Balance, granted earmark.Granted) earmark.Balance {
+	if granted != (earmark.Granted{}) {
+		b.Granted = &granted
+	}
 	b.Available = b.EffectiveLimit - b.Reserved - b.Committed // the sum of the two fits int64, see windows_sum_check
 	b.WindowStart, b.WindowEnd = b.WindowStart.UTC(), utc(b.WindowEnd)
 	return b
@@ -140,7 +144,7 @@ func shownBalance(b earmark.Balance) earmark.Balance {
 func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
 	err := l.inTx(ctx, func(tx pgx.Tx) error {
 		var b earmark.Budget
-		err := tx.QueryRow(ctx, lockBudgetSQL, namedArgs{"tenant": tenant, "id": id}).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt, &b.Window.Period, &b.Thresholds, &b.Scope)
+		err := tx.QueryRow(ctx, lockBudgetSQL, namedArgs{"tenant": tenant, "id": id}).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt, &b.Window.Period, &b.Thresholds, &b.Scope, &b.Allowance)
 		if isNoRows(err) {
 			return nil
 		}
@@ -163,7 +167,7 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		}
 		_, err = tx.Exec(ctx, changeBudgetSQL, namedArgs{
 			"tenant": tenant, "id": id, "limit": b.Limit, "enforcement": string(b.Enforcement), "soft_ceiling": b.SoftCeiling, "overage": string(b.Overage),
-			"thresholds": storedThresholds(b.Thresholds), "actor": by.String(), "reason": change, "next_window": patch.NextWindow()})
+			"allowance": string(b.Allowance), "thresholds": storedThresholds(b.Thresholds), "actor": by.String(), "reason": change, "next_window": patch.NextWindow()})
 		return err
 	})
 	if err != nil {
@@ -224,11 +228,13 @@ func budgetList(tenant string, f earmark.BudgetFilter) list {
 
 func scanBudget(row pgx.CollectableRow) (earmark.Budget, error) {
 	var b earmark.Budget
+	var granted earmark.Granted
 	err := row.Scan(&b.ID, &b.Scope, &b.Unit, &b.Limit, &b.Window, &b.Enforcement, &b.SoftCeiling, &b.Overage,
 		&b.CreatedAt, &b.ArchivedAt, &b.Balance.EffectiveLimit, &b.Balance.Reserved, &b.Balance.Committed, &b.Balance.WindowStart, &b.Balance.WindowEnd, &b.Thresholds,
-		&b.Template, &b.TemplateID, &b.FollowsTemplate)
+		&b.Template, &b.TemplateID, &b.FollowsTemplate,
+		&b.Allowance, &granted.Reserved, &granted.Committed, &granted.Remaining)
 	b.Balance.Limit = b.Limit
-	b.Balance = shownBalance(b.Balance)
+	b.Balance = shownBalance(b.Balance, granted)
 	b.CreatedAt, b.ArchivedAt = b.CreatedAt.UTC(), utc(b.ArchivedAt)
 	return b, err
 }
@@ -255,6 +261,9 @@ func describeChange(before, after earmark.Budget) string {
 	}
 	if before.Overage != after.Overage {
 		changes = append(changes, fmt.Sprintf("overage %s to %s", before.Overage, after.Overage))
+	}
+	if before.Allowance != after.Allowance {
+		changes = append(changes, fmt.Sprintf("allowance %s to %s", before.Allowance, after.Allowance))
 	}
 	if !slices.Equal(before.Thresholds, after.Thresholds) {
 		changes = append(changes, fmt.Sprintf("thresholds %s to %s", thresholdsText(before.Thresholds), thresholdsText(after.Thresholds)))

@@ -33,7 +33,7 @@ func TestNewBudgetHasItsDefaultsAndAnEmptyBalance(t *testing.T) {
 	require.WithinDuration(t, time.Now(), budget.CreatedAt, time.Minute)
 	require.Equal(t, earmark.Budget{
 		ID: budget.ID, Scope: "acme", Unit: "tokens", Limit: 1000, Window: earmark.Window{Period: earmark.PeriodLifetime, Timezone: "UTC"},
-		Enforcement: earmark.EnforcementHard, Overage: earmark.OverageAllowWithOverdraft, CreatedAt: budget.CreatedAt,
+		Enforcement: earmark.EnforcementHard, Overage: earmark.OverageAllowWithOverdraft, Allowance: earmark.AllowanceFirst, CreatedAt: budget.CreatedAt,
 		Balance: earmark.Balance{Limit: 1000, EffectiveLimit: 1000, Available: 1000, WindowStart: time.Unix(0, 0).UTC()},
 	}, *budget)
 	require.Equal(t, time.UTC, budget.CreatedAt.Location())

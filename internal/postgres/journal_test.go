@@ -147,6 +147,9 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 		{"windows that overlap", "R7", `INSERT INTO earmark.windows (budget_id, window_start, window_end) SELECT id, '2001-01-01Z', '2001-02-01Z' FROM earmark.budgets`},
 		{"less than nothing reserved", "R8", `UPDATE earmark.reservations SET amounts = '{"tokens": -1}' WHERE state = 'held'`},
 		{"usage in another unit", "R8", `UPDATE earmark.reservations SET usage = '{"requests": 1}' WHERE state = 'committed'`},
+		{"grant that nothing has used", "grants", `INSERT INTO earmark.grants (id, tenant, budget_id, request_hash, amount, committed, priority, effective_at, reason)
+			SELECT id, tenant, id, '', 9, 5, 50, created_at, 'by hand' FROM earmark.budgets`},
+		{"window that no grant bears", "grants", "UPDATE earmark.windows SET granted_committed = 5"},
 		{"function changed by hand", "functions", "ALTER FUNCTION earmark.reserve RESET lock_timeout"},
 		{"key without a tenant", "keys", `ALTER TABLE earmark.keys DROP CONSTRAINT keys_tenant_fkey; UPDATE earmark.keys SET tenant = 'nobody'`},
 		{"key that nobody created", "keys", "INSERT INTO earmark.keys (id, tenant, name, role, scopes, hash) SELECT 'byhand000000', tenant, '', 'admin', '{}', hash FROM earmark.keys"},

@@ -41,6 +41,10 @@ type oracle interface {
 	ResetBudget(ctx context.Context, tenant, budgetID, key string, r earmark.ReasonRequest, by earmark.Actor) (*earmark.Override, error)
 	EndOverride(ctx context.Context, tenant, budgetID, id string, by earmark.Actor, reason string) (*earmark.Override, error)
 	Overrides(ctx context.Context, tenant, budgetID string, f earmark.PageFilter) (earmark.Page[earmark.Override], error)
+	CreateGrant(ctx context.Context, tenant, budgetID, key string, r earmark.GrantRequest, by earmark.Actor) (*earmark.Grant, error)
+	VoidGrant(ctx context.Context, tenant, budgetID, id string, by earmark.Actor, reason string) (*earmark.Grant, error)
+	Grants(ctx context.Context, tenant, budgetID string, f earmark.PageFilter) (earmark.Page[earmark.Grant], error)
+	NoteExpiredGrants(ctx context.Context, limit int) (int, error)
 	Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
 	Budgets(ctx context.Context, tenant string, f earmark.BudgetFilter) (earmark.Page[earmark.Budget], error)
 	Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error)
@@ -78,7 +82,7 @@ GRANT SELECT ON test.clock TO PUBLIC;`
 // that as long as its trigger stands.
 const forget = `
 ALTER TABLE earmark.entries DISABLE TRIGGER entries_append_only;
-TRUNCATE earmark.events, earmark.denials, earmark.entries, earmark.corrections, earmark.reservation_budgets, earmark.reservations, earmark.windows, earmark.overrides, earmark.template_revisions, earmark.budgets,
+TRUNCATE earmark.events, earmark.denials, earmark.entries, earmark.corrections, earmark.reservation_budgets, earmark.reservations, earmark.windows, earmark.overrides, earmark.grants, earmark.reservation_grants, earmark.template_revisions, earmark.budgets,
     earmark.usage_rollups;
 ALTER TABLE earmark.entries ENABLE ALWAYS TRIGGER entries_append_only`
 
@@ -121,6 +125,10 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			"archive":       m.archiveBudget,
 			"override":      m.override,
 			"end override":  m.endOverride,
+			"grant":         m.grant,
+			"grant more":    m.grant,
+			"void":          m.voidGrant,
+			"note expired":  m.noteExpiredGrants,
 			"reserve":       m.reserve,
 			"reserve again": m.reserve, // the more often it is named, the more often it is done
 			"reserve more":  m.reserve,
@@ -231,7 +239,10 @@ func (m *machine) createBudget(t *rapid.T) {
 			Period:   rapid.SampledFrom(earmark.Periods).Draw(t, "period"),
 			Timezone: rapid.SampledFrom(modelZones).Draw(t, "zone"), Every: 1,
 		},
-		Enforcement: drawEnforcement(t), Overage: drawOverage(t),
+		Enforcement: drawEnforcement(t), Overage: drawOverage(t), Allowance: earmark.AllowanceFirst,
+	}
+	if r.Window.Period != earmark.PeriodRolling {
+		r.Allowance = drawAllowance(t)
 	}
 	switch r.Window.Period {
 	case earmark.PeriodLifetime:
@@ -276,6 +287,10 @@ func drawEnforcement(t *rapid.T) earmark.Enforcement {
 
 func drawOverage(t *rapid.T) earmark.OveragePolicy {
 	return rapid.SampledFrom([]earmark.OveragePolicy{earmark.OverageAllowWithOverdraft, earmark.OverageAllowIfAvailable, earmark.OverageAllowIfAvailable, earmark.OverageReject}).Draw(t, "overage")
+}
+
+func drawAllowance(t *rapid.T) earmark.Allowance {
+	return rapid.SampledFrom([]earmark.Allowance{earmark.AllowanceFirst, earmark.AllowanceLast}).Draw(t, "allowance")
 }
 
 // drawCeiling draws a soft ceiling at or a little over limit, or none.
@@ -332,6 +347,9 @@ func (m *machine) patchBudget(t *rapid.T) {
 	}
 	if rapid.Bool().Draw(t, "patch thresholds") {
 		patch.Thresholds = new(drawThresholds(t))
+	}
+	if oneIn(t, 3, "patch allowance") {
+		patch.Allowance = new(drawAllowance(t))
 	}
 	id := m.drawBudget(t)
 	b, err := m.model.Budget(ctx(), earmark.DefaultTenant, id)
@@ -412,6 +430,53 @@ func (m *machine) endOverride(t *rapid.T) {
 	both(t, m, func(l oracle) (earmark.Page[earmark.Override], error) {
 		return l.Overrides(ctx(), earmark.DefaultTenant, budget, earmark.PageFilter{Limit: earmark.MaxPageSize})
 	})
+}
+
+// grant grants a little or a lot to a budget, sometimes under a key that is used already.
+func (m *machine) grant(t *rapid.T) {
+	id, key := m.drawBudget(t), rapid.SampledFrom(modelKeys).Draw(t, "grant key")
+	r := earmark.GrantRequest{Amount: rapid.SampledFrom([]int64{1, 5, 20, 50, 100, math.MaxInt64}).Draw(t, "granted"), Reason: "a top-up"}
+	if oneIn(t, 2, "priority") {
+		r.Priority = new(rapid.SampledFrom([]int64{0, 49, 100}).Draw(t, "at"))
+	}
+	hour := func(label string) *time.Time {
+		return new(m.now.Add(time.Duration(rapid.IntRange(-2, 30).Draw(t, label)) * time.Hour))
+	}
+	if oneIn(t, 4, "effective at") {
+		r.EffectiveAt = hour("begins")
+	}
+	if oneIn(t, 2, "ends") {
+		r.ExpiresAt = hour("expires")
+	}
+	if r.Validate() != nil {
+		t.Skip("the API refuses it")
+	}
+	r = r.WithDefaults()
+	both(t, m, func(l oracle) (*earmark.Grant, error) {
+		return l.CreateGrant(ctx(), earmark.DefaultTenant, id, key, r, earmark.ActorAPI)
+	})
+}
+
+func (m *machine) voidGrant(t *rapid.T) {
+	budget := m.drawBudget(t)
+	id := earmark.GrantID(budget, rapid.SampledFrom(modelKeys).Draw(t, "grant key"))
+	both(t, m, func(l oracle) (*earmark.Grant, error) {
+		return l.VoidGrant(ctx(), earmark.DefaultTenant, budget, id, earmark.ActorAPI, "paid back")
+	})
+}
+
+func (m *machine) noteExpiredGrants(t *rapid.T) {
+	most := rapid.SampledFrom([]int{1, 100}).Draw(t, "most")
+	both(t, m, func(l oracle) (int, error) { return l.NoteExpiredGrants(ctx(), most) })
+}
+
+// compareGrants compares every grant of every budget.
+func (m *machine) compareGrants(t *rapid.T) {
+	for _, id := range m.budgets {
+		both(t, m, func(l oracle) (earmark.Page[earmark.Grant], error) {
+			return l.Grants(ctx(), earmark.DefaultTenant, id, earmark.PageFilter{Limit: earmark.MaxPageSize})
+		})
+	}
 }
 
 // drawAmount draws small amounts, so that several fit, and from the edges: of
@@ -730,6 +795,7 @@ func (m *machine) compare(t *rapid.T) {
 	both(t, m, func(l oracle) (earmark.Page[earmark.Budget], error) {
 		return l.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{Limit: earmark.MaxPageSize})
 	})
+	m.compareGrants(t)
 	m.compareWindows(t)
 	m.compareEntries(t)
 	m.compareEvents(t)
@@ -740,7 +806,7 @@ func (m *machine) compare(t *rapid.T) {
 
 // compareWindows also looks at windows that are over and at those of archived budgets.
 func (m *machine) compareWindows(t *rapid.T) {
-	rows, err := m.pool.Query(ctx(), "SELECT budget_id, window_start, reserved, committed FROM earmark.windows WHERE reserved > 0 OR committed > 0 ORDER BY 1, 2")
+	rows, err := m.pool.Query(ctx(), "SELECT budget_id, window_start, reserved, committed, granted_reserved, granted_committed FROM earmark.windows WHERE reserved > 0 OR committed > 0 ORDER BY 1, 2")
 	require.NoError(t, err)
 	got, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ledgertest.Window])
 	require.NoError(t, err)

@@ -23,6 +23,7 @@ const (
 type changeResult struct {
 	Outcome    earmark.Outcome   `json:"outcome"`
 	Override   *earmark.Override `json:"override"`
+	Grant      *earmark.Grant    `json:"grant"`
 	Subject    string            `json:"subject"`     // with OutcomeInvalid
 	ArchivedAt time.Time         `json:"archived_at"` // with OutcomeConflict
 }
@@ -48,14 +49,15 @@ func (l *Ledger) override(ctx context.Context, args namedArgs) (*earmark.Overrid
 	if err := l.read(ctx, &result, createOverrideSQL, args); err != nil {
 		return nil, err
 	}
+	if result.Outcome == earmark.OutcomeSame {
+		result.Override.Replayed = true
+	}
 	return result.Override, result.check()
 }
 
-// check returns why nothing was changed, and marks what an earlier call made.
+// check returns why nothing was changed.
 func (r changeResult) check() error {
 	switch r.Outcome {
-	case earmark.OutcomeSame:
-		r.Override.Replayed = true
 	case earmark.OutcomeMismatch:
 		err := earmark.Errorf(earmark.CodeIdempotencyMismatch, "was used for another change of this budget; use a new key, or send the same body")
 		err.Field = "Idempotency-Key"

@@ -25,10 +25,11 @@ import (
 // planCall is a call of the API in docs/plans.md.
 type planCall struct {
 	path string
+	key  string // of a grant
 	body string
 }
 
-var planCalls = regexp.MustCompile(`(?s)call "\$EARMARK_URL(\S+)" .*?-d '(.*?)'`)
+var planCalls = regexp.MustCompile(`(?s)call "\$EARMARK_URL(\S+)" (?:-H 'Idempotency-Key: (\S+)' )?-d '(.*?)'`)
 
 // plans reads the calls of each section of docs/plans.md.
 func plans(t *testing.T) map[string][]planCall {
@@ -39,7 +40,7 @@ func plans(t *testing.T) map[string][]planCall {
 	for _, section := range strings.Split(string(page), "\n## ")[1:] {
 		name, text, _ := strings.Cut(section, "\n")
 		for _, match := range planCalls.FindAllStringSubmatch(text, -1) {
-			all[name] = append(all[name], planCall{path: match[1], body: match[2]})
+			all[name] = append(all[name], planCall{path: match[1], key: match[2], body: match[3]})
 		}
 		require.NotEmpty(t, all[name], name)
 	}
@@ -144,6 +145,10 @@ func newPlanYear(t *testing.T, calls []planCall) *planYear {
 	y.ledgers = [2]oracle{postgres.New(pool), model}
 	y.setNow(time.Date(2026, 1, 31, 10, 0, 0, 0, time.UTC))
 	for _, call := range calls {
+		if call.path == "/v1/budgets/$BUDGET/grants" {
+			y.grant(call)
+			continue
+		}
 		require.Equal(t, "/v1/budgets", call.path)
 		request := decodeStrictly[earmark.BudgetRequest](t, call.body).WithDefaults()
 		require.NoError(t, request.Validate())
@@ -156,6 +161,17 @@ func newPlanYear(t *testing.T, calls []planCall) *planYear {
 		}))
 	}
 	return y
+}
+
+// grant makes a grant of the last budget. The page has dates to come; the customer's year is the same one a hundred years before.
+func (y *planYear) grant(call planCall) {
+	y.t.Helper()
+	request := decodeStrictly[earmark.GrantRequest](y.t, strings.ReplaceAll(call.body, `"21`, `"20`)).WithDefaults()
+	require.NoError(y.t, request.Validate())
+	budget := y.budgets[len(y.budgets)-1].ID
+	onBoth(y, func(l oracle) (*earmark.Grant, error) {
+		return l.CreateGrant(ctx(), earmark.DefaultTenant, budget, call.key, request, earmark.ActorAPI)
+	})
 }
 
 // onBoth makes one call on both ledgers, whose answers are the same.
@@ -210,6 +226,12 @@ func (y *planYear) use() {
 
 func (y *planYear) compare() {
 	y.t.Helper()
+	for _, b := range y.budgets {
+		onBoth(y, func(l oracle) (earmark.Page[earmark.Grant], error) {
+			return l.Grants(ctx(), earmark.DefaultTenant, b.ID, earmark.PageFilter{})
+		})
+	}
+	onBoth(y, func(l oracle) (int, error) { return l.NoteExpiredGrants(ctx(), earmark.MaxPageSize) })
 	onBoth(y, func(l oracle) (earmark.Page[earmark.Budget], error) {
 		return l.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{Limit: earmark.MaxPageSize})
 	})

@@ -3,18 +3,21 @@
 -- Changes one balance, writes its journal entry, and inserts or updates the reservation's
 -- share in that budget, in one statement. A new share has p_unit. Without p_unit,
 -- p_committed_delta is added to the existing share and its overdue_at is cleared. p_ceiling
--- is the limit that the admission was checked against. Every lookup is by key: while the
+-- is the limit that the admission was checked against, and p_granted what grants bear of a new share. Every lookup is by key: while the
 -- tables have no statistics, the planner would scan them for a join.
+DROP FUNCTION IF EXISTS earmark.post(text, text, text, text, timestamptz, bigint, bigint, text, text, text, timestamptz, boolean, bigint); -- without p_granted
 CREATE OR REPLACE FUNCTION earmark.post(p_kind text, p_tenant text, p_reservation_id text, p_budget_id text, p_window_start timestamptz,
     p_reserved_delta bigint, p_committed_delta bigint, p_actor text, p_reason text,
-    p_unit text DEFAULT NULL, p_overdue_at timestamptz DEFAULT NULL, p_frees_on_expiry boolean DEFAULT false, p_ceiling bigint DEFAULT NULL) RETURNS void
+    p_unit text DEFAULT NULL, p_overdue_at timestamptz DEFAULT NULL, p_frees_on_expiry boolean DEFAULT false, p_ceiling bigint DEFAULT NULL,
+    p_granted bigint DEFAULT 0) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_crossed boolean;
 BEGIN
     IF p_unit IS NOT NULL THEN
         WITH changed AS (
-            UPDATE earmark.windows SET reserved = reserved + p_reserved_delta, committed = committed + p_committed_delta
+            UPDATE earmark.windows SET reserved = reserved + p_reserved_delta, committed = committed + p_committed_delta,
+                granted_reserved = granted_reserved + p_granted
             WHERE budget_id = p_budget_id AND window_start = p_window_start
             RETURNING reserved, committed, next_committed, next_used
         ), share AS (

@@ -12,6 +12,7 @@ CREATE OR REPLACE FUNCTION earmark.charge(p_id text, p_tenant text, p_hash text,
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     t         earmark.affected_budget;
+    s         earmark.reservation_budgets;
     r         earmark.reservations;
     v_affected earmark.affected_budget[];
     v_answer  jsonb;
@@ -36,6 +37,11 @@ BEGIN
     FOREACH t IN ARRAY v_affected LOOP
         PERFORM earmark.post(p_kind => 'charge', p_tenant => p_tenant, p_reservation_id => p_id, p_budget_id => t.budget_id, p_window_start => t.window_start,
             p_reserved_delta => 0, p_committed_delta => (p_amounts ->> t.unit)::bigint, p_actor => p_actor, p_reason => p_reason, p_unit => t.unit);
+        IF t.grants_left IS NOT NULL THEN
+            SELECT * INTO s FROM earmark.reservation_budgets WHERE reservation_id = p_id AND budget_id = t.budget_id;
+            s.committed := 0; -- before the charge
+            PERFORM earmark.settle_grants(s, (p_amounts ->> t.unit)::bigint, coalesce(p_at, v_now));
+        END IF;
     END LOOP;
     RETURN earmark.result('applied', r);
 END $$;

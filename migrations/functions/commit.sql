@@ -16,7 +16,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock
 DECLARE
     c_attempts  CONSTANT integer := 20; -- only the last 20 are kept
     r           earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
-    s           record;
+    s           earmark.reservation_budgets;
+    c           record; -- of its budget
     v_late      boolean;
     v_overage   jsonb;
     v_shortfall jsonb;
@@ -27,6 +28,7 @@ DECLARE
     v_units     text[];
     v_unit      text;
     v_over      numeric;
+    v_granted   text[] := '{}'; -- budgets with grants, locked
     v_kind      text := CASE WHEN p_estimated THEN 'estimate' ELSE 'commit' END;
 BEGIN
     IF r.id IS NULL THEN
@@ -62,10 +64,16 @@ BEGIN
 
     -- Usage within the reserved amount, and late usage: charged in full, whatever the overage policies say.
     IF v_overage IS NULL OR v_late THEN -- mutation: late-usage
+        IF r.granted OR v_late THEN
+            v_granted := earmark.lock_granted(ARRAY [r.id]);
+        END IF;
         FOR s IN SELECT * FROM earmark.reservation_budgets WHERE reservation_id = r.id ORDER BY budget_id, window_start LOOP
             PERFORM earmark.post(p_kind => v_kind, p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start, -- mutation: own-window
                 p_reserved_delta => CASE WHEN r.state IN ('held', 'review') THEN -s.reserved ELSE 0 END,
                 p_committed_delta => (p_usage ->> s.unit)::bigint - s.committed, p_actor => p_actor, p_reason => v_reason);
+            IF s.budget_id = ANY (v_granted) THEN
+                PERFORM earmark.settle_grants(s, (p_usage ->> s.unit)::bigint);
+            END IF;
         END LOOP;
     ELSE
         -- An overage policy decides. It reads limits and balances, so it needs their locks.
@@ -86,21 +94,23 @@ BEGIN
             END IF;
             RETURN earmark.result('overage_rejected', r);
         END IF;
+        v_granted := earmark.lock_granted(ARRAY [r.id]);
         PERFORM 1 FROM earmark.windows w JOIN earmark.reservation_budgets x USING (budget_id, window_start)
         WHERE x.reservation_id = r.id ORDER BY w.budget_id, w.window_start FOR NO KEY UPDATE OF w;
-        FOR s IN
-            SELECT x.*, CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END AS ceiling, b.overage,
-                   w.reserved AS window_reserved, w.committed AS window_committed
-            FROM earmark.reservation_budgets x JOIN earmark.budgets y ON y.id = x.budget_id JOIN earmark.windows w USING (budget_id, window_start)
-                 CROSS JOIN LATERAL earmark.in_force(y, least(clock_timestamp(), w.window_end - interval '1 microsecond')) b -- a window keeps what was in force at its end
-            WHERE x.reservation_id = r.id ORDER BY x.budget_id, x.window_start
-        LOOP
+        FOR s IN SELECT * FROM earmark.reservation_budgets WHERE reservation_id = r.id ORDER BY budget_id, window_start LOOP
+            SELECT earmark.add_granted(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, g.reserved, g.committed, g.remaining) AS ceiling,
+                   b.overage, w.reserved, w.committed
+            INTO c
+            FROM earmark.budgets y JOIN earmark.windows w ON w.budget_id = y.id AND w.window_start = s.window_start
+                 CROSS JOIN LATERAL (SELECT least(clock_timestamp(), w.window_end - interval '1 microsecond') AS at) m -- a window keeps what was in force at its end
+                 CROSS JOIN LATERAL earmark.in_force(y, m.at) b CROSS JOIN LATERAL earmark.granted_at(y, w.window_start, m.at) g
+            WHERE y.id = s.budget_id;
             v_used := (p_usage ->> s.unit)::bigint;
             v_charged := v_used;
-            IF v_used > s.reserved AND s.overage = 'allow_if_available' AND s.ceiling IS NOT NULL THEN
+            IF v_used > s.reserved AND c.overage = 'allow_if_available' AND c.ceiling IS NOT NULL THEN
                 -- Room in the budget beyond the reservation's own amount, which the window
                 -- still counts as reserved.
-                v_charged := s.reserved + least(v_used - s.reserved, greatest(0, s.ceiling::numeric - s.window_reserved - s.window_committed
+                v_charged := s.reserved + least(v_used - s.reserved, greatest(0, c.ceiling::numeric - c.reserved - c.committed
                     - earmark.held_elsewhere(s.budget_id, s.window_start))); -- mutation: overage-elsewhere
             END IF;
             IF v_charged < v_used THEN -- with several budgets, the largest part that one of them did not charge
@@ -108,6 +118,9 @@ BEGIN
             END IF;
             PERFORM earmark.post(p_kind => v_kind, p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start,
                 p_reserved_delta => -s.reserved, p_committed_delta => v_charged - s.committed, p_actor => p_actor, p_reason => v_reason);
+            IF s.budget_id = ANY (v_granted) THEN
+                PERFORM earmark.settle_grants(s, v_charged);
+            END IF;
         END LOOP;
     END IF;
     UPDATE earmark.reservations SET state = 'committed', usage = p_usage, overage = v_overage, shortfall = v_shortfall, late = v_late,
@@ -175,6 +188,9 @@ BEGIN
         v_amounts := v_amounts || jsonb_build_object(r.id, r.amounts);
     END LOOP;
     v_ids := ARRAY (SELECT jsonb_object_keys(v_amounts));
+    IF EXISTS (SELECT 1 FROM earmark.reservations WHERE id = ANY (v_ids) AND granted) THEN
+        PERFORM earmark.lock_granted(v_ids);
+    END IF;
     FOR s IN SELECT DISTINCT budget_id, window_start FROM earmark.reservation_budgets WHERE reservation_id = ANY (v_ids) ORDER BY 1, 2 LOOP
         PERFORM 1 FROM earmark.windows WHERE budget_id = s.budget_id AND window_start = s.window_start FOR NO KEY UPDATE;
     END LOOP;

@@ -11,6 +11,7 @@ DECLARE
     c_max       CONSTANT numeric := 9223372036854775807;
     r           earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
     s           earmark.reservation_budgets;
+    v_granted   text[];
     v_hash      text;
     v_unit      text;
     v_used      numeric;
@@ -49,6 +50,7 @@ BEGIN
         END IF;
     END LOOP;
 
+    v_granted := earmark.lock_granted(ARRAY [r.id]);
     FOR s IN SELECT * FROM earmark.reservation_budgets WHERE reservation_id = r.id ORDER BY budget_id, window_start LOOP
         v_used := (v_corrected ->> s.unit)::numeric;
         IF p_amounts ? s.unit THEN
@@ -58,6 +60,9 @@ BEGIN
             END IF;
             PERFORM earmark.post(p_kind => 'correction', p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start, -- mutation: corrects-own-window
                 p_reserved_delta => 0, p_committed_delta => v_delta, p_actor => p_actor, p_reason => p_reason);
+            IF s.budget_id = ANY (v_granted) THEN
+                PERFORM earmark.settle_grants(s, s.committed + v_delta);
+            END IF;
             s.committed := s.committed + v_delta;
         END IF;
         IF s.committed < v_used THEN -- with several budgets, the largest part that one of them did not charge

@@ -3,7 +3,13 @@
 -- Applies the expiry policies of held reservations whose rows are locked. Each balance
 -- changes once for all of them; each reservation still gets its own entries.
 CREATE OR REPLACE FUNCTION earmark.expire_all(p_ids text[], p_actor text, p_reason text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_share   earmark.reservation_budgets;
+    v_granted text[] := '{}';
 BEGIN
+    IF EXISTS (SELECT 1 FROM earmark.reservations WHERE id = ANY (p_ids) AND granted) THEN
+        v_granted := earmark.lock_granted(p_ids);
+    END IF;
     PERFORM 1 FROM earmark.windows w
     WHERE (w.budget_id, w.window_start) IN (SELECT s.budget_id, s.window_start FROM earmark.reservation_budgets s WHERE s.reservation_id = ANY (p_ids))
     ORDER BY w.budget_id, w.window_start FOR NO KEY UPDATE;
@@ -25,6 +31,13 @@ BEGIN
     FROM shares JOIN changed USING (budget_id, window_start)
     WINDOW chain AS (PARTITION BY budget_id, window_start ORDER BY expires_at, id)
     ORDER BY expires_at, id, budget_id;
+
+    IF v_granted <> '{}' THEN
+        FOR v_share IN SELECT x.* FROM earmark.reservation_budgets x JOIN earmark.reservations r ON r.id = x.reservation_id
+                 WHERE r.id = ANY (p_ids) AND r.granted AND r.on_expiry <> 'review' AND x.budget_id = ANY (v_granted) ORDER BY r.expires_at, r.id LOOP
+            PERFORM earmark.settle_grants(v_share, (SELECT CASE on_expiry WHEN 'commit' THEN v_share.reserved ELSE 0 END FROM earmark.reservations WHERE id = v_share.reservation_id));
+        END LOOP;
+    END IF;
 
     INSERT INTO earmark.entries (kind, tenant, reservation_id, actor, reason)
     SELECT 'review', tenant, id, p_actor, p_reason FROM earmark.reservations WHERE id = ANY (p_ids) AND on_expiry = 'review' ORDER BY expires_at, id;
@@ -122,10 +135,16 @@ BEGIN
         SELECT w.budget_id, w.window_start FROM earmark.windows w
         WHERE (w.budget_id, w.window_start) IN (SELECT s.budget_id, s.window_start FROM earmark.reservation_budgets s WHERE s.reservation_id = ANY (v_ids))
         FOR NO KEY UPDATE SKIP LOCKED
+    ), granted AS (
+        SELECT b.id FROM earmark.budgets b
+        WHERE b.id IN (SELECT s.budget_id FROM earmark.reservation_budgets s WHERE s.reservation_id = ANY (v_ids)) AND b.granted_until IS NOT NULL
+        FOR NO KEY UPDATE SKIP LOCKED
     )
-    SELECT coalesce(array_agg(id), '{}') INTO v_ids FROM unnest(v_ids) AS id
+    SELECT coalesce(array_agg(x.id), '{}') INTO v_ids FROM unnest(v_ids) AS x (id)
     WHERE NOT EXISTS (SELECT 1 FROM earmark.reservation_budgets s
-                      WHERE s.reservation_id = id AND (s.budget_id, s.window_start) NOT IN (SELECT * FROM locked));
+                      WHERE s.reservation_id = x.id AND (s.budget_id, s.window_start) NOT IN (SELECT * FROM locked))
+      AND NOT EXISTS (SELECT 1 FROM earmark.reservation_budgets s JOIN earmark.budgets b ON b.id = s.budget_id
+                      WHERE s.reservation_id = x.id AND b.granted_until IS NOT NULL AND b.id NOT IN (SELECT * FROM granted));
     IF v_ids <> '{}' THEN
         PERFORM earmark.expire_all(v_ids, p_actor, 'overdue, and in the way of an admission');
     END IF;

@@ -20,6 +20,14 @@ BEGIN
             ADD ATTRIBUTE other_reserved bigint,
             ADD ATTRIBUTE other_committed bigint;
     END IF;
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'earmark.affected_budget'::regclass AND attname = 'grants_left' AND NOT attisdropped) THEN
+        ALTER TYPE earmark.affected_budget -- null: the budget has no grants. The limit and the ceiling contain the sum of the three.
+            ADD ATTRIBUTE granted_reserved bigint,
+            ADD ATTRIBUTE granted_committed bigint,
+            ADD ATTRIBUTE grants_left bigint,
+            ADD ATTRIBUTE own_room bigint, -- what the window's own limit takes of an amount before the grants; 0 if it comes after them
+            ADD ATTRIBUTE grants earmark.grants[]; -- those in force that have something left, in the order of use
+    END IF;
 END $$;
 
 -- The transitions need to see, in each statement, what was committed before it (R6).
@@ -63,6 +71,9 @@ DECLARE
     v_end       timestamptz;
     v_reserved  bigint;
     v_committed bigint;
+    v_granted_reserved  bigint;
+    v_granted_committed bigint;
+    t           earmark.affected_budget;
     v_affected   earmark.affected_budget[];
 BEGIN
     PERFORM earmark.require_read_committed();
@@ -81,7 +92,8 @@ BEGIN
         ORDER BY x.id FOR NO KEY UPDATE); -- mutation: budgets-locked
     FOREACH b IN ARRAY v_budgets LOOP
         -- As earmark.window_at does, and by key: while the tables have no statistics, a join would be planned as a scan.
-        SELECT window_start, window_end, reserved, committed INTO v_start, v_end, v_reserved, v_committed FROM earmark.windows
+        SELECT window_start, window_end, reserved, committed, granted_reserved, granted_committed
+        INTO v_start, v_end, v_reserved, v_committed, v_granted_reserved, v_granted_committed FROM earmark.windows
         WHERE budget_id = b.id AND window_start <= p_at ORDER BY window_start DESC LIMIT 1 FOR NO KEY UPDATE;
         v_stored := FOUND AND (v_end <= p_at) IS NOT TRUE;
         IF b.template_id IS NOT NULL AND earmark.is_behind(b) THEN
@@ -94,6 +106,8 @@ BEGIN
             v_end := v_window.window_end;
             v_reserved := 0;
             v_committed := 0;
+            v_granted_reserved := 0;
+            v_granted_committed := 0;
             INSERT INTO earmark.windows (budget_id, window_start, window_end, next_committed, next_used) -- the budget is locked: nobody else does
             VALUES (b.id, v_start, v_end, CASE WHEN b.thresholds IS NOT NULL THEN earmark.next_threshold(b, 'committed') END,
                     CASE WHEN b.thresholds IS NOT NULL THEN earmark.next_threshold(b, 'used') END);
@@ -105,18 +119,25 @@ BEGIN
         IF b.overridden_until > p_at THEN -- most budgets have none, and pay nothing
             b := earmark.in_force(b, p_at);
         END IF;
-        v_affected := v_affected || earmark.affect(b, v_start, v_end, v_reserved, v_committed);
+        t := earmark.affect(b, v_start, v_end, v_reserved, v_committed);
+        IF b.granted_until IS NOT NULL THEN -- as with overrides
+            t := earmark.with_grants(t, b, p_at, v_granted_reserved, v_granted_committed);
+        END IF;
+        v_affected := v_affected || t;
     END LOOP;
     RETURN v_affected;
 END $$;
 
--- Locks the windows of p_affected in order and reads their balances.
-CREATE OR REPLACE FUNCTION earmark.lock_windows(p_affected earmark.affected_budget[]) RETURNS earmark.affected_budget[]
+DROP FUNCTION IF EXISTS earmark.lock_windows(earmark.affected_budget[]); -- without p_at: calls would be ambiguous
+
+-- Locks the windows of p_affected in order and reads their balances. p_at is as for lock_affected, which has locked their budgets.
+CREATE OR REPLACE FUNCTION earmark.lock_windows(p_affected earmark.affected_budget[], p_at timestamptz) RETURNS earmark.affected_budget[]
 LANGUAGE plpgsql AS $$
 DECLARE
     v_affected earmark.affected_budget[] := p_affected;
     t          earmark.affected_budget;
     v_window   earmark.windows;
+    b          earmark.budgets;
     o          record;
 BEGIN
     FOR i IN 1 .. coalesce(cardinality(v_affected), 0) LOOP
@@ -137,6 +158,10 @@ BEGIN
             v_affected[i].ceiling := t.ceiling + t.other_reserved + t.other_committed - o.reserved - o.committed;
             v_affected[i].other_reserved := o.reserved;
             v_affected[i].other_committed := o.committed;
+        ELSIF t.grants_left IS NOT NULL THEN
+            SELECT * INTO b FROM earmark.budgets WHERE id = t.budget_id;
+            v_affected[i] := earmark.with_grants(earmark.affect(earmark.in_force(b, p_at), t.window_start, t.window_end, t.reserved, t.committed),
+                b, p_at, v_window.granted_reserved, v_window.granted_committed);
         END IF;
     END LOOP;
     RETURN v_affected;

@@ -44,7 +44,7 @@ BEGIN
 END $$;
 
 -- Overrides a budget's limit by p_amount from p_effective_at (null: now) to p_expires_at, or to the end of p_windows windows,
--- or for good. p_source 'reset' gives the window's whole limit again: the amount is what is committed and no earlier
+-- or for good. p_source 'reset' gives the window's whole limit again: the amount is what is committed there, not on grants, and no earlier
 -- reset made up for, and it ends with the window. One moment, read under the locks, is now for all of it. Outcomes: applied, same, mismatch, unknown (there is no such budget), conflict (the
 -- budget is archived), invalid with the field as its subject.
 CREATE OR REPLACE FUNCTION earmark.create_override(p_id text, p_tenant text, p_budget_id text, p_hash text, p_source text, p_amount bigint,
@@ -84,7 +84,7 @@ BEGIN
             SELECT * INTO v_window FROM earmark.window_at(b, v_now);
             v_expires := v_window.window_end;
             -- The row, if there is one, locked after the budget (R6): nothing is committed meanwhile.
-            SELECT w.committed - coalesce((SELECT sum(x.amount) FROM earmark.overrides x
+            SELECT w.committed - w.granted_committed - coalesce((SELECT sum(x.amount) FROM earmark.overrides x
                                            WHERE x.budget_id = b.id AND x.source = 'reset' AND v_now < least(x.expires_at, x.ended_at, 'infinity')), 0)
             INTO v_amount FROM earmark.windows w WHERE w.budget_id = b.id AND w.window_start = v_window.window_start FOR NO KEY UPDATE OF w;
             v_amount := greatest(0, coalesce(v_amount, 0));

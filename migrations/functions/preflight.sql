@@ -15,19 +15,22 @@ DECLARE
     v_now     timestamptz := clock_timestamp();
     v_overdue bigint;
     v_holds   bigint;
+    v_ids     text[];
     v_past    timestamptz[];
     v_paths   text[];
     v_units   text[];
 BEGIN
     v_paths := earmark.scope_paths(p_scopes);
     v_units := earmark.units(p_amounts);
-    SELECT array_agg(earmark.affect(b, w.window_start, w.window_end, w.reserved, w.committed) ORDER BY b.id)
+    SELECT array_agg(CASE WHEN b.granted_until IS NULL THEN t ELSE earmark.with_grants(t, b, v_now, g.reserved, g.committed) END ORDER BY b.id)
     INTO v_affected
     FROM (SELECT x FROM earmark.budgets x
           WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (v_paths) AND x.unit = ANY (v_units)
           UNION ALL
           SELECT x FROM earmark.missing_children((earmark.templates_of(p_tenant, v_paths, v_units)).templates, v_paths) AS x) AS met -- mutation: children-decided
-         CROSS JOIN LATERAL earmark.in_force(x, v_now) b CROSS JOIN LATERAL earmark.window_at(b, v_now) w;
+         CROSS JOIN LATERAL earmark.in_force(x, v_now) b CROSS JOIN LATERAL earmark.window_at(b, v_now) w
+         CROSS JOIN LATERAL earmark.granted_in(b, w.window_start) g
+         CROSS JOIN LATERAL earmark.affect(b, w.window_start, w.window_end, w.reserved, w.committed) t;
 
     v_answer := earmark.check_coverage(p_tenant, p_scopes, v_units, v_affected, p_any_scope, p_require_budget);
     IF v_answer IS NOT NULL THEN
@@ -36,15 +39,18 @@ BEGIN
     v_answer := earmark.check_fit(v_affected, p_amounts, v_now);
     IF v_answer IS NOT NULL THEN
         FOR i IN 1 .. cardinality(v_affected) LOOP
-            SELECT coalesce(sum(reserved), 0), count(*) INTO v_overdue, v_holds FROM (
-                SELECT s.reserved FROM earmark.counted_windows(v_affected[i]) AS w CROSS JOIN LATERAL (
-                    SELECT x.reserved FROM earmark.reservation_budgets x
+            SELECT coalesce(sum(reserved), 0), count(*), array_agg(reservation_id) INTO v_overdue, v_holds, v_ids FROM (
+                SELECT s.reserved, s.reservation_id FROM earmark.counted_windows(v_affected[i]) AS w CROSS JOIN LATERAL (
+                    SELECT x.reserved, x.reservation_id FROM earmark.reservation_budgets x
                     WHERE x.budget_id = v_affected[i].budget_id AND x.window_start = w
                       AND x.frees_on_expiry AND x.overdue_at < v_now AND x.reserved > 0
                     ORDER BY x.overdue_at LIMIT earmark.max_blocking_holds()) AS s
                 LIMIT earmark.max_blocking_holds()
             ) AS in_the_way;
             v_affected[i].reserved := v_affected[i].reserved - v_overdue;
+            IF v_affected[i].grants_left IS NOT NULL AND v_holds > 0 THEN
+                v_affected[i] := earmark.without_holds(v_affected[i], v_ids, v_now);
+            END IF;
             v_past[i] := CASE WHEN v_holds < earmark.max_blocking_holds() THEN v_now END; -- otherwise more may be overdue
         END LOOP;
         v_answer := earmark.check_fit(v_affected, p_amounts, v_now, v_past);
@@ -70,15 +76,18 @@ BEGIN
         RETURN v_answer || jsonb_build_object('now', clock_timestamp());
     END IF;
     v_paths := earmark.scope_paths(p_scopes);
-    SELECT bool_and(b.period <> 'rolling' AND (p_amounts ->> b.unit)::numeric + coalesce(w.counted, 0)
-                    <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)
+    SELECT bool_and(b.period <> 'rolling' AND ((p_amounts ->> b.unit)::numeric + coalesce(w.counted, 0)
+                        <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)
+                         OR b.granted_until > v_now AND (p_amounts ->> b.unit)::numeric + coalesce(w.counted - w.granted, 0)
+                            <= CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END::numeric + earmark.grants_left(b, v_now))
                     AND (b.overridden_until > v_now) IS NOT TRUE AND (b.template_id IS NULL OR NOT earmark.is_behind(b))),
            array_agg(b.unit),
            EXISTS (SELECT FROM earmark.budgets t WHERE t.tenant = p_tenant AND earmark.is_template(t.scope) AND t.archived_at IS NULL
                      AND t.scope = ANY (earmark.template_scopes(v_paths)))
     INTO v_fits, v_units, v_templates
     FROM earmark.budgets b LEFT JOIN LATERAL ( -- as earmark.window_at finds it; the bounds are of no interest here
-        SELECT CASE WHEN x.window_end <= v_now THEN 0 ELSE x.reserved + x.committed END AS counted
+        SELECT CASE WHEN x.window_end <= v_now THEN 0 ELSE x.reserved + x.committed END AS counted,
+               CASE WHEN x.window_end <= v_now THEN 0 ELSE x.granted_reserved + x.granted_committed END AS granted
         FROM earmark.windows x WHERE x.budget_id = b.id AND x.window_start <= v_now ORDER BY x.window_start DESC LIMIT 1) w ON true
     WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (v_paths) AND p_amounts ? b.unit;
     IF v_fits AND p_amounts - v_units = '{}' AND cardinality(p_scopes) = 1 AND NOT p_require_budget

@@ -24,7 +24,7 @@ END $$;
 
 -- Looks at up to p_max reservations, in the order of earmark.prunable, and removes those
 -- that can be pruned: the row, its shares, its corrections and its entries. Balances stay unchanged: in each
--- window a checkpoint replaces the removed entries (R3). Returns how many it looked at, how
+-- window a checkpoint replaces the removed entries (R3), and one row what a grant bears of them. Returns how many it looked at, how
 -- many it removed, and the last one, from which to continue; 'busy' if another prune runs.
 -- With p_dry it removes nothing.
 CREATE OR REPLACE FUNCTION earmark.prune(p_tenant text, p_keep_ms bigint, p_after_at timestamptz, p_after_id text, p_max integer, p_dry boolean, p_actor text) RETURNS jsonb
@@ -76,6 +76,12 @@ BEGIN
               FROM gone WHERE window_start IS NOT NULL GROUP BY tenant, budget_id, window_start) AS c
     )
     SELECT count(*) FILTER (WHERE kind <> 'checkpoint') INTO v_entries FROM gone;
+    WITH gone AS (
+        DELETE FROM earmark.reservation_grants WHERE reservation_id = ANY (v_ids) RETURNING *
+    )
+    INSERT INTO earmark.reservation_grants AS x (reservation_id, grant_id, budget_id, window_start, committed)
+    SELECT '', grant_id, budget_id, window_start, sum(committed) FROM gone GROUP BY 2, 3, 4 HAVING sum(committed) > 0 -- mutation: pruned-grants
+    ON CONFLICT (reservation_id, grant_id, window_start) DO UPDATE SET committed = x.committed + excluded.committed;
     DELETE FROM earmark.reservation_budgets WHERE reservation_id = ANY (v_ids);
     DELETE FROM earmark.corrections WHERE reservation_id = ANY (v_ids);
     DELETE FROM earmark.reservations WHERE id = ANY (v_ids);

@@ -6,11 +6,15 @@
 CREATE OR REPLACE FUNCTION earmark.give_back(r earmark.reservations, p_state text, p_kind text, p_actor text, p_reason text) RETURNS earmark.reservations
 LANGUAGE plpgsql AS $$
 DECLARE
-    s earmark.reservation_budgets;
+    s         earmark.reservation_budgets;
+    v_granted text[] := CASE WHEN r.granted THEN earmark.lock_granted(ARRAY [r.id]) ELSE '{}' END;
 BEGIN
     FOR s IN SELECT * FROM earmark.reservation_budgets WHERE reservation_id = r.id ORDER BY budget_id, window_start LOOP
         PERFORM earmark.post(p_kind => p_kind, p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start,
             p_reserved_delta => -s.reserved, p_committed_delta => 0, p_actor => p_actor, p_reason => p_reason);
+        IF s.budget_id = ANY (v_granted) THEN
+            PERFORM earmark.settle_grants(s, 0);
+        END IF;
     END LOOP;
     UPDATE earmark.reservations SET state = p_state, settled_at = clock_timestamp(), reason = p_reason, orphan = false,
         refresh_due = r.refresh_due OR r.state = 'review' -- in review the workflow has no timer that would read the ledger again

@@ -51,45 +51,55 @@ END $$;
 DROP FUNCTION IF EXISTS earmark.may_fit_at(earmark.affected_budget, numeric, timestamptz); -- with a clock of its own
 
 -- The first moment at which p_requested, which does not fit into t as it is at p_at, may fit: the end of the first lease, if it fits
--- without the holds; the begin or end of an override that makes room; or the end of the window, if it fits into an empty
--- one. Slices leave a rolling window one by one, and each makes room. Null if it fits at none of them, without another
--- call. It may be over: what makes room after p_at may have come while the call waited. A change of a template that waits for the next
+-- without the holds; the begin or end of an override or a grant that makes room; or the end of the window, if it fits into
+-- an empty one. Slices leave a rolling window one by one, and each makes room. Null if it fits at none of them, without
+-- another call. It may be over: what makes room after p_at may have come while the call waited. A change of a template that waits for the next
 -- window counts from there on. p_past is as for first_lease_end.
 CREATE OR REPLACE FUNCTION earmark.may_fit_at(t earmark.affected_budget, p_requested numeric, p_at timestamptz, p_past timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    c_moments CONSTANT integer := 200; -- of the slices and overrides of one budget, so that a denial stays cheap
+    c_moments CONSTANT integer := 200; -- of the slices, overrides and grants of one budget, so that a denial stays cheap
     b         earmark.budgets;
     v_lease   timestamptz;
-    v_before  earmark.budgets;
+    v_earlier timestamptz; -- the end of the first lease of a hold that an earlier window has against a grant
     v_then    earmark.budgets;
     v_at      timestamptz;
     v_used    numeric;
-    v_more    numeric; -- by how much the ceiling then is higher; null if there is none then
+    v_ceiling bigint;  -- then; null if there is none
+    v_left    numeric; -- of the grants in force then
 BEGIN
     SELECT * INTO b FROM earmark.budgets WHERE id = t.budget_id;
-    IF b.overridden_until > p_at OR t.slice IS NOT NULL OR earmark.is_behind(b) THEN
+    IF b.overridden_until > p_at OR t.slice IS NOT NULL OR t.grants_left IS NOT NULL OR earmark.is_behind(b) THEN
         v_lease := (SELECT min(earmark.first_lease_end(t.budget_id, w, p_past)) FROM earmark.counted_windows(t) AS w);
-        v_before := earmark.in_force(b, p_at);
+        IF t.grants_left IS NOT NULL THEN
+            v_earlier := (SELECT min(s.overdue_at) FROM earmark.reservation_grants x
+                          JOIN earmark.reservation_budgets s ON s.reservation_id = x.reservation_id AND s.budget_id = x.budget_id
+                          WHERE x.budget_id = b.id AND x.window_start < t.window_start AND x.reserved > 0);
+        END IF;
         FOR v_at IN
             SELECT moment FROM (
                 SELECT t.window_end AS moment WHERE t.slice IS NULL
                 UNION SELECT w.window_end + t.slice * earmark.slices_before() FROM earmark.windows w
                 WHERE w.budget_id = b.id AND w.window_start >= t.window_start - t.slice * earmark.slices_before() AND w.reserved + w.committed > 0
-                UNION SELECT v_lease
+                UNION SELECT v_lease UNION SELECT v_earlier
                 UNION SELECT unnest(ARRAY [effective_at, least(expires_at, ended_at)]) FROM earmark.overrides
-                WHERE budget_id = b.id AND least(expires_at, ended_at, 'infinity') > p_at) AS m
-            WHERE moment > p_at OR moment = v_lease ORDER BY moment LIMIT c_moments
+                WHERE budget_id = b.id AND least(expires_at, ended_at, 'infinity') > p_at
+                UNION SELECT effective_at FROM earmark.grants
+                WHERE budget_id = b.id AND effective_at > p_at AND voided_at IS NULL) AS m
+            WHERE moment > p_at OR moment IN (v_lease, v_earlier) ORDER BY moment LIMIT c_moments
         LOOP
             v_then := earmark.in_force(b, greatest(v_at, p_at)); -- the first lease may have ended
+            v_left := CASE WHEN t.grants_left IS NULL THEN 0 ELSE earmark.grants_left_then(t, greatest(v_at, p_at), v_at >= least(v_lease, v_earlier), p_past) END;
             v_used := CASE
                 WHEN t.slice IS NOT NULL THEN
                     (SELECT coalesce(sum(w.committed::numeric + CASE WHEN v_at >= v_lease THEN 0 ELSE w.reserved END), 0) FROM earmark.windows w
                      WHERE w.budget_id = b.id AND w.window_start >= t.window_start - t.slice * earmark.slices_before()
                        AND w.window_end + t.slice * earmark.slices_before() > v_at)
-                WHEN v_at >= t.window_end THEN 0 WHEN v_at >= v_lease THEN t.committed ELSE t.committed::numeric + t.reserved END;
-            v_more := earmark.ceiling(v_then)::numeric - earmark.ceiling(v_before);
-            IF v_more IS NULL OR p_requested + v_used <= t.ceiling::numeric + t.other_reserved + t.other_committed + v_more THEN
+                WHEN v_at >= t.window_end THEN 0
+                ELSE t.committed::numeric - coalesce(t.granted_committed, 0)
+                     + CASE WHEN v_at >= v_lease THEN 0 ELSE t.reserved - coalesce(t.granted_reserved, 0) END END;
+            v_ceiling := earmark.ceiling(v_then);
+            IF v_ceiling IS NULL OR p_requested + v_used <= v_ceiling + v_left THEN
                 RETURN v_at;
             END IF;
         END LOOP;
@@ -165,6 +175,8 @@ DECLARE
     v_missing    jsonb := p_amounts;
     v_fits       boolean := true;
     v_over_limit boolean := false;
+    v_granted    boolean := false;
+    v_held       bigint; -- on grants
     v_at         timestamptz := coalesce(p_at, clock_timestamp());
 BEGIN
     IF p_released THEN -- mutation: released-first
@@ -195,6 +207,7 @@ BEGIN
         v_amount := (p_amounts ->> t.unit)::numeric;
         v_fits := v_fits AND v_amount + t.reserved + t.committed <= coalesce(t.ceiling, 9223372036854775807 - t.other_reserved - t.other_committed);
         v_over_limit := v_over_limit OR v_amount + t.reserved + t.committed > t.limit_amount - t.other_reserved - t.other_committed;
+        v_granted := v_granted OR t.grants_left IS NOT NULL;
         v_missing := v_missing - t.unit;
     END LOOP;
     -- One scope with an affected budget is covered; several scopes must be checked one by
@@ -208,7 +221,7 @@ BEGIN
     IF NOT v_fits THEN -- mutation: fit
         v_answer := earmark.check_fit(v_affected, p_amounts, v_at);
         IF earmark.expire_blocking_holds(v_affected, split_part(p_actor, ' ', 1)) > 0 THEN -- mutation: blocking-holds
-            v_affected := earmark.lock_windows(v_affected);
+            v_affected := earmark.lock_windows(v_affected, v_at);
             v_answer := earmark.check_fit(v_affected, p_amounts, v_at);
             v_over_limit := EXISTS (SELECT 1 FROM unnest(v_affected) u WHERE (p_amounts ->> u.unit)::numeric + u.reserved + u.committed > u.limit_amount - u.other_reserved - u.other_committed);
         END IF;
@@ -217,17 +230,21 @@ BEGIN
         END IF;
     END IF;
 
-    INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, on_expiry, metadata, workflow_id, created_at, expires_at, over_limit)
+    INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, on_expiry, metadata, workflow_id, created_at, expires_at, over_limit, granted)
     VALUES (p_id, p_tenant, 'held', p_hash, p_scopes, p_amounts, p_on_expiry, p_metadata, p_workflow_id, v_at, -- mutation: one-moment
-            clock_timestamp() + p_ttl_ms * interval '1 millisecond', v_over_limit)
+            clock_timestamp() + p_ttl_ms * interval '1 millisecond', v_over_limit, v_granted)
     ON CONFLICT DO NOTHING RETURNING * INTO r;
     IF NOT FOUND THEN -- a concurrent call made the same id for other budgets
         RETURN earmark.existing_result(p_id, p_tenant, p_hash);
     END IF;
     FOREACH t IN ARRAY v_affected LOOP -- mutation: all-budgets
+        v_held := 0;
+        IF t.grants_left > 0 AND (p_amounts ->> t.unit)::bigint > t.own_room THEN
+            v_held := earmark.hold_on_grants(t, p_id, (p_amounts ->> t.unit)::bigint - t.own_room);
+        END IF;
         PERFORM earmark.post(p_kind => 'reserve', p_tenant => p_tenant, p_reservation_id => p_id, p_budget_id => t.budget_id, p_window_start => t.window_start,
             p_reserved_delta => (p_amounts ->> t.unit)::bigint, p_committed_delta => 0, p_actor => p_actor, p_reason => '',
-            p_unit => t.unit, p_overdue_at => r.expires_at, p_frees_on_expiry => p_on_expiry = 'release', p_ceiling => t.ceiling);
+            p_unit => t.unit, p_overdue_at => r.expires_at, p_frees_on_expiry => p_on_expiry = 'release', p_ceiling => t.ceiling, p_granted => v_held);
     END LOOP;
     RETURN earmark.result('applied', r);
 END $$;

@@ -163,6 +163,7 @@ BEGIN
             b.enforcement := r.enforcement;
             b.soft_ceiling := r.soft_ceiling;
             b.overage := r.overage;
+            b.allowance := r.allowance;
             b.thresholds := r.thresholds;
             b.revision := r.revision;
             RETURN b;
@@ -197,8 +198,8 @@ BEGIN
         RETURN b;
     END IF;
     b.revision := coalesce(b.revision, 0) + 1;
-    INSERT INTO earmark.template_revisions (template_id, revision, limit_amount, enforcement, soft_ceiling, overage, thresholds, next_window, created_at)
-    VALUES (b.id, b.revision, b.limit_amount, b.enforcement, b.soft_ceiling, b.overage, b.thresholds, p_next_window, clock_timestamp());
+    INSERT INTO earmark.template_revisions (template_id, revision, limit_amount, enforcement, soft_ceiling, overage, allowance, thresholds, next_window, created_at)
+    VALUES (b.id, b.revision, b.limit_amount, b.enforcement, b.soft_ceiling, b.overage, b.allowance, b.thresholds, p_next_window, clock_timestamp());
     RETURN b;
 END $$;
 
@@ -226,6 +227,7 @@ BEGIN
         v_after.enforcement := t.enforcement;
         v_after.soft_ceiling := t.soft_ceiling;
         v_after.overage := t.overage;
+        v_after.allowance := t.allowance;
         v_after.thresholds := t.thresholds;
     ELSE
         v_after.revision := NULL;

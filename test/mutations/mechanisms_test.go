@@ -105,7 +105,21 @@ var mechanisms = []mechanism{
 
 	{"an override counts from its beginning to its end", "override-in-force", []string{"WHERE budget_id = b.id;"}, database + "TestOverrideEnds"},
 
+	{"a grant counts from its beginning to its end", "grant-in-force", []string{"WHERE budget_id = p_budget_id"}, database + "TestGrantCountsFromItsBeginningToItsEnd"},
+	{"the allowance is used at its place", "allowance-first", []string{"t.own_room := 0;"}, database + "TestGrantsAreUsedInOrder"},
+	{"grants are used in their order", "burn-order", []string{"ORDER BY priority DESC"}, database + "TestGrantsAreUsedInOrder"},
+	{"a grant gets back what is not used", "grants-given-back", []string{"WHERE false;"}, database + "TestGrantsGetBackWhatIsNotUsed"},
+	{"late usage is charged to the grants that it was held against", "held-against", []string{"AND false LOOP"}, database + "TestLateUsageIsChargedToWhatItWasHeldAgainst"},
+	{"a correction gives back in the reverse order", "given-back-in-reverse", []string{"ORDER BY x.priority LOOP"}, database + "TestCorrectionGivesBackInReverse"},
+	{"settlements lock the budgets of the grants that they charge", "granted-locked", []string{"ORDER BY b.id);"}, database + "TestSettlementsLockTheBudgetsOfGrants"},
+	{"a void waits for admissions under way", "void-locks", []string{""}, database + "TestGrantsAndAdmissionsTakeTurns"},
+	{"what grants bear of pruned reservations stays", "pruned-grants", []string{"SELECT '', grant_id, budget_id, window_start, sum(committed) FROM gone GROUP BY 2, 3, 4 HAVING false"}, database + "TestPruneKeepsWhatGrantsBear"},
+	{"what expired unused is written down", "expired-grants", []string{"if err := error(nil); err != nil {"}, "worker TestSweeperBeginsAfterOneGrace"},
+	{"the audit compares grants with what reservations took", "audit-grants", []string{"SELECT false"}, database + "TestAuditFindsWhatIsBroken"},
+
 	// Once, however often it is asked.
+	{"a grant applies once", "grant-once", []string{"IF false THEN"}, database + "TestGrantAppliesOnce"},
+	{"what expired unused is written down once", "expiry-noted-once", []string{"FOR g IN SELECT * FROM earmark.grants WHERE expires_at <= v_now AND voided_at IS NULL"}, database + "TestExpiredGrantLeavesAnEntryOnce"},
 	{"an override applies once", "override-once", []string{"IF false THEN"}, database + "TestOverrideAppliesOnce"},
 	{"an id answers what stands", "existing-id", []string{"ELSIF false THEN"}, database + "TestSameKeyHoldsOnce"},
 	{"the same id with another request is another's", "existing-id", []string{"ELSIF r.tenant = p_tenant THEN"}, database + "TestSameKeyWithAnotherBodyIsAMismatch"},

@@ -2,8 +2,9 @@
 -- $8 scopes: only budgets of these and of those below them; empty for all, $9 a template.
 -- Archived budgets are found by their id alone. The page is found first, and then its balances.
 SELECT b.id, b.scope, b.unit, b.limit_amount, earmark.window_json(b), b.enforcement, b.soft_ceiling, b.overage, b.created_at, b.archived_at,
-       f.limit_amount, w.reserved, w.committed, w.window_start, w.window_end, b.thresholds,
-       earmark.is_template(b.scope), coalesce(b.template_id, ''), b.template_id IS NOT NULL AND b.revision IS NOT NULL
+       earmark.add_granted(f.limit_amount, g.reserved, g.committed, g.remaining), w.reserved, w.committed, w.window_start, w.window_end, b.thresholds,
+       earmark.is_template(b.scope), coalesce(b.template_id, ''), b.template_id IS NOT NULL AND b.revision IS NOT NULL,
+       b.allowance, g.reserved, g.committed, g.remaining
 FROM (SELECT x
       FROM earmark.budgets x
       WHERE x.tenant = $1
@@ -19,4 +20,5 @@ FROM (SELECT x
      CROSS JOIN LATERAL earmark.followed(x, clock_timestamp()) b
      CROSS JOIN LATERAL earmark.in_force(b, clock_timestamp()) f
      CROSS JOIN LATERAL earmark.balance_at(b, clock_timestamp()) w
+     CROSS JOIN LATERAL earmark.granted_at(b, w.window_start, clock_timestamp()) g
 ORDER BY b.created_at DESC, b.id DESC
