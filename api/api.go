@@ -97,6 +97,11 @@ type Ledger interface {
 	// EndOverride returns nil if the budget has no such override.
 	EndOverride(ctx context.Context, tenant, budgetID, id string, by earmark.Actor, reason string) (*earmark.Override, error)
 	Overrides(ctx context.Context, tenant, budgetID string, filter earmark.PageFilter) (earmark.Page[earmark.Override], error)
+	// CreateGrant applies once for each key of a budget, and returns nil if there is no such budget.
+	CreateGrant(ctx context.Context, tenant, budgetID, key string, request earmark.GrantRequest, by earmark.Actor) (*earmark.Grant, error)
+	// VoidGrant returns nil if the budget has no such grant.
+	VoidGrant(ctx context.Context, tenant, budgetID, id string, by earmark.Actor, reason string) (*earmark.Grant, error)
+	Grants(ctx context.Context, tenant, budgetID string, filter earmark.PageFilter) (earmark.Page[earmark.Grant], error)
 	Entries(ctx context.Context, tenant string, filter earmark.EntryFilter) (earmark.Page[earmark.Entry], error)
 	// Events returns what happened after a position; a reader that continues at NextAfter misses nothing.
 	Events(ctx context.Context, tenant string, filter earmark.EventFilter) (earmark.EventPage, error)

@@ -72,6 +72,9 @@ var operations = map[string]operation{
 	"POST /v1/budgets/:id/overrides":                  {"POST", "/v1/budgets/" + testBudgetID + "/overrides", overrideBodyText, 201},
 	"POST /v1/budgets/:id/overrides/:override_id/end": {"POST", "/v1/budgets/" + testBudgetID + "/overrides/" + earmark.OverrideID(testBudgetID, "k") + "/end", `{"reason":"r"}`, 200},
 	"POST /v1/budgets/:id/reset":                      {"POST", "/v1/budgets/" + testBudgetID + "/reset", `{"reason":"r"}`, 201},
+	"GET /v1/budgets/:id/grants":                      {"GET", grantsPath, "", 200},
+	"POST /v1/budgets/:id/grants":                     {"POST", grantsPath, grantBodyText, 201},
+	"POST /v1/budgets/:id/grants/:grant_id/void":      {"POST", grantsPath + "/" + earmark.GrantID(testBudgetID, "k") + "/void", `{"reason":"r"}`, 200},
 	"GET /v1/budgets/:id/windows":                     {"GET", "/v1/budgets/" + testBudgetID + "/windows", "", 200},
 	"POST /v1/reservations":                           {"POST", "/v1/reservations", reserveBody, 201},
 	"GET /v1/reservations":                            {"GET", "/v1/reservations", "", 200},
@@ -109,7 +112,7 @@ var operations = map[string]operation{
 func (o operation) header(token keys.Token) []string { return append(with(token), o.idempotency()...) }
 
 func (o operation) idempotency() []string {
-	if o.path != "/v1/usage" && o.path != settlePath("corrections") && !strings.HasSuffix(o.path, "/reset") && (o.method != "POST" || !strings.HasSuffix(o.path, "/overrides")) {
+	if o.path != "/v1/usage" && o.path != settlePath("corrections") && !strings.HasSuffix(o.path, "/reset") && (o.method != "POST" || !strings.HasSuffix(o.path, "/overrides") && !strings.HasSuffix(o.path, "/grants")) {
 		return nil
 	}
 	return []string{"Idempotency-Key", "k"}

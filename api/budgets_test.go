@@ -21,7 +21,7 @@ func TestCreateBudget(t *testing.T) {
 	require.Equal(t, earmark.BudgetRequest{
 		Scope: "acme/ml", Unit: "tokens", Limit: pointer[int64](0),
 		Window:      earmark.Window{Period: earmark.PeriodLifetime, Timezone: "UTC", Every: 1},
-		Enforcement: earmark.EnforcementHard, Overage: earmark.OverageAllowWithOverdraft,
+		Enforcement: earmark.EnforcementHard, Overage: earmark.OverageAllowWithOverdraft, Allowance: earmark.AllowanceFirst,
 	}, f.last())
 
 	b.do("POST", "/v1/budgets", `{"scope":"acme","unit":"usd_micros","limit":5,"window":{"period":"month"},
@@ -29,7 +29,7 @@ func TestCreateBudget(t *testing.T) {
 	require.Equal(t, earmark.BudgetRequest{
 		Scope: "acme", Unit: "usd_micros", Limit: pointer[int64](5), SoftCeiling: pointer[int64](5),
 		Window:      earmark.Window{Period: earmark.PeriodMonth, Timezone: "UTC", Every: 1},
-		Enforcement: earmark.EnforcementSoft, Overage: earmark.OverageReject,
+		Enforcement: earmark.EnforcementSoft, Overage: earmark.OverageReject, Allowance: earmark.AllowanceFirst,
 	}, f.last())
 
 	b.do("POST", "/v1/budgets", `{"scope":"acme","unit":"tokens","limit":5,"enforcement":"soft","soft_ceiling":null,"window":{}}`).status(http.StatusCreated)

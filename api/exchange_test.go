@@ -210,7 +210,7 @@ func testBudget() *earmark.Budget {
 	return &earmark.Budget{
 		ID: testBudgetID, Scope: "acme/ml", Unit: "tokens", Limit: 1000,
 		Window:      earmark.Window{Period: earmark.PeriodMonth, Timezone: "Europe/Berlin"},
-		Enforcement: earmark.EnforcementHard, Overage: earmark.OverageReject, CreatedAt: testTime,
+		Enforcement: earmark.EnforcementHard, Overage: earmark.OverageReject, Allowance: earmark.AllowanceFirst, CreatedAt: testTime,
 		Balance: earmark.Balance{Limit: 1000, EffectiveLimit: 1000, Reserved: 500, Committed: 400, Available: 100, WindowStart: testTime, WindowEnd: &end},
 	}
 }

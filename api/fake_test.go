@@ -412,6 +412,31 @@ func (f *fake) Overrides(_ context.Context, tenant, _ string, filter earmark.Pag
 	return earmark.Page[earmark.Override]{Data: []earmark.Override{}}, f.err
 }
 
+func (f *fake) CreateGrant(_ context.Context, tenant, _, key string, request earmark.GrantRequest, by earmark.Actor) (*earmark.Grant, error) {
+	f.set(func() { f.by = by })
+	f.record("CreateGrant", request)
+	return f.granted(tenant, key)
+}
+
+func (f *fake) VoidGrant(_ context.Context, tenant, _, id string, by earmark.Actor, reason string) (*earmark.Grant, error) {
+	f.set(func() { f.by = by })
+	f.record("VoidGrant", reason)
+	return f.granted(tenant, id)
+}
+
+func (f *fake) granted(tenant, key string) (*earmark.Grant, error) {
+	if !f.of(tenant) || key == "none" {
+		return nil, f.err
+	}
+	return &earmark.Grant{ID: earmark.GrantID(testBudgetID, key), BudgetID: testBudgetID, Amount: 500, Remaining: 500, Priority: 50, Reason: "why", Replayed: key == "again"}, f.err
+}
+
+func (f *fake) Grants(_ context.Context, tenant, _ string, filter earmark.PageFilter) (earmark.Page[earmark.Grant], error) {
+	f.record("Grants", filter)
+	f.of(tenant)
+	return earmark.Page[earmark.Grant]{Data: []earmark.Grant{}}, f.err
+}
+
 func (f *fake) UsageReport(_ context.Context, tenant, budgetID string, query earmark.UsageQuery) (*earmark.UsageReport, error) {
 	f.record("UsageReport", query)
 	if !f.of(tenant) || f.report == nil || f.report.BudgetID != budgetID {

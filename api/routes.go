@@ -33,6 +33,9 @@ func (s *server) routes(metrics func(*gin.Context) error) []route {
 		{http.MethodPost, "/v1/budgets/:id/overrides", earmark.RoleAdmin, s.createOverride},
 		{http.MethodPost, "/v1/budgets/:id/overrides/:override_id/end", earmark.RoleAdmin, s.endOverride},
 		{http.MethodPost, "/v1/budgets/:id/reset", earmark.RoleAdmin, s.resetBudget},
+		{http.MethodGet, "/v1/budgets/:id/grants", earmark.RoleRead, s.listGrants},
+		{http.MethodPost, "/v1/budgets/:id/grants", earmark.RoleAdmin, s.createGrant},
+		{http.MethodPost, "/v1/budgets/:id/grants/:grant_id/void", earmark.RoleAdmin, s.voidGrant},
 
 		{http.MethodPost, "/v1/reservations", earmark.RoleReserve, s.reserve},
 		{http.MethodGet, "/v1/reservations", earmark.RoleRead, s.listReservations},

@@ -79,6 +79,28 @@ func (c *Client) EndOverride(ctx context.Context, budgetID, id, reason string) (
 	})
 }
 
+// CreateGrant grants an amount on top of a budget's limit, which is used up once. key names the grant of this budget and is required. If
+// Replayed is true, an earlier call had made it. The call is repeated.
+func (c *Client) CreateGrant(ctx context.Context, budgetID, key string, request earmark.GrantRequest) (*earmark.Grant, error) {
+	if err := earmark.ValidateIdempotencyKey(key); err != nil {
+		return nil, err
+	}
+	return changed[earmark.Grant](ctx, c, call{method: http.MethodPost, path: budgetPath(budgetID) + "/grants", key: key, body: request, repeat: true},
+		func(g *earmark.Grant, replayed bool) { g.Replayed = replayed })
+}
+
+// Grants lists the grants of a budget, also those that have ended, newest first. The call is repeated.
+func (c *Client) Grants(ctx context.Context, budgetID string, filter earmark.PageFilter) (earmark.Page[earmark.Grant], error) {
+	return page[earmark.Grant](ctx, c, budgetPath(budgetID)+"/grants", pageQuery(filter.Cursor, filter.Limit))
+}
+
+// VoidGrant takes away what is left of a grant; one that has ended stays as it is. The call is repeated.
+func (c *Client) VoidGrant(ctx context.Context, budgetID, id, reason string) (*earmark.Grant, error) {
+	return one[earmark.Grant](ctx, c, call{
+		method: http.MethodPost, path: budgetPath(budgetID) + "/grants/" + url.PathEscape(id) + "/void", body: earmark.ReasonRequest{Reason: reason}, repeat: true,
+	})
+}
+
 // UsageReport returns what a budget was charged over time; see earmark.UsageQuery. The call is
 // repeated.
 func (c *Client) UsageReport(ctx context.Context, budgetID string, query earmark.UsageQuery) (*earmark.UsageReport, error) {

@@ -136,6 +136,7 @@ func TestEveryCall(t *testing.T) {
 	doc, router := contract(t)
 	budgetID, reservationID := earmark.NewBudgetID(), earmark.NewReservationID()
 	overrideID := earmark.OverrideID(budgetID, "k")
+	grantID := earmark.GrantID(budgetID, "k")
 	webhookID := earmark.NewWebhookID()
 	limit := int64(7)
 	expires := time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC)
@@ -230,6 +231,15 @@ func TestEveryCall(t *testing.T) {
 		{"EndOverride", func(ctx context.Context, c *Client) (any, error) {
 			return c.EndOverride(ctx, budgetID, overrideID, "why")
 		}, `{"id":"ovr_a"}`, sent{method: "POST", path: "/v1/budgets/" + budgetID + "/overrides/" + overrideID + "/end", body: `{"reason":"why"}`}},
+		{"CreateGrant", func(ctx context.Context, c *Client) (any, error) {
+			return c.CreateGrant(ctx, budgetID, "k", earmark.GrantRequest{Amount: 500, ExpiresAt: &expires, Reason: "why"})
+		}, `{"id":"grt_a","amount":500}`, sent{method: "POST", path: "/v1/budgets/" + budgetID + "/grants", body: `{"amount":500,"expires_at":"2027-01-31T00:00:00Z","reason":"why"}`}},
+		{"Grants", func(ctx context.Context, c *Client) (any, error) {
+			return c.Grants(ctx, budgetID, earmark.PageFilter{Cursor: "c", Limit: 3})
+		}, `{"data":[{"id":"grt_a"}],"next_cursor":""}`, sent{method: "GET", path: "/v1/budgets/" + budgetID + "/grants", query: "cursor=c&limit=3"}},
+		{"VoidGrant", func(ctx context.Context, c *Client) (any, error) {
+			return c.VoidGrant(ctx, budgetID, grantID, "why")
+		}, `{"id":"grt_a"}`, sent{method: "POST", path: "/v1/budgets/" + budgetID + "/grants/" + grantID + "/void", body: `{"reason":"why"}`}},
 		{"Entries", func(ctx context.Context, c *Client) (any, error) {
 			return c.Entries(ctx, earmark.EntryFilter{BudgetID: budgetID, ReservationID: reservationID, Limit: 5})
 		}, `{"data":[{"id":1}],"next_cursor":""}`, sent{method: "GET", path: "/v1/entries", query: "budget_id=" + budgetID + "&limit=5&reservation_id=" + reservationID}},
@@ -520,6 +530,15 @@ func TestWhatIsRepeated(t *testing.T) {
 			return err
 		},
 		"EndOverride": func(ctx context.Context, c *Client) error { _, err := c.EndOverride(ctx, "b", "o", "why"); return err },
+		"CreateGrant": func(ctx context.Context, c *Client) error {
+			_, err := c.CreateGrant(ctx, "b", "k", earmark.GrantRequest{})
+			return err
+		},
+		"Grants": func(ctx context.Context, c *Client) error {
+			_, err := c.Grants(ctx, "b", earmark.PageFilter{})
+			return err
+		},
+		"VoidGrant": func(ctx context.Context, c *Client) error { _, err := c.VoidGrant(ctx, "b", "g", "why"); return err },
 		"Webhooks": func(ctx context.Context, c *Client) error {
 			_, err := c.Webhooks(ctx, earmark.PageFilter{})
 			return err

@@ -112,11 +112,12 @@ func inFlagWords(e *earmark.Error) string {
 	flag, known := map[string]string{
 		"scopes": "SCOPE", "scope": "SCOPE", "unit": "UNIT", "amounts": "--amount", "usage": "UNIT=N", "ttl_seconds": "--ttl",
 		"on_expiry": "--on-expiry", "metadata": "--metadata", "Idempotency-Key": "--key", "soft_ceiling": "--soft-ceiling",
-		"limit": "LIMIT", "enforcement": "--enforcement", "overage": "--overage", "reason": "--reason", "operator": "--as", "covering": "--covering",
+		"limit": "LIMIT", "enforcement": "--enforcement", "overage": "--overage", "allowance": "--allowance",
+		"priority": "--priority", "reason": "--reason", "operator": "--as", "covering": "--covering",
 		"name": "--name", "role": "--role", "expires_at": "--expires", "rate": "--rate", "overlap": "--overlap", "tenant": "TENANT", "model": "MODEL",
 	}[name]
 	switch {
-	case name == "window":
+	case name == "window" && rest != "":
 		flag, rest = "--"+rest, ""
 	case !known:
 		return oneLine(e.Error())

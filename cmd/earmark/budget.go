@@ -17,6 +17,7 @@ import (
 
 var (
 	enforcements = []earmark.Enforcement{earmark.EnforcementHard, earmark.EnforcementSoft}
+	allowances   = []earmark.Allowance{earmark.AllowanceFirst, earmark.AllowanceLast}
 	overages     = []earmark.OveragePolicy{earmark.OverageAllowWithOverdraft, earmark.OverageAllowIfAvailable, earmark.OverageReject}
 )
 
@@ -41,6 +42,7 @@ func newBudgetCreate() *cobra.Command {
 	var thresholds []string
 	period := choiceFlag[earmark.Period]{earmark.PeriodLifetime, "PERIOD", earmark.Periods}
 	overage := choiceFlag[earmark.OveragePolicy]{earmark.OverageAllowWithOverdraft, "POLICY", overages}
+	allowance := choiceFlag[earmark.Allowance]{earmark.AllowanceFirst, "PLACE", allowances}
 	cmd := &cobra.Command{
 		Use:   "create SCOPE UNIT LIMIT",
 		Short: "Create a budget",
@@ -78,7 +80,7 @@ meets it.`,
 			}
 			request := earmark.BudgetRequest{
 				Scope: scope, Unit: args[1], Limit: &limit, SoftCeiling: ceiling.value, Overage: overage.value,
-				Window: window, Thresholds: parts,
+				Allowance: allowance.value, Window: window, Thresholds: parts,
 			}.WithDefaults()
 			if soft || ceiling.value != nil {
 				request.Enforcement = earmark.EnforcementSoft
@@ -104,13 +106,12 @@ meets it.`,
 	cmd.Flags().BoolVar(&soft, "soft", false, "admit past the limit, and say so")
 	cmd.Flags().Var(&ceiling, "soft-ceiling", "admit past the limit up to this much; implies --soft")
 	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
+	allowance.define(cmd, "allowance", "use the limit of the window before grants, or after them")
 	thresholdsFlag(cmd, &thresholds, "")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id alone")
 	cmd.Flags().DurationVar(&length, "rolling", 0, "the last `DURATION` at any time, such as 5h or 90m; instead of --period")
 	cmd.MarkFlagsMutuallyExclusive("period", "rolling")
-	completeWords(cmd, "timezone", nil)
-	completeWords(cmd, "rolling", nil)
-	completeWords(cmd, "anchor", nil)
+	completeNothing(cmd, "timezone", "rolling", "anchor")
 	o.flags(cmd)
 	return cmd
 }
@@ -246,6 +247,7 @@ func newBudgetSet() *cobra.Command {
 	effective := choiceFlag[earmark.Effective]{noun: "WHEN", allowed: []earmark.Effective{earmark.EffectiveNow, earmark.EffectiveNextWindow}}
 	enforcement := choiceFlag[earmark.Enforcement]{noun: "WORD", allowed: enforcements}
 	overage := choiceFlag[earmark.OveragePolicy]{noun: "POLICY", allowed: overages}
+	allowance := choiceFlag[earmark.Allowance]{noun: "PLACE", allowed: allowances}
 	cmd := &cobra.Command{
 		Use:   "set ID",
 		Short: "Change a budget",
@@ -270,6 +272,9 @@ is changed itself follows no more, until --follow-template.`,
 			if overage.value != "" {
 				patch.Overage = &overage.value
 			}
+			if allowance.value != "" {
+				patch.Allowance = &allowance.value
+			}
 			if len(thresholds) > 0 {
 				parts, err := parseThresholds(thresholds)
 				if err != nil {
@@ -281,7 +286,7 @@ is changed itself follows no more, until --follow-template.`,
 				patch.FollowsTemplate = &follow
 			}
 			if patch == (earmark.BudgetPatch{}) {
-				return usageError{errors.New("nothing to change: give at least one of --limit, --soft-ceiling, --enforcement, --overage, --threshold and --follow-template")}
+				return usageError{errors.New("nothing to change: give at least one of --limit, --soft-ceiling, --enforcement, --overage, --allowance, --threshold and --follow-template")}
 			}
 			if effective.value != "" {
 				patch.Effective = &effective.value
@@ -304,6 +309,7 @@ is changed itself follows no more, until --follow-template.`,
 	cmd.Flags().Var(&ceiling, "soft-ceiling", "admit past the limit up to this much, with --enforcement soft; none takes the ceiling away")
 	enforcement.define(cmd, "enforcement", "deny a request that does not fit, or admit it")
 	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
+	allowance.define(cmd, "allowance", "use the limit of the window before grants, or after them")
 	thresholdsFlag(cmd, &thresholds, ";\nreplaces those of before, none removes them")
 	effective.define(cmd, "effective", "when the children of a template take the change over: now, or with their next windows")
 	cmd.Flags().BoolVar(&follow, "follow-template", false, "take the settings of the budget's template and follow its changes;\n--follow-template=false keeps the settings and ends that")

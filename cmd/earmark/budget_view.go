@@ -123,12 +123,23 @@ func limitWords(b *earmark.Budget) string {
 	return words + " a " + string(b.Window.Period)
 }
 
-// inForce returns the limit with its overrides; "" if there are none.
+// inForce returns the limit with its overrides and grants; "" if there are none.
 func inForce(b *earmark.Budget) string {
-	if b.Balance.EffectiveLimit == b.Limit {
+	switch {
+	case b.Balance.EffectiveLimit == b.Limit:
+		return ""
+	case b.Balance.Granted == nil:
+		return earmark.FormatAmount(b.Balance.EffectiveLimit) + " with overrides"
+	}
+	return earmark.FormatAmount(b.Balance.EffectiveLimit) + " with overrides and grants"
+}
+
+// grantedWords returns what grants bear of a balance and what they have left; "" if there is neither.
+func grantedWords(g *earmark.Granted) string {
+	if g == nil {
 		return ""
 	}
-	return earmark.FormatAmount(b.Balance.EffectiveLimit) + " with overrides"
+	return fmt.Sprintf("%s left, %s reserved, %s committed", earmark.FormatAmount(g.Remaining), earmark.FormatAmount(g.Reserved), earmark.FormatAmount(g.Committed))
 }
 
 // budgetDetails shows one budget in full.
@@ -149,6 +160,7 @@ func budgetDetails(b *earmark.Budget) view {
 			field{"Scope", earmark.DisplayScope(b.Scope), plain},
 			field{"Limit", limitWords(b), plain},
 			field{"In force", inForce(b), yellow},
+			field{"Grants", grantedWords(b.Balance.Granted), plain},
 			field{"Enforcement", enforcementWords(*b), plain},
 			field{"Overage", string(b.Overage), plain},
 			field{"Thresholds", thresholdWords(b.Thresholds), plain},

@@ -728,16 +728,18 @@ func TestRequests(t *testing.T) {
 		t.Helper()
 		earmarkPipe(t, url, strings.Fields(command)...).ok(t)
 	}
-	run("budget create acme/ml tokens 10_000_000 --period month --timezone Europe/Berlin --soft-ceiling 11,000,000 --overage reject")
+	run("budget create acme/ml tokens 10_000_000 --period month --timezone Europe/Berlin --soft-ceiling 11,000,000 --overage reject --allowance last")
 	require.Equal(t, earmark.BudgetRequest{
 		Scope: "acme/ml", Unit: "tokens", Limit: ref(int64(10_000_000)), Window: earmark.Window{Period: "month", Timezone: "Europe/Berlin", Every: 1},
 		Enforcement: earmark.EnforcementSoft, SoftCeiling: ref(int64(11_000_000)), Overage: earmark.OverageReject,
+		Allowance: earmark.AllowanceLast,
 	}, ledger.request)
 	run("budget set " + budget + " --soft-ceiling none")
 	require.Equal(t, earmark.BudgetPatch{SoftCeiling: ref[*int64](nil)}, ledger.patch)
-	run("budget set " + budget + " --limit 2_000 --soft-ceiling 3000 --enforcement soft --overage allow_if_available")
+	run("budget set " + budget + " --limit 2_000 --soft-ceiling 3000 --enforcement soft --overage allow_if_available --allowance first")
 	require.Equal(t, earmark.BudgetPatch{
 		Limit: ref(int64(2_000)), SoftCeiling: ref(ref(int64(3_000))), Enforcement: ref(earmark.EnforcementSoft), Overage: ref(earmark.OverageAllowIfAvailable),
+		Allowance: ref(earmark.AllowanceFirst),
 	}, ledger.patch)
 	run("commit " + id + " tokens=1,234,567 requests=1")
 	require.Equal(t, earmark.Amounts{"tokens": 1_234_567, "requests": 1}, ledger.usage)

@@ -38,6 +38,13 @@ func completeWords(cmd *cobra.Command, flag string, words []string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
+// completeNothing offers no words, and no files, for flags.
+func completeNothing(cmd *cobra.Command, flags ...string) {
+	for _, flag := range flags {
+		completeWords(cmd, flag, nil)
+	}
+}
+
 // completeArgs completes the first count arguments by asking the server.
 func completeArgs(count int, ask completer) completionFunc {
 	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {

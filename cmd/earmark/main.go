@@ -92,7 +92,7 @@ func newRoot() *cobra.Command {
 	})
 	wrapHelp(root)
 	addGroup(root, "Run it:", newDev(), newServe(), newWorker(), newGateway(), newMigrate(), newPayloadKey())
-	addGroup(root, "Budgets and reservations:", newBudget(), newOverride(), newReserve(), newCommit(), newRelease(), newExtend(),
+	addGroup(root, "Budgets and reservations:", newBudget(), newOverride(), newGrant(), newReserve(), newCommit(), newRelease(), newExtend(),
 		newShow(), newList(), newUsage(), newCorrect(), newDecide(), newEntries(), newEvents(), newWebhook())
 	addGroup(root, "Look after it:", newStuck(), newAdopt(), newDrain(), newPrune())
 	addGroup(root, "Tenants and keys:", newTenant(), newKey(), newAuditLog())

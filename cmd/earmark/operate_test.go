@@ -108,6 +108,25 @@ func TestOperate(t *testing.T) {
 	require.Contains(t, run("budget", "set", budget, "--limit", "2,000", "--enforcement", "soft", "--soft-ceiling", "3_000").ok(t), "soft to 3,000")
 	require.Contains(t, run("budget", "list", "--covering", "acme/u9").ok(t), budget)
 	require.Contains(t, run("entries", "--reservation", first).ok(t), "+450")
+	require.Equal(t, "No grants. `earmark grant create ID AMOUNT` makes one.", run("grant", "list", budget).ok(t))
+	grant := func() earmark.Grant {
+		t.Helper()
+		var page earmark.Page[earmark.Grant]
+		require.NoError(t, json.Unmarshal([]byte(run("grant", "list", budget, "--json").ok(t)), &page))
+		require.Len(t, page.Data, 1)
+		return page.Data[0]
+	}
+	for _, more := range []string{"", "nothing more was changed"} {
+		made := run("grant", "create", budget, "5_000", "--until", "2126-01-01", "--priority", "1", "--key", "top-up", "--reason", "order 4711")
+		require.Contains(t, made.ok(t), "5,000")
+		require.Contains(t, made.stderr, more)
+	}
+	require.EqualValues(t, 1, grant().Priority)
+	require.Contains(t, run("budget", "show", budget).ok(t), "5,000 left, 0 reserved, 0 committed")
+	run("grant", "void", budget, grant().ID[:shortID-1]+"…", "--reason", "paid back").ok(t)
+	require.EqualValues(t, 5_000, grant().Voided)
+	below = run("grant", "create", budget, "1", "--priority", "101", "--reason", "r")
+	require.Contains(t, below.stderr, "--priority")
 	run("budget", "archive", budget, "--yes").ok(t)
 	require.Equal(t, "No budgets. `earmark budget create SCOPE UNIT LIMIT` makes one.", run("budget", "list").ok(t))
 	require.Equal(t, exitNotFound, run("reserve", "acme/u1", "--amount", "tokens=1").code)

@@ -23,8 +23,8 @@ import (
 
 // neighbour is what another tenant has. Its names are found in no answer by chance.
 type neighbour struct {
-	reservation, budget, override, key, webhook string
-	words                                       []string
+	reservation, budget, override, grant, key, webhook string
+	words                                              []string
 }
 
 func newNeighbour(tb testing.TB, s *stack.Stack, server *stack.Server) neighbour {
@@ -37,9 +37,11 @@ func newNeighbour(tb testing.TB, s *stack.Stack, server *stack.Server) neighbour
 	require.NoError(tb, err)
 	override, err := other.admin.CreateOverride(ctx, budget.ID, "raise-1", earmark.OverrideRequest{Amount: 7, Reason: "neighbour-reason"})
 	require.NoError(tb, err)
+	grant, err := other.admin.CreateGrant(ctx, budget.ID, "top-up-1", earmark.GrantRequest{Amount: 7, Reason: "neighbour-reason"})
+	require.NoError(tb, err)
 	hook, err := other.admin.CreateWebhook(ctx, earmark.WebhookRequest{URL: "https://example.com/neighbour-hook"})
 	require.NoError(tb, err)
-	return neighbour{r.ID, budget.ID, override.ID, other.key, hook.ID, []string{"neighbour-reason", other.name, "neighbour-scope", "neighbour-hook", r.ID, budget.ID, other.key, hook.ID}}
+	return neighbour{r.ID, budget.ID, override.ID, grant.ID, other.key, hook.ID, []string{"neighbour-reason", other.name, "neighbour-scope", "neighbour-hook", r.ID, budget.ID, other.key, hook.ID}}
 }
 
 // never returns an id of the same kind that nobody has.
@@ -84,7 +86,7 @@ func request(tb testing.TB, method, url, key, body string) reply {
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	if slices.ContainsFunc([]string{"/v1/usage", "/corrections", "/overrides", "/reset"}, func(end string) bool { return method == http.MethodPost && strings.HasSuffix(url, end) }) {
+	if slices.ContainsFunc([]string{"/v1/usage", "/corrections", "/overrides", "/reset", "/grants"}, func(end string) bool { return method == http.MethodPost && strings.HasSuffix(url, end) }) {
 		request.Header.Set("Idempotency-Key", "key-1")
 	}
 	response, err := http.DefaultClient.Do(request)
@@ -103,6 +105,8 @@ var bodies = map[string]string{
 	"POST /v1/budgets/{id}/overrides":                   `{"amount":5,"reason":"why"}`,
 	"POST /v1/budgets/{id}/overrides/{override_id}/end": `{"reason":"why"}`,
 	"POST /v1/budgets/{id}/reset":                       `{"reason":"why"}`,
+	"POST /v1/budgets/{id}/grants":                      `{"amount":5,"reason":"why"}`,
+	"POST /v1/budgets/{id}/grants/{grant_id}/void":      `{"reason":"why"}`,
 	"POST /v1/reservations":                             `{"scopes":["ml"],"amounts":{"tokens":1}}`,
 	"POST /v1/decisions":                                `{"scopes":["ml"],"amounts":{"tokens":1}}`,
 	"POST /v1/usage":                                    `{"scopes":["ml"],"amounts":{"tokens":1}}`,
@@ -149,7 +153,7 @@ func TestOperationsByRoleAndTenant(t *testing.T) {
 			for role, key := range roleKeys {
 				calls++
 				ask := func(id string) reply {
-					got := request(t, method, server.URL+strings.NewReplacer("{id}", id, "{override_id}", other.override).Replace(path), key, bodies[name])
+					got := request(t, method, server.URL+strings.NewReplacer("{id}", id, "{override_id}", other.override, "{grant_id}", other.grant).Replace(path), key, bodies[name])
 					if id != "" {
 						got.body = strings.ReplaceAll(got.body, id, "ID")
 					}
@@ -184,7 +188,7 @@ func TestOperationsByRoleAndTenant(t *testing.T) {
 // ledgerOf is all that a tenant has in Postgres.
 func ledgerOf(t *testing.T, s *stack.Stack, tenant string) (rows []string) {
 	t.Helper()
-	for _, table := range []string{"budgets", "reservations", "entries", "keys", "audit_log", "overrides", "webhooks"} {
+	for _, table := range []string{"budgets", "reservations", "entries", "keys", "audit_log", "overrides", "grants", "webhooks"} {
 		var text string
 		require.NoError(t, s.Pool().QueryRow(t.Context(), "SELECT coalesce(jsonb_agg(to_jsonb(x) - 'checked_at' - 'last_used_at' ORDER BY id), '[]')::text FROM earmark."+table+" x WHERE tenant = $1", tenant).Scan(&text))
 		require.NotEqual(t, "[]", text, table)

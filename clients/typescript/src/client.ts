@@ -6,7 +6,7 @@ import { Transport, type Call } from "./transport.js";
 import type {
   AddedPrices, CorrectionRequest, ExplainedPrice, ExplainRequest, PriceFilter, PricePage, PricesRequest,
   AuditFilter, AuditRecord, Balance, Budget, BudgetFilter, BudgetPatch, BudgetRequest, By, Caller, Checks, CommitRequest, Decision, Entry, EntryFilter, EventFilter, EventPage,
-  IssuedKey, Key, KeyRequest, Override, OverrideRequest, Overview, Page, PageFilter, ReasonRequest, Reservation, ReservationFilter, ReservationPage, ReservationRequest, RotateKeyRequest,
+  Grant, GrantRequest, IssuedKey, Key, KeyRequest, Override, OverrideRequest, Overview, Page, PageFilter, ReasonRequest, Reservation, ReservationFilter, ReservationPage, ReservationRequest, RotateKeyRequest,
   Settled, UsageFilter, UsageReport, UsageRequest,
   Delivery, IssuedWebhook, Webhook, WebhookPatch, WebhookReplay, WebhookRequest, WebhookTest,
 } from "./types.js";
@@ -254,6 +254,21 @@ export class Earmark {
   /** Ends an override now; one that has ended stays as it is. */
   endOverride(id: string, overrideId: string, request: ReasonRequest, options: CallOptions = {}): Promise<Override> {
     return this.#call({ method: "POST", path: `${pathOf("budgets", id)}/overrides/${encodeURIComponent(overrideId)}/end`, body: request, repeat: true, ...options });
+  }
+
+  /** Grants an amount on top of a budget's limit, which is used up once. The key names the grant of this budget. */
+  createGrant(id: string, request: GrantRequest, options: CallOptions & { key: string }): Promise<Grant> {
+    return this.#make(`${pathOf("budgets", id)}/grants`, options.key, request, options);
+  }
+
+  /** The grants of a budget, also those that have ended, newest first. */
+  listGrants(id: string, filter: PageFilter = {}, options: CallOptions = {}): Promise<Page<Grant>> {
+    return this.#get(`${pathOf("budgets", id)}/grants`, filter, options);
+  }
+
+  /** Takes away what is left of a grant; one that has ended stays as it is. */
+  voidGrant(id: string, grantId: string, request: ReasonRequest, options: CallOptions = {}): Promise<Grant> {
+    return this.#call({ method: "POST", path: `${pathOf("budgets", id)}/grants/${encodeURIComponent(grantId)}/void`, body: request, repeat: true, ...options });
   }
 
   /** On whose behalf the client calls. */

@@ -116,6 +116,59 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/budgets/{id}/grants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List the grants of a budget
+         * @description Newest first; also those that have ended.
+         */
+        get: operations["listGrants"];
+        put?: never;
+        /**
+         * Grant an amount on top of a limit
+         * @description Grants an amount, such as prepaid credit, that is used up once, in whatever windows. Requests use the grants in force by `priority`, then the
+         *     earliest expiry, then the oldest, before or after the limit of the window (`allowance` of the budget). A hold keeps what it was held
+         *     against. A budget has at most 100 grants with something left. A rolling window takes none.
+         */
+        post: operations["createGrant"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/budgets/{id}/grants/{grant_id}/void": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+                grant_id: components["schemas"]["GrantId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take away what is left of a grant
+         * @description What is held against it stays so, and is charged to it. A grant that has ended stays as it is.
+         */
+        post: operations["voidGrant"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/budgets/{id}/reset": {
         parameters: {
             query?: never;
@@ -950,6 +1003,13 @@ export interface components {
          * @enum {string}
          */
         Overage: "allow_with_overdraft" | "allow_if_available" | "reject";
+        /**
+         * @description When the limit of the window is used, if the budget has grants: `first`, before the grants, or `last`, after them. A rolling window has
+         *     no grants, and only `first`.
+         * @default first
+         * @enum {string}
+         */
+        Allowance: "first" | "last";
         /** @description Every budget on the path of each of these is charged, once. */
         Scopes: components["schemas"]["Scope"][];
         /**
@@ -1036,7 +1096,7 @@ export interface components {
             available: number;
             /**
              * Format: int64
-             * @description The limit with the overrides that are in force.
+             * @description The limit with the overrides that are in force, and with `granted`.
              */
             effective_limit: number;
             /**
@@ -1049,6 +1109,25 @@ export interface components {
              * @description The next window's first instant; null for lifetime; for rolling, the end of the current slice.
              */
             window_end: string | null;
+            granted?: components["schemas"]["Granted"];
+        };
+        /** @description The parts of the balance that grants bear, and what those in force have left; left out where all are 0. */
+        Granted: {
+            /**
+             * Format: int64
+             * @description The part of the balance's `reserved`.
+             */
+            reserved: number;
+            /**
+             * Format: int64
+             * @description The part of the balance's `committed`.
+             */
+            committed: number;
+            /**
+             * Format: int64
+             * @description What the grants in force have left.
+             */
+            remaining: number;
         };
         Budget: {
             id: components["schemas"]["BudgetId"];
@@ -1064,6 +1143,7 @@ export interface components {
              */
             soft_ceiling: number | null;
             overage: components["schemas"]["Overage"];
+            allowance: components["schemas"]["Allowance"];
             /** Format: date-time */
             created_at: string;
             /** Format: date-time */
@@ -1181,6 +1261,7 @@ export interface components {
              */
             soft_ceiling?: number | null;
             overage?: components["schemas"]["Overage"];
+            allowance?: components["schemas"]["Allowance"];
             thresholds?: components["schemas"]["Thresholds"];
         };
         BudgetPatch: {
@@ -1195,6 +1276,8 @@ export interface components {
             enforcement?: "hard" | "soft";
             /** @enum {string} */
             overage?: "allow_with_overdraft" | "allow_if_available" | "reject";
+            /** @enum {string} */
+            allowance?: "first" | "last";
             thresholds?: components["schemas"]["Thresholds"];
             /**
              * @description Only for a template: when its children take the change over; `now` if left out. `next_window` is not for `lifetime` and `rolling`. A change that is effective now takes earlier ones with it that wait for the next window; a child that is made later has them from the start.
@@ -1301,6 +1384,87 @@ export interface components {
         };
         OverridePage: {
             data: components["schemas"]["Override"][];
+            /** @description Empty on the last page. */
+            next_cursor: string;
+        };
+        /** @description Made from the budget and the key. */
+        GrantId: string;
+        /** @description An amount on top of a budget's limit that is used up once, such as prepaid credit. */
+        Grant: {
+            id: components["schemas"]["GrantId"];
+            budget_id: components["schemas"]["BudgetId"];
+            /**
+             * Format: int64
+             * @description In the budget's unit.
+             */
+            amount: number;
+            /**
+             * Format: int64
+             * @description Held against it by open reservations.
+             */
+            reserved: number;
+            /**
+             * Format: int64
+             * @description Charged to it.
+             */
+            committed: number;
+            /**
+             * Format: int64
+             * @description What a void took away.
+             */
+            voided: number;
+            /**
+             * Format: int64
+             * @description What requests can still take; 0 once it has ended.
+             */
+            remaining: number;
+            /**
+             * Format: int64
+             * @description The lower is used first.
+             */
+            priority: number;
+            /** Format: date-time */
+            effective_at: string;
+            /**
+             * Format: date-time
+             * @description Null means never.
+             */
+            expires_at: string | null;
+            /** Format: date-time */
+            voided_at: string | null;
+            reason: string;
+            /** Format: date-time */
+            created_at: string;
+            /** @description An earlier call with the same key made it. */
+            replayed?: boolean;
+        };
+        GrantRequest: {
+            /**
+             * Format: int64
+             * @description In the budget's unit.
+             */
+            amount: number;
+            /**
+             * Format: date-time
+             * @description Now when left out.
+             */
+            effective_at?: string;
+            /**
+             * Format: date-time
+             * @description After now and after `effective_at`; never when left out.
+             */
+            expires_at?: string;
+            /**
+             * Format: int64
+             * @description The lower is used first; of equal ones the one that expires first, then the oldest.
+             * @default 50
+             */
+            priority: number;
+            /** @description Why, for the journal; at most 512 bytes. */
+            reason: string;
+        };
+        GrantPage: {
+            data: components["schemas"]["Grant"][];
             /** @description Empty on the last page. */
             next_cursor: string;
         };
@@ -1699,7 +1863,7 @@ export interface components {
             reason?: components["schemas"]["Reason"];
         };
         /** @enum {string} */
-        AuditAction: "budget.create" | "budget.change" | "budget.archive" | "key.create" | "key.rotate" | "key.revoke" | "tenant.create" | "tenant.disable" | "tenant.enable" | "price.add" | "override.create" | "override.end" | "webhook.create" | "webhook.change" | "webhook.rotate" | "webhook.replay" | "webhook.delete";
+        AuditAction: "budget.create" | "budget.change" | "budget.archive" | "key.create" | "key.rotate" | "key.revoke" | "tenant.create" | "tenant.disable" | "tenant.enable" | "price.add" | "override.create" | "override.end" | "grant.create" | "grant.void" | "webhook.create" | "webhook.change" | "webhook.rotate" | "webhook.replay" | "webhook.delete";
         AuditRecord: {
             /** Format: int64 */
             id: number;
@@ -1888,7 +2052,7 @@ export interface components {
              * Format: date-time
              * @description When to ask again at the latest; present where `retryable` is true, and only there. By then, in each budget
              *     that the request does not fit into, the window has ended or, if the amount would fit without the holds, the lease of
-             *     the first, or an override has begun or ended that makes room. A hold that is settled makes room sooner; another request may take the room first.
+             *     the first, or an override has begun or ended, or a grant begun, that makes room. A hold that is settled makes room sooner; another request may take the room first.
              */
             retry_at?: string;
         };
@@ -2721,6 +2885,127 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Override"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    listGrants: {
+        parameters: {
+            query?: {
+                /** @description The `next_cursor` of the page before, of the same list with the same filter; leave it out for the first page. */
+                cursor?: components["parameters"]["Cursor"];
+                /** @description The most items on a page. */
+                limit?: components["parameters"]["Limit"];
+            };
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of grants. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantPage"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    createGrant: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description Names this grant of the budget, so that a repeated call does not apply it twice. */
+                "Idempotency-Key": components["schemas"]["IdempotencyKey"];
+            };
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GrantRequest"];
+            };
+        };
+        responses: {
+            /** @description The grant, made now or by an earlier call with the same key. */
+            201: {
+                headers: {
+                    "Idempotency-Hit": components["headers"]["IdempotencyHit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Grant"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /** @description `idempotency_mismatch`: the key was used for another grant of this budget. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    voidGrant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The budget's id. */
+                id: components["parameters"]["BudgetId"];
+                grant_id: components["schemas"]["GrantId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReasonRequest"];
+            };
+        };
+        responses: {
+            /** @description The grant, which has ended. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Grant"];
                 };
             };
             400: components["responses"]["InvalidRequest"];

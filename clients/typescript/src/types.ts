@@ -48,7 +48,7 @@ export type UsageRequest = Schemas["UsageRequest"];
 export type CommitRequest = Schemas["CommitRequest"];
 /** What a provider says was used: its usage object, what that is, and which model answered. */
 export type ProviderResponse = Pick<CommitRequest, "usage_format" | "model" | "provider" | "responded_at"> & { provider_usage: object };
-export type BudgetRequest = Defaulted<Omit<Schemas["BudgetRequest"], "window">, "enforcement" | "overage"> & {
+export type BudgetRequest = Defaulted<Omit<Schemas["BudgetRequest"], "window">, "enforcement" | "overage" | "allowance"> & {
   /** Lifetime in UTC when left out. */
   window?: Partial<Schemas["Window"]>;
 };
@@ -56,6 +56,8 @@ export type KeyRequest = Schemas["KeyRequest"];
 export type RotateKeyRequest = Partial<Schemas["RotateKeyRequest"]>;
 
 /** A change of a budget's limit for a time. `replayed`: an earlier call with the same key made it. */
+export type Grant = Schemas["Grant"];
+export type GrantRequest = Defaulted<Schemas["GrantRequest"], "priority">;
 export type Override = Schemas["Override"];
 export type OverrideRequest = Schemas["OverrideRequest"];
 export type ReasonRequest = Schemas["ReasonRequest"];

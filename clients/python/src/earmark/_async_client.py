@@ -37,6 +37,9 @@ from ._types import (
     ExplainedPrice,
     ExplainRequest,
     ExtendRequest,
+    Grant,
+    GrantPage,
+    GrantRequest,
     IssuedKey,
     IssuedWebhook,
     Key,
@@ -301,6 +304,19 @@ class AsyncEarmark:
         """Ends an override now; one that has ended stays as it is."""
         path = options.path_of("budgets", id, "overrides", override_id, "end")
         return cast(Override, await self._call(Call("POST", path, body=request, repeat=True)))
+
+    async def create_grant(self, id: str, request: GrantRequest, *, key: str) -> Grant:
+        """Grants an amount on top of a budget's limit, which is used up once. The key names the grant of this budget."""
+        return cast(Grant, await self._run(options.make(self._transport, options.path_of("budgets", id, "grants"), key, request)))
+
+    async def list_grants(self, id: str, *, cursor: str | None = None, limit: int | None = None) -> GrantPage:
+        """The grants of a budget, also those that have ended, newest first."""
+        return cast(GrantPage, await self._get(options.path_of("budgets", id, "grants"), cursor=cursor, limit=limit))
+
+    async def void_grant(self, id: str, grant_id: str, request: ReasonRequest) -> Grant:
+        """Takes away what is left of a grant; one that has ended stays as it is."""
+        path = options.path_of("budgets", id, "grants", grant_id, "void")
+        return cast(Grant, await self._call(Call("POST", path, body=request, repeat=True)))
 
     async def whoami(self) -> Caller:
         """On whose behalf the client calls."""

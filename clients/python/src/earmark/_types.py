@@ -85,6 +85,10 @@ class AdoptRequest(TypedDict, total=False):
     operator: Operator
     reason: Reason
 
+# When the limit of the window is used, if the budget has grants: `first`, before the grants, or `last`, after them. A rolling window has no
+# grants, and only `first`.
+Allowance = Literal["first", "last"]
+
 # A whole number for each unit.
 Amounts = dict[str, int]
 
@@ -94,7 +98,7 @@ AnsweringModel = str
 # The company that bills. Without it, that of the estimate.
 AnsweringProvider = str
 
-AuditAction = Literal["budget.create", "budget.change", "budget.archive", "key.create", "key.rotate", "key.revoke", "tenant.create", "tenant.disable", "tenant.enable", "price.add", "override.create", "override.end", "webhook.create", "webhook.change", "webhook.rotate", "webhook.replay", "webhook.delete"]
+AuditAction = Literal["budget.create", "budget.change", "budget.archive", "key.create", "key.rotate", "key.revoke", "tenant.create", "tenant.disable", "tenant.enable", "price.add", "override.create", "override.end", "grant.create", "grant.void", "webhook.create", "webhook.change", "webhook.rotate", "webhook.replay", "webhook.delete"]
 
 class AuditRecord(TypedDict):
     id: int
@@ -115,8 +119,16 @@ class AuditPage(TypedDict):
     data: list[AuditRecord]
     next_cursor: str
 
-# The state of the current window, in the budget's unit.
-class Balance(TypedDict):
+# The parts of the balance that grants bear, and what those in force have left; left out where all are 0.
+class Granted(TypedDict):
+    # The part of the balance's `reserved`.
+    reserved: int
+    # The part of the balance's `committed`.
+    committed: int
+    # What the grants in force have left.
+    remaining: int
+
+class _Balance(TypedDict):
     limit: int
     # Set aside by open reservations.
     reserved: int
@@ -124,12 +136,17 @@ class Balance(TypedDict):
     committed: int
     # effective_limit − reserved − committed; negative when overdrawn.
     available: int
-    # The limit with the overrides that are in force.
+    # The limit with the overrides that are in force, and with `granted`.
     effective_limit: int
     # The window's first instant; 1970-01-01 for lifetime; for rolling, the start of the oldest slice that counts.
     window_start: str
     # The next window's first instant; null for lifetime; for rolling, the end of the current slice.
     window_end: str | None
+
+
+# The state of the current window, in the budget's unit.
+class Balance(_Balance, total=False):
+    granted: Granted
 
 BudgetId = str
 
@@ -188,6 +205,7 @@ class _Budget(TypedDict):
     # Null means no ceiling.
     soft_ceiling: int | None
     overage: Overage
+    allowance: Allowance
     created_at: str
     archived_at: str | None
     balance: Balance
@@ -214,6 +232,7 @@ class BudgetPatch(TypedDict, total=False):
     soft_ceiling: int | None
     enforcement: Literal["hard", "soft"]
     overage: Literal["allow_with_overdraft", "allow_if_available", "reject"]
+    allowance: Literal["first", "last"]
     thresholds: Thresholds
     # Only for a template: when its children take the change over; `now` if left out. `next_window` is not for `lifetime` and `rolling`. A
     # change that is effective now takes earlier ones with it that wait for the next window; a child that is made later has them from the
@@ -258,6 +277,7 @@ class BudgetRequest(_BudgetRequest, total=False):
     # Only for `soft`, from the limit up; null or left out means no ceiling.
     soft_ceiling: int | None
     overage: Overage
+    allowance: Allowance
     thresholds: Thresholds
 
 # What a key may do; each role includes those before it.
@@ -351,7 +371,7 @@ class Decision(_Decision, total=False):
     price_version: int
     # When to ask again at the latest; present where `retryable` is true, and only there. By then, in each budget that the request does not
     # fit into, the window has ended or, if the amount would fit without the holds, the lease of the first, or an override has begun or
-    # ended that makes room. A hold that is settled makes room sooner; another request may take the room first.
+    # ended, or a grant begun, that makes room. A hold that is settled makes room sooner; another request may take the room first.
     retry_at: str
 
 EventType = Literal["budget.window_opened", "budget.threshold_crossed", "budget.exhausted", "reservation.denied", "reservation.expired", "reservation.review", "reservation.committed_late", "reservation.overage", "reservation.corrected", "webhook.disabled"]
@@ -503,6 +523,57 @@ class _ExtendRequest(TypedDict):
 class ExtendRequest(_ExtendRequest, total=False):
     operator: Operator
     reason: Reason
+
+# Made from the budget and the key.
+GrantId = str
+
+class _Grant(TypedDict):
+    id: GrantId
+    budget_id: BudgetId
+    # In the budget's unit.
+    amount: int
+    # Held against it by open reservations.
+    reserved: int
+    # Charged to it.
+    committed: int
+    # What a void took away.
+    voided: int
+    # What requests can still take; 0 once it has ended.
+    remaining: int
+    # The lower is used first.
+    priority: int
+    effective_at: str
+    # Null means never.
+    expires_at: str | None
+    voided_at: str | None
+    reason: str
+    created_at: str
+
+
+# An amount on top of a budget's limit that is used up once, such as prepaid credit.
+class Grant(_Grant, total=False):
+    # An earlier call with the same key made it.
+    replayed: bool
+
+class GrantPage(TypedDict):
+    data: list[Grant]
+    # Empty on the last page.
+    next_cursor: str
+
+class _GrantRequest(TypedDict):
+    # In the budget's unit.
+    amount: int
+    # Why, for the journal; at most 512 bytes.
+    reason: str
+
+
+class GrantRequest(_GrantRequest, total=False):
+    # Now when left out.
+    effective_at: str
+    # After now and after `effective_at`; never when left out.
+    expires_at: str
+    # The lower is used first; of equal ones the one that expires first, then the oldest.
+    priority: int
 
 # Printable ASCII. Keys are the tenant's, shared by reservations and usage.
 IdempotencyKey = str
@@ -1029,6 +1100,7 @@ __all__ = [
     "Accepted",
     "AddedPrices",
     "AdoptRequest",
+    "Allowance",
     "Amounts",
     "AnsweringModel",
     "AnsweringProvider",
@@ -1061,6 +1133,11 @@ __all__ = [
     "ExplainRequest",
     "ExplainedPrice",
     "ExtendRequest",
+    "Grant",
+    "GrantId",
+    "GrantPage",
+    "GrantRequest",
+    "Granted",
     "IdempotencyKey",
     "IssuedKey",
     "IssuedWebhook",
