@@ -74,7 +74,8 @@ type ClientOptions struct {
 type Step struct {
 	Op      string          `json:"op"`
 	Key     string          `json:"key,omitempty"`
-	ID      string          `json:"id,omitempty"` // $id is the id of the last reservation or new webhook that a step returned
+	ID      string          `json:"id,omitempty"`     // $id is the id of the last reservation, new webhook or new grant that a step returned
+	Budget  string          `json:"budget,omitempty"` // of a grant; $budget is the id of the last new budget
 	Request json.RawMessage `json:"request,omitempty"`
 	Work    *Work           `json:"work,omitempty"`
 	Call    *ProviderCall   `json:"call,omitempty"`

@@ -204,8 +204,9 @@ func TestWrongClientsAreNoticed(t *testing.T) {
 type result map[string]any
 
 type runner struct {
-	client *client.Client
-	lastID string
+	client     *client.Client
+	lastID     string
+	lastBudget string
 }
 
 func newRunner(t *testing.T, url string, options conformance.ClientOptions) *runner {
@@ -235,6 +236,9 @@ func (r *runner) run(t *testing.T, step conformance.Step) result {
 	if step.ID == "$id" {
 		step.ID = r.lastID
 	}
+	if step.Budget == "$budget" {
+		step.Budget = r.lastBudget
+	}
 	ctx := t.Context()
 	switch step.Op {
 	case "guard":
@@ -257,6 +261,10 @@ func (r *runner) run(t *testing.T, step conformance.Step) result {
 		r.lastID = made.ID
 	case *earmark.IssuedWebhook:
 		r.lastID = made.ID
+	case *earmark.Grant:
+		r.lastID = made.ID
+	case *earmark.Budget:
+		r.lastBudget = made.ID
 	}
 	return result{"value": value}
 }
@@ -314,6 +322,12 @@ func (r *runner) call(ctx context.Context, t *testing.T, step conformance.Step) 
 		return r.client.CreateBudget(ctx, decode[earmark.BudgetRequest](t, step.Request))
 	case "patch_budget":
 		return r.client.PatchBudget(ctx, step.ID, decode[earmark.BudgetPatch](t, step.Request))
+	case "create_grant":
+		return r.client.CreateGrant(ctx, step.Budget, step.Key, decode[earmark.GrantRequest](t, step.Request))
+	case "grants":
+		return r.client.Grants(ctx, step.Budget, decode[earmark.PageFilter](t, step.Request))
+	case "void_grant":
+		return r.client.VoidGrant(ctx, step.Budget, step.ID, decode[earmark.ReasonRequest](t, step.Request).Reason)
 	case "create_key":
 		return r.client.CreateKey(ctx, decode[earmark.KeyRequest](t, step.Request), client.By{})
 	case "rotate_key":

@@ -68,6 +68,7 @@ class Base:
     def __init__(self, session: Any, kind: Any) -> None:
         options = session["client"]
         self.last_id = ""
+        self.last_budget = ""
         self.earmark = kind(
             session["url"],
             options.get("api_key", ""),
@@ -81,6 +82,9 @@ class Base:
         request, id = step.get("request"), step.get("id", "")
         if id == "$id":
             id = self.last_id
+        budget = step.get("budget", "")
+        if budget == "$budget":
+            budget = self.last_budget
         match step["op"]:
             case "reserve":
                 return self.earmark.reserve(request, key=step.get("key"))
@@ -118,6 +122,12 @@ class Base:
                 return self.earmark.create_budget(request)
             case "patch_budget":
                 return self.earmark.patch_budget(id, request)
+            case "create_grant":
+                return self.earmark.create_grant(budget, request, key=step.get("key", ""))
+            case "grants":
+                return self.earmark.list_grants(budget, **(request or {}))
+            case "void_grant":
+                return self.earmark.void_grant(budget, id, request)
             case "create_key":
                 return self.earmark.create_key(request)
             case "rotate_key":
@@ -142,10 +152,13 @@ class Base:
                 return self.earmark.replay_webhook(id, request)
         raise AssertionError(f"there is no operation {step['op']}")
 
-    def result(self, value: Any) -> Result:
+    def result(self, op: str, value: Any) -> Result:
         if isinstance(value, Settled):
             return settled_result(value)
-        self.last_id = value.get("id", self.last_id)
+        if op == "create_budget":
+            self.last_budget = value["id"]
+        else:
+            self.last_id = value.get("id", self.last_id)
         return {"value": value}
 
 
@@ -156,7 +169,7 @@ class Runner(Base):
 
     def step(self, step: Any) -> Result:
         try:
-            return self.result(self.call(step))
+            return self.result(step["op"], self.call(step))
         except Exception as error:
             return {"error": failure(error)}
 
@@ -181,7 +194,7 @@ class AsyncRunner(Base):
 
     async def step(self, step: Any) -> Result:
         try:
-            return self.result(await self.call(step))
+            return self.result(step["op"], await self.call(step))
         except Exception as error:
             return {"error": failure(error)}
 

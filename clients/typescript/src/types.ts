@@ -55,9 +55,10 @@ export type BudgetRequest = Defaulted<Omit<Schemas["BudgetRequest"], "window">, 
 export type KeyRequest = Schemas["KeyRequest"];
 export type RotateKeyRequest = Partial<Schemas["RotateKeyRequest"]>;
 
-/** A change of a budget's limit for a time. `replayed`: an earlier call with the same key made it. */
+/** An amount on top of a budget's limit that is used up once. `replayed`: an earlier call with the same key made it. */
 export type Grant = Schemas["Grant"];
 export type GrantRequest = Defaulted<Schemas["GrantRequest"], "priority">;
+/** A change of a budget's limit for a time. `replayed`: an earlier call with the same key made it. */
 export type Override = Schemas["Override"];
 export type OverrideRequest = Schemas["OverrideRequest"];
 export type ReasonRequest = Schemas["ReasonRequest"];

@@ -22,6 +22,7 @@ interface Step {
   op: string;
   key?: string;
   id?: string;
+  budget?: string;
   request?: any;
   work?: Work;
 }
@@ -155,6 +156,7 @@ function jsonOf(text: string): unknown {
 class Runner {
   readonly #earmark: Earmark;
   #lastId = "";
+  #lastBudget = "";
 
   constructor({ url, client }: Session) {
     this.#earmark = new Earmark({
@@ -169,16 +171,17 @@ class Runner {
   async run(step: Step): Promise<Result> {
     if (step.op === "guard") return this.#guard(step);
     try {
-      const value = await this.#call(step.id === "$id" ? { ...step, id: this.#lastId } : step);
+      const value = await this.#call({ ...step, id: step.id === "$id" ? this.#lastId : step.id, budget: step.budget === "$budget" ? this.#lastBudget : step.budget });
       if (typeof value.accepted === "boolean") return settledResult(value);
-      this.#lastId = value.id ?? this.#lastId;
+      if (step.op === "create_budget") this.#lastBudget = value.id;
+      else this.#lastId = value.id ?? this.#lastId;
       return { value };
     } catch (error) {
       return { error: failure(error) };
     }
   }
 
-  #call({ op, key, id = "", request }: Step): Promise<any> {
+  #call({ op, key, id = "", budget = "", request }: Step): Promise<any> {
     switch (op) {
       case "reserve":
         return this.#earmark.reserve(request, { key });
@@ -216,6 +219,12 @@ class Runner {
         return this.#earmark.createBudget(request);
       case "patch_budget":
         return this.#earmark.patchBudget(id, request);
+      case "create_grant":
+        return this.#earmark.createGrant(budget, request, { key: key ?? "" });
+      case "grants":
+        return this.#earmark.listGrants(budget, request);
+      case "void_grant":
+        return this.#earmark.voidGrant(budget, id, request);
       case "create_key":
         return this.#earmark.createKey(request);
       case "rotate_key":
