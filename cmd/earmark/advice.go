@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/earmark-dev/earmark"
 )
 
@@ -98,27 +100,29 @@ func (s *session) headline(e *earmark.Error) string {
 		what, _, _ := strings.Cut(e.Message, "; ")
 		return clean(what)
 	case earmark.CodeIdempotencyMismatch, earmark.CodeAlreadySettled, earmark.CodeOverageRejected, earmark.CodeNotCharged:
-		what, _, _ := strings.Cut(inFlagWords(e), "; ")
+		what, _, _ := strings.Cut(inFlagWords(s.cmd, e), "; ")
 		return what
 	default:
 	}
-	return inFlagWords(e)
+	return inFlagWords(s.cmd, e)
 }
 
-// inFlagWords returns the error's message, with the field named as on the command line.
-func inFlagWords(e *earmark.Error) string {
+// inFlagWords returns the error's message, with the field named as on the command line of cmd.
+func inFlagWords(cmd *cobra.Command, e *earmark.Error) string {
 	name, rest, _ := strings.Cut(e.Field, ".")
 	name, _, _ = strings.Cut(name, "[")
 	flag, known := map[string]string{
 		"scopes": "SCOPE", "scope": "SCOPE", "unit": "UNIT", "amounts": "--amount", "usage": "UNIT=N", "ttl_seconds": "--ttl",
 		"on_expiry": "--on-expiry", "metadata": "--metadata", "Idempotency-Key": "--key", "soft_ceiling": "--soft-ceiling",
 		"limit": "LIMIT", "enforcement": "--enforcement", "overage": "--overage", "allowance": "--allowance",
-		"priority": "--priority", "reason": "--reason", "operator": "--as", "covering": "--covering",
+		"amount": "AMOUNT", "effective_at": "--from", "priority": "--priority", "reason": "--reason", "operator": "--as", "covering": "--covering",
 		"name": "--name", "role": "--role", "expires_at": "--expires", "rate": "--rate", "overlap": "--overlap", "tenant": "TENANT", "model": "MODEL",
 	}[name]
 	switch {
 	case name == "window" && rest != "":
 		flag, rest = "--"+rest, ""
+	case name == "expires_at" && cmd.Flags().Lookup("until") != nil: // keys have --expires
+		flag = "--until"
 	case !known:
 		return oneLine(e.Error())
 	}

@@ -125,13 +125,21 @@ func limitWords(b *earmark.Budget) string {
 
 // inForce returns the limit with its overrides and grants; "" if there are none.
 func inForce(b *earmark.Budget) string {
-	switch {
-	case b.Balance.EffectiveLimit == b.Limit:
-		return ""
-	case b.Balance.Granted == nil:
-		return earmark.FormatAmount(b.Balance.EffectiveLimit) + " with overrides"
+	var added []string
+	var grants int64
+	if g := b.Balance.Granted; g != nil {
+		grants = g.Reserved + g.Committed + g.Remaining
 	}
-	return earmark.FormatAmount(b.Balance.EffectiveLimit) + " with overrides and grants"
+	if b.Balance.EffectiveLimit-grants != b.Limit {
+		added = append(added, "overrides")
+	}
+	if grants > 0 {
+		added = append(added, "grants")
+	}
+	if added == nil {
+		return ""
+	}
+	return earmark.FormatAmount(b.Balance.EffectiveLimit) + " with " + strings.Join(added, " and ")
 }
 
 // grantedWords returns what grants bear of a balance and what they have left; "" if there is neither.
@@ -140,6 +148,17 @@ func grantedWords(g *earmark.Granted) string {
 		return ""
 	}
 	return fmt.Sprintf("%s left, %s reserved, %s committed", earmark.FormatAmount(g.Remaining), earmark.FormatAmount(g.Reserved), earmark.FormatAmount(g.Committed))
+}
+
+// allowanceWords says when the window's own limit is used, where that is not told by the absence of grants; else "".
+func allowanceWords(b *earmark.Budget) string {
+	switch {
+	case b.Allowance == earmark.AllowanceLast:
+		return "used after grants"
+	case b.Balance.Granted != nil:
+		return "used before grants"
+	}
+	return ""
 }
 
 // budgetDetails shows one budget in full.
@@ -161,6 +180,7 @@ func budgetDetails(b *earmark.Budget) view {
 			field{"Limit", limitWords(b), plain},
 			field{"In force", inForce(b), yellow},
 			field{"Grants", grantedWords(b.Balance.Granted), plain},
+			field{"Allowance", allowanceWords(b), plain},
 			field{"Enforcement", enforcementWords(*b), plain},
 			field{"Overage", string(b.Overage), plain},
 			field{"Thresholds", thresholdWords(b.Thresholds), plain},

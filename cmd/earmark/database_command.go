@@ -42,28 +42,28 @@ func (d *databaseCommand) run(prepare func(context.Context, *cobra.Command, []st
 	return func(cmd *cobra.Command, args []string) error {
 		call, err := prepare(cmd.Context(), cmd, args)
 		if err != nil {
-			return explainDatabase(err)
+			return explainDatabase(cmd, err)
 		}
 		var by client.By
 		if d.changes {
 			if by, err = d.by(); err != nil {
-				return explainDatabase(err)
+				return explainDatabase(cmd, err)
 			}
 		}
 		return withDatabase(&d.settings, func(_ context.Context, _ *cobra.Command, pool *pgxpool.Pool) error {
-			return explainDatabase(call(postgres.New(pool), earmark.OperatorActor(by.Operator), by.Reason))
+			return explainDatabase(cmd, call(postgres.New(pool), earmark.OperatorActor(by.Operator), by.Reason))
 		})(cmd, args)
 	}
 }
 
 // explainDatabase turns an error of the ledger into one with an exit code and the name of
 // the wrong flag.
-func explainDatabase(err error) error {
+func explainDatabase(cmd *cobra.Command, err error) error {
 	e, ok := asAPIError(err)
 	if !ok {
 		return err
 	}
-	return &callError{code: exitCodes(e), text: inFlagWords(e), err: err}
+	return &callError{code: exitCodes(e), text: inFlagWords(cmd, e), err: err}
 }
 
 // print prints a document as JSON, or as its view shows it.

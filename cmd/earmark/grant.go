@@ -156,7 +156,10 @@ func grantTable(grants []earmark.Grant) view {
 	columns := []column{
 		{title: "ID", isID: true, shrink: 1, least: shortID},
 		{title: "AMOUNT", right: true},
+		{title: "RESERVED", right: true},
+		{title: "COMMITTED", right: true},
 		{title: "LEFT", right: true},
+		{title: "PRIORITY", right: true},
 		{title: "FROM"},
 		{title: "UNTIL"},
 		{title: "REASON", shrink: 2, least: 10},
@@ -175,7 +178,8 @@ func grantTable(grants []earmark.Grant) view {
 			case g.ExpiresAt != nil:
 				until = p.when(*g.ExpiresAt)
 			}
-			rows = append(rows, []cell{{g.ID, plain}, {earmark.FormatAmount(g.Amount), plain}, {earmark.FormatAmount(g.Remaining), plain},
+			rows = append(rows, []cell{{g.ID, plain}, {earmark.FormatAmount(g.Amount), plain}, {earmark.FormatAmount(g.Reserved), plain},
+				{earmark.FormatAmount(g.Committed), plain}, {earmark.FormatAmount(g.Remaining), plain}, {fmt.Sprint(g.Priority), plain},
 				{p.when(g.EffectiveAt), dim}, {until, dim}, {clean(g.Reason), plain}})
 		}
 		p.table(columns, rows)

@@ -122,11 +122,21 @@ func TestOperate(t *testing.T) {
 		require.Contains(t, made.stderr, more)
 	}
 	require.EqualValues(t, 1, grant().Priority)
-	require.Contains(t, run("budget", "show", budget).ok(t), "5,000 left, 0 reserved, 0 committed")
+	shown = run("budget", "show", budget).ok(t)
+	for _, part := range []string{"with grants", "5,000 left, 0 reserved, 0 committed", "used before grants"} {
+		require.Contains(t, shown, part)
+	}
 	run("grant", "void", budget, grant().ID[:shortID-1]+"…", "--reason", "paid back").ok(t)
 	require.EqualValues(t, 5_000, grant().Voided)
-	below = run("grant", "create", budget, "1", "--priority", "101", "--reason", "r")
-	require.Contains(t, below.stderr, "--priority")
+	require.Contains(t, run("budget", "set", budget, "--allowance", "last").ok(t), "used after grants")
+	for flags, wrong := range map[string]string{
+		"--priority 101": "--priority: 101 is out of range", "--until 2020-01-01": "--until: has passed", "--from 2126-02-01 --until 2126-01-01": "--until: is not after",
+	} {
+		below = run(append([]string{"grant", "create", budget, "1", "--reason", "r"}, strings.Fields(flags)...)...)
+		require.Equal(t, exitUsage, below.code)
+		require.Contains(t, below.stderr, wrong)
+	}
+	require.Contains(t, run("grant", "create", budget, "0", "--reason", "r").stderr, "AMOUNT: ")
 	run("budget", "archive", budget, "--yes").ok(t)
 	require.Equal(t, "No budgets. `earmark budget create SCOPE UNIT LIMIT` makes one.", run("budget", "list").ok(t))
 	require.Equal(t, exitNotFound, run("reserve", "acme/u1", "--amount", "tokens=1").code)
