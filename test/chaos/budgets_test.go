@@ -29,6 +29,8 @@ const (
 	scopeLeft   = "chaos/left"
 	scopeRight  = "chaos/right"
 	scopeEach   = "chaos/each" // below it a template gives each scope a budget
+	scopeTopUp  = "chaos/topup"
+	scopeCredit = "chaos/credit"
 	scopeProbe  = "probe"
 )
 
@@ -47,8 +49,10 @@ const (
 type budget struct {
 	earmark.Budget
 	headroom int64 // that is left free over what is counted; 0: the limit stays
+	granted  bool  // it gets grants, see granting
 
-	limits []limitChange // oldest first, each higher than the one before
+	limits []limitChange // oldest first, each higher than the one before; with all that was ever granted
+	grants []*grant
 }
 
 type limitChange struct {
@@ -97,8 +101,13 @@ func newBudgets(t *testing.T, api *client.Client, former bool) *budgets {
 	add(2500, earmark.BudgetRequest{Scope: scopeLeft, Unit: unitTokens})
 	add(2500, earmark.BudgetRequest{Scope: scopeRight, Unit: unitTokens, Window: hourly})
 	add(0, earmark.BudgetRequest{Scope: scopeProbe, Unit: unitTokens})
-	if !former {
+	if !former { // it has neither templates nor grants
 		add(600, earmark.BudgetRequest{Scope: scopeEach + "/*", Unit: unitTokens, Window: hourly})
+		add(grantedLimit, earmark.BudgetRequest{Scope: scopeTopUp, Unit: unitTokens, Allowance: earmark.AllowanceFirst})
+		add(grantedLimit, earmark.BudgetRequest{Scope: scopeCredit, Unit: unitTokens, Window: hourly, Allowance: earmark.AllowanceLast})
+		for _, budget := range b.list[len(b.list)-2:] {
+			budget.headroom, budget.granted = 0, true
+		}
 	}
 	return b
 }

@@ -39,7 +39,7 @@ type driver struct {
 	tenants  []*tenant
 	temporal temporal.Client
 	seed     uint64
-	former   bool // some servers are of a version that makes no corrections
+	former   bool // some servers are of a version that makes no corrections and has no grants
 
 	stop  context.CancelFunc // begins no more requests
 	ctx   context.Context    // of the calls
@@ -96,6 +96,12 @@ func (d *driver) begin(c *cluster, rate float64) {
 	})
 	for _, own := range d.tenants {
 		d.group.Go(func() { own.budgets.raise(arriving, own.clients) })
+		for i, budget := range own.budgets.list {
+			if budget.granted {
+				rng := rand.New(rand.NewPCG(d.seed, uint64(10+i)))
+				d.group.Go(func() { d.granting(arriving, own, budget, rng) })
+			}
+		}
 	}
 	d.group.Go(func() {
 		for ctxtime.Sleep(arriving, time.Second) {
