@@ -285,7 +285,7 @@ type Violation struct {
 	BudgetID  string `json:"budget_id"`
 	Scope     string `json:"scope"`
 	Unit      string `json:"unit"`
-	Limit     int64  `json:"limit"` // the ceiling of a soft budget
+	Limit     int64  `json:"limit"` // with overrides and grants; of a soft budget its ceiling
 	Reserved  int64  `json:"reserved"`
 	Committed int64  `json:"committed"`
 	Available int64  `json:"available"`

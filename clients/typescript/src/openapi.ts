@@ -2025,7 +2025,7 @@ export interface components {
             unit: components["schemas"]["Unit"];
             /**
              * Format: int64
-             * @description For a soft budget, its ceiling.
+             * @description That in force, with overrides and grants; for a soft budget, its ceiling.
              */
             limit: number;
             /** Format: int64 */

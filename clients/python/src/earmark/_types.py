@@ -351,7 +351,7 @@ class Violation(TypedDict):
     budget_id: BudgetId
     scope: Scope
     unit: Unit
-    # For a soft budget, its ceiling.
+    # That in force, with overrides and grants; for a soft budget, its ceiling.
     limit: int
     reserved: int
     committed: int
