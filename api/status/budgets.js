@@ -118,7 +118,7 @@ function updateRow(row, budget) {
 
 function unitWords({ unit, window, enforcement, soft_ceiling: ceiling, limit, balance }) {
   let each = window.period === "rolling" ? `${unit} in any ${rollingWords(window)}` : window.period === "lifetime" ? `${unit} in all` : `${unit} each ${length(window)}`;
-  if (balance.effective_limit !== limit) each += `, ${amount(limit)} without overrides`;
+  if (balance.effective_limit !== limit) each += `, ${amount(limit)} its own`;
   if (enforcement !== "soft") return each;
   return ceiling === null ? `${each}, soft` : `${each}, soft up to ${amount(ceiling)}`;
 }

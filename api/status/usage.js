@@ -40,7 +40,7 @@ function show(budget, report) {
   const thresholds = thresholdsOf(budget);
   setText(find("figcaption", figure), `${scopeWords(budget.scope)}, ${report.unit}: ${amount(committed)} committed, ${amount(reserved)} reserved, ` +
     `${available < 0 ? `${amount(-available)} over the limit` : `${amount(available)} available`}, ` +
-    `limit ${amount(most)}${most === limit ? "" : ` with overrides, ${amount(limit)} without`}. ` +
+    `limit ${amount(most)}${most === limit ? "" : ` with overrides and grants, ${amount(limit)} without`}. ` +
     `The line is what was committed from ${day(report.from, report.timezone)} on; the bar at its end is what is reserved now; the dashed line is the limit` +
     `${thresholds.length ? `, and the dotted ones are thresholds: ${thresholds.map((t) => t.words).join(", ")}` : ""}.`);
   draw(report, steps, thresholds);

@@ -165,7 +165,7 @@ func checkUsage(t *testing.T, v *visit) {
 	v.run(chromedp.Focus("#budgets .usage-of"))
 	v.press(kb.Enter)
 	v.await(`!document.querySelector("#usage").hidden`)
-	require.Contains(t, v.text("#usage figcaption"), "over, tokens: 1,300 committed, 0 reserved, 300 over the limit, limit 1,000 with overrides, 900 without.")
+	require.Contains(t, v.text("#usage figcaption"), "over, tokens: 1,300 committed, 0 reserved, 300 over the limit, limit 1,000 with overrides and grants, 900 without.")
 	require.Contains(t, v.text("#usage figcaption"), "and the dotted ones are thresholds: 720 committed (80 %), 500 used.")
 	box := func(selector string) float64 {
 		return ask[float64](v, fmt.Sprintf(`document.querySelector("#usage %s").getBoundingClientRect().height`, selector))
