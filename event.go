@@ -16,6 +16,7 @@ const (
 	EventWindowOpened  EventType = "budget.window_opened"       // the first request of a window came
 	EventThreshold     EventType = "budget.threshold_crossed"   // the balance reached a threshold, once a window
 	EventExhausted     EventType = "budget.exhausted"           // a request was denied for want of room, the first one in its window
+	EventGrantExpiring EventType = "grant.expiring"             // what is left of a grant is lost within 7 days
 	EventDenied        EventType = "reservation.denied"         // at most one a budget and minute; data.count has how many
 	EventExpired       EventType = "reservation.expired"        // the lease ended, or an operator gave the amount back
 	EventReview        EventType = "reservation.review"         // the lease ended, and a person must decide
@@ -27,7 +28,7 @@ const (
 )
 
 // EventTypes are all types of events.
-var EventTypes = []EventType{EventWindowOpened, EventThreshold, EventExhausted, EventDenied, EventExpired, EventReview, EventCommittedLate, EventOverage, EventCorrected, EventWebhookDisabled}
+var EventTypes = []EventType{EventWindowOpened, EventThreshold, EventExhausted, EventGrantExpiring, EventDenied, EventExpired, EventReview, EventCommittedLate, EventOverage, EventCorrected, EventWebhookDisabled}
 
 // Event is something that happened to a budget, a reservation or a webhook. It was written in the same transaction as
 // its cause, except for EventDenied and EventExhausted: a denial writes nothing, and its event follows within
@@ -39,7 +40,7 @@ type Event struct {
 	Scopes        []string        `json:"scopes"`         // of the budget or the reservation; empty for an event of a webhook
 	BudgetID      string          `json:"budget_id"`      // empty for an event of a reservation
 	ReservationID string          `json:"reservation_id"` // empty for an event of a budget
-	WindowStart   *time.Time      `json:"window_start"`   // null for an event of a reservation
+	WindowStart   *time.Time      `json:"window_start"`   // null for an event of a reservation or a grant
 	Data          json.RawMessage `json:"data"`           // an object; its fields depend on the type
 }
 

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -22,11 +23,11 @@ const (
 // SweepLedger is the part of the ledger that the sweeper uses.
 type SweepLedger interface {
 	Sweep(ctx context.Context, grace time.Duration, limit int) ([]string, error)
-	NoteExpiredGrants(ctx context.Context, limit int) (int, error)
+	NoteGrants(ctx context.Context, limit int) (int, error)
 }
 
-// Sweeper expires overdue reservations that no workflow has expired, and writes down what of expired
-// grants was unused. It does not need Temporal, so that no hold stays if Temporal is lost.
+// Sweeper expires overdue reservations that no workflow has expired, writes down what of expired grants
+// was unused, and the events of those that soon expire. It does not need Temporal, so that no hold stays if Temporal is lost.
 type Sweeper struct {
 	Ledger SweepLedger
 	Grace  time.Duration
@@ -59,12 +60,10 @@ func (s *Sweeper) Run(ctx context.Context) error {
 func (s *Sweeper) sweep(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
-	if _, err := s.Ledger.NoteExpiredGrants(ctx, sweepBatch); err != nil { // mutation: expired-grants
-		return nil, err
-	}
+	_, noted := s.Ledger.NoteGrants(ctx, sweepBatch) // mutation: expired-grants
 	ids, err := s.Ledger.Sweep(ctx, s.Grace, sweepBatch)
 	for _, id := range ids {
 		s.Logger.WarnContext(ctx, "The sweeper expired a reservation that its workflow did not.", "reservation_id", id)
 	}
-	return ids, err
+	return ids, errors.Join(err, noted)
 }

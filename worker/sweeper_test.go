@@ -21,7 +21,7 @@ type sweeps struct {
 	noted   int
 }
 
-func (s *sweeps) NoteExpiredGrants(_ context.Context, most int) (int, error) {
+func (s *sweeps) NoteGrants(_ context.Context, most int) (int, error) {
 	s.noted += most
 	return 0, nil
 }

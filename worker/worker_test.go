@@ -71,10 +71,10 @@ func (l *ledger) locked(_ context.Context, _ ledgertest.Call, apply func() (earm
 	return apply()
 }
 
-func (l *ledger) NoteExpiredGrants(ctx context.Context, most int) (int, error) {
+func (l *ledger) NoteGrants(ctx context.Context, most int) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.Model.NoteExpiredGrants(ctx, most)
+	return l.Model.NoteGrants(ctx, most)
 }
 
 func (l *ledger) Sweep(ctx context.Context, grace time.Duration, most int) (ids []string, err error) {

@@ -9,7 +9,7 @@ import (
 	"github.com/earmark-dev/earmark"
 )
 
-// Event is an event of a reservation, or the crossing of a threshold. The fields below WindowStart are those of the
+// Event is an event of a reservation or a grant, or the crossing of a threshold. The fields below WindowStart are those of the
 // event's data that follow from the calls alone, whatever their order.
 type Event struct {
 	Type          earmark.EventType `json:"type"`
@@ -29,6 +29,8 @@ type Event struct {
 	Limit           int64              `json:"limit"`
 	Threshold       *earmark.Threshold `json:"threshold"`
 	ThresholdAmount int64              `json:"threshold_amount"`
+	GrantID         string             `json:"grant_id"`
+	Remaining       int64              `json:"remaining"`
 }
 
 // Events returns what happened, oldest first.

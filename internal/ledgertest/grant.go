@@ -17,6 +17,7 @@ type grant struct {
 	earmark.Grant // its Remaining is computed on each read
 	hash          string
 	expiryNoted   bool
+	expiringNoted bool
 }
 
 // part is what a grant bears of a reservation.
@@ -86,31 +87,47 @@ func (l *Ledger) VoidGrant(_ context.Context, tenant, budgetID, id string, by ea
 	return nil, nil
 }
 
-// NoteExpiredGrants writes down what was unused of grants that have expired.
-func (l *Ledger) NoteExpiredGrants(_ context.Context, limit int) (int, error) {
-	type expired struct {
+// expiringAhead is how long before its end a grant has its event.
+const expiringAhead = 7 * 24 * time.Hour
+
+// NoteGrants writes down what was unused of grants that have expired, and an event of those that soon will.
+func (l *Ledger) NoteGrants(_ context.Context, limit int) (int, error) {
+	type owned struct {
 		*budget
 		*grant
 	}
-	var due []expired
+	var expired, expiring []owned
 	for _, b := range l.budgets {
 		for _, g := range b.grants {
-			if g.VoidedAt == nil && !g.expiryNoted && g.ended(l.now()) {
-				due = append(due, expired{b, g})
+			switch {
+			case g.VoidedAt != nil || g.ExpiresAt == nil:
+			case g.ended(l.now()) && !g.expiryNoted:
+				expired = append(expired, owned{b, g})
+			case !g.ended(l.now()) && !g.expiringNoted && !l.now().Add(expiringAhead).Before(*g.ExpiresAt):
+				expiring = append(expiring, owned{b, g})
 			}
 		}
 	}
-	slices.SortFunc(due, func(a, b expired) int {
-		return cmp.Or(a.ExpiresAt.Compare(*b.ExpiresAt), strings.Compare(a.grant.ID, b.grant.ID))
-	})
-	due = due[:min(limit, len(due))]
-	for _, e := range due {
+	due := func(grants []owned) []owned {
+		slices.SortFunc(grants, func(a, b owned) int {
+			return cmp.Or(a.ExpiresAt.Compare(*b.ExpiresAt), strings.Compare(a.grant.ID, b.grant.ID))
+		})
+		return grants[:min(limit, len(grants))]
+	}
+	expired, expiring = due(expired), due(expiring)
+	for _, e := range expired {
 		e.expiryNoted = true
 		if e.room() > 0 {
 			l.noteBudget(e.budget, earmark.ActorSweeper, "expired")
 		}
 	}
-	return len(due), nil
+	for _, e := range expiring {
+		e.expiringNoted = true
+		if e.grant.Amount > e.Committed && e.ArchivedAt == nil {
+			l.events = append(l.events, Event{Type: earmark.EventGrantExpiring, BudgetID: e.budget.ID, GrantID: e.grant.ID, Remaining: e.room()})
+		}
+	}
+	return len(expired) + len(expiring), nil
 }
 
 // Grants lists the grants of a budget, newest first.

@@ -15,8 +15,8 @@ var grantsSQL string
 const (
 	createGrantSQL = "SELECT earmark.create_grant(p_id => @id, p_tenant => @tenant, p_budget_id => @budget, p_hash => @hash, p_amount => @amount, " +
 		"p_priority => @priority, p_effective_at => @effective_at, p_expires_at => @expires_at, p_actor => @actor, p_reason => @reason)"
-	voidGrantSQL         = "SELECT earmark.void_grant(p_tenant => @tenant, p_budget_id => @budget, p_id => @id, p_actor => @actor, p_reason => @reason)"
-	noteExpiredGrantsSQL = "SELECT earmark.note_expired_grants(p_max => @max, p_actor => @actor)"
+	voidGrantSQL  = "SELECT earmark.void_grant(p_tenant => @tenant, p_budget_id => @budget, p_id => @id, p_actor => @actor, p_reason => @reason)"
+	noteGrantsSQL = "SELECT earmark.note_grants(p_max => @max, p_actor => @actor)"
 )
 
 // CreateGrant grants an amount on top of a budget's limit. key names the grant of this budget, so that it applies once. The defaults
@@ -51,10 +51,11 @@ func (l *Ledger) VoidGrant(ctx context.Context, tenant, budgetID, id string, by 
 	return result.Grant, err
 }
 
-// NoteExpiredGrants writes into the journal what was unused of up to limit grants that have expired, and returns how many it looked at.
-func (l *Ledger) NoteExpiredGrants(ctx context.Context, limit int) (int, error) {
+// NoteGrants writes into the journal what was unused of up to limit grants that have expired, and events of up to limit that soon will. It
+// returns how many it looked at.
+func (l *Ledger) NoteGrants(ctx context.Context, limit int) (int, error) {
 	var seen int
-	err := l.pool.QueryRow(ctx, noteExpiredGrantsSQL, namedArgs{"max": limit, "actor": earmark.ActorSweeper.String()}).Scan(&seen)
+	err := l.pool.QueryRow(ctx, noteGrantsSQL, namedArgs{"max": limit, "actor": earmark.ActorSweeper.String()}).Scan(&seen)
 	return seen, fault(err)
 }
 

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -280,10 +281,11 @@ func TestExpiredGrantLeavesAnEntryOnce(t *testing.T) {
 	b.commit(b.held(admission("k", tokens(112), "acme")), tokens(112))
 	noted := func(want int) {
 		t.Helper()
-		seen, err := b.NoteExpiredGrants(ctx(), 10)
+		seen, err := b.NoteGrants(ctx(), 10)
 		require.NoError(t, err)
 		require.Equal(t, want, seen)
 	}
+	noted(2) // they will expire soon
 	noted(0)
 	setClock(t, b.pool, now.Add(time.Hour))
 	noted(2)
@@ -291,6 +293,47 @@ func TestExpiredGrantLeavesAnEntryOnce(t *testing.T) {
 	notes := b.grantNotes(budget.ID)
 	require.Len(t, notes, 5, "three grants, one void, and one that expired unused")
 	require.Contains(t, notes[4], "expired, 43 unused")
+}
+
+// Seven days before the end of a grant, or when it is made if that is later, an event says what is left of it.
+func TestGrantIsExpiringOnce(t *testing.T) {
+	b, budget, now := monthly(t, allowance(earmark.AllowanceLast))
+	week := 7 * 24 * time.Hour
+	month := b.grant(budget.ID, "a month", earmark.GrantRequest{Amount: 50, ExpiresAt: new(now.Add(4 * week))})
+	b.grant(budget.ID, "for good", earmark.GrantRequest{Amount: 50, Priority: new(int64(99))})
+	used := b.grant(budget.ID, "used", earmark.GrantRequest{Amount: 5, Priority: new(int64(1)), ExpiresAt: new(now.Add(4 * week))})
+	b.void(b.grant(budget.ID, "voided", earmark.GrantRequest{Amount: 5, ExpiresAt: new(now.Add(4 * week))}))
+	b.commit(b.held(admission("k", tokens(12), "acme")), tokens(12))
+	b.held(admission("l", tokens(3), "acme"))
+	expiring := func() (ids []string) {
+		t.Helper()
+		_, err := b.NoteGrants(ctx(), 10)
+		require.NoError(t, err)
+		events, _ := b.events("", func(f *earmark.EventFilter) { f.Types = []earmark.EventType{earmark.EventGrantExpiring} })
+		for _, e := range events {
+			var data struct {
+				GrantID string `json:"grant_id"`
+			}
+			require.NoError(t, json.Unmarshal(e.Data, &data))
+			ids = append(ids, data.GrantID)
+			require.Equal(t, budget.ID, e.BudgetID)
+			require.Equal(t, []string{"acme"}, e.Scopes)
+			require.Nil(t, e.WindowStart)
+			if data.GrantID == month.ID {
+				require.JSONEq(t, `{"unit": "tokens", "grant_id": "`+month.ID+`", "amount": 50, "reserved": 3, "remaining": 40, "expires_at": "2026-04-01T10:00:00+00:00"}`, string(e.Data))
+			}
+		}
+		return ids
+	}
+	require.Empty(t, expiring())
+	setClock(t, b.pool, now.Add(3*week-time.Second))
+	require.Empty(t, expiring())
+	setClock(t, b.pool, now.Add(3*week))
+	require.Equal(t, []string{month.ID}, expiring(), "and not %s, of which nothing is left", used.ID)
+	short := b.grant(budget.ID, "an hour", earmark.GrantRequest{Amount: 5, ExpiresAt: new(now.Add(3*week + time.Hour))})
+	require.Equal(t, []string{month.ID, short.ID}, expiring())
+	setClock(t, b.pool, now.Add(5*week))
+	require.Len(t, expiring(), 2)
 }
 
 func TestGrantsThatAreRefused(t *testing.T) {

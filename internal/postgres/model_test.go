@@ -44,7 +44,7 @@ type oracle interface {
 	CreateGrant(ctx context.Context, tenant, budgetID, key string, r earmark.GrantRequest, by earmark.Actor) (*earmark.Grant, error)
 	VoidGrant(ctx context.Context, tenant, budgetID, id string, by earmark.Actor, reason string) (*earmark.Grant, error)
 	Grants(ctx context.Context, tenant, budgetID string, f earmark.PageFilter) (earmark.Page[earmark.Grant], error)
-	NoteExpiredGrants(ctx context.Context, limit int) (int, error)
+	NoteGrants(ctx context.Context, limit int) (int, error)
 	Budget(ctx context.Context, tenant, id string) (*earmark.Budget, error)
 	Budgets(ctx context.Context, tenant string, f earmark.BudgetFilter) (earmark.Page[earmark.Budget], error)
 	Preflight(ctx context.Context, a earmark.Admission) (earmark.Preflight, error)
@@ -128,7 +128,7 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			"grant":         m.grant,
 			"grant more":    m.grant,
 			"void":          m.voidGrant,
-			"note expired":  m.noteExpiredGrants,
+			"note grants":   m.noteGrants,
 			"reserve":       m.reserve,
 			"reserve again": m.reserve, // the more often it is named, the more often it is done
 			"reserve more":  m.reserve,
@@ -465,9 +465,9 @@ func (m *machine) voidGrant(t *rapid.T) {
 	})
 }
 
-func (m *machine) noteExpiredGrants(t *rapid.T) {
+func (m *machine) noteGrants(t *rapid.T) {
 	most := rapid.SampledFrom([]int{1, 100}).Draw(t, "most")
-	both(t, m, func(l oracle) (int, error) { return l.NoteExpiredGrants(ctx(), most) })
+	both(t, m, func(l oracle) (int, error) { return l.NoteGrants(ctx(), most) })
 }
 
 // compareGrants compares every grant of every budget.

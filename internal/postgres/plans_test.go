@@ -231,7 +231,7 @@ func (y *planYear) compare() {
 			return l.Grants(ctx(), earmark.DefaultTenant, b.ID, earmark.PageFilter{})
 		})
 	}
-	onBoth(y, func(l oracle) (int, error) { return l.NoteExpiredGrants(ctx(), earmark.MaxPageSize) })
+	onBoth(y, func(l oracle) (int, error) { return l.NoteGrants(ctx(), earmark.MaxPageSize) })
 	onBoth(y, func(l oracle) (earmark.Page[earmark.Budget], error) {
 		return l.Budgets(ctx(), earmark.DefaultTenant, earmark.BudgetFilter{Limit: earmark.MaxPageSize})
 	})

@@ -322,21 +322,35 @@ BEGIN
     RETURN jsonb_build_object('outcome', 'applied', 'grant', earmark.grant_json(g));
 END $$;
 
--- Writes an entry for each of up to p_max grants that expired with something unused, once, and returns how many grants it
--- looked at. It waits for no grant that another session has locked.
-CREATE OR REPLACE FUNCTION earmark.note_expired_grants(p_max integer, p_actor text) RETURNS integer
+DROP FUNCTION IF EXISTS earmark.note_expired_grants(integer, text); -- which wrote no event
+-- Writes what is due about grants, each once: an entry that says what of one was unused when it expired; and 168 hours before that the event
+-- grant.expiring, if it is not used up by then, or when it is made if its end is nearer. Looks at up to p_max grants for either, and returns
+-- at how many. It waits for no grant that another session has locked.
+CREATE OR REPLACE FUNCTION earmark.note_grants(p_max integer, p_actor text) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     v_now  timestamptz := clock_timestamp(); -- a variable, because the index does not serve the function
+    v_soon timestamptz := v_now + interval '168 hours';
     g      earmark.grants;
+    b      earmark.budgets;
     v_seen integer := 0;
 BEGIN
     PERFORM earmark.require_read_committed();
     FOR g IN SELECT * FROM earmark.grants WHERE expires_at <= v_now AND voided_at IS NULL AND NOT expiry_noted -- mutation: expiry-noted-once
              ORDER BY expires_at, id LIMIT p_max FOR NO KEY UPDATE SKIP LOCKED LOOP
-        UPDATE earmark.grants SET expiry_noted = true WHERE id = g.id;
+        UPDATE earmark.grants SET expiry_noted = true, expiring_noted = true WHERE id = g.id;
         IF g.amount > g.reserved + g.committed THEN
             PERFORM earmark.note('budget', g.tenant, NULL, g.budget_id, p_actor, format('%s expired, %s unused', earmark.grant_words(g), g.amount - g.reserved - g.committed));
+        END IF;
+        v_seen := v_seen + 1;
+    END LOOP;
+    FOR g IN SELECT * FROM earmark.grants WHERE expires_at > v_now AND expires_at <= v_soon AND voided_at IS NULL AND NOT expiring_noted -- mutation: expiring-once
+             ORDER BY expires_at, id LIMIT p_max FOR NO KEY UPDATE SKIP LOCKED LOOP
+        UPDATE earmark.grants SET expiring_noted = true WHERE id = g.id;
+        SELECT * INTO b FROM earmark.budgets WHERE id = g.budget_id;
+        IF g.amount > g.committed AND b.archived_at IS NULL THEN
+            PERFORM earmark.emit('grant.expiring', g.tenant, ARRAY [b.scope], b.id, NULL, NULL, jsonb_build_object('unit', b.unit, 'grant_id', g.id,
+                'amount', g.amount, 'reserved', g.reserved, 'remaining', g.amount - g.reserved - g.committed, 'expires_at', g.expires_at));
         END IF;
         v_seen := v_seen + 1;
     END LOOP;

@@ -114,11 +114,12 @@ var mechanisms = []mechanism{
 	{"settlements lock the budgets of the grants that they charge", "granted-locked", []string{"ORDER BY b.id);"}, database + "TestSettlementsLockTheBudgetsOfGrants"},
 	{"a void waits for admissions under way", "void-locks", []string{""}, database + "TestGrantsAndAdmissionsTakeTurns"},
 	{"what grants bear of pruned reservations stays", "pruned-grants", []string{"SELECT '', grant_id, budget_id, window_start, sum(committed) FROM gone GROUP BY 2, 3, 4 HAVING false"}, database + "TestPruneKeepsWhatGrantsBear"},
-	{"what expired unused is written down", "expired-grants", []string{"if err := error(nil); err != nil {"}, "worker TestSweeperBeginsAfterOneGrace"},
+	{"what expired unused is written down", "expired-grants", []string{"noted := error(nil)"}, "worker TestSweeperBeginsAfterOneGrace"},
 	{"the audit compares grants with what reservations took", "audit-grants", []string{"SELECT false"}, database + "TestAuditFindsWhatIsBroken"},
 
 	// Once, however often it is asked.
 	{"a grant applies once", "grant-once", []string{"IF false THEN"}, database + "TestGrantAppliesOnce"},
+	{"a grant's expiry is announced once", "expiring-once", []string{"FOR g IN SELECT * FROM earmark.grants WHERE expires_at > v_now AND expires_at <= v_soon AND voided_at IS NULL"}, database + "TestGrantIsExpiringOnce"},
 	{"what expired unused is written down once", "expiry-noted-once", []string{"FOR g IN SELECT * FROM earmark.grants WHERE expires_at <= v_now AND voided_at IS NULL"}, database + "TestExpiredGrantLeavesAnEntryOnce"},
 	{"an override applies once", "override-once", []string{"IF false THEN"}, database + "TestOverrideAppliesOnce"},
 	{"an id answers what stands", "existing-id", []string{"ELSIF false THEN"}, database + "TestSameKeyHoldsOnce"},

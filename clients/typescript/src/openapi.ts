@@ -2084,7 +2084,7 @@ export interface components {
             next_cursor: string;
         };
         /** @enum {string} */
-        EventType: "budget.window_opened" | "budget.threshold_crossed" | "budget.exhausted" | "reservation.denied" | "reservation.expired" | "reservation.review" | "reservation.committed_late" | "reservation.overage" | "reservation.corrected" | "webhook.disabled";
+        EventType: "budget.window_opened" | "budget.threshold_crossed" | "budget.exhausted" | "grant.expiring" | "reservation.denied" | "reservation.expired" | "reservation.review" | "reservation.committed_late" | "reservation.overage" | "reservation.corrected" | "webhook.disabled";
         Event: {
             /** @description Such as `evt_81234_17`; also the position after which the feed continues. */
             id: string;
@@ -2099,7 +2099,7 @@ export interface components {
             reservation_id: string;
             /**
              * Format: date-time
-             * @description Null for an event of a reservation.
+             * @description Null for an event of a reservation or a grant.
              */
             window_start: string | null;
             /** @description Its fields depend on the type. */

@@ -374,7 +374,7 @@ class Decision(_Decision, total=False):
     # ended, or a grant begun, that makes room. A hold that is settled makes room sooner; another request may take the room first.
     retry_at: str
 
-EventType = Literal["budget.window_opened", "budget.threshold_crossed", "budget.exhausted", "reservation.denied", "reservation.expired", "reservation.review", "reservation.committed_late", "reservation.overage", "reservation.corrected", "webhook.disabled"]
+EventType = Literal["budget.window_opened", "budget.threshold_crossed", "budget.exhausted", "grant.expiring", "reservation.denied", "reservation.expired", "reservation.review", "reservation.committed_late", "reservation.overage", "reservation.corrected", "webhook.disabled"]
 
 class Delivery(TypedDict):
     id: int
@@ -459,7 +459,7 @@ class Event(TypedDict):
     budget_id: str
     # Empty for an event of a budget.
     reservation_id: str
-    # Null for an event of a reservation.
+    # Null for an event of a reservation or a grant.
     window_start: str | None
     # Its fields depend on the type.
     data: dict[str, Any]
