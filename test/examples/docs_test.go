@@ -169,6 +169,7 @@ var covered = map[string]struct {
 	"docs/runbook.md/EarmarkLateCommits/sh":                     {1, "TestRunbookLooks"},
 	"docs/guarantees.md/Chaos/sh":                               {1, "takes half an hour; the short form is in test/chaos"},
 	"docs/performance.md/Through the gateway/sh":                {1, "TestQuick of the bench module runs the scenario"},
+	"docs/performance.md/Usage reports/sh":                      {1, "a benchmark"},
 	"docs/performance.md/Webhooks/sh":                           {1, "TestDeadWebhookHoldsUpNobody is its short form"},
 	"docs/performance.md/Run it/sh":                             {1, "is what the tests of the bench module do"},
 }
