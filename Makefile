@@ -217,8 +217,8 @@ check-vet:
 
 .PHONY: check-lint
 check-lint: bin/golangci-lint
-	bin/golangci-lint run
-	@for module in $(MODULES); do (cd $$module && $(CURDIR)/bin/golangci-lint run --config $(CURDIR)/.golangci.yml) || exit 1; done
+	bin/golangci-lint run --allow-parallel-runners
+	@for module in $(MODULES); do (cd $$module && $(CURDIR)/bin/golangci-lint run --allow-parallel-runners --config $(CURDIR)/.golangci.yml) || exit 1; done
 
 .PHONY: check-workflows
 check-workflows: bin/workflowcheck
