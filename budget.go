@@ -64,6 +64,7 @@ type Budget struct {
 	Balance     Balance       `json:"balance"` // of the current window
 
 	Thresholds []Threshold `json:"thresholds,omitempty"`
+	Rollover   *Rollover   `json:"rollover,omitempty"` // null: what a window leaves is gone
 
 	// Template says that the budget limits nothing itself: it gives each child of its scope, such as each of
 	// app/users/*, a budget of its own, which is made when first met. Its balance is that of a child with none yet.
@@ -110,6 +111,7 @@ type BudgetRequest struct {
 	Allowance   Allowance     `json:"allowance,omitempty"`
 
 	Thresholds []Threshold `json:"thresholds,omitempty"` // at most MaxThresholds
+	Rollover   *Rollover   `json:"rollover,omitempty"`   // for windows of days, weeks, months or years
 }
 
 // WithDefaults fills missing fields: a lifetime window, UTC, hard, allow_with_overdraft, the allowance first.
@@ -132,6 +134,7 @@ func (r BudgetRequest) WithDefaults() BudgetRequest {
 	if r.Allowance == "" {
 		r.Allowance = AllowanceFirst
 	}
+	r.Rollover = r.Rollover.withDefaults()
 	return r
 }
 
@@ -172,11 +175,14 @@ func (r BudgetRequest) Validate() error {
 	if err := ValidateThresholds("thresholds", r.Thresholds); err != nil {
 		return err
 	}
+	if err := validateRollover(r.Rollover, r.Window.Period); err != nil {
+		return err
+	}
 	return validateSoftCeiling(r.Enforcement, *r.Limit, r.SoftCeiling)
 }
 
 // BudgetPatch changes a budget. A nil field leaves its value unchanged. SoftCeiling is a
-// double pointer: nil leaves the ceiling, a pointer to nil removes it.
+// double pointer: nil leaves the ceiling, a pointer to nil removes it. So is Rollover.
 type BudgetPatch struct {
 	Limit       *int64         `json:"limit,omitempty"`
 	SoftCeiling **int64        `json:"soft_ceiling,omitempty"`
@@ -184,6 +190,7 @@ type BudgetPatch struct {
 	Overage     *OveragePolicy `json:"overage,omitempty"`
 	Allowance   *Allowance     `json:"allowance,omitempty"`
 	Thresholds  *[]Threshold   `json:"thresholds,omitempty"` // all of them; an empty list removes them
+	Rollover    **Rollover     `json:"rollover,omitempty"`   // all of it
 
 	// Effective says when the children of a template take the change over; nil is EffectiveNow. A change that
 	// is effective now takes earlier ones with it that waited for the next window.
@@ -196,9 +203,9 @@ type BudgetPatch struct {
 // Validate checks the patch alone. Apply checks the rules that need the stored budget, such
 // as a soft ceiling below the limit.
 func (p BudgetPatch) Validate() error {
-	sets := p.Limit != nil || p.SoftCeiling != nil || p.Enforcement != nil || p.Overage != nil || p.Allowance != nil || p.Thresholds != nil
+	sets := p.Limit != nil || p.SoftCeiling != nil || p.Enforcement != nil || p.Overage != nil || p.Allowance != nil || p.Thresholds != nil || p.Rollover != nil
 	if !sets && p.FollowsTemplate == nil {
-		return Invalidf("", "nothing to change: give at least one of limit, soft_ceiling, enforcement, overage, allowance, thresholds and follows_template")
+		return Invalidf("", "nothing to change: give at least one of limit, soft_ceiling, enforcement, overage, allowance, thresholds, rollover and follows_template")
 	}
 	if p.FollowsTemplate != nil && (sets || p.Effective != nil) {
 		return Invalidf("follows_template", "does not go with other changes: a budget that follows its template has the template's settings, and a change of these ends that anyway")
@@ -225,6 +232,11 @@ func (p BudgetPatch) Validate() error {
 	}
 	if p.Thresholds != nil {
 		if err := ValidateThresholds("thresholds", *p.Thresholds); err != nil {
+			return err
+		}
+	}
+	if p.Rollover != nil {
+		if err := validateRollover(*p.Rollover, ""); err != nil {
 			return err
 		}
 	}
@@ -285,6 +297,12 @@ func (p BudgetPatch) Apply(b *Budget) error {
 		b.Thresholds = *p.Thresholds
 		if len(b.Thresholds) > 0 && b.Window.Period == PeriodRolling {
 			return NoRollingThresholds()
+		}
+	}
+	if p.Rollover != nil {
+		b.Rollover = (*p.Rollover).withDefaults()
+		if err := validateRollover(b.Rollover, b.Window.Period); err != nil {
+			return err
 		}
 	}
 	return validateSoftCeiling(b.Enforcement, b.Limit, b.SoftCeiling)

@@ -36,8 +36,11 @@ type Grant struct {
 	EffectiveAt time.Time  `json:"effective_at"`
 	ExpiresAt   *time.Time `json:"expires_at"` // null: never
 	VoidedAt    *time.Time `json:"voided_at"`  // null: it was not
-	Reason      string     `json:"reason"`
-	CreatedAt   time.Time  `json:"created_at"`
+	// Source is "manual", or "rollover" for what the budget's window at RolledFrom left, see Rollover.
+	Source     string     `json:"source"`
+	RolledFrom *time.Time `json:"rolled_from"` // null: somebody made the grant
+	Reason     string     `json:"reason"`
+	CreatedAt  time.Time  `json:"created_at"`
 	// Replayed says that an earlier call with the same idempotency key made the grant.
 	Replayed bool `json:"replayed,omitempty"`
 }

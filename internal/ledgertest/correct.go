@@ -79,7 +79,7 @@ func (l *Ledger) correctShares(r *reservation, c earmark.Correction, corrected e
 			delta = min(share.Committed, corrected[share.Unit]) - share.Committed
 		}
 		l.post("correction", r, *share, 0, delta, c.Actor, c.Request.Reason)
-		l.settleGrants(r, *share, share.Committed+delta)
+		l.settleGrants(r, *share, settlement{share.Committed + delta, 0, c.Actor, true})
 		share.Committed += delta
 	}
 }

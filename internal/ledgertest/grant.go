@@ -16,6 +16,7 @@ import (
 type grant struct {
 	earmark.Grant // its Remaining is computed on each read
 	hash          string
+	left          int64 // of the window that rolled over into it
 	expiryNoted   bool
 	expiringNoted bool
 }
@@ -52,7 +53,7 @@ func (l *Ledger) CreateGrant(_ context.Context, tenant, budgetID, key string, r 
 		return nil, earmark.Invalidf("window", "rolling")
 	}
 	g := &grant{hash: r.Hash(), Grant: earmark.Grant{
-		ID: id, BudgetID: b.ID, Amount: r.Amount, Priority: *r.Priority, EffectiveAt: l.now(), Reason: r.Reason, CreatedAt: l.now(),
+		ID: id, BudgetID: b.ID, Amount: r.Amount, Priority: *r.Priority, EffectiveAt: l.now(), Source: "manual", Reason: r.Reason, CreatedAt: l.now(),
 	}}
 	if r.EffectiveAt != nil {
 		g.EffectiveAt = r.EffectiveAt.UTC()
@@ -184,6 +185,7 @@ func (b *budget) granted(start, at time.Time) earmark.Granted {
 			granted.Remaining += min(g.room(), math.MaxInt64-granted.Remaining)
 		}
 	}
+	granted.Remaining = clamp(new(big.Int).Add(big.NewInt(granted.Remaining), b.l.dueSum(b.ID, at, nil)))
 	return granted
 }
 
@@ -315,11 +317,28 @@ func (b *budget) takeBack(r *reservation, rest, ownCommitted int64, order []*gra
 	}
 }
 
-// settleGrants is settle at the moment of settledAt.
-func (l *Ledger) settleGrants(r *reservation, share earmark.ReservationBudget, committed int64) {
+// settlement is a change of a share's charge to committed, by which freed is not held any more.
+type settlement struct {
+	committed, freed int64
+	by               earmark.Actor
+	locked           bool // it looks for what the window rolled over into
+}
+
+// settleGrants follows a settlement at the moment of settledAt.
+func (l *Ledger) settleGrants(r *reservation, share earmark.ReservationBudget, s settlement) {
 	b := l.budgets[share.BudgetID]
-	at := l.settledAt(b, share.WindowStart)
-	l.followed(b, at).settle(r, share, committed, at)
+	l.settle(b, r, share, s, l.settledAt(b, share.WindowStart))
+}
+
+// settle follows a settlement on grants. By the change of what the window itself bears, what it has rolled over changes too.
+func (l *Ledger) settle(b *budget, r *reservation, share earmark.ReservationBudget, s settlement, at time.Time) {
+	before := *b.at(share.WindowStart)
+	l.followed(b, at).settle(r, share, s.committed, at)
+	after := *b.at(share.WindowStart)
+	if s.locked {
+		onGrants := after.grantedReserved - before.grantedReserved + after.grantedCommitted - before.grantedCommitted
+		l.rollSettled(b, share.WindowStart, s.freed-(s.committed-share.Committed)+onGrants, s.by)
+	}
 }
 
 // settledAt is the moment whose settings, overrides and grants count for usage in the window at start: now, or its end if it has ended.

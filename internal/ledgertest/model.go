@@ -36,6 +36,9 @@ type budget struct {
 	kept           []interval // windows with bounds other than those of Bounds
 	overrides      []*override
 	grants         []*grant
+	rolledUntil    *time.Time // windows that start before have rolled over, or began before the setting; nil: none rolls over
+	everRolled     bool
+	l              *Ledger
 	revision       int        // of the template that it follows
 	revisions      []revision // of a template
 }
@@ -57,6 +60,7 @@ type reservation struct {
 	refusedAttempts []string          // refused attempts at a commit
 	corrections     map[string]string // hashes of the requests, by the correction's id
 	parts           map[*grant]*part
+	granted         bool // a budget had grants when it was admitted, so a settlement looks for them
 }
 
 type entry struct {
@@ -80,13 +84,14 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 			return nil, earmark.Errorf(earmark.CodeBudgetExists, "exists")
 		}
 	}
-	b := &budget{tenant: tenant, windows: map[time.Time]*sums{}, Budget: earmark.Budget{
+	b := &budget{l: l, tenant: tenant, windows: map[time.Time]*sums{}, Budget: earmark.Budget{
 		ID: l.NewBudgetID(), Scope: r.Scope, Unit: r.Unit, Limit: *r.Limit, Window: r.Window, Enforcement: r.Enforcement,
-		SoftCeiling: r.SoftCeiling, Overage: r.Overage, Allowance: r.Allowance, Thresholds: r.Thresholds, CreatedAt: l.now(), Template: strings.HasSuffix(r.Scope, "*"),
+		SoftCeiling: r.SoftCeiling, Overage: r.Overage, Allowance: r.Allowance, Thresholds: r.Thresholds, Rollover: r.Rollover, CreatedAt: l.now(), Template: strings.HasSuffix(r.Scope, "*"),
 	}}
 	if b.Window.Every == 1 {
 		b.Window.Every = 0 // not shown
 	}
+	b.beginRollover(l.now())
 	l.budgets[b.ID] = b
 	l.revise(b, false)
 	l.noteBudget(b, by, fmt.Sprintf("created with limit %d", b.Limit))
@@ -114,6 +119,7 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		return l.Budget(ctx, tenant, id)
 	}
 	if !sameSettings(changed, before) {
+		l.rollOver(b, l.now(), by)
 		l.follow(b, by)
 		l.take(b, changed)
 		b.FollowsTemplate, b.revision = false, 0

@@ -118,6 +118,7 @@ func (o *override) inForce(at time.Time) bool {
 }
 
 func (l *Ledger) override(b *budget, id, hash string, o earmark.Override, by earmark.Actor) *earmark.Override {
+	l.rollOver(b, l.now(), by)
 	o.ID, o.BudgetID, o.CreatedAt = id, b.ID, l.now()
 	b.overrides = append(b.overrides, &override{o, hash})
 	l.noteBudget(b, by, o.Reason)

@@ -33,7 +33,7 @@ type touched struct {
 // or on none (R1, R2).
 func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result, error) {
 	if !a.Released { // Postgres takes its locks first
-		l.meet(a.Tenant, a.Request.Scopes, a.Request.Amounts, a.Actor())
+		l.meet(a.Tenant, a.Request.Scopes, a.Request.Amounts, l.now(), a.Actor())
 	}
 	if answer := l.replay(a.ID, a.Tenant, a.RequestHash); answer != nil {
 		return *answer, nil
@@ -68,6 +68,7 @@ func (l *Ledger) Reserve(_ context.Context, a earmark.Admission) (earmark.Result
 		s := b.total(b.start)
 		requested := a.Request.Amounts[b.Unit]
 		r.OverLimit = r.OverLimit || requested > b.limit(b.start, now)-s.reserved-s.committed
+		r.granted = r.granted || b.everRolled || len(b.grants) > 0
 		share := earmark.ReservationBudget{BudgetID: b.ID, Scope: b.Scope, Unit: b.Unit, WindowStart: b.start, Reserved: requested}
 		r.Budgets = append(r.Budgets, share)
 		b.hold(r, share, now)
@@ -93,7 +94,7 @@ func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, er
 			return earmark.Result{Outcome: earmark.OutcomeOverflow}, nil // Postgres has rolled back what it made
 		}
 	}
-	l.meet(c.Tenant, c.Request.Scopes, c.Request.Amounts, c.Actor)
+	l.meet(c.Tenant, c.Request.Scopes, c.Request.Amounts, at, c.Actor)
 	if answer != nil {
 		return *answer, nil
 	}
@@ -108,7 +109,7 @@ func (l *Ledger) Charge(_ context.Context, c earmark.Charge) (earmark.Result, er
 		l.post("charge", r, share, 0, share.Committed, c.Actor, c.Reason)
 		uncharged := share
 		uncharged.Committed = 0
-		b.settle(r, uncharged, share.Committed, at)
+		l.settle(b.budget, r, uncharged, settlement{committed: share.Committed, by: c.Actor, locked: true}, at)
 	}
 	l.reservations[r.ID] = r
 	return l.result(earmark.OutcomeApplied, r), nil
@@ -271,6 +272,7 @@ func (l *Ledger) mayFitAt(b touched, s sums, requested int64) (first *time.Time)
 	for _, o := range b.overrides {
 		moments = append(moments, &o.EffectiveAt, earliest(o.ExpiresAt, o.EndedAt))
 	}
+	moments = append(moments, b.laterEnds(b.end)...)
 	for _, g := range b.grants {
 		if g.VoidedAt == nil {
 			moments = append(moments, &g.EffectiveAt)
@@ -294,6 +296,7 @@ func (l *Ledger) mayFitAt(b touched, s sums, requested int64) (first *time.Time)
 			then = l.now()
 		}
 		ceiling, room := l.ceiling(b.budget, then), b.leftThen(then, freed != nil && !at.Before(*freed))
+		room.Add(room, l.dueSum(b.ID, then, &future{touched: b, sums: s, freed: freed != nil && !at.Before(*freed)}))
 		if ceiling == nil || used.Add(used, big.NewInt(requested)).Cmp(room.Add(room, big.NewInt(*ceiling))) <= 0 {
 			first = earliest(first, at)
 		}

@@ -56,7 +56,7 @@ func (l *Ledger) Commit(_ context.Context, s earmark.Transition, usage earmark.A
 	if s.Estimated {
 		kind = "estimate"
 	}
-	l.charge(kind, r, charges, s.Actor, r.Reason)
+	l.charge(kind, r, charges, s.Actor, r.Reason, r.granted || late || overage != nil)
 	r.Shortfall = shortfall(r, usage)
 	r.State, r.Usage, r.Overage, r.Late, r.Estimated, r.SettledAt = earmark.StateCommitted, usage, overage, late, s.Estimated, new(l.now())
 	if late {
@@ -118,7 +118,7 @@ func (l *Ledger) charges(r *reservation, usage earmark.Amounts, late bool) (char
 
 // charge sets the committed amount of each of r's budgets to its charge, and the reserved
 // amount to 0.
-func (l *Ledger) charge(kind string, r *reservation, charges []int64, actor earmark.Actor, reason string) {
+func (l *Ledger) charge(kind string, r *reservation, charges []int64, actor earmark.Actor, reason string, locked bool) {
 	for i := range r.Budgets {
 		share := &r.Budgets[i]
 		reservedDelta := int64(0)
@@ -126,7 +126,7 @@ func (l *Ledger) charge(kind string, r *reservation, charges []int64, actor earm
 			reservedDelta = -share.Reserved
 		}
 		l.post(kind, r, *share, reservedDelta, charges[i]-share.Committed, actor, reason)
-		l.settleGrants(r, *share, charges[i])
+		l.settleGrants(r, *share, settlement{charges[i], -reservedDelta, actor, locked})
 		share.Committed = charges[i]
 	}
 }
@@ -242,7 +242,7 @@ func (l *Ledger) applyExpiry(r *reservation, actor earmark.Actor, reason string)
 		for i := range r.Budgets {
 			share := &r.Budgets[i]
 			l.post("expire", r, *share, -share.Reserved, share.Reserved, actor, reason)
-			l.settleGrants(r, *share, share.Reserved)
+			l.settleGrants(r, *share, settlement{share.Reserved, share.Reserved, actor, r.granted})
 			share.Committed = share.Reserved
 		}
 		r.State, r.Usage, r.Estimated, r.SettledAt, r.Reason = earmark.StateCommitted, r.Amounts, true, new(l.now()), reason
@@ -253,7 +253,7 @@ func (l *Ledger) applyExpiry(r *reservation, actor earmark.Actor, reason string)
 func (l *Ledger) giveBack(r *reservation, to earmark.State, kind string, actor earmark.Actor, reason string) {
 	for _, share := range r.Budgets {
 		l.post(kind, r, share, -share.Reserved, 0, actor, reason)
-		l.settleGrants(r, share, 0)
+		l.settleGrants(r, share, settlement{0, share.Reserved, actor, r.granted})
 	}
 	r.State, r.SettledAt, r.Reason = to, new(l.now()), reason
 }

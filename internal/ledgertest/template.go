@@ -35,13 +35,14 @@ func (l *Ledger) revise(b *budget, nextWindow bool) {
 // set gives b the settings of a template, or others.
 func (b *budget) set(settings earmark.Budget) {
 	b.Limit, b.Enforcement, b.SoftCeiling = settings.Limit, settings.Enforcement, settings.SoftCeiling
-	b.Overage, b.Allowance, b.Thresholds = settings.Overage, settings.Allowance, settings.Thresholds
+	b.Overage, b.Allowance, b.Thresholds, b.Rollover = settings.Overage, settings.Allowance, settings.Thresholds, settings.Rollover
 }
 
 // take sets b's settings, and moves its thresholds with them.
 func (l *Ledger) take(b *budget, settings earmark.Budget) {
 	before := b.Budget
 	b.set(settings)
+	b.beginRollover(l.now())
 	l.moveThresholds(b, before)
 }
 
@@ -75,8 +76,9 @@ func (l *Ledger) follow(b *budget, by earmark.Actor) {
 
 // setFollowing lets a budget follow its template from now on, or no more.
 func (l *Ledger) setFollowing(b *budget, follow bool, by earmark.Actor) error {
-	l.follow(b, by)
 	if !follow {
+		l.rollOver(b, l.now(), by)
+		l.follow(b, by)
 		if b.FollowsTemplate {
 			b.FollowsTemplate, b.revision = false, 0
 			l.noteBudget(b, by, "follows no more")
@@ -85,6 +87,8 @@ func (l *Ledger) setFollowing(b *budget, follow bool, by earmark.Actor) error {
 	}
 	for _, t := range l.budgets {
 		if t.Template && t.ArchivedAt == nil && t.Scope == templateScope(b.Scope) && t.sameLength(b) {
+			l.rollOver(b, l.now(), by)
+			l.follow(b, by)
 			before := *b
 			b.TemplateID, b.FollowsTemplate, b.revision = t.ID, true, len(t.revisions)
 			l.take(b, t.Budget)
@@ -98,7 +102,7 @@ func (l *Ledger) setFollowing(b *budget, follow bool, by earmark.Actor) error {
 }
 
 func sameSettings(a, b earmark.Budget) bool {
-	return a.Limit == b.Limit && a.Enforcement == b.Enforcement && a.Overage == b.Overage && a.Allowance == b.Allowance && equal(a.SoftCeiling, b.SoftCeiling) && slices.Equal(a.Thresholds, b.Thresholds)
+	return a.Limit == b.Limit && a.Enforcement == b.Enforcement && a.Overage == b.Overage && a.Allowance == b.Allowance && equal(a.SoftCeiling, b.SoftCeiling) && slices.Equal(a.Thresholds, b.Thresholds) && a.Rollover.Equal(b.Rollover)
 }
 
 // missing returns the budgets that templates give to scopes and those above them in one of units, as far as they
@@ -123,7 +127,7 @@ func (l *Ledger) missing(tenant string, scopes []string, units func(string) bool
 			if has {
 				continue
 			}
-			child := &budget{tenant: tenant, windows: map[time.Time]*sums{}, Budget: t.Budget, revision: len(t.revisions)}
+			child := &budget{l: l, tenant: tenant, windows: map[time.Time]*sums{}, Budget: t.Budget, revision: len(t.revisions)}
 			child.ID, child.Scope, child.CreatedAt = l.childID(t.ID, path), path, l.now()
 			child.Template, child.TemplateID, child.FollowsTemplate = false, t.ID, true
 			children = append(children, child)
@@ -144,14 +148,16 @@ func (l *Ledger) childID(templateID, scope string) string {
 	}
 }
 
-// meet makes the missing budgets, and lets all that a call meets follow their templates.
-func (l *Ledger) meet(tenant string, scopes []string, amounts earmark.Amounts, by earmark.Actor) {
+// meet makes the missing budgets, opens the windows of a moment, and lets all that a call meets follow their templates.
+func (l *Ledger) meet(tenant string, scopes []string, amounts earmark.Amounts, at time.Time, by earmark.Actor) {
 	asked := func(unit string) bool { _, ok := amounts[unit]; return ok }
 	for _, child := range l.missing(tenant, scopes, asked) {
+		child.beginRollover(l.now())
 		l.budgets[child.ID] = child
 		l.noteBudget(child, by, "made")
 	}
 	for _, b := range l.touch(tenant, scopes, amounts, l.now()) {
+		l.rollOver(b.budget, at, by)
 		l.follow(b.budget, by)
 	}
 }

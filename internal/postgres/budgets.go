@@ -16,11 +16,11 @@ import (
 const (
 	createBudgetSQL = "SELECT earmark.create_budget(p_id => @id, p_tenant => @tenant, p_scope => @scope, p_unit => @unit, p_limit => @limit, " +
 		"p_period => @period, p_timezone => @timezone, p_enforcement => @enforcement, p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, " +
-		"p_every => @every, p_anchor => nullif(@anchor::text, '')::timestamp, p_thresholds => @thresholds, p_allowance => @allowance)"
+		"p_every => @every, p_anchor => nullif(@anchor::text, '')::timestamp, p_thresholds => @thresholds, p_allowance => @allowance, p_rollover => @rollover)"
 	changeBudgetSQL = "SELECT earmark.change_budget(p_tenant => @tenant, p_id => @id, p_limit => @limit, p_enforcement => @enforcement, " +
-		"p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, p_reason => @reason, p_thresholds => @thresholds, p_next_window => @next_window, p_allowance => @allowance)"
+		"p_soft_ceiling => @soft_ceiling, p_overage => @overage, p_actor => @actor, p_reason => @reason, p_thresholds => @thresholds, p_next_window => @next_window, p_allowance => @allowance, p_rollover => @rollover)"
 	setFollowingSQL = "SELECT earmark.set_following(p_tenant => @tenant, p_id => @id, p_follow => @follow, p_actor => @actor)"
-	lockBudgetSQL   = "SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at, period, thresholds, scope, allowance " +
+	lockBudgetSQL   = "SELECT limit_amount, enforcement, soft_ceiling, overage, archived_at, period, thresholds, scope, allowance, rollover " +
 		"FROM earmark.lock_budget(p_tenant => @tenant, p_id => @id)"
 	archiveBudgetSQL = "SELECT earmark.archive_budget(p_tenant => @tenant, p_id => @id, p_actor => @actor)"
 )
@@ -42,7 +42,7 @@ func (l *Ledger) CreateBudget(ctx context.Context, tenant string, r earmark.Budg
 	_, err := l.pool.Exec(ctx, createBudgetSQL, namedArgs{
 		"id": id, "tenant": tenant, "scope": r.Scope, "unit": r.Unit, "limit": *r.Limit, "period": string(r.Window.Period), "timezone": r.Window.Timezone,
 		"every": storedEvery(r.Window), "anchor": r.Window.Anchor, "enforcement": string(r.Enforcement), "soft_ceiling": r.SoftCeiling, "overage": string(r.Overage), "actor": by.String(),
-		"thresholds": storedThresholds(r.Thresholds), "allowance": string(r.Allowance)})
+		"thresholds": storedThresholds(r.Thresholds), "allowance": string(r.Allowance), "rollover": storedRollover(r.Rollover)})
 	if sqlState(err) == uniqueViolation {
 		return nil, earmark.Errorf(earmark.CodeBudgetExists, "%s has a budget of %s per %s already; change it with PATCH, or archive it first", r.Scope, r.Unit, r.Window.Length())
 	}
@@ -64,6 +64,14 @@ func storedEvery(w earmark.Window) int64 {
 // them as they are.
 func storedThresholds(thresholds []earmark.Threshold) []earmark.Threshold {
 	return append([]earmark.Threshold{}, thresholds...)
+}
+
+// storedRollover returns what they take as rollover: {} for none.
+func storedRollover(r *earmark.Rollover) any {
+	if r == nil {
+		return struct{}{}
+	}
+	return r
 }
 
 // checkTimezone refuses a time zone that Postgres does not have under exactly this
@@ -144,7 +152,7 @@ func shownBalance(b earmark.Balance, granted earmark.Granted) earmark.Balance {
 func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earmark.BudgetPatch, by earmark.Actor) (*earmark.Budget, error) {
 	err := l.inTx(ctx, func(tx pgx.Tx) error {
 		var b earmark.Budget
-		err := tx.QueryRow(ctx, lockBudgetSQL, namedArgs{"tenant": tenant, "id": id}).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt, &b.Window.Period, &b.Thresholds, &b.Scope, &b.Allowance)
+		err := tx.QueryRow(ctx, lockBudgetSQL, namedArgs{"tenant": tenant, "id": id}).Scan(&b.Limit, &b.Enforcement, &b.SoftCeiling, &b.Overage, &b.ArchivedAt, &b.Window.Period, &b.Thresholds, &b.Scope, &b.Allowance, &b.Rollover)
 		if isNoRows(err) {
 			return nil
 		}
@@ -167,7 +175,7 @@ func (l *Ledger) PatchBudget(ctx context.Context, tenant, id string, patch earma
 		}
 		_, err = tx.Exec(ctx, changeBudgetSQL, namedArgs{
 			"tenant": tenant, "id": id, "limit": b.Limit, "enforcement": string(b.Enforcement), "soft_ceiling": b.SoftCeiling, "overage": string(b.Overage),
-			"allowance": string(b.Allowance), "thresholds": storedThresholds(b.Thresholds), "actor": by.String(), "reason": change, "next_window": patch.NextWindow()})
+			"allowance": string(b.Allowance), "thresholds": storedThresholds(b.Thresholds), "rollover": storedRollover(b.Rollover), "actor": by.String(), "reason": change, "next_window": patch.NextWindow()})
 		return err
 	})
 	if err != nil {
@@ -232,7 +240,7 @@ func scanBudget(row pgx.CollectableRow) (earmark.Budget, error) {
 	err := row.Scan(&b.ID, &b.Scope, &b.Unit, &b.Limit, &b.Window, &b.Enforcement, &b.SoftCeiling, &b.Overage,
 		&b.CreatedAt, &b.ArchivedAt, &b.Balance.EffectiveLimit, &b.Balance.Reserved, &b.Balance.Committed, &b.Balance.WindowStart, &b.Balance.WindowEnd, &b.Thresholds,
 		&b.Template, &b.TemplateID, &b.FollowsTemplate,
-		&b.Allowance, &granted.Reserved, &granted.Committed, &granted.Remaining)
+		&b.Allowance, &b.Rollover, &granted.Reserved, &granted.Committed, &granted.Remaining)
 	b.Balance.Limit = b.Limit
 	b.Balance = shownBalance(b.Balance, granted)
 	b.CreatedAt, b.ArchivedAt = b.CreatedAt.UTC(), utc(b.ArchivedAt)
@@ -265,10 +273,24 @@ func describeChange(before, after earmark.Budget) string {
 	if before.Allowance != after.Allowance {
 		changes = append(changes, fmt.Sprintf("allowance %s to %s", before.Allowance, after.Allowance))
 	}
+	if !before.Rollover.Equal(after.Rollover) {
+		changes = append(changes, fmt.Sprintf("rollover %s to %s", rolloverText(before.Rollover), rolloverText(after.Rollover)))
+	}
 	if !slices.Equal(before.Thresholds, after.Thresholds) {
 		changes = append(changes, fmt.Sprintf("thresholds %s to %s", thresholdsText(before.Thresholds), thresholdsText(after.Thresholds)))
 	}
 	return strings.Join(changes, ", ")
+}
+
+func rolloverText(r *earmark.Rollover) string {
+	if r == nil {
+		return "none"
+	}
+	text := fmt.Sprintf("%d for %d windows", r.Max, r.Windows)
+	if r.MaxTotal != nil {
+		text += fmt.Sprintf(" and %d in all", *r.MaxTotal)
+	}
+	return text
 }
 
 func thresholdsText(thresholds []earmark.Threshold) string {

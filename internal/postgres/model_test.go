@@ -258,6 +258,9 @@ func (m *machine) createBudget(t *rapid.T) {
 	if r.Window.Period != earmark.PeriodRolling {
 		r.Thresholds = drawThresholds(t)
 	}
+	if rolls(r.Window) {
+		r.Rollover = drawRollover(t)
+	}
 	require.NoError(t, r.Validate())
 	both(t, m, func(l oracle) (*earmark.Budget, error) {
 		b, err := l.CreateBudget(ctx(), earmark.DefaultTenant, r, earmark.ActorAPI)
@@ -291,6 +294,25 @@ func drawOverage(t *rapid.T) earmark.OveragePolicy {
 
 func drawAllowance(t *rapid.T) earmark.Allowance {
 	return rapid.SampledFrom([]earmark.Allowance{earmark.AllowanceFirst, earmark.AllowanceLast}).Draw(t, "allowance")
+}
+
+// rolls reports whether windows like w may roll over.
+func rolls(w earmark.Window) bool {
+	return slices.Contains([]earmark.Period{earmark.PeriodDay, earmark.PeriodWeek, earmark.PeriodMonth, earmark.PeriodYear}, w.Period)
+}
+
+// drawRollover draws what a window rolls over, or nothing.
+func drawRollover(t *rapid.T) *earmark.Rollover {
+	r := earmark.Rollover{
+		Max: rapid.SampledFrom([]int64{0, 1, 20, 50, 100, math.MaxInt64}).Draw(t, "rollover"), Windows: int64(rapid.SampledFrom([]int{1, 1, 2, 3}).Draw(t, "for windows")),
+	}
+	if r.Max == 0 {
+		return nil
+	}
+	if over := rapid.SampledFrom([]int64{-1, 0, 1, 30}).Draw(t, "total over max"); over >= 0 && r.Max < 1000 {
+		r.MaxTotal = new(r.Max + over)
+	}
+	return &r
 }
 
 // drawCeiling draws a soft ceiling at or a little over limit, or none.
@@ -356,6 +378,9 @@ func (m *machine) patchBudget(t *rapid.T) {
 	require.NoError(t, err)
 	if b != nil && b.Template && oneIn(t, 2, "effective") {
 		patch.Effective = new(rapid.SampledFrom([]earmark.Effective{earmark.EffectiveNow, earmark.EffectiveNextWindow}).Draw(t, "effective at"))
+	}
+	if b != nil && rolls(b.Window) && oneIn(t, 3, "patch rollover") {
+		patch.Rollover = new(drawRollover(t))
 	}
 	if oneIn(t, 4, "patch following") {
 		patch = earmark.BudgetPatch{FollowsTemplate: new(rapid.Bool().Draw(t, "follow"))}

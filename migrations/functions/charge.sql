@@ -40,7 +40,7 @@ BEGIN
         IF t.grants_left IS NOT NULL THEN
             SELECT * INTO s FROM earmark.reservation_budgets WHERE reservation_id = p_id AND budget_id = t.budget_id;
             s.committed := 0; -- before the charge
-            PERFORM earmark.settle_grants(s, (p_amounts ->> t.unit)::bigint, coalesce(p_at, v_now));
+            PERFORM earmark.settle_grants(s, (p_amounts ->> t.unit)::bigint, 0, p_actor, coalesce(p_at, v_now));
         END IF;
     END LOOP;
     RETURN earmark.result('applied', r);

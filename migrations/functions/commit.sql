@@ -72,7 +72,7 @@ BEGIN
                 p_reserved_delta => CASE WHEN r.state IN ('held', 'review') THEN -s.reserved ELSE 0 END,
                 p_committed_delta => (p_usage ->> s.unit)::bigint - s.committed, p_actor => p_actor, p_reason => v_reason);
             IF s.budget_id = ANY (v_granted) THEN
-                PERFORM earmark.settle_grants(s, (p_usage ->> s.unit)::bigint);
+                PERFORM earmark.settle_grants(s, (p_usage ->> s.unit)::bigint, CASE WHEN r.state IN ('held', 'review') THEN s.reserved ELSE 0 END, p_actor);
             END IF;
         END LOOP;
     ELSE
@@ -119,7 +119,7 @@ BEGIN
             PERFORM earmark.post(p_kind => v_kind, p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start,
                 p_reserved_delta => -s.reserved, p_committed_delta => v_charged - s.committed, p_actor => p_actor, p_reason => v_reason);
             IF s.budget_id = ANY (v_granted) THEN
-                PERFORM earmark.settle_grants(s, v_charged);
+                PERFORM earmark.settle_grants(s, v_charged, s.reserved, p_actor);
             END IF;
         END LOOP;
     END IF;

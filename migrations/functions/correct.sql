@@ -61,7 +61,7 @@ BEGIN
             PERFORM earmark.post(p_kind => 'correction', p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start, -- mutation: corrects-own-window
                 p_reserved_delta => 0, p_committed_delta => v_delta, p_actor => p_actor, p_reason => p_reason);
             IF s.budget_id = ANY (v_granted) THEN
-                PERFORM earmark.settle_grants(s, s.committed + v_delta);
+                PERFORM earmark.settle_grants(s, s.committed + v_delta, 0, p_actor);
             END IF;
             s.committed := s.committed + v_delta;
         END IF;

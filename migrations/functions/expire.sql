@@ -35,7 +35,8 @@ BEGIN
     IF v_granted <> '{}' THEN
         FOR v_share IN SELECT x.* FROM earmark.reservation_budgets x JOIN earmark.reservations r ON r.id = x.reservation_id
                  WHERE r.id = ANY (p_ids) AND r.granted AND r.on_expiry <> 'review' AND x.budget_id = ANY (v_granted) ORDER BY r.expires_at, r.id LOOP
-            PERFORM earmark.settle_grants(v_share, (SELECT CASE on_expiry WHEN 'commit' THEN v_share.reserved ELSE 0 END FROM earmark.reservations WHERE id = v_share.reservation_id));
+            PERFORM earmark.settle_grants(v_share, (SELECT CASE on_expiry WHEN 'commit' THEN v_share.reserved ELSE 0 END FROM earmark.reservations WHERE id = v_share.reservation_id),
+                v_share.reserved, p_actor);
         END LOOP;
     END IF;
 

@@ -10,13 +10,12 @@ CREATE OR REPLACE FUNCTION earmark.grants_in_force(p_budget_id text, p_at timest
     ORDER BY priority, expires_at, created_at, id -- mutation: burn-order
 $$;
 
--- What the grants in force at p_at have left, at most the largest int64.
+-- What the grants in force at p_at have left, at most the largest int64; those too that are due when the window of p_at opens.
 CREATE OR REPLACE FUNCTION earmark.grants_left(b earmark.budgets, p_at timestamptz) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF b.granted_until > p_at THEN
-        RETURN (SELECT least(9223372036854775807, coalesce(sum(amount - voided - reserved - committed), 0)) FROM earmark.grants_in_force(b.id, p_at));
-    END IF;
-    RETURN 0;
+    RETURN least(9223372036854775807,
+        CASE WHEN b.granted_until > p_at THEN (SELECT coalesce(sum(amount - voided - reserved - committed), 0) FROM earmark.grants_in_force(b.id, p_at)) ELSE 0 END
+        + CASE WHEN b.rolled_until IS NOT NULL THEN earmark.rollover_due_sum(b.id, p_at) ELSE 0 END);
 END $$;
 
 -- What grants bear of the window at p_window_start.
@@ -62,6 +61,9 @@ BEGIN
         FOREACH g IN ARRAY t.grants LOOP
             v_left := v_left + g.amount - g.voided - g.reserved - g.committed;
         END LOOP;
+    END IF;
+    IF b.rolled_until < t.window_start THEN -- a decision may come before the window opens
+        v_left := v_left + earmark.rollover_due_sum(b.id, p_at);
     END IF;
     t.grants_left := least(9223372036854775807, v_left);
     t.limit_amount := earmark.add_granted(t.limit_amount, p_reserved, p_committed, t.grants_left);
@@ -146,8 +148,10 @@ END $$;
 -- goes back to the grants. A further charge goes first to what the share was held against, then to what else has room at
 -- p_at, both in the order of use, and the rest to the window itself. A grant that has ended still bears what was held
 -- against it, as far as nothing else has used it. What a charge gives back goes in the reverse order. p_at is by default
--- now, or for a window that has ended, its end.
-CREATE OR REPLACE FUNCTION earmark.settle_grants(s earmark.reservation_budgets, p_committed bigint, p_at timestamptz DEFAULT NULL) RETURNS void
+-- now, or for a window that has ended, its end. p_freed is what the share held until then. By the change of what the window
+-- itself bears, what it has rolled over changes too.
+DROP FUNCTION IF EXISTS earmark.settle_grants(earmark.reservation_budgets, bigint, timestamptz); -- without p_freed
+CREATE OR REPLACE FUNCTION earmark.settle_grants(s earmark.reservation_budgets, p_committed bigint, p_freed bigint, p_actor text, p_at timestamptz DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     b       earmark.budgets;
@@ -158,6 +162,7 @@ DECLARE
     v_own   numeric := 0; -- what the window itself takes of it in the order of use
     v_take  bigint;
     v_taken bigint := 0; -- by grants
+    v_left  numeric; -- what the window itself has more left
 BEGIN
     SELECT coalesce(sum(held), 0) AS held, coalesce(sum(reserved), 0) AS reserved, coalesce(sum(committed), 0) AS committed INTO h
     FROM earmark.reservation_grants WHERE reservation_id = s.reservation_id AND budget_id = s.budget_id;
@@ -222,6 +227,11 @@ BEGIN
         UPDATE earmark.windows SET granted_reserved = granted_reserved - h.reserved, granted_committed = granted_committed + v_taken
         WHERE budget_id = s.budget_id AND window_start = s.window_start;
     END IF;
+    v_left := p_freed::numeric - h.reserved - (p_committed::numeric - s.committed - v_taken);
+    SELECT * INTO b FROM earmark.budgets WHERE id = s.budget_id AND rolled_until > s.window_start;
+    IF FOUND AND v_left <> 0 THEN
+        PERFORM earmark.roll_settled(b, s.window_start, v_left, p_actor);
+    END IF;
 END $$;
 
 CREATE OR REPLACE FUNCTION earmark.grant_json(g earmark.grants) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
@@ -229,6 +239,7 @@ BEGIN
     RETURN jsonb_build_object('id', g.id, 'budget_id', g.budget_id, 'amount', g.amount, 'reserved', g.reserved, 'committed', g.committed,
         'remaining', CASE WHEN least(g.expires_at, g.voided_at, 'infinity') > clock_timestamp() THEN g.amount - g.voided - g.reserved - g.committed ELSE 0 END,
         'priority', g.priority, 'effective_at', g.effective_at, 'expires_at', g.expires_at, 'voided_at', g.voided_at, 'voided', g.voided,
+        'source', CASE WHEN g.rolled_from IS NULL THEN 'manual' ELSE 'rollover' END, 'rolled_from', g.rolled_from,
         'reason', g.reason, 'created_at', g.created_at);
 END $$;
 

@@ -67,6 +67,8 @@ DECLARE
     b           earmark.budgets;
     v_window    record;
     v_stored    boolean;
+    v_opened    record;
+    v_rolled    numeric;
     v_start     timestamptz;
     v_end       timestamptz;
     v_reserved  bigint;
@@ -96,6 +98,12 @@ BEGIN
         INTO v_start, v_end, v_reserved, v_committed, v_granted_reserved, v_granted_committed FROM earmark.windows
         WHERE budget_id = b.id AND window_start <= p_at ORDER BY window_start DESC LIMIT 1 FOR NO KEY UPDATE;
         v_stored := FOUND AND (v_end <= p_at) IS NOT TRUE;
+        v_rolled := 0;
+        IF b.rolled_until IS NOT NULL AND (NOT v_stored OR v_start > b.rolled_until) THEN
+            v_opened := earmark.roll_over(b, p_at, coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor)); -- before it follows: what is left is of the limit as it was
+            b := v_opened.b;
+            v_rolled := v_opened.rolled;
+        END IF;
         IF b.template_id IS NOT NULL AND earmark.is_behind(b) THEN
             -- After the lock of the window at p_at, because it may lock a later one (R6).
             b := earmark.follow(b, coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor)); -- mutation: follows-locked
@@ -113,7 +121,8 @@ BEGIN
                     CASE WHEN b.thresholds IS NOT NULL THEN earmark.next_threshold(b, 'used') END);
             IF v_end IS NOT NULL AND b.period <> 'rolling' THEN -- a slice is no window
                 PERFORM earmark.emit('budget.window_opened', b.tenant, ARRAY [b.scope], b.id, NULL, v_start,
-                    jsonb_build_object('unit', b.unit, 'limit', b.limit_amount, 'window_end', v_end));
+                    jsonb_build_object('unit', b.unit, 'limit', b.limit_amount, 'window_end', v_end)
+                        || CASE WHEN b.rolled_until IS NULL THEN '{}' ELSE jsonb_build_object('rolled_over', v_rolled) END);
             END IF;
         END IF;
         IF b.overridden_until > p_at THEN -- most budgets have none, and pay nothing

@@ -103,6 +103,7 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'invalid', 'subject', CASE WHEN p_windows IS NULL THEN 'expires_at' ELSE 'effective_at' END);
     END IF;
 
+    PERFORM earmark.roll_over(b, v_now, p_actor); -- what a window left is of the limit as it was
     INSERT INTO earmark.overrides (id, tenant, budget_id, request_hash, source, amount, effective_at, expires_at, reason, created_at)
     VALUES (p_id, p_tenant, b.id, p_hash, p_source, v_amount, v_effective, v_expires, p_reason, v_now) RETURNING * INTO o;
     PERFORM earmark.follow_overrides(b.id);

@@ -13,7 +13,7 @@ BEGIN
         PERFORM earmark.post(p_kind => p_kind, p_tenant => r.tenant, p_reservation_id => r.id, p_budget_id => s.budget_id, p_window_start => s.window_start,
             p_reserved_delta => -s.reserved, p_committed_delta => 0, p_actor => p_actor, p_reason => p_reason);
         IF s.budget_id = ANY (v_granted) THEN
-            PERFORM earmark.settle_grants(s, 0);
+            PERFORM earmark.settle_grants(s, 0, s.reserved, p_actor);
         END IF;
     END LOOP;
     UPDATE earmark.reservations SET state = p_state, settled_at = clock_timestamp(), reason = p_reason, orphan = false,

@@ -82,6 +82,7 @@ BEGIN
                 UNION SELECT w.window_end + t.slice * earmark.slices_before() FROM earmark.windows w
                 WHERE w.budget_id = b.id AND w.window_start >= t.window_start - t.slice * earmark.slices_before() AND w.reserved + w.committed > 0
                 UNION SELECT v_lease UNION SELECT v_earlier
+                UNION SELECT earmark.rollover_ends(b, t.window_end) WHERE b.rolled_until IS NOT NULL
                 UNION SELECT unnest(ARRAY [effective_at, least(expires_at, ended_at)]) FROM earmark.overrides
                 WHERE budget_id = b.id AND least(expires_at, ended_at, 'infinity') > p_at
                 UNION SELECT effective_at FROM earmark.grants
@@ -90,6 +91,9 @@ BEGIN
         LOOP
             v_then := earmark.in_force(b, greatest(v_at, p_at)); -- the first lease may have ended
             v_left := CASE WHEN t.grants_left IS NULL THEN 0 ELSE earmark.grants_left_then(t, greatest(v_at, p_at), v_at >= least(v_lease, v_earlier), p_past) END;
+            IF b.rolled_until IS NOT NULL THEN
+                v_left := v_left + earmark.rollover_due_sum(b.id, greatest(v_at, p_at), t, coalesce(v_at >= least(v_lease, v_earlier), false));
+            END IF;
             v_used := CASE
                 WHEN t.slice IS NOT NULL THEN
                     (SELECT coalesce(sum(w.committed::numeric + CASE WHEN v_at >= v_lease THEN 0 ELSE w.reserved END), 0) FROM earmark.windows w

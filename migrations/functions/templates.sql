@@ -81,17 +81,24 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Bytes in base32, without padding.
+CREATE OR REPLACE FUNCTION earmark.base32(p_bytes bytea) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_digits integer := (length(p_bytes) * 8 + 4) / 5;
+    v_bits   varbit := ('x' || encode(p_bytes, 'hex'))::varbit || repeat('0', v_digits * 5 - length(p_bytes) * 8)::varbit;
+BEGIN
+    RETURN (SELECT string_agg(substr('abcdefghijklmnopqrstuvwxyz234567', 1 + substring(v_bits FROM i * 5 + 1 FOR 5)::bit(5)::integer, 1), '' ORDER BY i)
+            FROM generate_series(0, v_digits - 1) AS i);
+END $$;
+
 -- The id of the budget that a template makes on p_scope: `bud_` and the base32 of 16 bytes of a SHA-256. It depends on how many the template
 -- made there before, which are archived; so a denial names the budget that a later admission makes.
 CREATE OR REPLACE FUNCTION earmark.child_id(p_template_id text, p_scope text) RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_id   text;
-    v_bits bit(130);
+    v_id text;
 BEGIN
     FOR n IN 0 .. 2147483646 LOOP
-        v_bits := ('x' || left(encode(sha256(convert_to(concat_ws(' ', p_template_id, p_scope, n), 'UTF8')), 'hex'), 32))::bit(128)::bit(130);
-        v_id := 'bud_' || (SELECT string_agg(substr('abcdefghijklmnopqrstuvwxyz234567', 1 + substring(v_bits FROM i * 5 + 1 FOR 5)::integer, 1), '' ORDER BY i)
-                           FROM generate_series(0, 25) AS i);
+        v_id := 'bud_' || earmark.base32(substring(sha256(convert_to(concat_ws(' ', p_template_id, p_scope, n), 'UTF8')) FROM 1 FOR 16));
         EXIT WHEN NOT EXISTS (SELECT FROM earmark.budgets WHERE id = v_id AND archived_at IS NOT NULL);
     END LOOP;
     RETURN v_id;
@@ -137,6 +144,7 @@ DECLARE
     v_reason text;
 BEGIN
     FOR b IN SELECT * FROM earmark.missing_children(p_templates, p_paths, p_pairs) ORDER BY id LOOP
+        b := earmark.begin_rollover(b);
         INSERT INTO earmark.budgets SELECT b.* ON CONFLICT DO NOTHING; -- mutation: child-once
         IF FOUND THEN
             v_actor := coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor);
@@ -165,6 +173,7 @@ BEGIN
             b.overage := r.overage;
             b.allowance := r.allowance;
             b.thresholds := r.thresholds;
+            b.rollover := r.rollover;
             b.revision := r.revision;
             RETURN b;
         END IF;
@@ -186,6 +195,7 @@ DECLARE
 BEGIN
     IF v_after.revision IS DISTINCT FROM b.revision THEN
         PERFORM earmark.store_budget(b, v_after, p_actor, format('follows the template %s, with limit %s', b.template_id, v_after.limit_amount));
+        SELECT * INTO v_after FROM earmark.budgets WHERE id = b.id;
     END IF;
     RETURN v_after;
 END $$;
@@ -198,8 +208,8 @@ BEGIN
         RETURN b;
     END IF;
     b.revision := coalesce(b.revision, 0) + 1;
-    INSERT INTO earmark.template_revisions (template_id, revision, limit_amount, enforcement, soft_ceiling, overage, allowance, thresholds, next_window, created_at)
-    VALUES (b.id, b.revision, b.limit_amount, b.enforcement, b.soft_ceiling, b.overage, b.allowance, b.thresholds, p_next_window, clock_timestamp());
+    INSERT INTO earmark.template_revisions (template_id, revision, limit_amount, enforcement, soft_ceiling, overage, allowance, thresholds, rollover, next_window, created_at)
+    VALUES (b.id, b.revision, b.limit_amount, b.enforcement, b.soft_ceiling, b.overage, b.allowance, b.thresholds, b.rollover, p_next_window, clock_timestamp());
     RETURN b;
 END $$;
 
@@ -213,6 +223,7 @@ DECLARE
     v_after earmark.budgets;
 BEGIN
     SELECT * INTO STRICT b FROM earmark.budgets WHERE tenant = p_tenant AND id = p_id FOR NO KEY UPDATE;
+    b := (earmark.roll_over(b, clock_timestamp(), p_actor)).b;
     b := earmark.follow(b, p_actor);
     v_after := b;
     IF p_follow THEN
@@ -229,6 +240,7 @@ BEGIN
         v_after.overage := t.overage;
         v_after.allowance := t.allowance;
         v_after.thresholds := t.thresholds;
+        v_after.rollover := t.rollover;
     ELSE
         v_after.revision := NULL;
     END IF;

@@ -4,7 +4,7 @@
 SELECT b.id, b.scope, b.unit, b.limit_amount, earmark.window_json(b), b.enforcement, b.soft_ceiling, b.overage, b.created_at, b.archived_at,
        earmark.add_granted(f.limit_amount, g.reserved, g.committed, g.remaining), w.reserved, w.committed, w.window_start, w.window_end, b.thresholds,
        earmark.is_template(b.scope), coalesce(b.template_id, ''), b.template_id IS NOT NULL AND b.revision IS NOT NULL,
-       b.allowance, g.reserved, g.committed, g.remaining
+       b.allowance, b.rollover, g.reserved, g.committed, g.remaining
 FROM (SELECT x
       FROM earmark.budgets x
       WHERE x.tenant = $1

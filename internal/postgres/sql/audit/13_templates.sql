@@ -1,7 +1,7 @@
 -- templates: a template has the settings of its newest revision and no window; a child that follows it has those of its own revision
 SELECT count(*), count(*) FILTER (WHERE bad), coalesce((array_agg(what) FILTER (WHERE bad))[1:10], '{}')
 FROM (
-    SELECT (b.limit_amount, b.enforcement, b.soft_ceiling, b.overage, b.allowance, b.thresholds) IS DISTINCT FROM (r.limit_amount, r.enforcement, r.soft_ceiling, r.overage, r.allowance, r.thresholds) -- mutation: audit-templates
+    SELECT (b.limit_amount, b.enforcement, b.soft_ceiling, b.overage, b.allowance, b.thresholds, b.rollover) IS DISTINCT FROM (r.limit_amount, r.enforcement, r.soft_ceiling, r.overage, r.allowance, r.thresholds, r.rollover) -- mutation: audit-templates
         OR r.revision IS NULL
         OR b.template_id IS NULL AND EXISTS (SELECT FROM earmark.template_revisions n WHERE n.template_id = b.id AND n.revision > b.revision) AS bad,
            format('%s on %s does not have the settings of revision %s of %s', b.id, b.scope, b.revision, coalesce(b.template_id, b.id)) AS what
