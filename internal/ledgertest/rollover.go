@@ -183,4 +183,3 @@ func (b *budget) laterEnds(end *time.Time) (ends []*time.Time) {
 	}
 	return ends
 }
-

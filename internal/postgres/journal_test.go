@@ -149,6 +149,8 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 		{"usage in another unit", "R8", `UPDATE earmark.reservations SET usage = '{"requests": 1}' WHERE state = 'committed'`},
 		{"grant that nothing has used", "grants", `INSERT INTO earmark.grants (id, tenant, budget_id, request_hash, amount, committed, priority, effective_at, reason)
 			SELECT id, tenant, id, '', 9, 5, 50, created_at, 'by hand' FROM earmark.budgets`},
+		{"more rolled over than was left", "grants", `INSERT INTO earmark.grants (id, tenant, budget_id, request_hash, amount, priority, effective_at, expires_at, rolled_from, rolled_left, reason)
+			SELECT id, tenant, id, '', 9, 50, created_at, created_at + interval '1 day', created_at - interval '1 day', 8, 'by hand' FROM earmark.budgets`},
 		{"window that no grant bears", "grants", "UPDATE earmark.windows SET granted_committed = 5"},
 		{"function changed by hand", "functions", "ALTER FUNCTION earmark.reserve RESET lock_timeout"},
 		{"key without a tenant", "keys", `ALTER TABLE earmark.keys DROP CONSTRAINT keys_tenant_fkey; UPDATE earmark.keys SET tenant = 'nobody'`},

@@ -1,4 +1,4 @@
--- grants: each grant and each window have the sums of what grants bear of reservations, pruned ones included, and no grant bears more than it is
+-- grants: each grant and each window have the sums of what grants bear of reservations, pruned ones included, no grant bears more than it is, and none of a rollover more than its window left
 SELECT count(*), count(*) FILTER (WHERE bad), coalesce((array_agg(what) FILTER (WHERE bad))[1:10], '{}')
 FROM (
     SELECT (g.reserved, g.committed) IS DISTINCT FROM (coalesce(p.reserved, 0), coalesce(p.committed, 0)) -- mutation: audit-grants
@@ -20,4 +20,10 @@ FROM (
     FROM (SELECT reservation_id, budget_id, sum(held) AS held, sum(reserved) AS reserved, sum(committed) AS committed
           FROM earmark.reservation_grants WHERE reservation_id <> '' GROUP BY 1, 2) AS p
          LEFT JOIN earmark.reservation_budgets s USING (reservation_id, budget_id) LEFT JOIN earmark.reservations r ON r.id = p.reservation_id
+    UNION ALL
+    SELECT g.amount > greatest(g.rolled_left, g.reserved + g.committed + g.voided, 0) OR g.effective_at <= g.rolled_from OR g.effective_at > b.rolled_until -- mutation: audit-rollover
+        OR b.granted_until IS NULL,
+           format('grant %s of %s: the window of %s left %s', g.id, g.amount, g.rolled_from, g.rolled_left)
+    FROM earmark.grants g JOIN earmark.budgets b ON b.id = g.budget_id
+    WHERE g.rolled_from IS NOT NULL
 ) AS checks
