@@ -9,17 +9,22 @@ const MaxRolloverWindows = 12
 type Rollover struct {
 	Max      int64  `json:"max"`                 // of each window, from 1
 	MaxTotal *int64 `json:"max_total,omitempty"` // of all that is left of such grants, from Max; null: no bound
-	Windows  int64  `json:"windows"`             // after how many windows it expires, to MaxRolloverWindows; 0: 1
+	Windows  int64  `json:"windows,omitempty"`   // after how many windows it expires, to MaxRolloverWindows; 0: 1
 }
 
-// withDefaults fills a missing number of windows.
-func (r *Rollover) withDefaults() *Rollover {
-	if r == nil || r.Windows != 0 {
-		return r
+// WithDefaults fills a missing number of windows.
+func (r Rollover) WithDefaults() Rollover {
+	if r.Windows == 0 {
+		r.Windows = 1
 	}
-	filled := *r
-	filled.Windows = 1
-	return &filled
+	return r
+}
+
+func (r *Rollover) withDefaults() *Rollover {
+	if r == nil {
+		return nil
+	}
+	return new(r.WithDefaults())
 }
 
 // Equal reports whether both roll the same over; nil is nothing.
@@ -41,7 +46,7 @@ func validateRollover(r *Rollover, period Period) error {
 		return Invalidf("rollover.max", "is missing or not above 0; give a whole number from 1, such as half of the limit, or no rollover")
 	case r.MaxTotal != nil && *r.MaxTotal < r.Max:
 		return Invalidf("rollover.max_total", "%d is below rollover.max %d; give at least that, or leave it out", *r.MaxTotal, r.Max)
-	case r.Windows < 0 || r.Windows > MaxRolloverWindows:
+	case r.Windows < 1 || r.Windows > MaxRolloverWindows:
 		return Invalidf("rollover.windows", "%d is out of range: 1 to %d are allowed", r.Windows, MaxRolloverWindows)
 	case period != "" && !slices.Contains(rolloverPeriods, period):
 		return Invalidf("rollover", "is not for the period %s; only windows of a day, week, month or year, or of several, roll over", period)

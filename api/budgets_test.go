@@ -32,6 +32,9 @@ func TestCreateBudget(t *testing.T) {
 		Enforcement: earmark.EnforcementSoft, Overage: earmark.OverageReject, Allowance: earmark.AllowanceFirst,
 	}, f.last())
 
+	b.do("POST", "/v1/budgets", `{"scope":"acme","unit":"tokens","limit":5,"window":{"period":"month"},"rollover":{"max":2,"max_total":4}}`).status(http.StatusCreated)
+	require.Equal(t, &earmark.Rollover{Max: 2, MaxTotal: pointer[int64](4), Windows: 1}, f.last().(earmark.BudgetRequest).Rollover)
+
 	b.do("POST", "/v1/budgets", `{"scope":"acme","unit":"tokens","limit":5,"enforcement":"soft","soft_ceiling":null,"window":{}}`).status(http.StatusCreated)
 	require.Nil(t, f.last().(earmark.BudgetRequest).SoftCeiling)
 }
@@ -53,6 +56,14 @@ func TestCreateBudgetRefusesBadInput(t *testing.T) {
 		{`{"scope":"acme/u*","unit":"tokens","limit":5}`, "scope"},
 		{`{"scope":"/*","unit":"tokens","limit":5}`, "scope"},
 		{`{"scope":"a/b/c/d/e/f/g/h/*","unit":"tokens","limit":5}`, "scope"},
+		{with(`"rollover":{"max":1}`), "rollover"},
+		{with(`"window":{"period":"hour"},"rollover":{"max":1}`), "rollover"},
+		{with(`"window":{"period":"month"},"rollover":{}`), "rollover.max"},
+		{with(`"window":{"period":"month"},"rollover":{"max":0}`), "rollover.max"},
+		{with(`"window":{"period":"month"},"rollover":{"max":5,"max_total":4}`), "rollover.max_total"},
+		{with(`"window":{"period":"month"},"rollover":{"max":5,"windows":13}`), "rollover.windows"},
+		{with(`"window":{"period":"month"},"rollover":{"max":5,"windows":0}`), "rollover.windows"},
+		{with(`"window":{"period":"month"},"rollover":null`), "rollover"},
 		{with(`"window":null`), "window"},
 		{with(`"window":"month"`), "window"},
 		{with(`"window":{"period":"decade"}`), "window.period"},
@@ -185,6 +196,10 @@ func TestPatchBudgetTellsNullFromLeftOut(t *testing.T) {
 		b.do("PATCH", "/v1/budgets/"+testBudgetID, body).status(http.StatusOK)
 		return f.last().(earmark.BudgetPatch)
 	}
+	unrolled := patch(`{"rollover":null}`)
+	require.NotNil(t, unrolled.Rollover)
+	require.Nil(t, *unrolled.Rollover)
+	require.Equal(t, &earmark.Rollover{Max: 3, Windows: 2}, *patch(`{"rollover":{"max":3,"windows":2}}`).Rollover)
 	removed := patch(`{"soft_ceiling":null}`)
 	require.NotNil(t, removed.SoftCeiling)
 	require.Nil(t, *removed.SoftCeiling)

@@ -23,10 +23,13 @@ import (
 // MaxBodyBytes bounds the body of a request.
 const MaxBodyBytes = 64 << 10
 
-// nullableField is the only field of a request that accepts null: no ceiling. Every other
+// nullableFields are the fields of a request that accept null, which means none, and removableField is the one of a change
+// that does. Every other
 // null is refused, because it would silently become a zero, and a usage of null is not a
 // usage of 0.
-const nullableField = "soft_ceiling"
+var nullableFields = []string{"soft_ceiling", "rollover.max_total"}
+
+const removableField = "rollover"
 
 // decodeBody decodes the JSON object in the body into into, a pointer to a struct that
 // holds the defaults. The error is CodeInvalidRequest and names the field.
@@ -133,6 +136,9 @@ func (d decoder) value(path string, token json.Token, target reflect.Value) erro
 	switch target.Kind() {
 	case reflect.Pointer:
 		target.Set(reflect.New(target.Type().Elem()))
+		if r, ok := target.Interface().(*earmark.Rollover); ok {
+			*r = r.WithDefaults() // before the body, which replaces them
+		}
 		return d.value(path, token, target.Elem())
 	case reflect.Struct, reflect.Map:
 		if token == json.Delim('{') {
@@ -253,11 +259,12 @@ func (d decoder) array(path string, target reflect.Value) error {
 // null stores a null: nil in a *T; in a **T a pointer to nil, which distinguishes "remove
 // it" from "left out".
 func null(path string, target reflect.Value) error {
-	if path != nullableField || target.Kind() != reflect.Pointer {
+	isNested := target.Kind() == reflect.Pointer && target.Type().Elem().Kind() == reflect.Pointer
+	if target.Kind() != reflect.Pointer || !slices.Contains(nullableFields, path) && (!isNested || path != removableField) {
 		return earmark.Invalidf(path, "is null; leave it out or give %s", wanted(target.Type()))
 	}
 	target.SetZero()
-	if target.Type().Elem().Kind() == reflect.Pointer {
+	if isNested {
 		target.Set(reflect.New(target.Type().Elem()))
 	}
 	return nil

@@ -58,6 +58,7 @@ func TestEveryField(t *testing.T) {
 		"PricesRequest":      PricesRequest{},
 		"Problem":            problem{},
 		"ReasonRequest":      earmark.ReasonRequest{},
+		"Rollover":           earmark.Rollover{},
 		"Reservation":        earmark.Reservation{},
 		"ReservationBudget":  earmark.ReservationBudget{},
 		"ReservationPage":    earmark.StuckPage{},

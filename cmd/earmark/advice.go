@@ -121,6 +121,12 @@ func inFlagWords(cmd *cobra.Command, e *earmark.Error) string {
 	switch {
 	case name == "window" && rest != "":
 		flag, rest = "--"+rest, ""
+	case name == "rollover" && rest == "windows":
+		flag, rest = "--rollover-windows", ""
+	case name == "rollover" && rest == "max_total":
+		flag, rest = "--rollover-total", ""
+	case name == "rollover":
+		flag, rest = "--rollover", ""
 	case name == "expires_at" && cmd.Flags().Lookup("until") != nil: // keys have --expires
 		flag = "--until"
 	case !known:

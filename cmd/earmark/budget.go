@@ -40,6 +40,7 @@ func newBudgetCreate() *cobra.Command {
 	var length time.Duration
 	var ceiling amountFlag
 	var thresholds []string
+	var rollover rolloverFlags
 	period := choiceFlag[earmark.Period]{earmark.PeriodLifetime, "PERIOD", earmark.Periods}
 	overage := choiceFlag[earmark.OveragePolicy]{earmark.OverageAllowWithOverdraft, "POLICY", overages}
 	allowance := choiceFlag[earmark.Allowance]{earmark.AllowanceFirst, "PLACE", allowances}
@@ -74,13 +75,17 @@ meets it.`,
 			if err != nil {
 				return err
 			}
+			rolled, err := rollover.value(s.cmd)
+			if err != nil {
+				return err
+			}
 			window.Period = period.value
 			if err := setRolling(&window, length); err != nil {
 				return err
 			}
 			request := earmark.BudgetRequest{
 				Scope: scope, Unit: args[1], Limit: &limit, SoftCeiling: ceiling.value, Overage: overage.value,
-				Allowance: allowance.value, Window: window, Thresholds: parts,
+				Allowance: allowance.value, Window: window, Thresholds: parts, Rollover: rolled,
 			}.WithDefaults()
 			if soft || ceiling.value != nil {
 				request.Enforcement = earmark.EnforcementSoft
@@ -108,6 +113,7 @@ meets it.`,
 	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
 	allowance.define(cmd, "allowance", "use the limit of the window before grants, or after them")
 	thresholdsFlag(cmd, &thresholds, "")
+	rollover.define(cmd, "")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id alone")
 	cmd.Flags().DurationVar(&length, "rolling", 0, "the last `DURATION` at any time, such as 5h or 90m; instead of --period")
 	cmd.MarkFlagsMutuallyExclusive("period", "rolling")
@@ -243,6 +249,7 @@ func newBudgetSet() *cobra.Command {
 	var limit amountFlag
 	var ceiling ceilingFlag
 	var thresholds []string
+	var rollover rolloverFlags
 	var follow bool
 	effective := choiceFlag[earmark.Effective]{noun: "WHEN", allowed: []earmark.Effective{earmark.EffectiveNow, earmark.EffectiveNextWindow}}
 	enforcement := choiceFlag[earmark.Enforcement]{noun: "WORD", allowed: enforcements}
@@ -282,11 +289,18 @@ is changed itself follows no more, until --follow-template.`,
 				}
 				patch.Thresholds = &parts
 			}
+			rolled, err := rollover.value(s.cmd)
+			if err != nil {
+				return err
+			}
+			if rollover.max.given {
+				patch.Rollover = &rolled
+			}
 			if s.cmd.Flags().Changed("follow-template") {
 				patch.FollowsTemplate = &follow
 			}
 			if patch == (earmark.BudgetPatch{}) {
-				return usageError{errors.New("nothing to change: give at least one of --limit, --soft-ceiling, --enforcement, --overage, --allowance, --threshold and --follow-template")}
+				return usageError{errors.New("nothing to change: give at least one of --limit, --soft-ceiling, --enforcement, --overage, --allowance, --threshold, --rollover and --follow-template")}
 			}
 			if effective.value != "" {
 				patch.Effective = &effective.value
@@ -311,6 +325,7 @@ is changed itself follows no more, until --follow-template.`,
 	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
 	allowance.define(cmd, "allowance", "use the limit of the window before grants, or after them")
 	thresholdsFlag(cmd, &thresholds, ";\nreplaces those of before, none removes them")
+	rollover.define(cmd, "; none ends that")
 	effective.define(cmd, "effective", "when the children of a template take the change over: now, or with their next windows")
 	cmd.Flags().BoolVar(&follow, "follow-template", false, "take the settings of the budget's template and follow its changes;\n--follow-template=false keeps the settings and ends that")
 	completeWords(cmd, "soft-ceiling", []string{"none"})

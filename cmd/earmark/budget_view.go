@@ -184,6 +184,7 @@ func budgetDetails(b *earmark.Budget) view {
 			field{"Enforcement", enforcementWords(*b), plain},
 			field{"Overage", string(b.Overage), plain},
 			field{"Thresholds", thresholdWords(b.Thresholds), plain},
+			field{"Rollover", rolloverWords(b.Rollover), plain},
 			field{"Window", window, plain},
 			field{"Template", templateWords(b), plain},
 			field{"Created", p.moment(b.CreatedAt, time.Local), plain},

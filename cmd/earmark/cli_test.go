@@ -728,14 +728,18 @@ func TestRequests(t *testing.T) {
 		t.Helper()
 		earmarkPipe(t, url, strings.Fields(command)...).ok(t)
 	}
-	run("budget create acme/ml tokens 10_000_000 --period month --timezone Europe/Berlin --soft-ceiling 11,000,000 --overage reject --allowance last")
+	run("budget create acme/ml tokens 10_000_000 --period month --timezone Europe/Berlin --soft-ceiling 11,000,000 --overage reject --allowance last --rollover 5_000_000 --rollover-windows 2")
 	require.Equal(t, earmark.BudgetRequest{
 		Scope: "acme/ml", Unit: "tokens", Limit: ref(int64(10_000_000)), Window: earmark.Window{Period: "month", Timezone: "Europe/Berlin", Every: 1},
 		Enforcement: earmark.EnforcementSoft, SoftCeiling: ref(int64(11_000_000)), Overage: earmark.OverageReject,
-		Allowance: earmark.AllowanceLast,
+		Allowance: earmark.AllowanceLast, Rollover: &earmark.Rollover{Max: 5_000_000, Windows: 2},
 	}, ledger.request)
 	run("budget set " + budget + " --soft-ceiling none")
 	require.Equal(t, earmark.BudgetPatch{SoftCeiling: ref[*int64](nil)}, ledger.patch)
+	run("budget set " + budget + " --rollover none")
+	require.Equal(t, earmark.BudgetPatch{Rollover: ref[*earmark.Rollover](nil)}, ledger.patch)
+	run("budget set " + budget + " --rollover 10 --rollover-total 20")
+	require.Equal(t, earmark.BudgetPatch{Rollover: ref(&earmark.Rollover{Max: 10, MaxTotal: ref(int64(20)), Windows: 1})}, ledger.patch)
 	run("budget set " + budget + " --limit 2_000 --soft-ceiling 3000 --enforcement soft --overage allow_if_available --allowance first")
 	require.Equal(t, earmark.BudgetPatch{
 		Limit: ref(int64(2_000)), SoftCeiling: ref(ref(int64(3_000))), Enforcement: ref(earmark.EnforcementSoft), Overage: ref(earmark.OverageAllowIfAvailable),

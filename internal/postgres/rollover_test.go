@@ -213,14 +213,14 @@ func TestRolloverIsSetAndRemoved(t *testing.T) {
 		return changed
 	}
 	b.commit(b.held(admission("march", tokens(60), "acme")), tokens(60))
-	require.Equal(t, &earmark.Rollover{Max: 30, Windows: 1}, set(&earmark.Rollover{Max: 30}).Rollover)
+	require.Equal(t, &earmark.Rollover{Max: 30, Windows: 1}, set(&earmark.Rollover{Max: 30, Windows: 1}).Rollover)
 	setClock(t, b.pool, april)
 	require.Nil(t, set(nil).Rollover)
 	require.Equal(t, []string{"March 30: 0 0 30 to May"}, b.rolled(budget.ID))
 	setClock(t, b.pool, april.AddDate(0, 1, 0))
 	require.EqualValues(t, 100, b.balance(budget.ID).Available)
 	b.held(admission("may", tokens(60), "acme"))
-	set(&earmark.Rollover{Max: 30})
+	set(&earmark.Rollover{Max: 30, Windows: 1})
 	require.Len(t, b.rolled(budget.ID), 1, "April had no rollover")
 
 	_, err := b.ArchiveBudget(ctx(), earmark.DefaultTenant, budget.ID, earmark.ActorAPI)

@@ -104,6 +104,7 @@ var covered = map[string]struct {
 	"docs/plans.md/A warning at 80 %/sh":                        {1, "TestPlans"},
 	"docs/plans.md/A cap of five hours under one of a week/sh":  {1, "TestPlans"},
 	"docs/plans.md/Prepaid credit after an allowance/sh":        {1, "TestPlans"},
+	"docs/plans.md/Rollover of half/sh":                         {1, "TestPlans"},
 	"docs/production.md/Deploy/sh":                              {3, "the first by TestOwnServices, the second by TestTLS; the third needs an account of Temporal Cloud"},
 	"docs/production.md/Deploy/sql":                             {1, "TestAppRoleChangesNothingByItself, in the place of an account that can log in"},
 	"docs/integrations.md/Python/yaml":                          {1, "test_litellm_proxy.py, with the file that has it"},

@@ -1150,6 +1150,7 @@ export interface components {
             archived_at: string | null;
             balance: components["schemas"]["Balance"];
             thresholds?: components["schemas"]["Thresholds"];
+            rollover?: components["schemas"]["Rollover"];
             /** @description `true` for a template; left out for all others. A template limits nothing itself: its balance is that of a child which has used nothing. */
             template?: boolean;
             /** @description The template that made this budget, or that it follows; left out without one. */
@@ -1263,6 +1264,7 @@ export interface components {
             overage?: components["schemas"]["Overage"];
             allowance?: components["schemas"]["Allowance"];
             thresholds?: components["schemas"]["Thresholds"];
+            rollover?: components["schemas"]["Rollover"];
         };
         BudgetPatch: {
             /** Format: int64 */
@@ -1279,6 +1281,18 @@ export interface components {
             /** @enum {string} */
             allowance?: "first" | "last";
             thresholds?: components["schemas"]["Thresholds"];
+            /** @description Replaces what the budget rolls over, as in a new budget; null removes it. What was rolled over stays. */
+            rollover?: {
+                /** Format: int64 */
+                max: number;
+                /** Format: int64 */
+                max_total?: number | null;
+                /**
+                 * Format: int64
+                 * @description 1 when left out.
+                 */
+                windows?: number;
+            } | null;
             /**
              * @description Only for a template: when its children take the change over; `now` if left out. `next_window` is not for `lifetime` and `rolling`. A change that is effective now takes earlier ones with it that wait for the next window; a child that is made later has them from the start.
              * @enum {string}
@@ -1286,6 +1300,28 @@ export interface components {
             effective?: "now" | "next_window";
             /** @description `true` gives the budget the settings of the template of its scope, unit, period and `every`, and lets it follow that template. `false` ends that and keeps the settings. Goes without other changes. */
             follows_template?: boolean;
+        };
+        /**
+         * @description How much of what a window leaves of its limit the next ones may use: when the next window opens, the rest becomes a grant with the
+         *     source `rollover`. Left out if nothing rolls over. Only for windows of `day`, `week`, `month` and `year`.
+         */
+        Rollover: {
+            /**
+             * Format: int64
+             * @description At most so much of one window, such as half of the limit.
+             */
+            max: number;
+            /**
+             * Format: int64
+             * @description At most so much in all that is left of such grants, from `max`; null or left out means no bound.
+             */
+            max_total?: number | null;
+            /**
+             * Format: int64
+             * @description How many windows may use it before it expires.
+             * @default 1
+             */
+            windows: number;
         };
         /** @description All thresholds of the budget; left out if it has none. A change replaces them, and an empty list removes them. A rolling window has none. */
         Thresholds: components["schemas"]["Threshold"][];
@@ -1387,7 +1423,7 @@ export interface components {
             /** @description Empty on the last page. */
             next_cursor: string;
         };
-        /** @description Made from the budget and the key. */
+        /** @description Made from the budget and the key, or the window that rolled over. */
         GrantId: string;
         /** @description An amount on top of a budget's limit that is used up once, such as prepaid credit. */
         Grant: {
@@ -1395,7 +1431,7 @@ export interface components {
             budget_id: components["schemas"]["BudgetId"];
             /**
              * Format: int64
-             * @description In the budget's unit.
+             * @description In the budget's unit; 0 only of a rollover, which settlements in its window change.
              */
             amount: number;
             /**
@@ -1432,6 +1468,16 @@ export interface components {
             expires_at: string | null;
             /** Format: date-time */
             voided_at: string | null;
+            /**
+             * @description `rollover` for what a window of the budget left.
+             * @enum {string}
+             */
+            source: "manual" | "rollover";
+            /**
+             * Format: date-time
+             * @description For `rollover`, the start of that window.
+             */
+            rolled_from: string | null;
             reason: string;
             /** Format: date-time */
             created_at: string;

@@ -48,7 +48,10 @@ export type UsageRequest = Schemas["UsageRequest"];
 export type CommitRequest = Schemas["CommitRequest"];
 /** What a provider says was used: its usage object, what that is, and which model answered. */
 export type ProviderResponse = Pick<CommitRequest, "usage_format" | "model" | "provider" | "responded_at"> & { provider_usage: object };
-export type BudgetRequest = Defaulted<Omit<Schemas["BudgetRequest"], "window">, "enforcement" | "overage" | "allowance"> & {
+/** How much of what a window leaves of its limit the next ones may use. */
+export type Rollover = Defaulted<Schemas["Rollover"], "windows">;
+export type BudgetRequest = Defaulted<Omit<Schemas["BudgetRequest"], "window" | "rollover">, "enforcement" | "overage" | "allowance"> & {
+  rollover?: Rollover;
   /** Lifetime in UTC when left out. */
   window?: Partial<Schemas["Window"]>;
 };

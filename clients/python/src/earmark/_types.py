@@ -195,6 +195,19 @@ class Threshold(_Threshold, total=False):
 # All thresholds of the budget; left out if it has none. A change replaces them, and an empty list removes them. A rolling window has none.
 Thresholds = list[Threshold]
 
+class _Rollover(TypedDict):
+    # At most so much of one window, such as half of the limit.
+    max: int
+
+
+# How much of what a window leaves of its limit the next ones may use: when the next window opens, the rest becomes a grant with the source
+# `rollover`. Left out if nothing rolls over. Only for windows of `day`, `week`, `month` and `year`.
+class Rollover(_Rollover, total=False):
+    # At most so much in all that is left of such grants, from `max`; null or left out means no bound.
+    max_total: int | None
+    # How many windows may use it before it expires.
+    windows: int
+
 class _Budget(TypedDict):
     id: BudgetId
     scope: BudgetScope
@@ -213,6 +226,7 @@ class _Budget(TypedDict):
 
 class Budget(_Budget, total=False):
     thresholds: Thresholds
+    rollover: Rollover
     # `true` for a template; left out for all others. A template limits nothing itself: its balance is that of a child which has used
     # nothing.
     template: bool
@@ -226,6 +240,17 @@ class BudgetPage(TypedDict):
     # Empty on the last page.
     next_cursor: str
 
+class _BudgetPatchRollover(TypedDict):
+    max: int
+
+
+# Replaces what the budget rolls over, as in a new budget; null removes it. What was rolled over stays.
+class BudgetPatchRollover(_BudgetPatchRollover, total=False):
+    max_total: int | None
+    # 1 when left out.
+    windows: int
+
+
 class BudgetPatch(TypedDict, total=False):
     limit: int
     # Null removes the ceiling, and so does `enforcement: hard`.
@@ -234,6 +259,8 @@ class BudgetPatch(TypedDict, total=False):
     overage: Literal["allow_with_overdraft", "allow_if_available", "reject"]
     allowance: Literal["first", "last"]
     thresholds: Thresholds
+    # Replaces what the budget rolls over, as in a new budget; null removes it. What was rolled over stays.
+    rollover: BudgetPatchRollover | None
     # Only for a template: when its children take the change over; `now` if left out. `next_window` is not for `lifetime` and `rolling`. A
     # change that is effective now takes earlier ones with it that wait for the next window; a child that is made later has them from the
     # start.
@@ -279,6 +306,7 @@ class BudgetRequest(_BudgetRequest, total=False):
     overage: Overage
     allowance: Allowance
     thresholds: Thresholds
+    rollover: Rollover
 
 # What a key may do; each role includes those before it.
 Role = Literal["read", "settle", "reserve", "operate", "admin"]
@@ -524,13 +552,13 @@ class ExtendRequest(_ExtendRequest, total=False):
     operator: Operator
     reason: Reason
 
-# Made from the budget and the key.
+# Made from the budget and the key, or the window that rolled over.
 GrantId = str
 
 class _Grant(TypedDict):
     id: GrantId
     budget_id: BudgetId
-    # In the budget's unit.
+    # In the budget's unit; 0 only of a rollover, which settlements in its window change.
     amount: int
     # Held against it by open reservations.
     reserved: int
@@ -546,6 +574,10 @@ class _Grant(TypedDict):
     # Null means never.
     expires_at: str | None
     voided_at: str | None
+    # `rollover` for what a window of the budget left.
+    source: Literal["manual", "rollover"]
+    # For `rollover`, the start of that window.
+    rolled_from: str | None
     reason: str
     created_at: str
 
@@ -1178,6 +1210,7 @@ __all__ = [
     "ResponseRecord",
     "RevokeKeyRequest",
     "Role",
+    "Rollover",
     "RotateKeyRequest",
     "Scope",
     "Scopes",
