@@ -24,9 +24,7 @@ import (
 const MaxBodyBytes = 64 << 10
 
 // nullableFields are the fields of a request that accept null, which means none, and removableField is the one of a change
-// that does. Every other
-// null is refused, because it would silently become a zero, and a usage of null is not a
-// usage of 0.
+// that does. Every other null is refused, because it would silently become a zero, and a usage of null is not a usage of 0.
 var nullableFields = []string{"soft_ceiling", "rollover.max_total"}
 
 const removableField = "rollover"
