@@ -428,7 +428,7 @@ func (f *fake) granted(tenant, key string) (*earmark.Grant, error) {
 	if !f.of(tenant) || key == "none" {
 		return nil, f.err
 	}
-	return &earmark.Grant{ID: earmark.GrantID(testBudgetID, key), BudgetID: testBudgetID, Amount: 500, Remaining: 500, Priority: 50, Reason: "why", Replayed: key == "again"}, f.err
+	return &earmark.Grant{Source: "manual", ID: earmark.GrantID(testBudgetID, key), BudgetID: testBudgetID, Amount: 500, Remaining: 500, Priority: 50, Reason: "why", Replayed: key == "again"}, f.err
 }
 
 func (f *fake) Grants(_ context.Context, tenant, _ string, filter earmark.PageFilter) (earmark.Page[earmark.Grant], error) {

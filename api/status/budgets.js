@@ -119,7 +119,7 @@ function updateRow(row, budget) {
 function unitWords({ unit, window, enforcement, soft_ceiling: ceiling, limit, balance, rollover }) {
   let each = window.period === "rolling" ? `${unit} in any ${rollingWords(window)}` : window.period === "lifetime" ? `${unit} in all` : `${unit} each ${length(window)}`;
   if (balance.effective_limit !== limit) each += `, ${amount(limit)} its own`;
-  if (rollover) each += `, up to ${amount(rollover.max)} of it rolls over`;
+  if (rollover) each += `, ${amount(rollover.max)} roll over`;
   if (enforcement !== "soft") return each;
   return ceiling === null ? `${each}, soft` : `${each}, soft up to ${amount(ceiling)}`;
 }

@@ -41,11 +41,10 @@ export const clock = (time) => clocks.format(time);
 
 const stamps = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "long", timeZone: "UTC" });
 
-// stamp is a moment to the second, by UTC, as entries are compared.
+// stamp is a moment to the second, by UTC.
 export const stamp = (time) => stamps.format(new Date(time));
 
-// day is in the time zone that a budget counts in, with the year where it is another one there; a browser that does not
-// know the zone shows UTC.
+// day is in a budget's time zone, with the year if it is another one; a browser without that zone shows UTC.
 export function day(time, zone, now = new Date()) {
   const at = new Date(time);
   const format = (timeZone) => {

@@ -39,8 +39,7 @@ func newBudgetCreate() *cobra.Command {
 	var window earmark.Window
 	var length time.Duration
 	var ceiling amountFlag
-	var thresholds []string
-	var rollover rolloverFlags
+	var extras extraFlags
 	period := choiceFlag[earmark.Period]{earmark.PeriodLifetime, "PERIOD", earmark.Periods}
 	overage := choiceFlag[earmark.OveragePolicy]{earmark.OverageAllowWithOverdraft, "POLICY", overages}
 	allowance := choiceFlag[earmark.Allowance]{earmark.AllowanceFirst, "PLACE", allowances}
@@ -71,11 +70,7 @@ meets it.`,
 			if err != nil {
 				return err
 			}
-			parts, err := parseThresholds(thresholds)
-			if err != nil {
-				return err
-			}
-			rolled, err := rollover.value(s.cmd)
+			thresholds, rollover, err := extras.values(s.cmd)
 			if err != nil {
 				return err
 			}
@@ -85,7 +80,7 @@ meets it.`,
 			}
 			request := earmark.BudgetRequest{
 				Scope: scope, Unit: args[1], Limit: &limit, SoftCeiling: ceiling.value, Overage: overage.value,
-				Allowance: allowance.value, Window: window, Thresholds: parts, Rollover: rolled,
+				Allowance: allowance.value, Window: window, Thresholds: thresholds, Rollover: rollover,
 			}.WithDefaults()
 			if soft || ceiling.value != nil {
 				request.Enforcement = earmark.EnforcementSoft
@@ -112,8 +107,7 @@ meets it.`,
 	cmd.Flags().Var(&ceiling, "soft-ceiling", "admit past the limit up to this much; implies --soft")
 	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
 	allowance.define(cmd, "allowance", "use the limit of the window before grants, or after them")
-	thresholdsFlag(cmd, &thresholds, "")
-	rollover.define(cmd, "")
+	extras.define(cmd, "", "")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id alone")
 	cmd.Flags().DurationVar(&length, "rolling", 0, "the last `DURATION` at any time, such as 5h or 90m; instead of --period")
 	cmd.MarkFlagsMutuallyExclusive("period", "rolling")
@@ -248,8 +242,7 @@ func newBudgetSet() *cobra.Command {
 	var o options
 	var limit amountFlag
 	var ceiling ceilingFlag
-	var thresholds []string
-	var rollover rolloverFlags
+	var extras extraFlags
 	var follow bool
 	effective := choiceFlag[earmark.Effective]{noun: "WHEN", allowed: []earmark.Effective{earmark.EffectiveNow, earmark.EffectiveNextWindow}}
 	enforcement := choiceFlag[earmark.Enforcement]{noun: "WORD", allowed: enforcements}
@@ -282,19 +275,8 @@ is changed itself follows no more, until --follow-template.`,
 			if allowance.value != "" {
 				patch.Allowance = &allowance.value
 			}
-			if len(thresholds) > 0 {
-				parts, err := parseThresholds(thresholds)
-				if err != nil {
-					return err
-				}
-				patch.Thresholds = &parts
-			}
-			rolled, err := rollover.value(s.cmd)
-			if err != nil {
+			if err := extras.change(s.cmd, &patch); err != nil {
 				return err
-			}
-			if rollover.max.given {
-				patch.Rollover = &rolled
 			}
 			if s.cmd.Flags().Changed("follow-template") {
 				patch.FollowsTemplate = &follow
@@ -324,8 +306,7 @@ is changed itself follows no more, until --follow-template.`,
 	enforcement.define(cmd, "enforcement", "deny a request that does not fit, or admit it")
 	overage.define(cmd, "overage", "charge usage beyond the reserved amount, charge what fits, or refuse it")
 	allowance.define(cmd, "allowance", "use the limit of the window before grants, or after them")
-	thresholdsFlag(cmd, &thresholds, ";\nreplaces those of before, none removes them")
-	rollover.define(cmd, "; none ends that")
+	extras.define(cmd, ";\nreplaces those of before, none removes them", "; none ends that")
 	effective.define(cmd, "effective", "when the children of a template take the change over: now, or with their next windows")
 	cmd.Flags().BoolVar(&follow, "follow-template", false, "take the settings of the budget's template and follow its changes;\n--follow-template=false keeps the settings and ends that")
 	completeWords(cmd, "soft-ceiling", []string{"none"})

@@ -36,6 +36,38 @@ func (f *rolloverFlags) value(cmd *cobra.Command) (*earmark.Rollover, error) {
 	return &earmark.Rollover{Max: *f.max.value, MaxTotal: f.total.value, Windows: f.windows}, nil
 }
 
+// extraFlags are those of settings that most budgets do without.
+type extraFlags struct {
+	thresholds []string
+	rollover   rolloverFlags
+}
+
+func (f *extraFlags) define(cmd *cobra.Command, thresholds, rollover string) {
+	thresholdsFlag(cmd, &f.thresholds, thresholds)
+	f.rollover.define(cmd, rollover)
+}
+
+func (f *extraFlags) values(cmd *cobra.Command) ([]earmark.Threshold, *earmark.Rollover, error) {
+	thresholds, err := parseThresholds(f.thresholds)
+	if err != nil {
+		return nil, nil, err
+	}
+	rollover, err := f.rollover.value(cmd)
+	return thresholds, rollover, err
+}
+
+// change adds what is given to a patch.
+func (f *extraFlags) change(cmd *cobra.Command, patch *earmark.BudgetPatch) error {
+	thresholds, rollover, err := f.values(cmd)
+	if len(f.thresholds) > 0 {
+		patch.Thresholds = &thresholds
+	}
+	if f.rollover.max.given {
+		patch.Rollover = &rollover
+	}
+	return err
+}
+
 // rolloverWords say what a budget rolls over; "" for nothing.
 func rolloverWords(r *earmark.Rollover) string {
 	if r == nil {
