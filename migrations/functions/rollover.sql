@@ -68,8 +68,8 @@ BEGIN
         g.rolled_left := earmark.limit_at(b, v_ends[i] - interval '1 microsecond') - coalesce(v_used.committed, 0)
             - CASE WHEN p_freed THEN 0 ELSE coalesce(v_used.reserved, 0) END; -- mutation: holds-not-rolled-over
         g.amount := least(greatest(g.rolled_left, 0), (b.rollover ->> 'max')::bigint); -- mutation: rollover-max
-        IF b.rollover ? 'max_total' THEN
-            g.amount := least(g.amount, greatest(0, (b.rollover ->> 'max_total')::bigint - earmark.rolled_over(b.id, v_ends[i]) -- mutation: rollover-total
+        IF b.rollover ? 'max_total' THEN -- mutation: rollover-total
+            g.amount := least(g.amount, greatest(0, (b.rollover ->> 'max_total')::bigint - earmark.rolled_over(b.id, v_ends[i])
                 - (SELECT coalesce(sum(m.amount), 0) FROM unnest(v_made) AS m WHERE m.expires_at > v_ends[i])));
         END IF;
         g.expires_at := v_ends[i];

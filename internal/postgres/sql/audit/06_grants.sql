@@ -21,8 +21,7 @@ FROM (
           FROM earmark.reservation_grants WHERE reservation_id <> '' GROUP BY 1, 2) AS p
          LEFT JOIN earmark.reservation_budgets s USING (reservation_id, budget_id) LEFT JOIN earmark.reservations r ON r.id = p.reservation_id
     UNION ALL
-    SELECT g.amount > greatest(g.rolled_left, g.reserved + g.committed + g.voided, 0) OR g.effective_at <= g.rolled_from OR g.effective_at > b.rolled_until -- mutation: audit-rollover
-        OR b.granted_until IS NULL,
+    SELECT g.amount > greatest(g.rolled_left, g.reserved + g.committed + g.voided, 0) OR g.effective_at <= g.rolled_from OR g.effective_at > b.rolled_until OR b.granted_until IS NULL, -- mutation: audit-rollover
            format('grant %s of %s: the window of %s left %s', g.id, g.amount, g.rolled_from, g.rolled_left)
     FROM earmark.grants g JOIN earmark.budgets b ON b.id = g.budget_id
     WHERE g.rolled_from IS NOT NULL
