@@ -292,6 +292,21 @@ func TestRolloverAndSettlementsTakeTurns(t *testing.T) {
 	require.Equal(t, []string{"March 80: 0 0 0 to May", "April 99: 0 0 99 to June"}, b.rolled(budget.ID))
 }
 
+// A call of the old window that had to wait, and reserves after the next one has opened, takes back what it holds.
+func TestHoldAfterTheRollover(t *testing.T) {
+	b, budget, _ := monthly(t, rollsOver(earmark.Rollover{Max: 100}))
+	setClock(t, b.pool, april)
+	b.held(admission("opens", tokens(1), "acme"))
+	require.Equal(t, []string{"March 100: 0 0 100 to May"}, b.rolled(budget.ID))
+	a := leased("late", tokens(60), 60*24*time.Hour, earmark.OnExpiryRelease, "acme")
+	_, err := b.pool.Exec(ctx(), "SELECT earmark.reserve($1, 'default', $2, $3, $4, 1000000, 'release', '{}', $1, NULL, false, 'api', p_at => $5)",
+		a.ID, a.RequestHash, a.Request.Scopes, a.Request.Amounts, april.Add(-time.Second))
+	require.NoError(t, err)
+	require.Equal(t, []string{"March 40: 0 0 40 to May"}, b.rolled(budget.ID))
+	b.commit(earmark.Transition{ID: a.ID, Tenant: a.Tenant, Actor: earmark.ActorAPI}, tokens(25))
+	require.Equal(t, []string{"March 75: 0 0 75 to May"}, b.rolled(budget.ID))
+}
+
 // A denial knows what the next windows will roll over.
 func TestDenialKnowsWhatRollsOver(t *testing.T) {
 	b, budget, _ := monthly(t, rollsOver(earmark.Rollover{Max: 50, Windows: 2}))

@@ -249,6 +249,10 @@ BEGIN
         PERFORM earmark.post(p_kind => 'reserve', p_tenant => p_tenant, p_reservation_id => p_id, p_budget_id => t.budget_id, p_window_start => t.window_start,
             p_reserved_delta => (p_amounts ->> t.unit)::bigint, p_committed_delta => 0, p_actor => p_actor, p_reason => '',
             p_unit => t.unit, p_overdue_at => r.expires_at, p_frees_on_expiry => p_on_expiry = 'release', p_ceiling => t.ceiling, p_granted => v_held);
+        IF t.grants_left IS NOT NULL AND t.window_end <= clock_timestamp() THEN -- the next window may have opened while this call waited
+            PERFORM earmark.roll_settled(b, t.window_start, v_held - (p_amounts ->> t.unit)::numeric, p_actor) -- mutation: held-after-rollover
+            FROM earmark.budgets b WHERE b.id = t.budget_id AND b.rolled_until > t.window_start;
+        END IF;
     END LOOP;
     RETURN earmark.result('applied', r);
 END $$;

@@ -121,6 +121,7 @@ var mechanisms = []mechanism{
 	{"what rolled over expires with its last window", "rollover-expires", []string{"SELECT window_end + interval '1 day' INTO g.expires_at FROM earmark.window_at(b, g.expires_at);"}, database + "TestRestRollsOverOnce"},
 	{"what is held when a window ends does not roll over", "holds-not-rolled-over", []string{";"}, database + "TestHoldsOfTheOldWindowRollOverWhenTheySettle"},
 	{"what of it comes free rolls over then", "rolled-over-later", []string{"v_amount := g.amount;"}, database + "TestHoldsOfTheOldWindowRollOverWhenTheySettle"},
+	{"a hold that comes after the rollover takes back what it holds", "held-after-rollover", []string{"PERFORM 1"}, database + "TestHoldAfterTheRollover"},
 	{"late usage takes back what rolled over", "rolled-over-taken-back", []string{"v_amount := g.amount;"}, database + "TestLateUsageTakesBackWhatRolledOver"},
 	{"a window leaves the rest of the limit that it had", "rolls-over-before-a-change", []string{""}, database + "TestRestIsOfTheLimitAsItWas"},
 	{"the audit compares what rolled over with what was left", "audit-rollover", []string{"SELECT false,"}, database + "TestAuditFindsWhatIsBroken"},
