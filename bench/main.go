@@ -116,7 +116,7 @@ Scenarios:` + list.String(),
 	flags.StringSliceVar(&b.rows, "rows", rowTexts(bench.DefaultRows()), "settled rows of the scenario growth; 10 million need about 20 GB")
 	flags.StringVar(&b.json, "json", "", "also write everything that was measured to this file, as JSON")
 	flags.StringVar(&b.markdown, "markdown", "", "also write the tables to this file, as Markdown")
-	flags.StringVar(&b.plot, "plot", "", "also write latency against offered load to this file, as SVG")
+	flags.StringVar(&b.plot, "plot", "", "also write latency against offered load to this file, as SVG; for the scenario sweep alone")
 	flags.StringVar(&b.Dir, "data-dir", "", "where the temporary data go (default: the system's temporary directory)")
 	flags.StringVar(&b.DatabaseURL, "database-url", "", "use this Postgres, in databases of its own that are dropped in the end; CPU is then not measured (EARMARK_DATABASE_URL is not read)")
 	flags.StringVar(&b.TemporalAddress, "temporal-address", "", "use this Temporal, in namespaces of its own that are deleted in the end")
@@ -184,6 +184,9 @@ func (b *benchSettings) run(cmd *cobra.Command) (err error) {
 		}
 	}
 	b.Version, b.Progress, b.Dial = version, cmd.ErrOrStderr(), b.dial
+	if !slices.Contains(b.Scenarios, "sweep") { // make bench names a plot whatever the scenarios are
+		b.plot = ""
+	}
 	// Files are opened first: a run is long, and a wrong name is not to lose it.
 	files, err := openFiles(b.json, b.markdown, b.plot)
 	if err != nil {
