@@ -60,11 +60,8 @@ func (s *server) voidGrant(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	var request earmark.ReasonRequest
-	if err := decodeBody(c, &request); err != nil {
-		return err
-	}
-	if err := request.Validate(); err != nil {
+	request, err := reasonOf(c)
+	if err != nil {
 		return err
 	}
 	grant, err := changeOf(s, c, id, func() (*earmark.Grant, error) {

@@ -70,11 +70,8 @@ func (s *server) resetBudget(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	var request earmark.ReasonRequest
-	if err := decodeBody(c, &request); err != nil {
-		return err
-	}
-	if err := request.Validate(); err != nil {
+	request, err := reasonOf(c)
+	if err != nil {
 		return err
 	}
 	override, err := changeOf(s, c, id, func() (*earmark.Override, error) {
@@ -98,11 +95,8 @@ func (s *server) endOverride(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	var request earmark.ReasonRequest
-	if err := decodeBody(c, &request); err != nil {
-		return err
-	}
-	if err := request.Validate(); err != nil {
+	request, err := reasonOf(c)
+	if err != nil {
 		return err
 	}
 	override, err := changeOf(s, c, id, func() (*earmark.Override, error) {
@@ -120,6 +114,14 @@ func (s *server) endOverride(c *gin.Context) error {
 
 func (s *server) listOverrides(c *gin.Context) error {
 	return listOfBudget(s, c, s.ledger.Overrides)
+}
+
+// reasonOf reads a body that is a reason alone.
+func reasonOf(c *gin.Context) (request earmark.ReasonRequest, err error) {
+	if err := decodeBody(c, &request); err != nil {
+		return request, err
+	}
+	return request, request.Validate()
 }
 
 // keyedChange reads the budget and the key of a change that must apply once.

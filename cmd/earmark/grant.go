@@ -73,72 +73,22 @@ unknown.`,
 }
 
 func newGrantList() *cobra.Command {
-	var o options
-	var limit int
-	cmd := &cobra.Command{
-		Use:               "list ID",
-		Short:             "List the grants of a budget, newest first",
-		Example:           "  earmark grant list bud_7sk2nq4d5a",
-		Args:              arguments("ID"),
-		ValidArgsFunction: completeArgs(1, budgetIDs),
-		RunE: o.run(func(s *session, args []string) error {
-			if err := checkLimit(limit); err != nil {
-				return err
-			}
-			id, err := s.budgetID(args[0])
-			if err != nil {
-				return err
-			}
-			return s.present(func() (view, error) {
-				page, err := collect(s, limit, func(cursor string, limit int) (earmark.Page[earmark.Grant], error) {
-					return s.api.Grants(s.ctx, id, earmark.PageFilter{Cursor: cursor, Limit: limit})
-				})
-				if err != nil {
-					return nil, err
-				}
-				return withMore(grantTable(page.Data), page.NextCursor, limit), nil
-			})
-		}),
-	}
-	limitFlag(cmd, &limit, earmark.DefaultPageSize)
-	o.flags(cmd)
-	return cmd
+	return newListOfBudget("grants", "earmark grant list bud_7sk2nq4d5a", grantsOf, grantTable)
 }
 
 func newGrantVoid() *cobra.Command {
-	var o options
-	var reason string
-	cmd := &cobra.Command{
-		Use:   "void ID GRANT --reason WHY",
-		Short: "Take away what is left of a grant",
-		Long: `Take away what is left of a grant. What open reservations hold against it stays
-so, and is charged to it.`,
-		Example:               "  earmark grant void bud_7sk2nq4d5a grt_4hq… --reason \"paid back\"",
-		Args:                  arguments("ID", "GRANT"),
-		DisableFlagsInUseLine: true,
-		ValidArgsFunction:     completeArgs(1, budgetIDs),
-		RunE: o.run(func(s *session, args []string) error {
-			if err := (earmark.ReasonRequest{Reason: reason}).Validate(); err != nil {
-				return err
-			}
-			id, err := s.budgetID(args[0])
-			if err != nil {
-				return err
-			}
-			grantID, err := s.grantID(id, args[1])
-			if err != nil {
-				return err
-			}
-			grant, err := s.api.VoidGrant(s.ctx, id, grantID, reason)
-			if err != nil {
-				return err
-			}
-			return s.print(grantTable([]earmark.Grant{*grant}))
-		}),
-	}
-	reasonFlag(cmd, &reason)
-	o.flags(cmd)
+	cmd := newEndOfBudget("void ID GRANT", "earmark grant void bud_7sk2nq4d5a grt_4hq… --reason \"paid back\"", (*session).grantID, grantTable,
+		func(s *session, budgetID, id, reason string) (*earmark.Grant, error) {
+			return s.api.VoidGrant(s.ctx, budgetID, id, reason)
+		})
+	cmd.Short = "Take away what is left of a grant"
+	cmd.Long = `Take away what is left of a grant. What open reservations hold against it stays
+so, and is charged to it.`
 	return cmd
+}
+
+func grantsOf(s *session, budgetID string, f earmark.PageFilter) (earmark.Page[earmark.Grant], error) {
+	return s.api.Grants(s.ctx, budgetID, f)
 }
 
 // grantID completes the beginning of an id, as lists show it.

@@ -154,12 +154,30 @@ func (s *session) printOverride(override *earmark.Override, err error) error {
 }
 
 func newOverrideList() *cobra.Command {
+	return newListOfBudget("overrides", "earmark override list bud_7sk2nq4d5a", overridesOf, overrideTable)
+}
+
+func newOverrideEnd() *cobra.Command {
+	cmd := newEndOfBudget("end ID OVERRIDE", "earmark override end bud_7sk2nq4d5a ovr_4hq… --reason \"the invoice is paid\"", (*session).overrideID, overrideTable,
+		func(s *session, budgetID, id, reason string) (*earmark.Override, error) {
+			return s.api.EndOverride(s.ctx, budgetID, id, reason)
+		})
+	cmd.Short = "End an override early"
+	return cmd
+}
+
+func overridesOf(s *session, budgetID string, f earmark.PageFilter) (earmark.Page[earmark.Override], error) {
+	return s.api.Overrides(s.ctx, budgetID, f)
+}
+
+// newListOfBudget lists what was given to a budget, such as its overrides.
+func newListOfBudget[T any](what, example string, list func(*session, string, earmark.PageFilter) (earmark.Page[T], error), table func([]T) view) *cobra.Command {
 	var o options
 	var limit int
 	cmd := &cobra.Command{
 		Use:               "list ID",
-		Short:             "List the overrides of a budget, newest first",
-		Example:           "  earmark override list bud_7sk2nq4d5a",
+		Short:             "List the " + what + " of a budget, newest first",
+		Example:           "  " + example,
 		Args:              arguments("ID"),
 		ValidArgsFunction: completeArgs(1, budgetIDs),
 		RunE: o.run(func(s *session, args []string) error {
@@ -171,13 +189,13 @@ func newOverrideList() *cobra.Command {
 				return err
 			}
 			return s.present(func() (view, error) {
-				page, err := collect(s, limit, func(cursor string, limit int) (earmark.Page[earmark.Override], error) {
-					return s.api.Overrides(s.ctx, id, earmark.PageFilter{Cursor: cursor, Limit: limit})
+				page, err := collect(s, limit, func(cursor string, limit int) (earmark.Page[T], error) {
+					return list(s, id, earmark.PageFilter{Cursor: cursor, Limit: limit})
 				})
 				if err != nil {
 					return nil, err
 				}
-				return withMore(overrideTable(page.Data), page.NextCursor, limit), nil
+				return withMore(table(page.Data), page.NextCursor, limit), nil
 			})
 		}),
 	}
@@ -186,33 +204,34 @@ func newOverrideList() *cobra.Command {
 	return cmd
 }
 
-func newOverrideEnd() *cobra.Command {
+// newEndOfBudget ends one of these, for a reason. use names the verb and both arguments; idOf completes the second one.
+func newEndOfBudget[T any](use, example string, idOf func(s *session, budgetID, typed string) (string, error), table func([]T) view,
+	end func(s *session, budgetID, id, reason string) (*T, error)) *cobra.Command {
 	var o options
 	var reason string
 	cmd := &cobra.Command{
-		Use:                   "end ID OVERRIDE --reason WHY",
-		Short:                 "End an override early",
-		Example:               "  earmark override end bud_7sk2nq4d5a ovr_4hq… --reason \"the invoice is paid\"",
-		Args:                  arguments("ID", "OVERRIDE"),
+		Use:                   use + " --reason WHY",
+		Example:               "  " + example,
+		Args:                  arguments(strings.Fields(use)[1:]...),
 		DisableFlagsInUseLine: true,
 		ValidArgsFunction:     completeArgs(1, budgetIDs),
 		RunE: o.run(func(s *session, args []string) error {
 			if err := (earmark.ReasonRequest{Reason: reason}).Validate(); err != nil {
 				return err
 			}
-			id, err := s.budgetID(args[0])
+			budgetID, err := s.budgetID(args[0])
 			if err != nil {
 				return err
 			}
-			overrideID, err := s.overrideID(id, args[1])
+			id, err := idOf(s, budgetID, args[1])
 			if err != nil {
 				return err
 			}
-			override, err := s.api.EndOverride(s.ctx, id, overrideID, reason)
+			ended, err := end(s, budgetID, id, reason)
 			if err != nil {
 				return err
 			}
-			return s.print(overrideTable([]earmark.Override{*override}))
+			return s.print(table([]T{*ended}))
 		}),
 	}
 	reasonFlag(cmd, &reason)
