@@ -2,6 +2,15 @@ package ledgertest
 
 import "strings"
 
+// VirtualClock is a clock in the schema test that stands still until the test sets test.clock; see ReplaceClock.
+const VirtualClock = `
+CREATE SCHEMA test;
+CREATE TABLE test.clock (at timestamptz NOT NULL);
+INSERT INTO test.clock VALUES ('epoch');
+CREATE FUNCTION test.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT at FROM test.clock';
+GRANT USAGE ON SCHEMA test TO PUBLIC;
+GRANT SELECT ON test.clock TO PUBLIC;`
+
 // ReplaceClock returns the SQL that makes the ledger of a database use the function
 // clock_timestamp() of a schema, in sessions that begin afterwards. Postgres looks a function up in
 // pg_catalog first unless the search path names pg_catalog later.

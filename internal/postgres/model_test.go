@@ -69,15 +69,6 @@ var (
 	_ oracle = (*ledgertest.Ledger)(nil)
 )
 
-// virtualClock is a clock that only the test moves; see ledgertest.ReplaceClock.
-const virtualClock = `
-CREATE SCHEMA test;
-CREATE TABLE test.clock (at timestamptz NOT NULL);
-INSERT INTO test.clock VALUES ('epoch');
-CREATE FUNCTION test.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT at FROM test.clock';
-GRANT USAGE ON SCHEMA test TO PUBLIC;
-GRANT SELECT ON test.clock TO PUBLIC;`
-
 // forget empties the database between two runs of a property. The journal refuses
 // that as long as its trigger stands.
 const forget = `
@@ -92,7 +83,7 @@ func timedPool(t *testing.T) *pgxpool.Pool {
 	url := postgrestest.URL(t, stack.PostgresURL())
 	conn, err := pgx.Connect(ctx(), url)
 	require.NoError(t, err)
-	_, err = conn.Exec(ctx(), virtualClock+ledgertest.ReplaceClock("test"))
+	_, err = conn.Exec(ctx(), ledgertest.VirtualClock+ledgertest.ReplaceClock("test"))
 	require.NoError(t, err)
 	require.NoError(t, conn.Close(ctx()))
 	pool, err := postgres.Open(ctx(), url)

@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,7 +31,9 @@ type receiver struct {
 	mu      sync.Mutex
 	secrets []string
 	down    bool
-	got     []earmark.Event // of deliveries that were accepted
+	loses   int               // the answer to the delivery of this number, counted from 1, gets lost; 0: none
+	got     []earmark.Event   // of deliveries that were accepted
+	raw     []json.RawMessage // the same, as they came
 	bad     []string
 }
 
@@ -64,11 +67,17 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		Timestamp time.Time         `json:"timestamp"`
 		Data      earmark.Event     `json:"data"`
 	}
-	err := json.Unmarshal(body, &sent)
+	var raw struct {
+		Data json.RawMessage `json:"data"`
+	}
+	err := errors.Join(json.Unmarshal(body, &sent), json.Unmarshal(body, &raw))
 	if err != nil || sent.Type != sent.Data.Type || !sent.Timestamp.Equal(sent.Data.CreatedAt) || request.Header.Get("webhook-id") != sent.Data.ID {
 		r.bad = append(r.bad, fmt.Sprintf("%v: %s", err, body))
 	}
-	r.got = append(r.got, sent.Data)
+	r.got, r.raw = append(r.got, sent.Data), append(r.raw, raw.Data)
+	if len(r.got) == r.loses {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 func (r *receiver) set(change func()) {
