@@ -335,6 +335,7 @@ func (l *Ledger) settle(b *budget, r *reservation, share earmark.ReservationBudg
 	before := *b.at(share.WindowStart)
 	l.followed(b, at).settle(r, share, s.committed, at)
 	after := *b.at(share.WindowStart)
+	l.rollGivenBack(b, r, s.by)
 	if s.locked {
 		onGrants := after.grantedReserved - before.grantedReserved + after.grantedCommitted - before.grantedCommitted
 		l.rollSettled(b, share.WindowStart, s.freed-(s.committed-share.Committed)+onGrants, s.by)

@@ -161,6 +161,16 @@ func (l *Ledger) rollSettled(b *budget, start time.Time, more int64, by earmark.
 	}
 }
 
+// rollGivenBack follows a settlement by which grants of what rolled over have back what late usage of their window could not take.
+func (l *Ledger) rollGivenBack(b *budget, r *reservation, by earmark.Actor) {
+	for _, g := range b.grants {
+		if amount := max(g.left, g.Reserved+g.Committed+g.Voided); r.parts[g] != nil && g.RolledFrom != nil && g.Amount > amount {
+			g.Amount = amount
+			l.noteBudget(b, by, "given back")
+		}
+	}
+}
+
 // clamp returns the int64 that is nearest.
 func clamp(n *big.Int) int64 {
 	switch {

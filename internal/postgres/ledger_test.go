@@ -446,11 +446,13 @@ func TestSoftLimitAdmitsUpToItsCeiling(t *testing.T) {
 	ceiling := int64(1500)
 	soft := func(r *earmark.BudgetRequest) { r.Enforcement, r.SoftCeiling = earmark.EnforcementSoft, &ceiling }
 	b.budget("acme", "tokens", 1000, soft)
-	b.budget("free", "tokens", 10, func(r *earmark.BudgetRequest) { r.Enforcement = earmark.EnforcementSoft })
+	free := b.budget("free", "tokens", 10, func(r *earmark.BudgetRequest) { r.Enforcement = earmark.EnforcementSoft })
 	require.False(t, b.reserve(admission("a", tokens(1000), "acme")).Reservation.OverLimit)
 	require.True(t, b.reserve(admission("b", tokens(500), "acme")).Reservation.OverLimit)
 	require.Equal(t, earmark.OutcomeDenied, b.reserve(admission("c", tokens(1), "acme")).Outcome)
 	require.Equal(t, earmark.OutcomeApplied, b.reserve(admission("d", tokens(math.MaxInt64), "free")).Outcome)
+	require.Equal(t, earmark.OutcomeOverflow, b.reserve(admission("e", tokens(1), "free")).Outcome)
+	b.grant(free.ID, "a grant is no ceiling", earmark.GrantRequest{Amount: 1})
 	require.Equal(t, earmark.OutcomeOverflow, b.reserve(admission("e", tokens(1), "free")).Outcome)
 }
 

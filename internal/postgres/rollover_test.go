@@ -122,6 +122,39 @@ func TestLateUsageTakesBackWhatRolledOver(t *testing.T) {
 	require.Equal(t, []string{"March 50: 0 40 0 to May"}, b.rolled(budget.ID))
 }
 
+// What a hold has kept from being taken back is taken back when the hold gives it back, and so is a charge of it.
+func TestWhatComesBackIsTakenBackToo(t *testing.T) {
+	for name, step := range map[string]struct {
+		settle func(*env, earmark.Transition)
+		want   string
+	}{
+		"released":          {func(b *env, s earmark.Transition) { b.release(s) }, "March 10: 0 0 10 to May"},
+		"committed in part": {func(b *env, s earmark.Transition) { b.commit(s, tokens(130)) }, "March 30: 0 30 0 to May"},
+		"expired":           {func(b *env, s earmark.Transition) { b.due(s.ID); b.expire(s) }, "March 10: 0 0 10 to May"},
+		"corrected": {func(b *env, s earmark.Transition) {
+			b.commit(s, tokens(200))
+			b.correct(earmark.Correction{ID: earmark.CorrectionID(s.ID, "back"), ReservationID: s.ID, Tenant: s.Tenant, Actor: s.Actor,
+				Request: earmark.CorrectionRequest{Amounts: tokens(-60), Reason: "again"}})
+		}, "March 40: 0 40 0 to May"},
+		"after its end": {func(b *env, s earmark.Transition) {
+			setClock(b.t, b.pool, april.AddDate(0, 1, 0))
+			b.release(s)
+		}, "March 10: 0 0 0 to May"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, budget, _ := monthly(t, rollsOver(earmark.Rollover{Max: 100}))
+			old := b.held(leased("old", tokens(20), time.Hour, earmark.OnExpiryRelease, "acme"))
+			setClock(t, b.pool, april)
+			b.expire(old)
+			all := b.held(leased("all", tokens(200), 60*24*time.Hour, earmark.OnExpiryRelease, "acme"))
+			b.commit(old, tokens(90))
+			require.Equal(t, []string{"March 100: 100 0 0 to May"}, b.rolled(budget.ID))
+			step.settle(b, all)
+			require.Equal(t, []string{step.want}, b.rolled(budget.ID))
+		})
+	}
+}
+
 // Usage without a reservation may be of a window that has rolled over, be it one that nobody opened.
 func TestUsageOfAWindowThatRolledOver(t *testing.T) {
 	b, budget, _ := monthly(t, rollsOver(earmark.Rollover{Max: 100, Windows: 2}))

@@ -39,11 +39,11 @@ BEGIN
     remaining := earmark.grants_left(b, p_at);
 END $$;
 
--- A limit or a ceiling with what grants add to it: what they bear of the window, and what they have left.
+-- A limit or a ceiling with what grants add to it: what they bear of the window, and what they have left. Null for no ceiling.
 CREATE OR REPLACE FUNCTION earmark.add_granted(p_amount bigint, p_reserved bigint, p_committed bigint, p_remaining bigint) RETURNS bigint
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    RETURN least(9223372036854775807, p_amount::numeric + p_reserved + p_committed + p_remaining);
+    RETURN CASE WHEN p_amount IS NOT NULL THEN least(9223372036854775807, p_amount::numeric + p_reserved + p_committed + p_remaining) END; -- least() ignores null
 END $$;
 
 -- t with the grants of its budget b at p_at, and what they bear of its window. It keeps their parts, because the split of an amount needs them.
@@ -226,6 +226,9 @@ BEGIN
     IF h.reserved > 0 OR v_taken <> 0 THEN
         UPDATE earmark.windows SET granted_reserved = granted_reserved - h.reserved, granted_committed = granted_committed + v_taken
         WHERE budget_id = s.budget_id AND window_start = s.window_start;
+    END IF;
+    IF h.reserved > 0 OR v_taken < 0 THEN
+        PERFORM earmark.roll_given_back(s, p_actor); -- mutation: rolled-over-given-back
     END IF;
     v_left := p_freed::numeric - h.reserved - (p_committed::numeric - s.committed - v_taken);
     SELECT * INTO b FROM earmark.budgets WHERE id = s.budget_id AND rolled_until > s.window_start;

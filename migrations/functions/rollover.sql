@@ -161,3 +161,20 @@ BEGIN
         END IF;
     END IF;
 END $$;
+
+-- Follows a settlement of the share s, by which grants of what rolled over have back what kept late usage of their own window from
+-- taking them back: nothing has used that after all.
+CREATE OR REPLACE FUNCTION earmark.roll_given_back(s earmark.reservation_budgets, p_actor text) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    g        earmark.grants;
+    v_amount bigint;
+BEGIN
+    FOR g IN SELECT x.* FROM earmark.reservation_grants y JOIN earmark.grants x ON x.id = y.grant_id
+             WHERE y.reservation_id = s.reservation_id AND y.budget_id = s.budget_id
+               AND x.rolled_from IS NOT NULL AND x.amount > greatest(x.rolled_left, x.reserved + x.committed + x.voided) LOOP
+        v_amount := greatest(g.rolled_left, g.reserved + g.committed + g.voided);
+        UPDATE earmark.grants SET amount = v_amount WHERE id = g.id;
+        PERFORM earmark.note('budget', g.tenant, NULL, s.budget_id, p_actor, format('%s is now of %s: what held it was given back', earmark.grant_words(g), v_amount));
+    END LOOP;
+END $$;
