@@ -1,15 +1,21 @@
-// The budgets, with bars of what is committed, reserved and available.
-import { command, find, make, pager, setText, sync } from "./dom.js";
-import { here, list, quote, urlFlag } from "./server.js";
-import * as usage from "./usage.js";
-import { amount, count, day, scopeWords, span } from "./words.js";
+// The budgets, with bars of what is committed, reserved and available; and one of them: what it was charged in its present window (of a
+// lifetime, in its last 30 days), as a chart and in words, and what is given to it.
+import { columns, command, fill, find, make, pager, setText, startOfPage, sync } from "./dom.js";
+import { Fault, get, here, list, quote, urlFlag } from "./server.js";
+import { amount, count, day, scopeWords, signed, span } from "./words.js";
 
 const mostPages = 2; // of 500: the newest 1,000 budgets
 const rowsShown = 25;
 const nearlyFull = 0.9;
+const hoursUpToMS = 3 * 86_400_000; // the chart of a longer window is by days
+const [width, height] = [720, 160]; // of the chart
 
 const section = find("#budgets");
-const view = { filter: find("#filter"), level: find("#level"), order: find("#order"), first: 0 };
+const figure = find("#usage");
+const newRow = columns(find("table", section), "Budget", "Used", "Committed", "Reserved", "Available", "Limit");
+const newStep = columns(find(".steps", figure), "From", "Committed", "In all by then");
+const newGift = columns(find(".given", figure), "In force", "Amount", "Left", "Until", "Why");
+const view = { filter: find("#filter"), level: find("#level"), order: find("#order"), first: 0, chosen: "" };
 let latest = { data: [], more: false };
 
 export const load = () => list("v1/budgets", mostPages);
@@ -26,7 +32,7 @@ export function show(budgets) {
   else render();
   const templates = budgets.data.filter((b) => b.template).map((b) => `each ${scopeWords(b.scope)}: ${amount(b.limit)} ${unitWords(b)}`);
   setText(find("#templates"), templates.join("; "));
-  return usage.refresh(latest.data);
+  return refreshChosen();
 }
 
 // judge adds how full a budget is: over its limit too, after a cut or late usage.
@@ -56,7 +62,7 @@ function render() {
   const found = latest.data
     .filter((b) => levels[view.level.value](b) && ([b.scope, scopeWords(b.scope)].some((scope) => scope.toLowerCase().includes(wanted)) || b.unit.includes(wanted)))
     .sort(orders[view.order.value]);
-  view.first = Math.max(0, Math.min(view.first, Math.floor((found.length - 1) / rowsShown) * rowsShown));
+  view.first = startOfPage(view.first, rowsShown, found.length);
   setText(find(".lead", section), leadWords(found.length));
   sync(find("tbody", section), found.slice(view.first, view.first + rowsShown), (b) => b.id, makeRow, updateRow);
   find("table", section).hidden = found.length === 0;
@@ -78,14 +84,12 @@ for (const input of [view.filter, view.level, view.order]) input.addEventListene
 find("form", section).addEventListener("submit", (event) => event.preventDefault());
 
 function makeRow() {
-  const cell = (name, label) => make("td", { role: "cell", class: name, "data-label": label });
   const bar = make("div", { class: "bar", "aria-hidden": "true" },
     make("i", { class: "committed" }), make("i", { class: "reserved" }), make("i", { class: "over" }), make("i", { class: "limit" }));
-  const row = make("tr", { role: "row" },
-    make("th", { role: "rowheader", scope: "row" }, make("span", { class: "scope" }), make("span", { class: "about unit" }), make("span", { class: "about end" }),
-      make("button", { type: "button", class: "usage-of", text: "Usage" })),
-    make("td", { role: "cell", class: "use", "data-label": "Used" }, bar, make("span", { class: "share" }), make("span", { class: "badge" })));
-  for (const name of ["Committed", "Reserved", "Available", "Limit"]) row.append(cell("number", name));
+  const row = newRow(make("span", { class: "scope" }), make("span", { class: "about unit" }), make("span", { class: "about end" }),
+    make("button", { type: "button", class: "usage-of", text: "Usage" }));
+  row.cells[1].className = "use";
+  row.cells[1].append(bar, make("span", { class: "share" }), make("span", { class: "badge" }));
   return row;
 }
 
@@ -104,15 +108,16 @@ function updateRow(row, budget) {
   setText(find(".end", row), endWords(budget));
   const button = find(".usage-of", row);
   button.setAttribute("aria-label", `Usage of ${scopeWords(budget.scope)}, ${unitWords(budget)}`);
-  button.setAttribute("aria-pressed", usage.isChosen(budget));
+  button.setAttribute("aria-pressed", isChosen(budget));
   button.onclick = () => {
-    const chosen = usage.choose(budget);
+    view.chosen = isChosen(budget) ? "" : budget.id;
+    figure.hidden = true;
     render();
-    return chosen;
+    return refreshChosen();
   };
   setText(find(".share", row), limit > 0 ? `${amount(Math.floor(budget.share * 100))} %` : "nothing to use");
   setText(find(".badge", row), badges[budget.level](available));
-  [committed, reserved, available < 0 ? 0 : available, limit].forEach((n, i) => setText(row.cells[i + 2], amount(n)));
+  fill(row, 2, ...[committed, reserved, available < 0 ? 0 : available, limit].map(amount));
   drawBar(find(".bar", row), budget);
 }
 
@@ -157,4 +162,90 @@ function showFirst() {
   first.append(
     command("Create a budget of 1,000 tokens on acme", `curl -s ${quote(`${here}/v1/budgets`)} -H 'Content-Type: application/json' -d '${body}'`),
     command("The same from the command line", `earmark budget create acme tokens 1,000${urlFlag}`));
+}
+
+const isChosen = (budget) => budget.id === view.chosen;
+
+// refreshChosen asks for the chart again, if its budget is still there.
+async function refreshChosen() {
+  const budget = latest.data.find(isChosen);
+  if (!budget) return;
+  const { window_start: start, window_end: end } = budget.balance;
+  const by = end && new Date(end) - new Date(start) <= hoursUpToMS ? "hour" : "day";
+  try {
+    const path = `v1/budgets/${budget.id}`;
+    const [report, grants, overrides] = await Promise.all([get(`${path}/usage?by=${by}`), list(`${path}/grants`, 1), list(`${path}/overrides`, 1)]);
+    if (!isChosen(budget)) return;
+    showUsage(budget, report);
+    showGiven(report, grants, overrides);
+  } catch (fault) {
+    if (!(fault instanceof Fault)) throw fault;
+    if (isChosen(budget)) setText(find("figcaption", figure), `Not loaded. ${fault.message}`);
+  }
+  figure.hidden = !isChosen(budget);
+}
+
+function showUsage(budget, report) {
+  const { limit, effective_limit: most, reserved, committed, available } = report.balance;
+  const steps = stepsOf(report);
+  const thresholds = thresholdsOf(budget);
+  setText(find("figcaption", figure), `${scopeWords(budget.scope)}, ${report.unit}: ${amount(committed)} committed, ${amount(reserved)} reserved, ` +
+    `${available < 0 ? `${amount(-available)} over the limit` : `${amount(available)} available`}, ` +
+    `limit ${amount(most)}${most === limit ? "" : ` with overrides and grants, ${amount(limit)} without`}. ` +
+    `The line is what was committed from ${day(report.from, report.timezone)} on; the bar at its end is what is reserved now; the dashed line is the limit` +
+    `${thresholds.length ? `, and the dotted ones are thresholds: ${thresholds.map((t) => t.words).join(", ")}` : ""}.`);
+  draw(report, steps, thresholds);
+  sync(find(".steps tbody", figure), steps, (s) => s.start, () => newStep(),
+    (row, step) => fill(row, 0, day(step.start, report.timezone), amount(step.committed), amount(step.level)));
+}
+
+const endOf = ({ expires_at: end }) => (end ? Date.parse(end) : Infinity);
+
+// showGiven lists what counts now: overrides, and grants with something left in the order in which they are used.
+function showGiven({ timezone }, grants, overrides) {
+  const counts = (g) => Date.parse(g.effective_at) <= Date.now() && endOf(g) > Date.now();
+  const inForce = [
+    ...overrides.data.filter((o) => counts(o) && !o.ended_at),
+    ...grants.data.filter((g) => counts(g) && g.remaining > 0).reverse().sort((a, b) => a.priority - b.priority || endOf(a) - endOf(b)),
+  ];
+  find(".given", figure).hidden = inForce.length === 0;
+  sync(find(".given tbody", figure), inForce, (g) => g.id, () => newGift(), (row, g) => fill(row, 0, `${g.remaining ? "grant" : "override"}, ${g.source}`,
+    signed(g.amount), g.remaining ? amount(g.remaining) : "", g.expires_at ? day(g.expires_at, timezone) : "no end", g.reason));
+  setText(find(".rest", figure), grants.more || overrides.more ? "These are of the newest 500; earmark grant list and earmark override list show all." : "");
+}
+
+// stepsOf adds to each part how much was committed up to its end. What was committed before the report is where it begins.
+function stepsOf(report) {
+  let level = BigInt(report.balance.committed) - BigInt(report.total.committed);
+  return report.data.map((part) => {
+    level += BigInt(part.committed);
+    return { ...part, level };
+  });
+}
+
+// thresholdsOf says for each threshold which amount it is. As in the ledger, a part of the limit is rounded up.
+function thresholdsOf({ limit, thresholds = [] }) {
+  return thresholds.map(({ percent, amount: n, of }) => {
+    const at = percent ? (BigInt(limit) * BigInt(percent) + 99n) / 100n || 1n : BigInt(n);
+    return { at, words: `${amount(at)} ${of}${percent ? ` (${percent} %)` : ""}` };
+  });
+}
+
+function draw({ from, to, balance, total }, steps, thresholds) {
+  const [first, last] = [new Date(from).getTime(), new Date(to).getTime()];
+  const now = Math.min(last, Math.max(first, Date.now()));
+  const used = Number(balance.committed) + Number(balance.reserved);
+  const most = Math.max(Number(balance.effective_limit), used, ...steps.map((s) => Number(s.level)), 1) * 1.05;
+  const x = (at) => (width * (at - first)) / (last - first || 1);
+  const y = (n) => height - (height * Number(n)) / most;
+  let line = `M0,${y(BigInt(balance.committed) - BigInt(total.committed))}`;
+  for (const { end, level } of steps) line += ` L${x(Math.min(new Date(end).getTime(), now))},${y(level)}`;
+  line += ` H${x(now)}`;
+  const shape = (selector, attributes) => {
+    for (const [name, value] of Object.entries(attributes)) find(selector, figure).setAttribute(name, value);
+  };
+  shape(".settled", { d: `${line} V${height} H0 Z` });
+  shape(".held", { x: Math.min(x(now), width - 6), y: y(used), width: 6, height: y(balance.committed) - y(used) });
+  shape(".most", { y1: y(balance.effective_limit), y2: y(balance.effective_limit) });
+  shape(".thresholds", { d: thresholds.filter((t) => Number(t.at) <= most).map((t) => `M0,${y(t.at)} H${width}`).join(" ") });
 }

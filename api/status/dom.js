@@ -36,6 +36,32 @@ export function sync(parent, items, key, create, update) {
   });
 }
 
+const numeric = ["Committed", "Reserved", "Available", "Limit", "In all by then", "Amount", "Left"];
+const kind = (name) => (numeric.includes(name) ? "number" : "");
+
+// columns gives a table its headings, and returns what makes a row, whose heading holds the nodes. On a narrow page rows become
+// cards; the roles keep them a table for those who listen.
+export function columns(table, ...names) {
+  const row = (...cells) => make("tr", { role: "row" }, ...cells);
+  table.append(
+    make("thead", { role: "rowgroup" }, row(...names.map((text) => make("th", { role: "columnheader", class: kind(text), text })))),
+    make("tbody", { role: "rowgroup" }));
+  return (...nodes) => row(make("th", { role: "rowheader" }, ...nodes),
+    ...names.slice(1).map((name) => make("td", { role: "cell", class: kind(name), "data-label": name })));
+}
+
+// fill sets the texts of a row's cells, from the one at first on.
+export const fill = (row, first, ...texts) => texts.forEach((text, i) => setText(row.cells[first + i], text));
+
+// showFacts lists what there is to say of an item: facts has a function for each name.
+export function showFacts(list, facts, item) {
+  sync(list, Object.entries(facts).filter(([, say]) => say(item)), ([name]) => name,
+    ([name]) => make("div", {}, make("dt", { text: name }), make("dd", {}, make("bdi"))), (fact, [, say]) => setText(find("bdi", fact), say(item)));
+}
+
+// startOfPage is where the page of size items begins that holds the one at first, or the last page.
+export const startOfPage = (first, size, total) => Math.max(0, Math.min(first, Math.floor((total - 1) / size) * size));
+
 // pager shows which part of total is on the page, and moves by pages of size. turn is given the new first item.
 export function pager(node, first, size, total, turn) {
   if (!node.firstChild) {
@@ -45,17 +71,23 @@ export function pager(node, first, size, total, turn) {
   const [previous, range, next] = node.children;
   node.hidden = total <= size;
   setText(range, `${first + 1} to ${Math.min(first + size, total)} of ${total}`);
-  previous.onclick = () => first > 0 && turn(first - size);
-  next.onclick = () => first + size < total && turn(first + size);
-  // A button that is disabled loses the focus; one that says so keeps it.
-  previous.setAttribute("aria-disabled", first === 0);
-  next.setAttribute("aria-disabled", first + size >= total);
+  offer(previous, first > 0, () => turn(first - size));
+  offer(next, first + size < total, () => turn(first + size));
+}
+
+// offer lets a button act, or not. A button that is disabled loses the focus; one that says so keeps it.
+export function offer(button, possible, act) {
+  button.setAttribute("aria-disabled", !possible);
+  button.onclick = possible ? act : null;
 }
 
 // link leads to a reservation's workflow in Temporal UI; where that is not known, it is null.
 export const link = (r, text) => (/^https?:/.test(r.ui_url) ? make("a", { href: r.ui_url, text, "aria-label": `${text}: ${r.id}` }) : null);
 
 const news = find("#news");
+
+// journal leads to a reservation's journal on this page.
+export const journal = (r, text, says) => make("a", { href: `#${r.id}`, text, "aria-label": `${says} ${r.id}` });
 
 // tell announces a change to screen readers.
 export const tell = (text) => setText(news, text);

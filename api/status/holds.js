@@ -1,9 +1,10 @@
 // The open reservations by age, and the oldest.
-import { find, make, setText, sync } from "./dom.js";
+import { columns, fill, find, journal, make, setText, sync } from "./dom.js";
 import { get } from "./server.js";
-import { amount, amounts, count, scopeWords, shortID, span } from "./words.js";
+import { amount, amounts, count, scopesWords, shortID, span } from "./words.js";
 
 const section = find("#holds");
+const newHold = columns(find(".oldest", section), "Reservation", "Scope", "Set aside", "Age", "Expiry");
 
 export const load = () => get("v1/overview");
 
@@ -39,15 +40,8 @@ function updateAge(row, group, most) {
   setText(row.cells[3], group.reservations ? amounts(group.amounts) : "");
 }
 
-function makeHold(r) {
-  const cell = (label, ...children) => make("td", { role: "cell", "data-label": label }, ...children);
-  return make("tr", { role: "row" }, make("th", { role: "rowheader", scope: "row" }, make("a", { href: `#${r.id}`, text: shortID(r.id), "aria-label": `Show ${r.id}` })),
-    cell("Scope"), cell("Set aside"), cell("Age"), cell("Expiry"));
-}
-
-function updateHold(row, r, overview) {
-  [r.scopes.map(scopeWords).join(", "), amounts(r.amounts), age(overview, r), expiryWords(r, overview)].forEach((text, i) => setText(row.cells[i + 1], text));
-}
+const makeHold = (r) => newHold(journal(r, shortID(r.id), "Show"));
+const updateHold = (row, r, overview) => fill(row, 1, scopesWords(r), amounts(r.amounts), age(overview, r), expiryWords(r, overview));
 
 function expiryWords(r, { at }) {
   if (r.state === "review") return "in review";

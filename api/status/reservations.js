@@ -1,7 +1,7 @@
 // Any reservation, settled ones too: the newest in a list, and one by its id with its journal.
-import { find, link, make, setText, sync } from "./dom.js";
+import { columns, fill, find, journal, link, offer, setText, showFacts, sync } from "./dom.js";
 import { Fault, get } from "./server.js";
-import { amount, amounts, scopeWords, shortID, span, stamp } from "./words.js";
+import { ago, amount, amounts, metadataWords, scopesWords, scopeWords, shortID, signed, stamp } from "./words.js";
 
 const rowsShown = 20;
 const newest = 500; // where the beginning of an id is looked for
@@ -9,6 +9,8 @@ const journalShown = 100;
 const leastBeginning = 12;
 
 const section = find("#reservations");
+const newRow = columns(find(".reservations", section), "Reservation", "State", "Scope", "Amounts", "Made");
+const newEntry = columns(find(".journal", section), "When", "What", "Reserved", "Committed", "Who", "Why");
 const view = { sought: find("#sought"), state: find("#state"), cursors: [""], open: "" };
 const isID = (text) => /^rsv_[a-z2-7]{52}$/.test(text);
 
@@ -59,39 +61,28 @@ function leadWords(found) {
   return sought || view.state.value ? "None is like that." : "There is none yet.";
 }
 
-const made = (r) => `${span((Date.now() - new Date(r.created_at)) / 1000)} ago`;
 const used = (r) => (r.usage ? `${amounts(r.usage)} of ${amounts(r.amounts)}` : amounts(r.amounts));
 
-function makeRow(r) {
-  const cell = (label) => make("td", { role: "cell", "data-label": label });
-  return make("tr", { role: "row" }, make("th", { role: "rowheader", scope: "row" }, make("a", { href: `#${r.id}`, text: shortID(r.id), "aria-label": `Show ${r.id}` })),
-    cell("State"), cell("Scope"), cell("Amounts"), cell("Made"));
-}
-
-function updateRow(row, r) {
-  [stateWords(r), r.scopes.map(scopeWords).join(", "), used(r), made(r)].forEach((text, i) => setText(row.cells[i + 1], text));
-}
+const makeRow = (r) => newRow(journal(r, shortID(r.id), "Show"));
+const updateRow = (row, r) => fill(row, 1, stateWords(r), scopesWords(r), used(r), ago(r.created_at));
 
 const stateWords = (r) => [r.state, r.late && "late", r.estimated && "estimated", r.over_limit && "over limit", r.overdue && "overdue", r.orphan && "orphan"].filter(Boolean).join(", ");
 
 function showPager(nextCursor) {
   const [newer, older] = find(".turn", section).children;
   find(".turn", section).hidden = view.cursors.length === 1 && nextCursor === "";
-  newer.setAttribute("aria-disabled", view.cursors.length === 1);
-  older.setAttribute("aria-disabled", nextCursor === "");
-  newer.onclick = () => turn(view.cursors.length > 1 && view.cursors.slice(0, -1));
-  older.onclick = () => turn(nextCursor !== "" && [...view.cursors, nextCursor]);
+  offer(newer, view.cursors.length > 1, () => turn(view.cursors.slice(0, -1)));
+  offer(older, nextCursor, () => turn([...view.cursors, nextCursor]));
 }
 
 function turn(cursors) {
-  if (!cursors) return;
   view.cursors = cursors;
   wanted();
 }
 
 const facts = {
   Reservation: (r) => r.id,
-  Scopes: (r) => r.scopes.map(scopeWords).join(", "),
+  Scopes: scopesWords,
   "Set aside": (r) => amounts(r.amounts),
   Charged: (r) => (r.usage ? amounts(r.usage) : ""),
   "Beyond what was reserved": (r) => (r.overage ? amounts(r.overage) : ""),
@@ -102,7 +93,7 @@ const facts = {
   Expires: (r) => (r.expires_at && !r.settled_at ? `${stamp(r.expires_at)}, then ${r.on_expiry}` : ""),
   Settled: (r) => (r.settled_at ? stamp(r.settled_at) : ""),
   Reason: (r) => r.reason,
-  Metadata: (r) => Object.entries(r.metadata).map(([name, value]) => `${name}: ${value}`).join(", "),
+  Metadata: metadataWords,
   Budgets: (r) => r.budgets.map((b) => `${scopeWords(b.scope)} (${amount(b.reserved)} ${b.unit} reserved, ${amount(b.committed)} committed)`).join("; "),
 };
 
@@ -112,22 +103,16 @@ function showOne(one) {
   if (!one) return;
   const { r, entries = [], more } = one;
   setText(find("h3", box), one.missing ? `There is no reservation ${view.open}` : `${r.state[0].toUpperCase()}${r.state.slice(1)}: ${used(r)}`);
-  sync(find("dl", box), one.missing ? [] : Object.entries(facts).filter(([, say]) => say(r)), ([name]) => name,
-    ([name]) => make("div", {}, make("dt", { text: name }), make("dd", {}, make("bdi"))), (fact, [, say]) => setText(find("bdi", fact), say(r)));
+  showFacts(find("dl", box), one.missing ? {} : facts, r);
   const to = one.missing ? null : link(r, "Open in Temporal UI");
   find(".ui", box).replaceChildren(...(to ? [to] : []));
   find(".journal", box).hidden = entries.length === 0;
-  sync(find(".journal tbody", box), entries, (e) => String(e.id), makeEntry, () => {});
+  sync(find(".journal tbody", box), entries, (e) => String(e.id), () => newEntry(), (row, e) =>
+    fill(row, 0, stamp(e.created_at), e.kind, delta(e.reserved_delta), delta(e.committed_delta), e.actor, e.reason));
   setText(find(".rest", box), more ? `These are the first ${journalShown} entries; earmark entries --reservation ${r.id} lists all.` : "");
 }
 
-const delta = (n) => (n > 0 ? "+" : "") + (Number(n) === 0 ? "" : amount(n));
-
-function makeEntry(e) {
-  const cells = [["What", e.kind], ["Reserved", delta(e.reserved_delta)], ["Committed", delta(e.committed_delta)], ["Who", e.actor], ["Why", e.reason]];
-  return make("tr", { role: "row" }, make("th", { role: "rowheader", scope: "row", text: stamp(e.created_at) }),
-    ...cells.map(([label, text]) => make("td", { role: "cell", "data-label": label, class: /ed$/.test(label) ? "number" : "", text })));
-}
+const delta = (n) => (Number(n) === 0 ? "" : signed(n));
 
 function openHash() {
   const id = decodeURIComponent(location.hash.slice(1));

@@ -1,8 +1,8 @@
 // The stuck reservations, by reason: since when, what is known of it, and the command that helps.
-import { command, find, link, make, pager, setText, sync, tell } from "./dom.js";
+import { command, find, journal, link, make, pager, setText, showFacts, startOfPage, sync, tell } from "./dom.js";
 import { bulk, commands, inOrder } from "./rules.js";
 import { list, urlFlag } from "./server.js";
-import { amount, amounts, count, scopeWords, span } from "./words.js";
+import { ago, amount, amounts, count, metadataWords, scopesWords, span } from "./words.js";
 
 const pagesRead = 1; // of 500
 const cardsShown = 10;
@@ -73,7 +73,7 @@ function reasonsWords() {
 }
 
 function render() {
-  first = Math.max(0, Math.min(first, Math.floor((latest.length - 1) / cardsShown) * cardsShown));
+  first = startOfPage(first, cardsShown, latest.length);
   const shown = latest.slice(first, first + cardsShown);
   const groups = [...new Set(shown.map((r) => r.stuck.reason))];
   sync(find(".groups", section), groups, (reason) => reason, makeGroup, (node, reason) => {
@@ -95,28 +95,20 @@ function makeGroup(reason) {
 
 const facts = {
   "Stuck for": ({ stuck }) => (stuck.since ? span(stuck.age_seconds) : "how long is not known"),
-  Made: (r) => `${span((Date.now() - new Date(r.created_at)) / 1000)} ago`,
-  Metadata: (r) => Object.entries(r.metadata).map(([name, value]) => `${name}: ${value}`).join(", "),
+  Made: (r) => ago(r.created_at),
+  Metadata: metadataWords,
   Reason: (r) => r.reason,
   Detail: ({ stuck }) => stuck.detail,
   Reservation: (r) => (r.stuck.remedy.includes(r.id) ? "" : r.id),
 };
 
 function makeCard(r) {
-  const fact = (name) => make("div", {}, make("dt", { text: name }), make("dd", {}, make("bdi")));
-  const journal = r.lost ? "" : make("a", { href: `#${r.id}`, text: "Journal", "aria-label": `Journal: ${r.id}` });
-  const links = make("span", {}, journal, " ", link(r, "Open in Temporal UI") ?? "");
-  const top = make("div", { class: "top" }, make("h4"), links);
-  return make("li", {}, top, make("dl", {}, ...Object.keys(facts).map(fact)), make("div", { class: "commands" }));
+  const links = make("span", {}, r.lost ? "" : journal(r, "Journal", "Journal:"), " ", link(r, "Open in Temporal UI") ?? "");
+  return make("li", {}, make("div", { class: "top" }, make("h4"), links), make("dl"), make("div", { class: "commands" }));
 }
 
 function updateCard(card, r) {
-  setText(find("h4", card), `${amounts(r.amounts)} on ${r.scopes.map(scopeWords).join(", ")}${r.lost ? ", lost by Postgres" : ""}`);
-  Object.values(facts).forEach((say, i) => {
-    const fact = find("dl", card).children[i];
-    const text = say(r);
-    fact.hidden = text === "";
-    setText(find("bdi", fact), text);
-  });
+  setText(find("h4", card), `${amounts(r.amounts)} on ${scopesWords(r)}${r.lost ? ", lost by Postgres" : ""}`);
+  showFacts(find("dl", card), facts, r);
   sync(find(".commands", card), commands(r, urlFlag), ([, line]) => line, ([label, line]) => command(label, line), () => {});
 }

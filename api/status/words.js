@@ -21,6 +21,8 @@ const quantity = (n, unit) => `${amount(n)} ${n === 1 && plurals.test(unit) ? un
 export const amounts = (of) =>
   Object.keys(of).sort().map((unit) => quantity(of[unit], unit)).join(" + ") || "nothing";
 
+export const signed = (n) => (n > 0 ? "+" : "") + amount(n);
+
 export const count = (n, one, many = `${one}s`) => `${amount(n)} ${n === 1 ? one : many}`;
 
 const units = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
@@ -35,6 +37,8 @@ export function span(seconds) {
   const rest = part ? Math.floor((seconds % size) / part) : 0;
   return rest && whole < 10 ? `${whole} ${unit} ${rest} ${smaller}` : `${whole} ${unit}`;
 }
+
+export const ago = (time) => `${span((Date.now() - new Date(time)) / 1000)} ago`;
 
 const clocks = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 export const clock = (time) => clocks.format(time);
@@ -64,6 +68,8 @@ export const shortID = (id) => (id.length > 13 ? `${id.slice(0, 12)}…` : id);
 
 // scopeWords is a scope with ids in place of their encoding, as earmark.DisplayScope shows it: "acme/a@b.com".
 export const scopeWords = (scope) => scope.split("/").map(segmentWords).join("/");
+export const scopesWords = ({ scopes }) => scopes.map(scopeWords).join(", ");
+export const metadataWords = ({ metadata }) => Object.entries(metadata).map(([name, value]) => `${name}: ${value}`).join(", ");
 
 function segmentWords(segment) {
   if (!segment.startsWith("x--")) return segment;

@@ -179,7 +179,7 @@ func checkUsage(t *testing.T, v *visit) {
 	require.InEpsilon(t, 1.3, box(".settled")/limit, 0.05, "what is committed against the limit")
 	require.Zero(t, box(".held"), "nothing is reserved")
 	v.run(chromedp.Evaluate(`document.querySelector("#usage summary").click()`, nil))
-	require.Equal(t, []string{"1,300", "1,300"}, ask[[]string](v, `[...document.querySelectorAll("#usage tbody td")].map((c) => c.innerText)`))
+	require.Equal(t, []string{"1,300", "1,300"}, ask[[]string](v, `[...document.querySelectorAll("#usage .steps td")].map((c) => c.innerText)`))
 	v.press(kb.Enter)
 	v.await(`document.querySelector("#usage").hidden`)
 	require.Equal(t, "false", ask[string](v, `document.activeElement.getAttribute("aria-pressed")`), "the focus stays")
@@ -218,6 +218,66 @@ func checkBudgets(t *testing.T, v *visit) {
 	require.Equal(t, "filter", ask[string](v, `document.activeElement.id`), "and the focus")
 	v.run(chromedp.Evaluate(`document.querySelector("#filter").value = ""; document.querySelector("#level").value = "over"; document.querySelector("#level").dispatchEvent(new Event("input"))`, nil))
 	require.Equal(t, []string{"over"}, rows())
+}
+
+// What is given to a budget is listed with its chart, as long as it counts: overrides, and grants in the order in which they are used.
+func TestBrowserGrants(t *testing.T) {
+	t.Parallel()
+	s := stack.New(t, stack.Options{})
+	server := s.Serve().Ready()
+	c := newClient(t, server)
+	ctx := context.Background()
+	budget := limited("acme", 1_000)
+	budget.Window = earmark.Window{Period: earmark.PeriodMonth, Timezone: "Europe/Berlin"}
+	made, err := c.CreateBudget(ctx, budget)
+	require.NoError(t, err)
+	grant := func(amount, priority int64, reason string, from, until *time.Time) string {
+		made, err := c.CreateGrant(ctx, made.ID, reason, earmark.GrantRequest{Amount: amount, Priority: &priority, EffectiveAt: from, ExpiresAt: until, Reason: reason})
+		require.NoError(t, err)
+		return made.ID
+	}
+	override := func(amount int64, reason string) string {
+		made, err := c.CreateOverride(ctx, made.ID, reason, earmark.OverrideRequest{Amount: amount, Reason: reason})
+		require.NoError(t, err)
+		return made.ID
+	}
+	tomorrow, newYear := time.Now().AddDate(0, 0, 1), time.Date(time.Now().Year()+2, 1, 1, 0, 0, 0, 0, time.UTC)
+	packed := grant(500, 50, "bought", nil, nil)
+	grant(400, 50, "<b>expires first</b>", nil, &newYear)
+	grant(300, 10, "used first", nil, nil)
+	grant(200, 10, "tomorrow's", &tomorrow, nil)
+	grant(100, 1, "used up", nil, nil)
+	voided := grant(50, 10, "voided", nil, nil)
+	_, err = c.VoidGrant(ctx, made.ID, voided, "a mistake")
+	require.NoError(t, err)
+	override(-200, "a cut")
+	ended := override(70, "ended")
+	_, err = c.EndOverride(ctx, made.ID, ended, "enough")
+	require.NoError(t, err)
+	_, err = c.ChargeUsage(ctx, "charge", earmark.UsageRequest{Scopes: []string{"acme"}, Amounts: earmark.Amounts{"tokens": 800 + 100 + 30}}) // the limit, a grant, a part of the next
+	require.NoError(t, err)
+
+	v := open(t, server.URL)
+	v.await(`document.querySelector("#budgets-count").innerText === "1"`)
+	v.run(chromedp.Focus("#budgets .usage-of"))
+	v.press(kb.Enter)
+	v.await(`document.querySelectorAll(".given tbody tr").length === 4`)
+	rows := func() [][]string {
+		return ask[[][]string](v, `[...document.querySelectorAll(".given tbody tr")].map((r) => [...r.cells].map((c) => c.innerText))`)
+	}
+	require.Equal(t, []string{"In force", "Amount", "Left", "Until", "Why"}, ask[[]string](v, `[...document.querySelectorAll(".given thead th")].map((h) => h.innerText)`))
+	require.Equal(t, [][]string{
+		{"override, manual", "-200", "", "no end", "a cut"},
+		{"grant, manual", "+300", "270", "no end", "used first"},
+		{"grant, manual", "+400", "400", fmt.Sprintf("1 Jan %d, 01:00 Europe/Berlin", newYear.Year()), "<b>expires first</b>"},
+		{"grant, manual", "+500", "500", "no end", "bought"},
+	}, rows())
+
+	_, err = c.VoidGrant(ctx, made.ID, packed, "paid back")
+	require.NoError(t, err)
+	v.await(`document.querySelectorAll(".given tbody tr").length === 3`)
+	require.NotContains(t, v.text(".given"), "bought")
+	v.content()
 }
 
 // Old numbers are never shown as fresh.
