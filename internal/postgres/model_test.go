@@ -850,18 +850,18 @@ func (m *machine) compareEntries(t *rapid.T) {
 	require.Len(t, got, len(all.Data))
 	want, got := slices.Clone(all.Data[m.entries:]), got[m.entries:]
 	m.entries = len(all.Data)
-	for i := range got {
-		got[i].ID = 0
-		if got[i].Kind == "budget" { // in words of its own
-			got[i].Reason = want[i].Reason
-		}
-	}
 	// A sweep writes the entries of all that expire before those of what goes into review. Within a
 	// reservation and a budget the order counts.
 	for _, entries := range [][]earmark.Entry{want, got} {
 		slices.SortStableFunc(entries, func(a, b earmark.Entry) int {
 			return cmp.Or(strings.Compare(a.ReservationID, b.ReservationID), strings.Compare(a.BudgetID, b.BudgetID))
 		})
+	}
+	for i := range got {
+		got[i].ID = 0
+		if got[i].Kind == "budget" { // in words of its own
+			got[i].Reason = want[i].Reason
+		}
 	}
 	require.Equal(t, asJSON(t, want), asJSON(t, got))
 }
