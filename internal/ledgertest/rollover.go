@@ -76,7 +76,7 @@ func (l *Ledger) due(id string, at time.Time, then *future) (made []*grant) {
 			_, end := b.window(expires)
 			expires = *end
 		}
-		made = append(made, &grant{left: left, Grant: earmark.Grant{
+		made = append(made, &grant{left: left, expiringNoted: expires.Sub(w.end) < expiringAhead+24*time.Hour, Grant: earmark.Grant{
 			ID: rolloverID(b.ID, w.start), BudgetID: b.ID, Amount: amount, Priority: earmark.DefaultGrantPriority, EffectiveAt: w.end, ExpiresAt: &expires,
 			Source: "rollover", RolledFrom: new(w.start), Reason: "left of the window of " + w.start.Format("2006-01-02T15:04:05Z"), CreatedAt: l.now(),
 		}})

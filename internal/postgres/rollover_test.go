@@ -362,6 +362,46 @@ func TestDenialKnowsWhatRollsOver(t *testing.T) {
 	}
 }
 
+// What rolls over for a day or a week ends with each of them: no event says so. What is there for longer is announced as other grants are.
+func TestExpiringRollover(t *testing.T) {
+	for name, step := range map[string]struct {
+		window  earmark.Window
+		windows int64
+		events  int
+	}{
+		"a day":     {earmark.Window{Period: earmark.PeriodDay}, 1, 0},
+		"a week":    {earmark.Window{Period: earmark.PeriodWeek}, 1, 0},
+		"two weeks": {earmark.Window{Period: earmark.PeriodWeek}, 2, 1},
+		"a month":   {earmark.Window{Period: earmark.PeriodMonth}, 1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, _, _ := monthly(t)
+			budget := b.budget("globex", "tokens", 100, func(r *earmark.BudgetRequest) { r.Window = step.window }, rollsOver(earmark.Rollover{Max: 50, Windows: step.windows}))
+			setClock(t, b.pool, *budget.Balance.WindowEnd)
+			b.held(admission("opens", tokens(1), "globex"))
+			g := b.only("globex")
+			require.EqualValues(t, 149, g.Balance.Available)
+			page, err := b.Grants(ctx(), earmark.DefaultTenant, budget.ID, earmark.PageFilter{})
+			require.NoError(t, err)
+			seen := func(at time.Time) int {
+				t.Helper()
+				setClock(t, b.pool, at)
+				_, err := b.NoteGrants(ctx(), 10)
+				require.NoError(t, err)
+				events, _ := b.events("", func(f *earmark.EventFilter) { f.Types = []earmark.EventType{earmark.EventGrantExpiring} })
+				return len(events)
+			}
+			end := *page.Data[0].ExpiresAt
+			require.Zero(t, seen(*budget.Balance.WindowEnd))
+			if early := end.Add(-7*24*time.Hour - time.Second); early.After(*budget.Balance.WindowEnd) {
+				require.Zero(t, seen(early))
+			}
+			require.Equal(t, step.events, seen(end.Add(-time.Hour)))
+			require.Equal(t, step.events, seen(end))
+		})
+	}
+}
+
 // The child of a template has its template's rollover, also when that changes, and what is left is of the limit until the change.
 func TestChildOfATemplateRollsOver(t *testing.T) {
 	b, pool := onClock(t)

@@ -86,7 +86,7 @@ BEGIN
         g.priority := 50; -- as a grant that is made without one
         g.effective_at := v_ends[i];
         g.expiry_noted := false;
-        g.expiring_noted := false;
+        g.expiring_noted := g.expires_at < g.effective_at + interval '192 hours'; -- no event announces the end of what is there for hardly longer than the notice
         g.rolled_from := v_starts[i];
         g.reason := 'left of the window of ' || to_char(v_starts[i] AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"');
         g.created_at := clock_timestamp();
