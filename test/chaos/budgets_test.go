@@ -31,6 +31,7 @@ const (
 	scopeEach   = "chaos/each" // below it a template gives each scope a budget
 	scopeTopUp  = "chaos/topup"
 	scopeCredit = "chaos/credit"
+	scopeRolls  = "chaos/rolls"
 	scopeProbe  = "probe"
 )
 
@@ -48,8 +49,9 @@ const (
 // budget is one of a tenant's budgets, with every limit it was ever given.
 type budget struct {
 	earmark.Budget
-	headroom int64 // that is left free over what is counted; 0: the limit stays
-	granted  bool  // it gets grants, see granting
+	headroom int64     // that is left free over what is counted; 0: the limit stays
+	granted  bool      // it gets grants, see granting
+	rollsAt  time.Time // the end of its first window, of which some rolls over; zero: none does
 
 	limits []limitChange // oldest first, each higher than the one before; with all that was ever granted
 	grants []*grant
@@ -108,6 +110,12 @@ func newBudgets(t *testing.T, api *client.Client, former bool) *budgets {
 		for _, budget := range b.list[len(b.list)-2:] {
 			budget.headroom, budget.granted = 0, true
 		}
+		rollsAt := firstRollover(time.Now())
+		add(rolledLimit, earmark.BudgetRequest{Scope: scopeRolls, Unit: unitTokens, Allowance: earmark.AllowanceLast, Rollover: &earmark.Rollover{Max: mostRolled},
+			Window: earmark.Window{Period: earmark.PeriodDay, Timezone: "UTC", Anchor: rollsAt.Format(earmark.AnchorLayout)}})
+		rolls := b.list[len(b.list)-1]
+		rolls.headroom, rolls.rollsAt = 0, rollsAt
+		rolls.limits = append(rolls.limits, limitChange{rolledLimit + mostRolled, rollsAt})
 	}
 	return b
 }

@@ -33,6 +33,7 @@ func (d *driver) check(c *cluster) []string {
 	problems = append(problems, d.overspent(readEntries(c.t, c.Pool()))...)
 	problems = append(problems, d.overspentByJournal()...)
 	problems = append(problems, d.misgranted(c)...)
+	problems = append(problems, d.misrolled(c)...)
 	problems = append(problems, c.unguarded(rows)...)
 	problems = append(problems, c.late(rows)...)
 	for _, took := range d.recoveries {

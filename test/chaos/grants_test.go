@@ -110,7 +110,8 @@ func (d *driver) misgranted(c *cluster) (problems []string) {
 				LEFT JOIN (SELECT grant_id, sum(reserved) AS reserved, sum(committed) AS committed FROM earmark.reservation_grants GROUP BY 1) b ON b.grant_id = g.id
 				CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE reason LIKE 'grant %: chaos') AS made, count(*) FILTER (WHERE reason LIKE 'voided %') AS voids_noted,
 					count(*) FILTER (WHERE reason LIKE '% unused' AND actor = 'sweeper') AS expiries_noted
-					FROM earmark.entries WHERE budget_id = g.budget_id AND kind = 'budget' AND reason LIKE '%' || g.id || '%') e`) {
+					FROM earmark.entries WHERE budget_id = g.budget_id AND kind = 'budget' AND reason LIKE '%' || g.id || '%') e
+			WHERE g.rolled_from IS NULL`) {
 			rows[r.ID] = r
 			ofBudget[r.BudgetID] = append(ofBudget[r.BudgetID], r)
 		}

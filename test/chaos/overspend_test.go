@@ -41,7 +41,7 @@ func (d *driver) overspent(entries []entry) []string {
 			continue
 		}
 		switch given := slices.ContainsFunc(budget.limits, func(c limitChange) bool { return e.Ceiling != nil && c.limit == *e.Ceiling }); {
-		case !given && !budget.granted: // see misgranted
+		case !given && !budget.granted && budget.rollsAt.IsZero(): // see misgranted and misrolled
 			complain("it was admitted under a limit that nobody gave")
 		case s.reserved+s.committed > *e.Ceiling:
 			complain("it was admitted with %d + %d of %d", s.reserved, s.committed, *e.Ceiling)

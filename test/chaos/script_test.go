@@ -141,8 +141,8 @@ func request(rng *rand.Rand) earmark.ReservationRequest {
 	scopes := [][]string{
 		{scopeHot + user}, {scopeHot}, {scopeHot + user}, {scopeSoft + user}, {scopeReject + user}, {scopeFit + user},
 		{scopeLeft + user, scopeRight + user}, {scopeRight, scopeLeft}, {scopeAll + user, scopeHot}, {scopeEach + user + "/chat"}, {scopeHot, scopeEach + user},
-		{scopeTopUp + user}, {scopeCredit + user},
-	}[rng.IntN(13)]
+		{scopeTopUp + user}, {scopeCredit + user}, {scopeRolls + user},
+	}[rng.IntN(14)]
 	r := earmark.ReservationRequest{
 		Scopes: scopes, Amounts: earmark.Amounts{unitTokens: 1 + rng.Int64N(mostTokens)}, TTLSeconds: 1 + rng.Int64N(mostTTLSeconds),
 		OnExpiry: []earmark.OnExpiry{earmark.OnExpiryRelease, earmark.OnExpiryRelease, earmark.OnExpiryRelease, earmark.OnExpiryCommit, earmark.OnExpiryReview}[rng.IntN(5)],
