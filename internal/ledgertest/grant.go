@@ -358,6 +358,10 @@ func (b touched) leftThen(at time.Time, freed bool) *big.Int {
 		if !g.inForce(at) {
 			continue
 		}
+		if freed && g.RolledFrom != nil {
+			left.Add(left, b.rolledThen(g))
+			continue
+		}
 		left.Add(left, big.NewInt(g.Amount-g.Voided-g.Committed))
 		if !freed {
 			left.Sub(left, big.NewInt(g.Reserved-b.overdueOn[g]))
@@ -383,8 +387,10 @@ func (b *touched) forget(r *reservation, share earmark.ReservationBudget, now ti
 	}
 }
 
-// firstEarlierLease returns the end of the first lease of a hold that an earlier window has against a grant; nil if there is none.
+// firstEarlierLease returns the end of the first lease of a hold that an earlier window has against a grant, or of a window that has rolled
+// over, or is to; nil if there is none.
 func (l *Ledger) firstEarlierLease(b touched) (first *time.Time) {
+	rolled := l.rolledWindows(b)
 	for _, r := range l.reservations {
 		if r.State != earmark.StateHeld {
 			continue
@@ -397,6 +403,9 @@ func (l *Ledger) firstEarlierLease(b touched) (first *time.Time) {
 				if p := r.parts[g]; p != nil && p.reserved > 0 {
 					first = earliest(first, r.ExpiresAt)
 				}
+			}
+			if share.Reserved > 0 && slices.ContainsFunc(rolled, share.WindowStart.Equal) {
+				first = earliest(first, r.ExpiresAt)
 			}
 		}
 	}

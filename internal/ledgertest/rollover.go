@@ -104,6 +104,33 @@ func rolledLeft(grants []*grant, at time.Time) *big.Int {
 	return left
 }
 
+// rolledWindows are the starts of the windows that have rolled over into grants in force, or are to.
+func (l *Ledger) rolledWindows(b touched) (starts []time.Time) {
+	if l.budgets[b.ID] == nil || l.budgets[b.ID].rolledUntil == nil {
+		return nil
+	}
+	for _, g := range b.grants {
+		if g.RolledFrom != nil && !g.ended(l.now()) {
+			starts = append(starts, *g.RolledFrom)
+		}
+	}
+	for _, g := range l.due(b.ID, l.now(), nil) {
+		starts = append(starts, *g.RolledFrom)
+	}
+	return starts
+}
+
+// rolledThen is what a rollover grant has left when nothing is held any more.
+func (b touched) rolledThen(g *grant) *big.Int {
+	amount := min(g.Amount, g.left)
+	if own := b.l.budgets[b.ID]; own.rolledUntil != nil && own.windows[*g.RolledFrom] != nil {
+		s := own.windows[*g.RolledFrom]
+		held := big.NewInt(s.reserved - s.grantedReserved)
+		amount = min(clamp(held.Add(held, big.NewInt(amount))), max(own.Rollover.Max, g.Amount))
+	}
+	return big.NewInt(max(amount, g.Committed+g.Voided) - g.Voided - g.Committed)
+}
+
 // limitAt is a budget's limit that was in force at a moment.
 func (b *budget) limitAt(at time.Time) int64 {
 	limit := b.Limit

@@ -402,6 +402,43 @@ func TestExpiringRollover(t *testing.T) {
 	}
 }
 
+// A denial knows what comes free of the windows that rolled over, before and after the next one has opened.
+func TestDenialKnowsWhatAddsToARollover(t *testing.T) {
+	b, budget, now := monthly(t, rollsOver(earmark.Rollover{Max: 70}))
+	b.commit(b.held(admission("march", tokens(20), "acme")), tokens(20))
+	lease := april.AddDate(0, 0, 4)
+	b.held(leased("old", tokens(60), lease.Sub(now), earmark.OnExpiryRelease, "acme"))
+	setClock(t, b.pool, april)
+	retry := func(amount int64, want time.Time) {
+		t.Helper()
+		for _, result := range b.decided(admission(fmt.Sprint(amount), tokens(amount), "acme")) {
+			require.Equal(t, earmark.OutcomeDenied, result.Outcome)
+			require.Equal(t, want, result.Decision.RetryAt.UTC(), "%d", amount)
+		}
+	}
+	for range 2 {
+		retry(121, lease)
+		retry(170, lease)
+		require.Equal(t, []string{"March 20: 0 0 20 to May"}, b.rolled(budget.ID))
+	}
+	for _, result := range b.decided(admission("never", tokens(171), "acme")) {
+		require.False(t, result.Decision.Retryable)
+	}
+
+	// What a hold keeps from being taken back does not come free with it.
+	all := b.held(leased("all", tokens(120), 7*24*time.Hour, earmark.OnExpiryRelease, "acme"))
+	r := earmark.UsageRequest{Scopes: []string{"acme"}, Amounts: tokens(15)}
+	_, err := b.Charge(ctx(), earmark.Charge{ID: "u", Tenant: earmark.DefaultTenant, Request: r, RequestHash: r.Hash(), Actor: earmark.ActorAPI, Reason: "spent", At: now})
+	require.NoError(t, err)
+	require.Equal(t, []string{"March 20: 20 0 0 to May"}, b.rolled(budget.ID))
+	setClock(t, b.pool, lease)
+	b.expire(earmark.Transition{ID: earmark.ReservationID(earmark.DefaultTenant, "old"), Tenant: earmark.DefaultTenant, Actor: earmark.ActorWorkflow})
+	require.Equal(t, []string{"March 65: 20 0 45 to May"}, b.rolled(budget.ID))
+	retry(165, april.AddDate(0, 0, 7))
+	retry(166, april.AddDate(0, 1, 0))
+	b.release(all)
+}
+
 // The child of a template has its template's rollover, also when that changes, and what is left is of the limit until the change.
 func TestChildOfATemplateRollsOver(t *testing.T) {
 	b, pool := onClock(t)

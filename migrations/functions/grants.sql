@@ -114,7 +114,7 @@ END $$;
 CREATE OR REPLACE FUNCTION earmark.grants_left_then(t earmark.affected_budget, p_at timestamptz, p_freed boolean, p_past timestamptz) RETURNS numeric
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN (SELECT coalesce(sum(g.amount::numeric - g.voided - g.committed - CASE WHEN p_freed THEN 0 ELSE g.reserved - (
+    RETURN (SELECT coalesce(sum(CASE WHEN p_freed AND g.rolled_from IS NOT NULL THEN earmark.rolled_then(g) ELSE g.amount END - g.voided - g.committed - CASE WHEN p_freed THEN 0 ELSE g.reserved - (
                 SELECT coalesce(sum(x.reserved), 0) FROM earmark.reservation_grants x
                 JOIN earmark.reservation_budgets s ON s.reservation_id = x.reservation_id AND s.budget_id = x.budget_id
                 WHERE p_past > '-infinity' AND x.budget_id = g.budget_id AND x.window_start = t.window_start AND x.reserved > 0 AND x.grant_id = g.id

@@ -61,7 +61,7 @@ DECLARE
     c_moments CONSTANT integer := 200; -- of the slices, overrides and grants of one budget, so that a denial stays cheap
     b         earmark.budgets;
     v_lease   timestamptz;
-    v_earlier timestamptz; -- the end of the first lease of a hold that an earlier window has against a grant
+    v_earlier timestamptz; -- the end of the first lease of a hold that an earlier window has against a grant, or of what it rolled over
     v_then    earmark.budgets;
     v_at      timestamptz;
     v_used    numeric;
@@ -75,6 +75,9 @@ BEGIN
             v_earlier := (SELECT min(s.overdue_at) FROM earmark.reservation_grants x
                           JOIN earmark.reservation_budgets s ON s.reservation_id = x.reservation_id AND s.budget_id = x.budget_id
                           WHERE x.budget_id = b.id AND x.window_start < t.window_start AND x.reserved > 0);
+        END IF;
+        IF b.rolled_until IS NOT NULL THEN
+            v_earlier := least(v_earlier, (SELECT min(earmark.first_lease_end(b.id, w, '-infinity')) FROM earmark.rolled_windows(b.id, p_at) AS w)); -- mutation: retry-after-rolled-hold
         END IF;
         FOR v_at IN
             SELECT moment FROM (

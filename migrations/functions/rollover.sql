@@ -102,6 +102,27 @@ BEGIN
     RETURN (SELECT coalesce(sum(amount), 0) FROM earmark.rollover_due(p_budget_id, p_at, t, p_freed));
 END $$;
 
+-- The starts of the windows that have rolled over into grants in force at p_at, or are to.
+CREATE OR REPLACE FUNCTION earmark.rolled_windows(p_budget_id text, p_at timestamptz) RETURNS SETOF timestamptz LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY SELECT rolled_from FROM earmark.grants
+                 WHERE budget_id = p_budget_id AND rolled_from IS NOT NULL AND p_at < least(expires_at, voided_at, 'infinity')
+                 UNION ALL SELECT rolled_from FROM earmark.rollover_due(p_budget_id, p_at);
+END $$;
+
+-- What the rollover grant g is of when nothing is held any more, neither of its window nor of the grant; but for max_total, which depends on
+-- what is used meanwhile.
+CREATE OR REPLACE FUNCTION earmark.rolled_then(g earmark.grants) RETURNS numeric LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_max  bigint;
+    v_held numeric := 0; -- of its window, which adds to it if the budget still rolls over
+BEGIN
+    SELECT (b.rollover ->> 'max')::bigint, w.reserved - w.granted_reserved INTO v_max, v_held
+    FROM earmark.budgets b JOIN earmark.windows w ON w.budget_id = b.id
+    WHERE b.id = g.budget_id AND w.window_start = g.rolled_from AND b.rolled_until IS NOT NULL;
+    RETURN greatest(g.committed + g.voided, least(g.amount + coalesce(v_held, 0), g.rolled_left + coalesce(v_held, 0), greatest(v_max, g.amount)));
+END $$;
+
 -- The ends of the windows after the one that ends at p_end, as long as windows before them add to what is rolled over.
 CREATE OR REPLACE FUNCTION earmark.rollover_ends(b earmark.budgets, p_end timestamptz) RETURNS SETOF timestamptz LANGUAGE plpgsql STABLE AS $$
 BEGIN

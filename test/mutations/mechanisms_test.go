@@ -124,6 +124,7 @@ var mechanisms = []mechanism{
 	{"a hold that comes after the rollover takes back what it holds", "held-after-rollover", []string{"PERFORM 1"}, database + "TestHoldAfterTheRollover"},
 	{"late usage takes back what rolled over", "rolled-over-taken-back", []string{"v_amount := g.amount;"}, database + "TestLateUsageTakesBackWhatRolledOver"},
 	{"what was used then is taken back when it comes free", "rolled-over-given-back", []string{"PERFORM 1;"}, database + "TestWhatComesBackIsTakenBackToo"},
+	{"a denial knows what holds add to a rollover", "retry-after-rolled-hold", []string{"PERFORM 1;"}, database + "TestDenialKnowsWhatAddsToARollover"},
 	{"a window leaves the rest of the limit that it had", "rolls-over-before-a-change", []string{""}, database + "TestRestIsOfTheLimitAsItWas"},
 	{"the audit compares what rolled over with what was left", "audit-rollover", []string{"SELECT false,"}, database + "TestAuditFindsWhatIsBroken"},
 
