@@ -197,10 +197,10 @@ BEGIN
             UNION ALL
             SELECT t.quarter, t.committed, t.charges FROM earmark.usage_tail(p_budget_id) t WHERE t.quarter >= v_from AND t.quarter < v_to
         ), periods AS (
-            SELECT CASE p_by WHEN 'day' THEN v_days[width_bucket(bucket, v_days)]
-                             ELSE bucket - ((bucket AT TIME ZONE v_zone) - date_trunc('hour', bucket AT TIME ZONE v_zone)) END AS starts,
+            SELECT CASE p_by WHEN 'day' THEN v_days[width_bucket(bucket, v_days)] ELSE bucket - (local - date_trunc('hour', local)) END AS starts,
                    sum(committed) AS committed, sum(charges) AS charges
-            FROM parts GROUP BY 1
+            FROM (SELECT *, CASE p_by WHEN 'hour' THEN bucket AT TIME ZONE v_zone END AS local FROM parts OFFSET 0) AS p -- OFFSET 0: converts once a row
+            GROUP BY 1
         )
         SELECT (SELECT jsonb_build_object('committed', coalesce(sum(committed), 0)::bigint, 'charges', coalesce(sum(charges), 0)::bigint) FROM parts),
                (SELECT jsonb_agg(jsonb_build_object('start', greatest(starts, v_from), 'committed', committed::bigint, 'charges', charges::bigint,
