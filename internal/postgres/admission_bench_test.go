@@ -2,6 +2,8 @@ package postgres_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/earmark-dev/earmark"
+	"github.com/earmark-dev/earmark/internal/devstack"
 	"github.com/earmark-dev/earmark/internal/postgres"
 	"github.com/earmark-dev/earmark/internal/postgres/postgrestest"
 )
@@ -45,9 +48,9 @@ type admitted struct {
 	granted  earmark.Allowance
 }
 
-func (a admitted) ledger(b *testing.B) *postgres.Ledger {
+func (a admitted) ledger(b *testing.B, serverURL string) *postgres.Ledger {
 	b.Helper()
-	pool := postgrestest.Pool(b, stack.PostgresURL())
+	pool := postgrestest.Pool(b, serverURL)
 	l := postgres.New(pool)
 	scopes := []string{"app/teams/a"}
 	if a.template {
@@ -75,10 +78,24 @@ func (a admitted) ledger(b *testing.B) *postgres.Ledger {
 	return l
 }
 
+// durablePostgres starts a server as users have it. That of the tests gives up durability for speed.
+func durablePostgres(b *testing.B) string {
+	b.Helper()
+	dir, err := os.MkdirTemp("", "earmark-test-")
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, os.RemoveAll(dir)) })
+	require.NoError(b, os.Chmod(dir, 0o755)) //nolint:gosec // for the user that runs Postgres
+	server, err := devstack.StartPostgres(ctx(), devstack.PostgresOptions{Dir: filepath.Join(dir, "postgres"), Superuser: true})
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, server.Stop(ctx())) })
+	return server.URL()
+}
+
 // BenchmarkAdmission compares two kinds of admissions, in turns. "speed" is that of the second kind as a part of the
 // first one's, by the medians.
 func BenchmarkAdmission(b *testing.B) {
 	const many = 100_000
+	serverURL := durablePostgres(b)
 	plain := func(int) string { return "app/teams/a" }
 	child := func(int) string { return "app/users/u1" }
 	fresh := func(n int) string { return fmt.Sprint("app/users/v", n) }
@@ -93,7 +110,7 @@ func BenchmarkAdmission(b *testing.B) {
 		"on grants":               {{scope: plain}, {scope: plain, granted: earmark.AllowanceLast}},
 	} {
 		b.Run(name, func(b *testing.B) {
-			ledgers := [2]*postgres.Ledger{kinds[0].ledger(b), kinds[1].ledger(b)}
+			ledgers := [2]*postgres.Ledger{kinds[0].ledger(b, serverURL), kinds[1].ledger(b, serverURL)}
 			var took [2][]time.Duration
 			for n := range b.N {
 				for i, l := range ledgers {

@@ -5,7 +5,7 @@
 -- earliest expiry, then the oldest. In SQL, so that a query takes it in.
 CREATE OR REPLACE FUNCTION earmark.grants_in_force(p_budget_id text, p_at timestamptz) RETURNS SETOF earmark.grants LANGUAGE sql STABLE AS $$
     SELECT * FROM earmark.grants
-    WHERE budget_id = p_budget_id AND effective_at <= p_at AND p_at < least(expires_at, voided_at, 'infinity') -- mutation: grant-in-force
+    WHERE budget_id = p_budget_id AND effective_at <= p_at AND p_at < coalesce(expires_at, 'infinity') AND p_at < coalesce(voided_at, 'infinity') -- mutation: grant-in-force
       AND amount - voided - reserved - committed > 0
     ORDER BY priority, expires_at, created_at, id -- mutation: burn-order
 $$;
@@ -40,35 +40,32 @@ BEGIN
 END $$;
 
 -- A limit or a ceiling with what grants add to it: what they bear of the window, and what they have left. Null for no ceiling.
-CREATE OR REPLACE FUNCTION earmark.add_granted(p_amount bigint, p_reserved bigint, p_committed bigint, p_remaining bigint) RETURNS bigint
-LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE WHEN p_amount IS NOT NULL THEN least(9223372036854775807, p_amount::numeric + p_reserved + p_committed + p_remaining) END; -- least() ignores null
-END $$;
+-- In SQL, so that an expression takes it in.
+CREATE OR REPLACE FUNCTION earmark.add_granted(p_amount bigint, p_reserved bigint, p_committed bigint, p_remaining bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_amount IS NOT NULL THEN least(9223372036854775807, p_amount::numeric + p_reserved + p_committed + p_remaining)::bigint END -- least() ignores null
+$$;
 
--- t with the grants of its budget b at p_at, and what they bear of its window. It keeps their parts, because the split of an amount needs them.
+-- t with the grants of its budget b at p_at, and what they bear of its window. It keeps their parts, because the split of an
+-- amount needs them. In few statements, because a session prepares each one anew in every transaction.
 CREATE OR REPLACE FUNCTION earmark.with_grants(t earmark.affected_budget, b earmark.budgets, p_at timestamptz, p_reserved bigint, p_committed bigint)
     RETURNS earmark.affected_budget LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    g      earmark.grants;
-    v_left numeric := 0;
+    v_ids       text[];
+    v_remaining bigint[];
+    v_left      bigint := 0;
 BEGIN
-    t.own_room := CASE b.allowance WHEN 'first' THEN greatest(0, t.limit_amount - (t.reserved - p_reserved) - (t.committed - p_committed)) ELSE 0 END; -- mutation: allowance-first
-    t.granted_reserved := p_reserved;
-    t.granted_committed := p_committed;
     IF b.granted_until > p_at THEN
-        t.grants := ARRAY (SELECT x FROM earmark.grants_in_force(b.id, p_at) AS x);
-        FOREACH g IN ARRAY t.grants LOOP
-            v_left := v_left + g.amount - g.voided - g.reserved - g.committed;
-        END LOOP;
+        SELECT array_agg(g.id), array_agg(g.remaining), least(9223372036854775807, coalesce(sum(g.remaining), 0)) INTO v_ids, v_remaining, v_left
+        FROM (SELECT id, amount - voided - reserved - committed AS remaining FROM earmark.grants_in_force(b.id, p_at)) AS g;
     END IF;
     IF b.rolled_until < t.window_start THEN -- a decision may come before the window opens
-        v_left := v_left + earmark.rollover_due_sum(b.id, p_at);
+        v_left := least(9223372036854775807, v_left + earmark.rollover_due_sum(b.id, p_at));
     END IF;
-    t.grants_left := least(9223372036854775807, v_left);
-    t.limit_amount := earmark.add_granted(t.limit_amount, p_reserved, p_committed, t.grants_left);
-    t.ceiling := earmark.add_granted(t.ceiling, p_reserved, p_committed, t.grants_left);
-    RETURN t;
+    RETURN ROW (t.budget_id, t.scope, t.unit, t.period,
+        earmark.add_granted(t.limit_amount, p_reserved, p_committed, v_left), earmark.add_granted(t.ceiling, p_reserved, p_committed, v_left),
+        t.window_start, t.window_end, t.reserved, t.committed, t.slice, t.other_reserved, t.other_committed, p_reserved, p_committed, v_left,
+        CASE b.allowance WHEN 'first' THEN greatest(0, t.limit_amount - (t.reserved - p_reserved) - (t.committed - p_committed)) ELSE 0 END, -- mutation: allowance-first
+        v_ids, v_remaining)::earmark.affected_budget;
 END $$;
 
 -- Sets p_amount of a new reservation, which the window's own limit does not take before, aside on grants, in the order of
@@ -76,18 +73,15 @@ END $$;
 CREATE OR REPLACE FUNCTION earmark.hold_on_grants(t earmark.affected_budget, p_reservation_id text, p_amount bigint) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
-    g      earmark.grants;
     v_rest bigint := p_amount;
-    v_take bigint;
 BEGIN
-    FOREACH g IN ARRAY t.grants LOOP
-        v_take := least(v_rest, g.amount - g.voided - g.reserved - g.committed);
+    FOR i IN 1 .. cardinality(t.grant_ids) LOOP
         WITH changed AS (
-            UPDATE earmark.grants SET reserved = reserved + v_take WHERE id = g.id
+            UPDATE earmark.grants SET reserved = reserved + least(v_rest, t.grant_remaining[i]) WHERE id = t.grant_ids[i]
         )
         INSERT INTO earmark.reservation_grants (reservation_id, grant_id, budget_id, window_start, held, reserved)
-        VALUES (p_reservation_id, g.id, t.budget_id, t.window_start, v_take, v_take);
-        v_rest := v_rest - v_take;
+        VALUES (p_reservation_id, t.grant_ids[i], t.budget_id, t.window_start, least(v_rest, t.grant_remaining[i]), least(v_rest, t.grant_remaining[i]));
+        v_rest := v_rest - least(v_rest, t.grant_remaining[i]);
         EXIT WHEN v_rest = 0;
     END LOOP;
     RETURN p_amount - v_rest;
@@ -120,7 +114,7 @@ BEGIN
                 WHERE p_past > '-infinity' AND x.budget_id = g.budget_id AND x.window_start = t.window_start AND x.reserved > 0 AND x.grant_id = g.id
                   AND s.frees_on_expiry AND s.overdue_at < p_past) END), 0)
             FROM earmark.grants g
-            WHERE g.budget_id = t.budget_id AND g.effective_at <= p_at AND p_at < least(g.expires_at, g.voided_at, 'infinity'));
+            WHERE g.budget_id = t.budget_id AND g.effective_at <= p_at AND p_at < coalesce(g.expires_at, 'infinity') AND p_at < coalesce(g.voided_at, 'infinity'));
 END $$;
 
 -- Locks the budgets of reservations that have grants, which comes before the locks of their windows (R6), and returns their ids.
@@ -296,7 +290,7 @@ BEGIN
     v_effective := coalesce(p_effective_at, v_now);
     IF p_expires_at <= greatest(v_now, v_effective) THEN
         RETURN jsonb_build_object('outcome', 'invalid', 'subject', 'expires_at');
-    ELSIF c_most <= (SELECT count(*) FROM earmark.grants WHERE budget_id = b.id AND least(expires_at, voided_at, 'infinity') > v_now
+    ELSIF c_most <= (SELECT count(*) FROM earmark.grants WHERE budget_id = b.id AND coalesce(expires_at, 'infinity') > v_now AND voided_at IS NULL
                        AND amount - voided - reserved - committed > 0) THEN
         RETURN jsonb_build_object('outcome', 'invalid', 'subject', 'grants');
     END IF;

@@ -28,6 +28,17 @@ BEGIN
                         ELSE p_pruned_entries IS NULL AND p_pruned_reservations IS NULL END) IS TRUE;
 END $$;
 
+CREATE OR REPLACE FUNCTION earmark.is_grant(p_amount bigint, p_reserved bigint, p_committed bigint, p_voided bigint, p_effective_at timestamptz,
+    p_expires_at timestamptz, p_reason text, p_rolled_from timestamptz, p_rolled_left bigint) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN (p_reserved >= 0 AND p_committed >= 0 AND p_voided >= 0 AND p_amount - p_reserved - p_committed - p_voided >= 0
+        AND (p_amount > 0 OR p_rolled_from IS NOT NULL)
+        AND (p_rolled_from IS NULL) = (p_rolled_left IS NULL)
+        AND (p_expires_at IS NULL OR p_expires_at > p_effective_at)
+        AND p_reason <> '') IS TRUE;
+END $$;
+
 -- Entries are append-only. Only earmark.prune turns on the setting that allows a deletion,
 -- and only while it runs; earmark.check_pruned checks what it deletes.
 CREATE OR REPLACE FUNCTION earmark.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -79,6 +90,10 @@ BEGIN
         ALTER TABLE earmark.entries ADD CONSTRAINT entries_kind_check
             CHECK (earmark.is_entry(kind, reservation_id, budget_id, window_start, reserved_delta, committed_delta, reserved_after,
                                     pruned_entries, pruned_reservations, actor));
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'grants_row_check' AND conrelid = 'earmark.grants'::regclass) THEN
+        ALTER TABLE earmark.grants ADD CONSTRAINT grants_row_check
+            CHECK (earmark.is_grant(amount, reserved, committed, voided, effective_at, expires_at, reason, rolled_from, rolled_left)) NOT VALID;
     END IF;
     -- ENABLE ALWAYS: the trigger also runs if replication or a restore has switched
     -- ordinary triggers off.

@@ -25,8 +25,13 @@ BEGIN
             ADD ATTRIBUTE granted_reserved bigint,
             ADD ATTRIBUTE granted_committed bigint,
             ADD ATTRIBUTE grants_left bigint,
-            ADD ATTRIBUTE own_room bigint, -- what the window's own limit takes of an amount before the grants; 0 if it comes after them
-            ADD ATTRIBUTE grants earmark.grants[]; -- those in force that have something left, in the order of use
+            ADD ATTRIBUTE own_room bigint; -- what the window's own limit takes of an amount before the grants; 0 if it comes after them
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'earmark.affected_budget'::regclass AND attname = 'grant_ids' AND NOT attisdropped) THEN
+        ALTER TYPE earmark.affected_budget -- the grants in force that have something left, in the order of use, and how much
+            DROP ATTRIBUTE IF EXISTS grants, -- rows of them, which cost more
+            ADD ATTRIBUTE grant_ids text[],
+            ADD ATTRIBUTE grant_remaining bigint[];
     END IF;
 END $$;
 
@@ -62,6 +67,7 @@ CREATE OR REPLACE FUNCTION earmark.lock_affected(p_tenant text, p_scopes text[],
 LANGUAGE plpgsql AS $$
 DECLARE
     v_paths     text[] := earmark.scope_paths(p_scopes);
+    v_templates boolean; -- whether one is meant for these scopes
     v_match     record;
     v_budgets   earmark.budgets[];
     b           earmark.budgets;
@@ -78,9 +84,10 @@ DECLARE
     t           earmark.affected_budget;
     v_affected   earmark.affected_budget[];
 BEGIN
-    PERFORM earmark.require_read_committed();
-    IF EXISTS (SELECT FROM earmark.budgets x WHERE x.tenant = p_tenant AND earmark.is_template(x.scope) AND x.archived_at IS NULL
-                 AND x.scope = ANY (earmark.template_scopes(v_paths))) THEN
+    SELECT EXISTS (SELECT FROM earmark.budgets x WHERE x.tenant = p_tenant AND earmark.is_template(x.scope) AND x.archived_at IS NULL
+                     AND x.scope = ANY (earmark.template_scopes(v_paths)))
+    INTO v_templates FROM earmark.require_read_committed();
+    IF v_templates THEN
         PERFORM earmark.keep_children(p_tenant, v_paths); -- mutation: child-kept
         v_match := earmark.templates_of(p_tenant, v_paths, p_units, p_pairs);
         IF v_match.is_missing THEN

@@ -65,17 +65,14 @@ CREATE OR REPLACE FUNCTION earmark.preflight(p_id text, p_tenant text, p_hash te
     p_require_budget boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
-    v_answer jsonb := earmark.existing_result(p_id, p_tenant, p_hash);
-    v_now    timestamptz := clock_timestamp();
-    v_paths  text[];
-    v_fits   boolean;
-    v_units  text[];
+    v_answer    jsonb;
+    v_now       timestamptz := clock_timestamp();
+    v_paths     text[] := earmark.scope_paths(p_scopes);
+    v_fits      boolean;
+    v_units     text[];
     v_templates boolean; -- whether one is meant for these scopes
+    v_exists    boolean; -- whether p_id does
 BEGIN
-    IF v_answer IS NOT NULL THEN
-        RETURN v_answer || jsonb_build_object('now', clock_timestamp());
-    END IF;
-    v_paths := earmark.scope_paths(p_scopes);
     SELECT bool_and(b.period <> 'rolling' AND ((p_amounts ->> b.unit)::numeric + coalesce(w.counted, 0)
                         <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)
                          OR b.granted_until > v_now AND (p_amounts ->> b.unit)::numeric + coalesce(w.counted - w.granted, 0)
@@ -83,16 +80,21 @@ BEGIN
                     AND (b.overridden_until > v_now) IS NOT TRUE AND (b.template_id IS NULL OR NOT earmark.is_behind(b))),
            array_agg(b.unit),
            EXISTS (SELECT FROM earmark.budgets t WHERE t.tenant = p_tenant AND earmark.is_template(t.scope) AND t.archived_at IS NULL
-                     AND t.scope = ANY (earmark.template_scopes(v_paths)))
-    INTO v_fits, v_units, v_templates
+                     AND t.scope = ANY (earmark.template_scopes(v_paths))),
+           EXISTS (SELECT FROM earmark.reservations r WHERE r.id = p_id)
+    INTO v_fits, v_units, v_templates, v_exists
     FROM earmark.budgets b LEFT JOIN LATERAL ( -- as earmark.window_at finds it; the bounds are of no interest here
         SELECT CASE WHEN x.window_end <= v_now THEN 0 ELSE x.reserved + x.committed END AS counted,
                CASE WHEN x.window_end <= v_now THEN 0 ELSE x.granted_reserved + x.granted_committed END AS granted
         FROM earmark.windows x WHERE x.budget_id = b.id AND x.window_start <= v_now ORDER BY x.window_start DESC LIMIT 1) w ON true
     WHERE b.tenant = p_tenant AND b.archived_at IS NULL AND b.scope = ANY (v_paths) AND p_amounts ? b.unit;
-    IF v_fits AND p_amounts - v_units = '{}' AND cardinality(p_scopes) = 1 AND NOT p_require_budget
+    IF v_exists THEN
+        v_answer := earmark.existing_result(p_id, p_tenant, p_hash);
+    ELSIF v_fits AND p_amounts - v_units = '{}' AND cardinality(p_scopes) = 1 AND NOT p_require_budget
         AND (NOT v_templates OR NOT (earmark.templates_of(p_tenant, v_paths, v_units)).is_missing) THEN
         RETURN jsonb_build_object('outcome', 'applied', 'now', clock_timestamp());
+    ELSE
+        v_answer := earmark.decide(p_tenant, p_scopes, p_amounts, p_any_scope, p_require_budget);
     END IF;
-    RETURN earmark.decide(p_tenant, p_scopes, p_amounts, p_any_scope, p_require_budget) || jsonb_build_object('now', clock_timestamp());
+    RETURN v_answer || jsonb_build_object('now', clock_timestamp());
 END $$;

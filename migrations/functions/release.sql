@@ -29,7 +29,7 @@ END $$;
 -- spent, and is final. A release by anyone else is an expiry with a reason: usage that
 -- arrives later is still charged.
 CREATE OR REPLACE FUNCTION earmark.release(p_tenant text, p_id text, p_final boolean, p_actor text, p_reason text) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET plan_cache_mode = 'force_generic_plan' SET enable_seqscan = off AS $$
 DECLARE
     r earmark.reservations := earmark.lock_reservation(p_tenant, p_id);
 BEGIN

@@ -201,14 +201,10 @@ BEGIN
     END IF;
 
     v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), v_at, p_actor => p_actor);
-    -- An earlier attempt with this id may have been admitted, before this call or while it
-    -- waited.
-    v_answer := earmark.existing_result(p_id, p_tenant, p_hash);
-    IF v_answer IS NOT NULL THEN
-        RETURN v_answer;
-    END IF;
+    -- An earlier attempt with this id may have been admitted, before this call or while it waited. It answers before every
+    -- refusal; the insert below finds it otherwise.
     IF clock_timestamp() > p_admit_by THEN -- mutation: admit-by
-        RETURN jsonb_build_object('outcome', 'too_late');
+        RETURN coalesce(earmark.existing_result(p_id, p_tenant, p_hash), jsonb_build_object('outcome', 'too_late'));
     END IF;
     FOREACH t IN ARRAY coalesce(v_affected, '{}') LOOP
         v_amount := (p_amounts ->> t.unit)::numeric;
@@ -222,10 +218,14 @@ BEGIN
     IF v_missing <> '{}' OR cardinality(p_scopes) > 1 OR p_require_budget THEN -- mutation: coverage
         v_answer := earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, p_any_scope, p_require_budget); -- mutation: own-budget
         IF v_answer IS NOT NULL THEN
-            RETURN v_answer;
+            RETURN coalesce(earmark.existing_result(p_id, p_tenant, p_hash), v_answer);
         END IF;
     END IF;
     IF NOT v_fits THEN -- mutation: fit
+        v_answer := earmark.existing_result(p_id, p_tenant, p_hash);
+        IF v_answer IS NOT NULL THEN
+            RETURN v_answer;
+        END IF;
         v_answer := earmark.check_fit(v_affected, p_amounts, v_at);
         IF earmark.expire_blocking_holds(v_affected, split_part(p_actor, ' ', 1)) > 0 THEN -- mutation: blocking-holds
             v_affected := earmark.lock_windows(v_affected, v_at);
@@ -257,7 +257,9 @@ BEGIN
             FROM earmark.budgets b WHERE b.id = t.budget_id AND b.rolled_until > t.window_start;
         END IF;
     END LOOP;
-    RETURN earmark.result('applied', r);
+    -- Of one budget it is plain what is read back.
+    RETURN earmark.result('applied', r, CASE WHEN cardinality(v_affected) = 1 THEN jsonb_build_array(
+        earmark.share_json(t.budget_id, t.scope, t.unit, t.window_start, (p_amounts ->> t.unit)::bigint, 0)) END);
 END $$;
 
 -- Reserves for several calls of one tenant in one transaction; the result of each is that

@@ -26,10 +26,9 @@ BEGIN
 END $$;
 
 -- What admissions to b may not exceed; null without such an amount.
-CREATE OR REPLACE FUNCTION earmark.ceiling(b earmark.budgets) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END;
-END $$;
+CREATE OR REPLACE FUNCTION earmark.ceiling(b earmark.budgets) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END
+$$;
 
 -- The affected budget b, of whose windows one holds the given sums.
 CREATE OR REPLACE FUNCTION earmark.affect(b earmark.budgets, p_start timestamptz, p_end timestamptz, p_reserved bigint, p_committed bigint) RETURNS earmark.affected_budget
@@ -40,12 +39,12 @@ DECLARE
     o         record;
 BEGIN
     IF b.period <> 'rolling' THEN
-        RETURN ROW (b.id, b.scope, b.unit, b.period, b.limit_amount, v_ceiling, p_start, p_end, p_reserved, p_committed, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL)::earmark.affected_budget;
+        RETURN ROW (b.id, b.scope, b.unit, b.period, b.limit_amount, v_ceiling, p_start, p_end, p_reserved, p_committed, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL)::earmark.affected_budget;
     END IF;
     v_slice := earmark.slice_of(b);
     o := earmark.other_slices(b.id, p_start - v_slice * earmark.slices_before(), p_start, p_reserved + p_committed);
     RETURN ROW (b.id, b.scope, b.unit, b.period, b.limit_amount, v_ceiling - o.reserved - o.committed, p_start, p_end, p_reserved, p_committed,
-                v_slice, o.reserved, o.committed, NULL, NULL, NULL, NULL, NULL)::earmark.affected_budget;
+                v_slice, o.reserved, o.committed, NULL, NULL, NULL, NULL, NULL, NULL)::earmark.affected_budget;
 END $$;
 
 -- The starts of the windows whose sums count in t: its own, or the slices of a rolling one, the oldest first.

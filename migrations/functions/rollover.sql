@@ -29,7 +29,7 @@ END $$;
 CREATE OR REPLACE FUNCTION earmark.rolled_over(p_budget_id text, p_at timestamptz) RETURNS numeric LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (SELECT coalesce(sum(amount - voided - reserved - committed), 0) FROM earmark.grants
-            WHERE budget_id = p_budget_id AND rolled_from IS NOT NULL AND effective_at <= p_at AND p_at < least(expires_at, voided_at, 'infinity'));
+            WHERE budget_id = p_budget_id AND rolled_from IS NOT NULL AND effective_at <= p_at AND p_at < coalesce(expires_at, 'infinity') AND p_at < coalesce(voided_at, 'infinity'));
 END $$;
 
 -- The grants that a budget makes when its window of p_at opens: of each window since the last opening, but of no more than can

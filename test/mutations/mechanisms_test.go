@@ -106,7 +106,7 @@ var mechanisms = []mechanism{
 	{"an override counts from its beginning to its end", "override-in-force", []string{"WHERE budget_id = b.id;"}, database + "TestOverrideEnds"},
 
 	{"a grant counts from its beginning to its end", "grant-in-force", []string{"WHERE budget_id = p_budget_id"}, database + "TestGrantCountsFromItsBeginningToItsEnd"},
-	{"the allowance is used at its place", "allowance-first", []string{"t.own_room := 0;"}, database + "TestGrantsAreUsedInOrder"},
+	{"the allowance is used at its place", "allowance-first", []string{"0,"}, database + "TestGrantsAreUsedInOrder"},
 	{"grants are used in their order", "burn-order", []string{"ORDER BY priority DESC"}, database + "TestGrantsAreUsedInOrder"},
 	{"a grant gets back what is not used", "grants-given-back", []string{"WHERE false;"}, database + "TestGrantsGetBackWhatIsNotUsed"},
 	{"late usage is charged to the grants that it was held against", "held-against", []string{"AND false LOOP"}, database + "TestLateUsageIsChargedToWhatItWasHeldAgainst"},

@@ -20,10 +20,9 @@ import (
 const template = "earmark_template"
 
 var (
-	makeTemplate sync.Once
-	errTemplate  error
-	cloning      sync.Mutex // Postgres refuses to clone a template that another session is cloning
-	databases    atomic.Int64
+	templates sync.Map   // by the server's URL: a function that makes the template once
+	cloning   sync.Mutex // Postgres refuses to clone a template that another session is cloning
+	databases atomic.Int64
 )
 
 // URL clones the template on the server at serverURL and returns the clone's connection
@@ -31,8 +30,8 @@ var (
 func URL(tb testing.TB, serverURL string) string {
 	tb.Helper()
 	ctx := context.Background()
-	makeTemplate.Do(func() { errTemplate = migrateTemplate(ctx, serverURL) })
-	require.NoError(tb, errTemplate)
+	makeTemplate, _ := templates.LoadOrStore(serverURL, sync.OnceValue(func() error { return migrateTemplate(ctx, serverURL) }))
+	require.NoError(tb, makeTemplate.(func() error)())
 
 	name := fmt.Sprintf("earmark_test_%d", databases.Add(1))
 	execute(tb, serverURL, "CREATE DATABASE "+name+" TEMPLATE "+template)
