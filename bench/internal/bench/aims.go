@@ -49,6 +49,7 @@ var aims = []aim{
 	{"allocations of a lifecycle in earmark", "costs.lifecycle.allocations", atMost, 1800, ""},
 	{"memory of an open hold in earmark", "costs.hold.earmark_bytes", atMost, 15_000, "bytes"},
 	{"admission p50 with 100,000 open holds × none", "holds.ratio", atMost, 1.2, "×"},
+	{"speed of an admission on one of 5 grants, with 3 thresholds, × a plain one", "grants.speed", atLeast, 0.9, "×"},
 	{"p99 of a bystander beside 64 admitted callers × alone", "neighbours.earmark.admitted.p99_per_alone", atMost, 2, "×"},
 	{"refusals of a bystander beside 64 admitted callers", "neighbours.earmark.admitted.refused", atMost, 0, ""},
 	{"p99 of a bystander beside 64 denied callers × alone", "neighbours.earmark.denied.p99_per_alone", atMost, 2, "×"},

@@ -100,6 +100,7 @@ func scenarios() []scenario {
 		{"strategies", "ways to keep a limit in Postgres, hot and spread, near and far", (*run).strategies, []string{ledgerName}, false, false},
 		{"costs", "CPU of a denial, memory of a hold, allocations, bytes on disk", (*run).costs, []string{mainName}, false, false},
 		{"holds", "admissions beside very many open holds", (*run).holds, []string{emptyName, holdsName}, false, false},
+		{"grants", "admissions to a budget of which grants bear each hold, with thresholds", (*run).grants, []string{mainName}, false, false},
 		{"concurrency", "1 to 1,000 clients at once", (*run).concurrency, []string{mainName}, false, false},
 		{"gateway", "the first byte of a stream through earmark gateway and a plain proxy; 1,000 streams at once", (*run).gateway, []string{mainName}, true, false},
 		{"durations", "lifecycles whose holds last 0, 1, 5 and 30 s", (*run).durations, []string{mainName}, true, true},
