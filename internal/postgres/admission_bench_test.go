@@ -84,7 +84,7 @@ func durablePostgres(b *testing.B) string {
 	dir, err := os.MkdirTemp("", "earmark-test-")
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, os.RemoveAll(dir)) })
-	require.NoError(b, os.Chmod(dir, 0o755)) //nolint:gosec // for the user that runs Postgres
+	require.NoError(b, os.Chmod(dir, 0o755)) // for the user that runs Postgres
 	server, err := devstack.StartPostgres(ctx(), devstack.PostgresOptions{Dir: filepath.Join(dir, "postgres"), Superuser: true})
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, server.Stop(ctx())) })
