@@ -1,11 +1,16 @@
 -- Grants: amounts on top of a budget's limit that are used up once. Whoever reads or changes grants to admit, settle,
 -- make or void has locked their budget (R6); they need no locks of their own.
 
+-- Whether a grant has not ended at p_at. In SQL, so that a query takes it in and finds those of a budget by grants_in_force_idx.
+CREATE OR REPLACE FUNCTION earmark.lasts(g earmark.grants, p_at timestamptz) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT p_at < coalesce(g.expires_at, 'infinity') AND p_at < coalesce(g.voided_at, 'infinity')
+$$;
+
 -- The grants in force at p_at that have something left, in the order in which they are used: by priority, then the
 -- earliest expiry, then the oldest. In SQL, so that a query takes it in.
 CREATE OR REPLACE FUNCTION earmark.grants_in_force(p_budget_id text, p_at timestamptz) RETURNS SETOF earmark.grants LANGUAGE sql STABLE AS $$
-    SELECT * FROM earmark.grants
-    WHERE budget_id = p_budget_id AND effective_at <= p_at AND p_at < coalesce(expires_at, 'infinity') AND p_at < coalesce(voided_at, 'infinity') -- mutation: grant-in-force
+    SELECT * FROM earmark.grants g
+    WHERE budget_id = p_budget_id AND effective_at <= p_at AND earmark.lasts(g, p_at) -- mutation: grant-in-force
       AND amount - voided - reserved - committed > 0
     ORDER BY priority, expires_at, created_at, id -- mutation: burn-order
 $$;
@@ -74,14 +79,16 @@ CREATE OR REPLACE FUNCTION earmark.hold_on_grants(t earmark.affected_budget, p_r
 LANGUAGE plpgsql AS $$
 DECLARE
     v_rest bigint := p_amount;
+    v_take bigint;
 BEGIN
     FOR i IN 1 .. cardinality(t.grant_ids) LOOP
+        v_take := least(v_rest, t.grant_remaining[i]);
         WITH changed AS (
-            UPDATE earmark.grants SET reserved = reserved + least(v_rest, t.grant_remaining[i]) WHERE id = t.grant_ids[i]
+            UPDATE earmark.grants SET reserved = reserved + v_take WHERE id = t.grant_ids[i]
         )
         INSERT INTO earmark.reservation_grants (reservation_id, grant_id, budget_id, window_start, held, reserved)
-        VALUES (p_reservation_id, t.grant_ids[i], t.budget_id, t.window_start, least(v_rest, t.grant_remaining[i]), least(v_rest, t.grant_remaining[i]));
-        v_rest := v_rest - least(v_rest, t.grant_remaining[i]);
+        VALUES (p_reservation_id, t.grant_ids[i], t.budget_id, t.window_start, v_take, v_take);
+        v_rest := v_rest - v_take;
         EXIT WHEN v_rest = 0;
     END LOOP;
     RETURN p_amount - v_rest;
@@ -114,7 +121,7 @@ BEGIN
                 WHERE p_past > '-infinity' AND x.budget_id = g.budget_id AND x.window_start = t.window_start AND x.reserved > 0 AND x.grant_id = g.id
                   AND s.frees_on_expiry AND s.overdue_at < p_past) END), 0)
             FROM earmark.grants g
-            WHERE g.budget_id = t.budget_id AND g.effective_at <= p_at AND p_at < coalesce(g.expires_at, 'infinity') AND p_at < coalesce(g.voided_at, 'infinity'));
+            WHERE g.budget_id = t.budget_id AND g.effective_at <= p_at AND earmark.lasts(g, p_at));
 END $$;
 
 -- Locks the budgets of reservations that have grants, which comes before the locks of their windows (R6), and returns their ids.
@@ -290,7 +297,7 @@ BEGIN
     v_effective := coalesce(p_effective_at, v_now);
     IF p_expires_at <= greatest(v_now, v_effective) THEN
         RETURN jsonb_build_object('outcome', 'invalid', 'subject', 'expires_at');
-    ELSIF c_most <= (SELECT count(*) FROM earmark.grants WHERE budget_id = b.id AND coalesce(expires_at, 'infinity') > v_now AND voided_at IS NULL
+    ELSIF c_most <= (SELECT count(*) FROM earmark.grants x WHERE budget_id = b.id AND earmark.lasts(x, v_now)
                        AND amount - voided - reserved - committed > 0) THEN
         RETURN jsonb_build_object('outcome', 'invalid', 'subject', 'grants');
     END IF;

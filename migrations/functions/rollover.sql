@@ -28,8 +28,8 @@ END $$;
 -- What the rollover grants of a budget that are in force at p_at have left.
 CREATE OR REPLACE FUNCTION earmark.rolled_over(p_budget_id text, p_at timestamptz) RETURNS numeric LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN (SELECT coalesce(sum(amount - voided - reserved - committed), 0) FROM earmark.grants
-            WHERE budget_id = p_budget_id AND rolled_from IS NOT NULL AND effective_at <= p_at AND p_at < coalesce(expires_at, 'infinity') AND p_at < coalesce(voided_at, 'infinity'));
+    RETURN (SELECT coalesce(sum(amount - voided - reserved - committed), 0) FROM earmark.grants g
+            WHERE budget_id = p_budget_id AND rolled_from IS NOT NULL AND effective_at <= p_at AND earmark.lasts(g, p_at));
 END $$;
 
 -- The grants that a budget makes when its window of p_at opens: of each window since the last opening, but of no more than can
@@ -105,8 +105,8 @@ END $$;
 -- The starts of the windows that have rolled over into grants in force at p_at, or are to.
 CREATE OR REPLACE FUNCTION earmark.rolled_windows(p_budget_id text, p_at timestamptz) RETURNS SETOF timestamptz LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN QUERY SELECT rolled_from FROM earmark.grants
-                 WHERE budget_id = p_budget_id AND rolled_from IS NOT NULL AND p_at < least(expires_at, voided_at, 'infinity')
+    RETURN QUERY SELECT rolled_from FROM earmark.grants g
+                 WHERE budget_id = p_budget_id AND rolled_from IS NOT NULL AND earmark.lasts(g, p_at)
                  UNION ALL SELECT rolled_from FROM earmark.rollover_due(p_budget_id, p_at);
 END $$;
 
