@@ -2,7 +2,6 @@ package postgres_test
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -81,11 +80,7 @@ func (a admitted) ledger(b *testing.B, serverURL string) *postgres.Ledger {
 // durablePostgres starts a server as users have it. That of the tests gives up durability for speed.
 func durablePostgres(b *testing.B) string {
 	b.Helper()
-	dir, err := os.MkdirTemp("", "earmark-test-")
-	require.NoError(b, err)
-	b.Cleanup(func() { require.NoError(b, os.RemoveAll(dir)) })
-	require.NoError(b, os.Chmod(dir, 0o755)) // for the user that runs Postgres
-	server, err := devstack.StartPostgres(ctx(), devstack.PostgresOptions{Dir: filepath.Join(dir, "postgres"), Superuser: true})
+	server, err := devstack.StartPostgres(ctx(), devstack.PostgresOptions{Dir: filepath.Join(serverDir(b), "postgres"), Superuser: true})
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, server.Stop(ctx())) })
 	return server.URL()

@@ -20,17 +20,23 @@ import (
 	"github.com/earmark-dev/earmark/internal/postgres"
 )
 
+// serverDir is a directory for servers of a test's own, which the user that runs Postgres can enter.
+func serverDir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "earmark-test-")
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, os.RemoveAll(dir)) })
+	require.NoError(tb, os.Chmod(dir, 0o755))
+	return dir
+}
+
 // TestRestartUnderLoad stops Postgres in the middle of admissions and settlements
 // and starts it again. Calls say unavailable meanwhile and nothing else; the same
 // pool works afterwards, every call can be made again, and nothing is lost or
 // counted twice.
 func TestRestartUnderLoad(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "earmark-test-")
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	require.NoError(t, os.Chmod(dir, 0o755))
-	options := devstack.PostgresOptions{Dir: filepath.Join(dir, "postgres"), Fast: true, Superuser: true}
+	options := devstack.PostgresOptions{Dir: filepath.Join(serverDir(t), "postgres"), Fast: true, Superuser: true}
 	server, err := devstack.StartPostgres(ctx(), options)
 	require.NoError(t, err)
 	address, err := url.Parse(server.URL())

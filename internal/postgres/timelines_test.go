@@ -4,7 +4,6 @@ package postgres_test
 
 import (
 	"net/url"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -21,10 +20,7 @@ import (
 // primary when it is promoted.
 func twoPrimaries(t *testing.T) (former, second *url.URL) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "earmark-test-")
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	require.NoError(t, os.Chmod(dir, 0o755))
+	dir := serverDir(t)
 	start := func(name string) *devstack.Postgres {
 		server, err := devstack.StartPostgres(ctx(), devstack.PostgresOptions{Dir: filepath.Join(dir, name), Fast: true, Superuser: true})
 		require.NoError(t, err)

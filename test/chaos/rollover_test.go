@@ -49,6 +49,7 @@ func (d *driver) misrolled(c *cluster) (problems []string) {
 		FROM earmark.grants g WHERE g.rolled_from IS NOT NULL`) {
 		rolled[r.BudgetID] = append(rolled[r.BudgetID], r)
 	}
+	entries := readEntries(c.t, c.Pool())
 	for _, own := range d.tenants {
 		for _, budget := range own.budgets.list {
 			if budget.rollsAt.IsZero() {
@@ -57,7 +58,7 @@ func (d *driver) misrolled(c *cluster) (problems []string) {
 			var counted int64 // in the window that ended
 			var last time.Time
 			followed := 0
-			for _, e := range readEntries(c.t, c.Pool()) {
+			for _, e := range entries {
 				last = e.CreatedAt
 				if e.BudgetID == nil || *e.BudgetID != budget.ID || e.WindowStart == nil {
 					continue

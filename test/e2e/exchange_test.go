@@ -198,8 +198,12 @@ func (x exchange) problem(t *testing.T, status int, code earmark.Code) problem {
 
 func decoded[T any](t *testing.T, x exchange) T {
 	t.Helper()
-	var value T
-	require.NoError(t, json.Unmarshal(x.body, &value), "%s", x.body)
+	return decodeJSON[T](t, x.body)
+}
+
+func decodeJSON[T any](t *testing.T, document []byte) (value T) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(document, &value), "%s", document)
 	return value
 }
 

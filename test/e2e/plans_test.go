@@ -52,12 +52,6 @@ func plans(t *testing.T) map[string][]planCall {
 	return all
 }
 
-func decodeJSON[T any](t *testing.T, document []byte) (value T) {
-	t.Helper()
-	require.NoError(t, json.Unmarshal(document, &value), "%s", document)
-	return value
-}
-
 // decodeStrictly refuses members that the API does not know.
 func decodeStrictly[T any](t *testing.T, body string) (request T) {
 	t.Helper()
