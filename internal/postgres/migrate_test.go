@@ -273,8 +273,9 @@ func TestStepsTakeTheStrongestLockOfATableFirst(t *testing.T) {
 					return true
 				default:
 				}
-				err := pool.QueryRow(ctx(), `SELECT w.relation::regclass::text, array(SELECT mode FROM pg_locks h WHERE h.pid = w.pid AND h.relation = w.relation AND h.granted)
-					FROM pg_locks w JOIN pg_stat_activity USING (pid) WHERE NOT w.granted AND w.mode = 'AccessExclusiveLock' AND datname = current_database()`).Scan(&waitsFor, &has)
+				err := pool.QueryRow(ctx(), `WITH l AS MATERIALIZED (SELECT * FROM pg_locks) -- of one moment
+					SELECT w.relation::regclass::text, array(SELECT mode FROM l h WHERE h.pid = w.pid AND h.relation = w.relation AND h.granted)
+					FROM l w JOIN pg_stat_activity USING (pid) WHERE NOT w.granted AND w.mode = 'AccessExclusiveLock' AND datname = current_database()`).Scan(&waitsFor, &has)
 				return err == nil
 			}, 30*time.Second, 5*time.Millisecond)
 			stop()
