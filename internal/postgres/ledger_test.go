@@ -210,6 +210,22 @@ func TestSameKeyHoldsOnce(t *testing.T) {
 	b.requireBalance(budget.ID, 600, 0)
 }
 
+// A repeated call has locked budgets when it meets its row. It must not wait then for a transaction that changes the row: that one may want
+// the budgets.
+func TestSameKeyWaitsForNobody(t *testing.T) {
+	b := setup(t)
+	b.budget("acme", "tokens", 1000)
+	b.budget("other", "tokens", 1000)
+	b.held(admission("k", tokens(600), "acme"))
+	tx, err := b.pool.Begin(ctx())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, tx.Rollback(ctx())) }()
+	_, err = tx.Exec(ctx(), "UPDATE earmark.reservations SET checked_at = clock_timestamp()")
+	require.NoError(t, err)
+	require.Equal(t, earmark.OutcomeSame, b.reserve(admission("k", tokens(600), "acme")).Outcome)
+	require.Equal(t, earmark.OutcomeMismatch, b.reserve(admission("k", tokens(600), "other")).Outcome)
+}
+
 func TestSameKeyWithAnotherBodyIsAMismatch(t *testing.T) {
 	b := setup(t)
 	b.budget("acme", "tokens", 1000)

@@ -202,7 +202,7 @@ BEGIN
 
     v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), v_at, p_actor => p_actor);
     -- An earlier attempt with this id may have been admitted, before this call or while it waited. It answers before every
-    -- refusal; the insert below finds it otherwise.
+    -- refusal, and otherwise instead of the insert below.
     IF clock_timestamp() > p_admit_by THEN -- mutation: admit-by
         RETURN coalesce(earmark.existing_result(p_id, p_tenant, p_hash), jsonb_build_object('outcome', 'too_late'));
     END IF;
@@ -237,11 +237,13 @@ BEGIN
         END IF;
     END IF;
 
+    -- A row that is there is read: the conflict alone would wait for whoever changes it, with the locks of budgets (R6).
     INSERT INTO earmark.reservations (id, tenant, state, request_hash, scopes, amounts, on_expiry, metadata, workflow_id, created_at, expires_at, over_limit, granted)
-    VALUES (p_id, p_tenant, 'held', p_hash, p_scopes, p_amounts, p_on_expiry, p_metadata, p_workflow_id, v_at, -- mutation: one-moment
-            clock_timestamp() + p_ttl_ms * interval '1 millisecond', v_over_limit, v_granted)
+    SELECT p_id, p_tenant, 'held', p_hash, p_scopes, p_amounts, p_on_expiry, p_metadata, p_workflow_id, v_at, -- mutation: one-moment
+           clock_timestamp() + p_ttl_ms * interval '1 millisecond', v_over_limit, v_granted
+    WHERE NOT EXISTS (SELECT FROM earmark.reservations WHERE id = p_id) -- mutation: existing-read
     ON CONFLICT DO NOTHING RETURNING * INTO r;
-    IF NOT FOUND THEN -- a concurrent call made the same id for other budgets
+    IF NOT FOUND THEN -- an earlier attempt, or a concurrent call made the same id for other budgets
         RETURN earmark.existing_result(p_id, p_tenant, p_hash);
     END IF;
     FOREACH t IN ARRAY v_affected LOOP -- mutation: all-budgets
