@@ -22,7 +22,7 @@ BEGIN
     IF v_answer IS NOT NULL THEN
         RETURN v_answer;
     END IF;
-    v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), coalesce(p_at, v_now), p_actor => p_actor);
+    v_affected := earmark.lock_affected(p_tenant, p_scopes, p_amounts, coalesce(p_at, v_now), p_actor => p_actor);
     v_answer := coalesce(earmark.existing_result(p_id, p_tenant, p_hash),
                          earmark.check_coverage(p_tenant, p_scopes, earmark.units(p_amounts), v_affected, true, p_require_budget));
     IF v_answer IS NOT NULL THEN

@@ -15,12 +15,14 @@ CREATE OR REPLACE FUNCTION earmark.grants_in_force(p_budget_id text, p_at timest
     ORDER BY priority, expires_at, created_at, id -- mutation: burn-order
 $$;
 
--- What the grants in force at p_at have left, at most the largest int64; those too that are due when the window of p_at opens.
-CREATE OR REPLACE FUNCTION earmark.grants_left(b earmark.budgets, p_at timestamptz) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DROP FUNCTION IF EXISTS earmark.grants_left(earmark.budgets, timestamptz); -- with the whole row, which a query makes for each budget
+-- What the grants of a budget that are in force at p_at have left, at most the largest int64; those too that are due when the window of p_at opens.
+CREATE OR REPLACE FUNCTION earmark.grants_left(p_budget_id text, p_granted_until timestamptz, p_rolled_until timestamptz, p_at timestamptz) RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN least(9223372036854775807,
-        CASE WHEN b.granted_until > p_at THEN (SELECT coalesce(sum(amount - voided - reserved - committed), 0) FROM earmark.grants_in_force(b.id, p_at)) ELSE 0 END
-        + CASE WHEN b.rolled_until IS NOT NULL THEN earmark.rollover_due_sum(b.id, p_at) ELSE 0 END);
+        CASE WHEN p_granted_until > p_at THEN (SELECT coalesce(sum(amount - voided - reserved - committed), 0) FROM earmark.grants_in_force(p_budget_id, p_at)) ELSE 0 END
+        + CASE WHEN p_rolled_until IS NOT NULL THEN earmark.rollover_due_sum(p_budget_id, p_at) ELSE 0 END);
 END $$;
 
 -- What grants bear of the window at p_window_start.
@@ -41,7 +43,7 @@ CREATE OR REPLACE FUNCTION earmark.granted_at(b earmark.budgets, p_window_start 
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     SELECT g.reserved, g.committed INTO reserved, committed FROM earmark.granted_in(b, p_window_start) g;
-    remaining := earmark.grants_left(b, p_at);
+    remaining := earmark.grants_left(b.id, b.granted_until, b.rolled_until, p_at);
 END $$;
 
 -- A limit or a ceiling with what grants add to it: what they bear of the window, and what they have left. Null for no ceiling.

@@ -56,13 +56,14 @@ END $$;
 
 DROP FUNCTION IF EXISTS earmark.lock_affected(text, text[], text[], timestamptz, text[]); -- without p_actor: calls would be ambiguous
 DROP FUNCTION IF EXISTS earmark.lock_affected(text, text[], text[], timestamptz, text[], text); -- without p_calls
+DROP FUNCTION IF EXISTS earmark.lock_affected(text, text[], text[], timestamptz, text[], text, jsonb); -- with units as an array, which took a query to make
 
--- Locks the budgets that cover p_scopes in p_units, then their windows at p_at, each in the
+-- Locks the budgets that cover p_scopes in the units of p_amounts, then their windows at p_at, each in the
 -- order of its key. Creates missing windows. Returns both as they are under the locks. If
 -- p_pairs is given, it has the pairs 'scope unit' that a call needs. Before it locks, it makes the budgets that templates give
 -- to p_scopes; after it has locked, those take over what their templates have changed. Both are p_actor's doing, or if p_calls has the calls
 -- of a batch, that of the first one on the budget.
-CREATE OR REPLACE FUNCTION earmark.lock_affected(p_tenant text, p_scopes text[], p_units text[], p_at timestamptz, p_pairs text[] DEFAULT NULL,
+CREATE OR REPLACE FUNCTION earmark.lock_affected(p_tenant text, p_scopes text[], p_amounts jsonb, p_at timestamptz, p_pairs text[] DEFAULT NULL,
     p_actor text DEFAULT NULL, p_calls jsonb DEFAULT NULL) RETURNS earmark.affected_budget[]
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -73,6 +74,7 @@ DECLARE
     b           earmark.budgets;
     v_window    record;
     v_stored    boolean;
+    v_plain     boolean; -- most budgets are, and pay nothing for what others have
     v_opened    record;
     v_rolled    numeric;
     v_start     timestamptz;
@@ -89,14 +91,14 @@ BEGIN
     INTO v_templates FROM earmark.require_read_committed();
     IF v_templates THEN
         PERFORM earmark.keep_children(p_tenant, v_paths); -- mutation: child-kept
-        v_match := earmark.templates_of(p_tenant, v_paths, p_units, p_pairs);
+        v_match := earmark.templates_of(p_tenant, v_paths, earmark.units(p_amounts), p_pairs);
         IF v_match.is_missing THEN
             PERFORM earmark.make_children(v_match.templates, v_paths, p_pairs, p_actor, p_calls);
         END IF;
     END IF;
     v_budgets := ARRAY ( -- reads the current version of a row that it had to wait for
         SELECT x FROM earmark.budgets x
-        WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (v_paths) AND x.unit = ANY (p_units)
+        WHERE x.tenant = p_tenant AND x.archived_at IS NULL AND x.scope = ANY (v_paths) AND p_amounts ? x.unit
           AND (p_pairs IS NULL OR x.scope || ' ' || x.unit = ANY (p_pairs)) -- mutation: own-pairs
         ORDER BY x.id FOR NO KEY UPDATE); -- mutation: budgets-locked
     FOREACH b IN ARRAY v_budgets LOOP
@@ -105,15 +107,18 @@ BEGIN
         INTO v_start, v_end, v_reserved, v_committed, v_granted_reserved, v_granted_committed FROM earmark.windows
         WHERE budget_id = b.id AND window_start <= p_at ORDER BY window_start DESC LIMIT 1 FOR NO KEY UPDATE;
         v_stored := FOUND AND (v_end <= p_at) IS NOT TRUE;
-        v_rolled := 0;
-        IF b.rolled_until IS NOT NULL AND (NOT v_stored OR v_start > b.rolled_until) THEN
-            v_opened := earmark.roll_over(b, p_at, coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor)); -- before it follows: what is left is of the limit as it was
-            b := v_opened.b;
-            v_rolled := v_opened.rolled;
-        END IF;
-        IF b.template_id IS NOT NULL AND earmark.is_behind(b) THEN
-            -- After the lock of the window at p_at, because it may lock a later one (R6).
-            b := earmark.follow(b, coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor)); -- mutation: follows-locked
+        v_plain := num_nulls(b.rolled_until, b.template_id, b.overridden_until, b.granted_until) = 4;
+        IF NOT v_plain THEN
+            v_rolled := 0;
+            IF b.rolled_until IS NOT NULL AND (NOT v_stored OR v_start > b.rolled_until) THEN
+                v_opened := earmark.roll_over(b, p_at, coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor)); -- before it follows: what is left is of the limit as it was
+                b := v_opened.b;
+                v_rolled := v_opened.rolled;
+            END IF;
+            IF b.template_id IS NOT NULL AND earmark.is_behind(b.template_id, b.revision) THEN
+                -- After the lock of the window at p_at, because it may lock a later one (R6).
+                b := earmark.follow(b, coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor)); -- mutation: follows-locked
+            END IF;
         END IF;
         IF NOT v_stored THEN
             v_window := earmark.window_at(b, p_at);
@@ -132,12 +137,16 @@ BEGIN
                         || CASE WHEN b.rolled_until IS NULL THEN '{}' ELSE jsonb_build_object('rolled_over', v_rolled) END);
             END IF;
         END IF;
-        IF b.overridden_until > p_at THEN -- most budgets have none, and pay nothing
-            b := earmark.in_force(b, p_at);
-        END IF;
-        t := earmark.affect(b, v_start, v_end, v_reserved, v_committed);
-        IF b.granted_until IS NOT NULL THEN -- as with overrides
-            t := earmark.with_grants(t, b, p_at, v_granted_reserved, v_granted_committed);
+        IF v_plain THEN
+            t := earmark.affect(b, v_start, v_end, v_reserved, v_committed);
+        ELSE
+            IF b.overridden_until > p_at THEN
+                b := earmark.in_force(b, p_at);
+            END IF;
+            t := earmark.affect(b, v_start, v_end, v_reserved, v_committed);
+            IF b.granted_until IS NOT NULL THEN
+                t := earmark.with_grants(t, b, p_at, v_granted_reserved, v_granted_committed);
+            END IF;
         END IF;
         v_affected := v_affected || t;
     END LOOP;

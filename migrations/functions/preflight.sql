@@ -58,6 +58,19 @@ BEGIN
     RETURN coalesce(v_answer, jsonb_build_object('outcome', 'applied'));
 END $$;
 
+-- Whether an amount plainly fits into a budget that has more to look at than its ceiling. p_counted is what counts in its window, p_granted what
+-- grants bear of that. An override or a change of the template needs earmark.decide.
+CREATE OR REPLACE FUNCTION earmark.fits_plainly(p_amount numeric, p_counted bigint, p_granted bigint, p_ceiling bigint, p_budget_id text,
+    p_overridden_until timestamptz, p_template_id text, p_revision bigint, p_granted_until timestamptz, p_rolled_until timestamptz, p_at timestamptz) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF p_overridden_until > p_at OR p_template_id IS NOT NULL AND earmark.is_behind(p_template_id, p_revision) THEN
+        RETURN false;
+    END IF;
+    RETURN p_amount + p_counted <= coalesce(p_ceiling, 9223372036854775807)
+        OR p_granted_until > p_at AND p_amount + p_counted - p_granted <= p_ceiling + earmark.grants_left(p_budget_id, p_granted_until, p_rolled_until, p_at)::numeric;
+END $$;
+
 -- The one read before an admission: the existing row, or the result of earmark.decide; and
 -- the time, from which deadlines are counted. If the request plainly fits, the balances are
 -- read once; of a rolling window there are too many to do so.
@@ -73,11 +86,11 @@ DECLARE
     v_templates boolean; -- whether one is meant for these scopes
     v_exists    boolean; -- whether p_id does
 BEGIN
-    SELECT bool_and(b.period <> 'rolling' AND ((p_amounts ->> b.unit)::numeric + coalesce(w.counted, 0)
-                        <= coalesce(CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END, 9223372036854775807)
-                         OR b.granted_until > v_now AND (p_amounts ->> b.unit)::numeric + coalesce(w.counted - w.granted, 0)
-                            <= CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END::numeric + earmark.grants_left(b, v_now))
-                    AND (b.overridden_until > v_now) IS NOT TRUE AND (b.template_id IS NULL OR NOT earmark.is_behind(b))),
+    -- Plain budgets are compared in the query. What only others need is in a function: each call prepares the whole query.
+    SELECT bool_and(b.period <> 'rolling' AND CASE WHEN num_nulls(b.overridden_until, b.template_id, b.granted_until) = 3
+               THEN (p_amounts ->> b.unit)::numeric + coalesce(w.counted, 0) <= coalesce(earmark.ceiling(b), 9223372036854775807)
+               ELSE earmark.fits_plainly((p_amounts ->> b.unit)::numeric, coalesce(w.counted, 0), coalesce(w.granted, 0), earmark.ceiling(b), b.id,
+                        b.overridden_until, b.template_id, b.revision, b.granted_until, b.rolled_until, v_now) END),
            array_agg(b.unit),
            EXISTS (SELECT FROM earmark.budgets t WHERE t.tenant = p_tenant AND earmark.is_template(t.scope) AND t.archived_at IS NULL
                      AND t.scope = ANY (earmark.template_scopes(v_paths))),

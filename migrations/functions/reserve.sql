@@ -69,7 +69,7 @@ DECLARE
     v_left    numeric; -- of the grants in force then
 BEGIN
     SELECT * INTO b FROM earmark.budgets WHERE id = t.budget_id;
-    IF b.overridden_until > p_at OR t.slice IS NOT NULL OR t.grants_left IS NOT NULL OR earmark.is_behind(b) THEN
+    IF b.overridden_until > p_at OR t.slice IS NOT NULL OR t.grants_left IS NOT NULL OR earmark.is_behind(b.template_id, b.revision) THEN
         v_lease := (SELECT min(earmark.first_lease_end(t.budget_id, w, p_past)) FROM earmark.counted_windows(t) AS w);
         IF t.grants_left IS NOT NULL THEN
             v_earlier := (SELECT min(s.overdue_at) FROM earmark.reservation_grants x
@@ -200,7 +200,7 @@ BEGIN
         RETURN earmark.result('released', r);
     END IF;
 
-    v_affected := earmark.lock_affected(p_tenant, p_scopes, earmark.units(p_amounts), v_at, p_actor => p_actor);
+    v_affected := earmark.lock_affected(p_tenant, p_scopes, p_amounts, v_at, p_actor => p_actor);
     -- An earlier attempt with this id may have been admitted, before this call or while it waited. It answers before every
     -- refusal, and otherwise instead of the insert below.
     IF clock_timestamp() > p_admit_by THEN -- mutation: admit-by
@@ -247,10 +247,8 @@ BEGIN
         RETURN earmark.existing_result(p_id, p_tenant, p_hash);
     END IF;
     FOREACH t IN ARRAY v_affected LOOP -- mutation: all-budgets
-        v_held := 0;
-        IF t.grants_left > 0 AND (p_amounts ->> t.unit)::bigint > t.own_room THEN
-            v_held := earmark.hold_on_grants(t, p_id, (p_amounts ->> t.unit)::bigint - t.own_room);
-        END IF;
+        v_held := CASE WHEN t.grants_left > 0 AND (p_amounts ->> t.unit)::bigint > t.own_room
+                       THEN earmark.hold_on_grants(t, p_id, (p_amounts ->> t.unit)::bigint - t.own_room) ELSE 0 END;
         PERFORM earmark.post(p_kind => 'reserve', p_tenant => p_tenant, p_reservation_id => p_id, p_budget_id => t.budget_id, p_window_start => t.window_start,
             p_reserved_delta => (p_amounts ->> t.unit)::bigint, p_committed_delta => 0, p_actor => p_actor, p_reason => '',
             p_unit => t.unit, p_overdue_at => r.expires_at, p_frees_on_expiry => p_on_expiry = 'release', p_ceiling => t.ceiling, p_granted => v_held);
@@ -271,13 +269,13 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock
 DECLARE
     c        record;
     v_scopes text[] := '{}';
-    v_units  text[] := '{}';
+    v_amounts jsonb := '{}'; -- of all units
     v_pairs  text[];
     v_at     timestamptz := clock_timestamp();
 BEGIN
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (scopes text[], amounts jsonb, released boolean) WHERE NOT released LOOP
         v_scopes := v_scopes || c.scopes;
-        v_units := v_units || earmark.units(c.amounts);
+        v_amounts := v_amounts || c.amounts;
     END LOOP;
     IF v_scopes <> '{}' THEN
         v_pairs := ARRAY (
@@ -285,7 +283,7 @@ BEGIN
             FROM jsonb_to_recordset(p_calls) AS x (scopes text[], amounts jsonb, released boolean),
                  unnest(earmark.scope_paths(x.scopes)) AS path, jsonb_object_keys(x.amounts) AS unit
             WHERE NOT x.released);
-        PERFORM earmark.lock_affected(p_tenant, v_scopes, v_units, v_at, v_pairs, p_actor, p_calls);
+        PERFORM earmark.lock_affected(p_tenant, v_scopes, v_amounts, v_at, v_pairs, p_actor, p_calls);
     END IF;
     FOR c IN SELECT * FROM jsonb_to_recordset(p_calls) AS x (id text, hash text, scopes text[], amounts jsonb, ttl_ms bigint, on_expiry text,
                                                              metadata jsonb, workflow_id text, admit_by timestamptz, released boolean,

@@ -30,22 +30,26 @@ CREATE OR REPLACE FUNCTION earmark.ceiling(b earmark.budgets) RETURNS bigint LAN
     SELECT CASE b.enforcement WHEN 'hard' THEN b.limit_amount ELSE b.soft_ceiling END
 $$;
 
--- The affected budget b, of whose windows one holds the given sums.
-CREATE OR REPLACE FUNCTION earmark.affect(b earmark.budgets, p_start timestamptz, p_end timestamptz, p_reserved bigint, p_committed bigint) RETURNS earmark.affected_budget
+-- The affected rolling budget b, of whose slices one holds the given sums.
+CREATE OR REPLACE FUNCTION earmark.affect_slices(b earmark.budgets, p_start timestamptz, p_end timestamptz, p_reserved bigint, p_committed bigint) RETURNS earmark.affected_budget
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_ceiling bigint := earmark.ceiling(b);
-    v_slice   interval;
+    v_slice   interval := earmark.slice_of(b);
     o         record;
 BEGIN
-    IF b.period <> 'rolling' THEN
-        RETURN ROW (b.id, b.scope, b.unit, b.period, b.limit_amount, v_ceiling, p_start, p_end, p_reserved, p_committed, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL)::earmark.affected_budget;
-    END IF;
-    v_slice := earmark.slice_of(b);
     o := earmark.other_slices(b.id, p_start - v_slice * earmark.slices_before(), p_start, p_reserved + p_committed);
     RETURN ROW (b.id, b.scope, b.unit, b.period, b.limit_amount, v_ceiling - o.reserved - o.committed, p_start, p_end, p_reserved, p_committed,
                 v_slice, o.reserved, o.committed, NULL, NULL, NULL, NULL, NULL, NULL)::earmark.affected_budget;
 END $$;
+
+-- The affected budget b, of whose windows one holds the given sums. In SQL, so that an expression takes it in.
+CREATE OR REPLACE FUNCTION earmark.affect(b earmark.budgets, p_start timestamptz, p_end timestamptz, p_reserved bigint, p_committed bigint) RETURNS earmark.affected_budget
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN b.period = 'rolling' THEN earmark.affect_slices(b, p_start, p_end, p_reserved, p_committed)
+                ELSE ROW (b.id, b.scope, b.unit, b.period, b.limit_amount, earmark.ceiling(b), p_start, p_end, p_reserved, p_committed,
+                          NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL)::earmark.affected_budget END
+$$;
 
 -- The starts of the windows whose sums count in t: its own, or the slices of a rolling one, the oldest first.
 CREATE OR REPLACE FUNCTION earmark.counted_windows(t earmark.affected_budget) RETURNS SETOF timestamptz LANGUAGE plpgsql STABLE AS $$

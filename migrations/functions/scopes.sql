@@ -6,14 +6,11 @@ CREATE OR REPLACE FUNCTION earmark.scope_paths(p_scopes text[]) RETURNS text[] L
 DECLARE
     v_path  text;
     v_paths text[] := '{}';
-    v_slash integer;
 BEGIN
     FOREACH v_path IN ARRAY p_scopes LOOP
-        WHILE v_path <> ALL (v_paths) LOOP -- a path that is in the list has all paths above it in the list too
+        WHILE v_path <> '' AND v_path <> ALL (v_paths) LOOP -- a path that is in the list has all paths above it in the list too
             v_paths := v_paths || v_path;
-            v_slash := position('/' IN reverse(v_path));
-            EXIT WHEN v_slash = 0;
-            v_path := left(v_path, -v_slash);
+            v_path := left(v_path, -position('/' IN reverse(v_path))); -- empty above the first
         END LOOP;
     END LOOP;
     RETURN v_paths;

@@ -181,11 +181,12 @@ BEGIN
     RETURN b;
 END $$;
 
--- Whether b's template has changed since b took over its settings.
-CREATE OR REPLACE FUNCTION earmark.is_behind(b earmark.budgets) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+DROP FUNCTION IF EXISTS earmark.is_behind(earmark.budgets); -- with the whole row, which a query makes for each budget
+-- Whether a budget's template has changed since the budget took over its settings.
+CREATE OR REPLACE FUNCTION earmark.is_behind(p_template_id text, p_revision bigint) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN b.template_id IS NOT NULL AND b.revision IS NOT NULL
-        AND EXISTS (SELECT FROM earmark.template_revisions WHERE template_id = b.template_id AND revision > b.revision);
+    RETURN p_template_id IS NOT NULL AND p_revision IS NOT NULL
+        AND EXISTS (SELECT FROM earmark.template_revisions WHERE template_id = p_template_id AND revision > p_revision);
 END $$;
 
 -- Lets a budget, whose row the caller has locked, take over what its template has changed, and returns it.
