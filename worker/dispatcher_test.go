@@ -110,7 +110,9 @@ func TestEventsAreDelivered(t *testing.T) {
 		{claim: webhook.Claim{ID: earmark.NewWebhookID(), Tenant: "acme"}, url: dead.URL, events: slices.Clone(events)},
 		{claim: webhook.Claim{ID: earmark.NewWebhookID(), Tenant: "acme"}, url: receiver.URL, events: slices.Clone(events)},
 	}
-	stop := runWorker(t, New(lazyClient(t, stack.TemporalAddress()), Options{
+	c := lazyClient(t, stack.TemporalAddress())
+	unscheduleAfter(t, c)
+	stop := runWorker(t, New(c, Options{
 		Ledger: l, Logger: slog.New(slog.DiscardHandler), Grace: DefaultGrace, Unindexed: true, Webhooks: webhook.Allowed{Private: true}}))
 	for _, want := range []string{"budget.exhausted evt_1_1 bud_a", "reservation.expired evt_1_2 "} {
 		select {

@@ -25,16 +25,16 @@ import (
 
 // Settings of the worker.
 const (
-	stopTimeout      = 10 * time.Second // for running activities when the worker stops
-	workflowPollers  = 16               // half of them poll for new workflows, at each of a queue's four partitions
-	activityPollers  = 4
-	webhookPollers   = 2   // for workflows, and as many for activities
-	webhookTasks     = 200 // endpoints that are sent to at once; one that does not answer takes its place for 15 s
-	maxLocalAtOnce   = 500
-	retryPause       = time.Second // while Temporal does not answer
-	schedulePause    = time.Minute // between checks that the schedule exists
-	scheduleDeadline = 10 * time.Second
-	stickyTimeout    = 5 * time.Second
+	stopTimeout     = 10 * time.Second // for running activities when the worker stops
+	workflowPollers = 16               // half of them poll for new workflows, at each of a queue's four partitions
+	activityPollers = 4
+	webhookPollers  = 2   // for workflows, and as many for activities
+	webhookTasks    = 200 // endpoints that are sent to at once; one that does not answer takes its place for 15 s
+	maxLocalAtOnce  = 500
+	retryPause      = time.Second // while Temporal does not answer
+	schedulePause   = time.Minute // between checks that the schedule exists
+	answerDeadline  = 10 * time.Second
+	stickyTimeout   = 5 * time.Second
 	// cachedWorkflows is how many open workflows a process keeps in memory, each with its
 	// goroutines: about 43 kB. The worker rebuilds every other workflow from its history
 	// when it gets a task.
@@ -91,7 +91,6 @@ func New(c client.Client, options Options) *Worker {
 		if err != nil {
 			return nil, err
 		}
-		worker.SetStickyWorkflowCacheSize(cmp.Or(options.cached, cachedWorkflows)) // mutation: cache-bounded
 		w := worker.New(c, options.Prefix.TaskQueue(), worker.Options{
 			WorkerStopTimeout:                stopTimeout,
 			MaxConcurrentWorkflowTaskPollers: workflowPollers,
@@ -114,6 +113,8 @@ func New(c client.Client, options Options) *Worker {
 		RegisterWebhooks(w, webhooks)
 		return w, nil
 	}
+	// Before either of the two is built: the first one makes the cache of the process.
+	worker.SetStickyWorkflowCacheSize(cmp.Or(options.cached, cachedWorkflows)) // mutation: cache-bounded
 	return &Worker{
 		client: c, prefix: options.Prefix, ledger: options.Ledger, builds: []func() (worker.Worker, error){build, buildWebhooks}, logger: options.Logger,
 		sweeper:    &Sweeper{Ledger: options.Ledger, Grace: options.Grace, Logger: options.Logger},
@@ -153,20 +154,31 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // keepWorking serves a task queue. The SDK cannot restart a worker, so keepWorking
-// replaces one that did not reach Temporal or gave up.
+// replaces one that gave up. It builds none before Temporal answers: one that does not start keeps the process's cache of
+// workflows from being emptied, until the runtime collects it.
 func (w *Worker) keepWorking(ctx context.Context, build func() (worker.Worker, error)) {
 	interrupt := make(chan any)
 	defer context.AfterFunc(ctx, func() { close(interrupt) })()
 	for ctx.Err() == nil {
-		built, err := build()
-		if err == nil {
-			err = built.Run(interrupt)
-		}
-		if err != nil {
+		if err := w.serve(ctx, build, interrupt); err != nil {
 			w.logger.WarnContext(ctx, "The worker waits for Temporal.", "error", err)
 			ctxtime.Sleep(ctx, retryPause)
 		}
 	}
+}
+
+// serve builds a worker and runs it until it is interrupted or gives up.
+func (w *Worker) serve(ctx context.Context, build func() (worker.Worker, error), interrupt <-chan any) error {
+	ctx, cancel := context.WithTimeout(ctx, answerDeadline)
+	defer cancel()
+	if _, err := w.client.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
+		return err
+	}
+	built, err := build()
+	if err != nil {
+		return err
+	}
+	return built.Run(interrupt)
 }
 
 // keepSchedule creates the reconciler's schedule, and creates it again if the namespace
@@ -182,7 +194,7 @@ func (w *Worker) keepSchedule(ctx context.Context) {
 }
 
 func (w *Worker) ensureSchedule(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, scheduleDeadline)
+	ctx, cancel := context.WithTimeout(ctx, answerDeadline)
 	defer cancel()
 	id := w.prefix.ReconcileScheduleID()
 	_, err := w.client.ScheduleClient().Create(ctx, client.ScheduleOptions{

@@ -242,6 +242,7 @@ func TestCachedWorkflowsAreBounded(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(measured.Close)
 	t.Cleanup(func() { worker.SetStickyWorkflowCacheSize(cachedWorkflows) })
+	unscheduleAfter(t, measured)
 	stop := runWorker(t, New(measured, Options{Ledger: newLedger(t), Logger: slog.New(slog.DiscardHandler), Grace: DefaultGrace, cached: cached}))
 
 	c, runs, ids := lazyClient(t, stack.TemporalAddress()), [open]client.WorkflowRun{}, [open]string{}
@@ -267,7 +268,6 @@ func TestCachedWorkflowsAreBounded(t *testing.T) {
 		require.Equal(t, earmark.StateReleased, ending.State)
 	}
 	require.LessOrEqual(t, gauge.most.Load(), int64(cached+1))
-	require.NoError(t, c.ScheduleClient().GetHandle(t.Context(), workflows.ReconcileScheduleID).Delete(t.Context()))
 	stop()
 }
 
@@ -289,6 +289,7 @@ func TestRunWaitsForTemporal(t *testing.T) {
 // A worker whose database is not migrated would fail every task; it leaves them to others, says why, and begins once it is.
 func TestRunTakesNoTasksUntilTheLedgerIsReady(t *testing.T) {
 	c := lazyClient(t, stack.TemporalAddress())
+	unscheduleAfter(t, c)
 	l := newLedger(t)
 	var migrated atomic.Bool
 	asked := make(chan struct{}, 100)
@@ -319,7 +320,6 @@ func TestRunTakesNoTasksUntilTheLedgerIsReady(t *testing.T) {
 	lifecycle(t, c)
 	require.EqualValues(t, 1, builds.Load())
 	require.Eventually(t, func() bool { return scheduled(t, c) == nil }, patience, 50*time.Millisecond)
-	require.NoError(t, c.ScheduleClient().GetHandle(t.Context(), workflows.ReconcileScheduleID).Delete(t.Context()))
 	stop()
 }
 
@@ -395,6 +395,7 @@ func TestScheduleReconciles(t *testing.T) {
 	_, err := l.Reserve(t.Context(), a)
 	require.NoError(t, err)
 	l.checks = []earmark.Check{{ID: a.ID, Tenant: a.Tenant, WorkflowID: a.WorkflowID, State: earmark.StateHeld, Request: a.Request, RequestHash: a.RequestHash, ExpiresAt: time.Now()}}
+	unscheduleAfter(t, c)
 	stop := run(t, c, l)
 	require.Eventually(t, func() bool { return scheduled(t, c) == nil }, patience, 50*time.Millisecond)
 	require.NoError(t, c.ScheduleClient().GetHandle(t.Context(), workflows.ReconcileScheduleID).Trigger(t.Context(), client.ScheduleTriggerOptions{}))
@@ -403,7 +404,6 @@ func TestScheduleReconciles(t *testing.T) {
 	var ending workflows.WorkflowResult
 	require.NoError(t, c.GetWorkflow(t.Context(), a.WorkflowID, "").Get(t.Context(), &ending))
 	require.Equal(t, earmark.StateReleased, ending.State)
-	require.NoError(t, c.ScheduleClient().GetHandle(t.Context(), workflows.ReconcileScheduleID).Delete(t.Context()))
 	stop()
 }
 
@@ -412,6 +412,18 @@ func scheduled(t *testing.T, c client.Client) error {
 	_, err := c.WorkflowService().DescribeSchedule(t.Context(), &workflowservice.DescribeScheduleRequest{
 		Namespace: client.DefaultNamespace, ScheduleId: workflows.ReconcileScheduleID})
 	return err
+}
+
+// unscheduleAfter deletes the schedule once the test and its worker, which starts later, have ended.
+func unscheduleAfter(t *testing.T, c client.Client) {
+	t.Helper()
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		if err := c.ScheduleClient().GetHandle(ctx, workflows.ReconcileScheduleID).Delete(ctx); err != nil {
+			var notFound *serviceerror.NotFound
+			require.ErrorAs(t, err, &notFound)
+		}
+	})
 }
 
 func freePort(t *testing.T) string {
