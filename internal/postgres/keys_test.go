@@ -285,6 +285,12 @@ func TestStepMakesTheTenantsThatOwnSomething(t *testing.T) {
 		ids = append(ids, tenant.ID)
 	}
 	require.Equal(t, []string{"a", "b", "default", "no budget", "old tenant"}, ids)
+
+	next := admission("after all steps down and up", tokens(1), "acme")
+	next.Tenant = "a"
+	result, err := b.Reserve(ctx(), next)
+	require.NoError(t, err)
+	require.Equal(t, earmark.OutcomeApplied, result.Outcome)
 }
 
 // The journal names the key of each admission, alone or in a batch, and not for the holds of others that make way.

@@ -15,6 +15,8 @@ DROP INDEX earmark.grants_budget_idx;
 CREATE INDEX grants_in_force_idx ON earmark.grants (budget_id, coalesce(expires_at, 'infinity'));
 
 -- +goose Down
+-- Before 00018 drops the attributes that these follow.
+ALTER TYPE earmark.affected_budget DROP ATTRIBUTE IF EXISTS grant_ids, DROP ATTRIBUTE IF EXISTS grant_remaining;
 DROP INDEX earmark.grants_in_force_idx;
 CREATE INDEX grants_budget_idx ON earmark.grants (budget_id, created_at DESC, id DESC);
 ALTER TABLE earmark.grants
