@@ -74,7 +74,6 @@ DECLARE
     b           earmark.budgets;
     v_window    record;
     v_stored    boolean;
-    v_plain     boolean; -- most budgets are, and pay nothing for what others have
     v_opened    record;
     v_rolled    numeric;
     v_start     timestamptz;
@@ -107,18 +106,15 @@ BEGIN
         INTO v_start, v_end, v_reserved, v_committed, v_granted_reserved, v_granted_committed FROM earmark.windows
         WHERE budget_id = b.id AND window_start <= p_at ORDER BY window_start DESC LIMIT 1 FOR NO KEY UPDATE;
         v_stored := FOUND AND (v_end <= p_at) IS NOT TRUE;
-        v_plain := num_nulls(b.rolled_until, b.template_id, b.overridden_until, b.granted_until) = 4;
-        IF NOT v_plain THEN
-            v_rolled := 0;
-            IF b.rolled_until IS NOT NULL AND (NOT v_stored OR v_start > b.rolled_until) THEN
-                v_opened := earmark.roll_over(b, p_at, coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor)); -- before it follows: what is left is of the limit as it was
-                b := v_opened.b;
-                v_rolled := v_opened.rolled;
-            END IF;
-            IF b.template_id IS NOT NULL AND earmark.is_behind(b.template_id, b.revision) THEN
-                -- After the lock of the window at p_at, because it may lock a later one (R6).
-                b := earmark.follow(b, coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor)); -- mutation: follows-locked
-            END IF;
+        v_rolled := 0;
+        IF b.rolled_until IS NOT NULL AND (NOT v_stored OR v_start > b.rolled_until) THEN
+            v_opened := earmark.roll_over(b, p_at, coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor)); -- before it follows: what is left is of the limit as it was
+            b := v_opened.b;
+            v_rolled := v_opened.rolled;
+        END IF;
+        IF b.template_id IS NOT NULL AND earmark.is_behind(b.template_id, b.revision) THEN
+            -- After the lock of the window at p_at, because it may lock a later one (R6).
+            b := earmark.follow(b, coalesce(earmark.first_actor(p_calls, b.scope, b.unit), p_actor)); -- mutation: follows-locked
         END IF;
         IF NOT v_stored THEN
             v_window := earmark.window_at(b, p_at);
@@ -137,16 +133,12 @@ BEGIN
                         || CASE WHEN b.rolled_until IS NULL THEN '{}' ELSE jsonb_build_object('rolled_over', v_rolled) END);
             END IF;
         END IF;
-        IF v_plain THEN
-            t := earmark.affect(b, v_start, v_end, v_reserved, v_committed);
-        ELSE
-            IF b.overridden_until > p_at THEN
-                b := earmark.in_force(b, p_at);
-            END IF;
-            t := earmark.affect(b, v_start, v_end, v_reserved, v_committed);
-            IF b.granted_until IS NOT NULL THEN
-                t := earmark.with_grants(t, b, p_at, v_granted_reserved, v_granted_committed);
-            END IF;
+        IF b.overridden_until > p_at THEN -- most budgets have none, and pay nothing
+            b := earmark.in_force(b, p_at);
+        END IF;
+        t := earmark.affect(b, v_start, v_end, v_reserved, v_committed);
+        IF b.granted_until IS NOT NULL THEN -- as with overrides
+            t := earmark.with_grants(t, b, p_at, v_granted_reserved, v_granted_committed);
         END IF;
         v_affected := v_affected || t;
     END LOOP;
