@@ -154,24 +154,25 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // keepWorking serves a task queue. The SDK cannot restart a worker, so keepWorking
-// replaces one that gave up. It builds none before Temporal answers: one that does not start keeps the process's cache of
-// workflows from being emptied, until the runtime collects it.
+// replaces one that gave up.
 func (w *Worker) keepWorking(ctx context.Context, build func() (worker.Worker, error)) {
 	interrupt := make(chan any)
 	defer context.AfterFunc(ctx, func() { close(interrupt) })()
 	for ctx.Err() == nil {
-		if err := w.serve(ctx, build, interrupt); err != nil {
+		if err := w.serve(ctx, build, interrupt); err != nil && ctx.Err() == nil {
 			w.logger.WarnContext(ctx, "The worker waits for Temporal.", "error", err)
 			ctxtime.Sleep(ctx, retryPause)
 		}
 	}
 }
 
-// serve builds a worker and runs it until it is interrupted or gives up.
+// serve builds a worker and runs it until it is interrupted or gives up. It builds none before Temporal answers: one that
+// does not start keeps the process's cache of workflows from being emptied, until the runtime collects it.
 func (w *Worker) serve(ctx context.Context, build func() (worker.Worker, error), interrupt <-chan any) error {
-	ctx, cancel := context.WithTimeout(ctx, answerDeadline)
-	defer cancel()
-	if _, err := w.client.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
+	asked, cancel := context.WithTimeout(ctx, answerDeadline)
+	_, err := w.client.CheckHealth(asked, &client.CheckHealthRequest{})
+	cancel()
+	if err != nil {
 		return err
 	}
 	built, err := build()
